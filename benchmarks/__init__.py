@@ -1,0 +1,1 @@
+"""Controlled comparisons of distillation methods: `python -m benchmarks.run`."""

@@ -1,0 +1,101 @@
+"""The size `digits`: a Wan of 0.3 M parameters on 16x16 pixels, without a VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor
+
+from salt_zoo.config import StrictModel
+from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Condition
+from salt_zoo.storage import file_digest
+from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
+
+#: The shipped teacher, a diffusers folder made by `salt-zoo pretrain digits-teacher`.
+TEACHER = Path(__file__).parent / "weights" / "teacher"
+
+COORDINATES = 3
+#: Mean and standard deviation of the training videos' pixels: latents have unit variance.
+MEAN, DEVIATION = 0.0748, 0.2263
+
+#: Words that prompts can hold, each a one-hot row; the last stands for the empty prompt.
+VOCABULARY = (*map(str, range(10)), *DIRECTIONS, *SPEEDS, "")
+
+TRANSFORMER = {
+    "patch_size": (1, 4, 4),
+    "num_attention_heads": 4,
+    "attention_head_dim": 16,
+    "in_channels": 2 + 3 * COORDINATES,
+    "out_channels": 1,
+    "text_dim": len(VOCABULARY),
+    "freq_dim": 64,
+    "ffn_dim": 256,
+    "num_layers": 4,
+    "cross_attn_norm": True,
+    "rope_max_seq_len": 128,
+}
+
+
+class DigitsSizeConfig(StrictModel):
+    """Options of the size `digits`."""
+
+    #: A diffusers transformer folder; None is the shipped teacher.
+    weights: Path | None = None
+
+
+class DigitsSize:
+    """The tiny Wan and its codecs: words as one-hot tokens, pixels normalised."""
+
+    Config = DigitsSizeConfig
+
+    latent_shape = (1, FRAMES, SIZE, SIZE)
+    frame_rate = 4.0
+    coordinates = COORDINATES
+
+    def __init__(self, config: DigitsSizeConfig, zoo: Any) -> None:
+        self.weights = config.weights or TEACHER
+        index = {word: i for i, word in enumerate(VOCABULARY)}
+        self._words = index
+        self._rows = torch.eye(len(VOCABULARY))
+
+    def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
+        if start == "random":
+            model = WanTransformer3DModel(**TRANSFORMER)
+        else:
+            if not (self.weights / "config.json").is_file():
+                raise ZooError(
+                    f"{self.weights}: there is no teacher; "
+                    "make one with 'salt-zoo pretrain digits-teacher --out DIR'"
+                )
+            model = WanTransformer3DModel.from_pretrained(self.weights)
+        # diffusers keeps the rotary table in float64; float32 is faster and moves a velocity by
+        # less than 1e-6, which only parity with other code would notice
+        model.rope.freqs_cos = model.rope.freqs_cos.float()
+        model.rope.freqs_sin = model.rope.freqs_sin.float()
+        return model
+
+    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
+        """`text`: `[B, 3, words]`, one row each for digit, direction and speed; "" is no prompt."""
+        rows = []
+        for prompt in prompts:
+            words = ["", "", ""]
+            if prompt:
+                command = parse(prompt)
+                words = [str(command.digit), command.direction, command.speed]
+            rows.append([self._words[word] for word in words])
+        return {"text": self._rows[torch.tensor(rows)].to(device)}
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        return (video - MEAN) / DEVIATION
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        return latents * DEVIATION + MEAN
+
+    def fingerprint(self) -> dict[str, str]:
+        files = sorted(self.weights.glob("*.safetensors"))
+        return {f"teacher/{path.name}": file_digest(path) for path in files}

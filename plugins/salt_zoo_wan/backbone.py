@@ -1,0 +1,78 @@
+"""The backbone `wan`: all frames at once, no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from pydantic import Field
+from torch import Tensor, nn
+
+from salt_zoo.config import StrictModel
+from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Condition
+from salt_zoo.rollout import Blocks
+from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.size import WanSize
+
+
+class WanBackboneConfig(StrictModel):
+    """Options of the backbone `wan`."""
+
+    #: A registered size; `salt-zoo list` shows them.
+    size: str = "digits"
+    #: Options of that size, as its plugin documents them.
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class WanBackbone:
+    """Wan at one size, bidirectional: the student starts from the teacher's weights."""
+
+    Config = WanBackboneConfig
+
+    def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:
+        options = zoo.sizes.configure(config.size, config.options, "backbone.options")
+        self.size: WanSize = zoo.sizes.create(config.size, options, zoo)
+        self.latent_shape = self.size.latent_shape
+        self.frame_rate = self.size.frame_rate
+        self.device: Any = "cpu"
+
+    def to(self, device: Any) -> WanBackbone:
+        self.device = device
+        return self
+
+    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        weights: Literal["teacher", "random"] = "random" if start == "random" else "teacher"
+        network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
+        return network.to(self.device)
+
+    def blocks(self) -> Blocks:
+        return Blocks()
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        return self.size.encode_prompts(prompts, self.device)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        return self.size.encode_video(video)
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        return self.size.decode_video(latents)
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        network.transformer.save_pretrained(folder / "transformer")
+
+    def load(self, folder: Path) -> nn.Module:
+        source = folder / "transformer"
+        if not (source / "config.json").is_file():
+            raise ZooError(f"{folder}: not a saved student; it has no transformer/config.json")
+        try:
+            transformer = WanTransformer3DModel.from_pretrained(source)
+        except Exception as error:  # diffusers raises many kinds for a damaged file
+            reason = (str(error).strip().splitlines() or ["unknown"])[0]
+            raise ZooError(f"{source}: cannot be loaded ({reason})") from None
+        return WanNetwork(transformer, self.size.coordinates).to(self.device)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        return self.size.fingerprint()

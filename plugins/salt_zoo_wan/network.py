@@ -1,0 +1,76 @@
+"""A velocity network around diffusers' own `WanTransformer3DModel`; no copy of the model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor, nn
+
+from salt_zoo.protocols import Condition, Memory
+
+
+class WanNetwork(nn.Module):
+    """Wan 2.1 (arXiv 2503.20314) as `v(x, t, condition, memory)`.
+
+    Args:
+        transformer: the diffusers model.
+        coordinates: cosine channels per axis, concatenated to the noisy input. Wan's rotary
+            positions are relative, so that a tiny model cannot see the borders of the picture;
+            0 for the published models. With n > 0 the transformer has `C + 1 + 3n` input channels.
+    """
+
+    def __init__(self, transformer: WanTransformer3DModel, coordinates: int = 0) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.coordinates = coordinates
+        self._channels: dict[tuple[object, ...], Tensor] = {}
+
+    @property
+    def tokens_per_frame(self) -> tuple[int, int]:
+        """Patch height and width: a frame of `H x W` latents has `H/h * W/w` tokens."""
+        _, height, width = self.transformer.config.patch_size
+        return height, width
+
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Condition, memory: Memory | None = None
+    ) -> Tensor:
+        """The velocity `[B, C, F, H, W]` at `x` and times `t` (`[B]` or `[B, F]`, in [0, 1])."""
+        if memory is not None:
+            raise TypeError("a bidirectional Wan has no memory; the backbone 'self-forcing' has")
+        return self.transformer(
+            self.with_coordinates(x),
+            self.timestep(x, t),
+            condition["text"].to(x.dtype),
+            return_dict=False,
+        )[0]
+
+    def timestep(self, x: Tensor, t: Tensor) -> Tensor:
+        """`1000 * t`, a number a video or (from `[B, F]`) a number a token, as diffusers wants it."""
+        if t.ndim == 1:
+            return 1000.0 * t
+        height, width = self.tokens_per_frame
+        tokens = (x.shape[3] // height) * (x.shape[4] // width)
+        return (1000.0 * t).repeat_interleave(tokens, dim=1)
+
+    def with_coordinates(self, x: Tensor) -> Tensor:
+        if not self.coordinates:
+            return x
+        key = (*x.shape[2:], x.dtype, x.device)
+        if key not in self._channels:
+            self._channels[key] = coordinate_channels(x.shape[2:], self.coordinates).to(x)
+        channels = self._channels[key]
+        return torch.cat([x, channels.expand(x.shape[0], -1, -1, -1, -1)], dim=1)
+
+
+def coordinate_channels(shape: torch.Size, count: int) -> Tensor:
+    """Cosines of frame, row and column, `count` each, and a constant: `[1, 1 + 3*count, F, H, W]`."""
+    channels = [torch.ones(shape)]
+    for axis, length in enumerate(shape):
+        place = (torch.arange(length) + 0.5) / length
+        view = [1, 1, 1]
+        view[axis] = length
+        for k in range(1, count + 1):
+            channels.append(torch.cos(math.pi * k * place).view(view).expand(shape))
+    return torch.stack(channels)[None]

@@ -1,0 +1,31 @@
+"""What a size of Wan must bring: the transformer, and its text and video codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from salt_zoo.protocols import Condition
+
+
+class WanSize(Protocol):
+    """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`."""
+
+    latent_shape: tuple[int, int, int, int]
+    frame_rate: float
+    #: Cosine channels per axis that the network adds to its input; 0 for the published models.
+    coordinates: int
+
+    def transformer(self, start: Literal["teacher", "random"]) -> Any:
+        """A new `WanTransformer3DModel`."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition: ...
+
+    def encode_video(self, video: Tensor) -> Tensor: ...
+
+    def decode_video(self, latents: Tensor) -> Tensor: ...
+
+    def fingerprint(self) -> dict[str, str]: ...

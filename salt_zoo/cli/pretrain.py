@@ -1,0 +1,26 @@
+"""`salt-zoo pretrain`: make what distillation starts from (a teacher, a judge)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from salt_zoo.config import apply_overrides
+from salt_zoo.plugins import Zoo
+
+NAME = "pretrain"
+HELP = "make a pretrained part, such as the digits' teacher or judge, by its recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a registered recipe; 'salt-zoo list' shows them")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
+
+
+def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    settings = apply_overrides({}, options.overrides)
+    config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
+    recipe = zoo.recipes.create(options.recipe, config, zoo)
+    return int(recipe.run(options.out, options.device) or 0)

@@ -1,0 +1,34 @@
+"""`salt-zoo train`: one run from a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from salt_zoo.config import apply_overrides, read_yaml
+from salt_zoo.plugins import Zoo
+
+NAME = "train"
+HELP = "train one method on one backbone, or go on where the run in --out stopped"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="YAML file: method, backbone, dataset, training")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
+
+
+def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    from salt_zoo.run import resolve
+
+    content = apply_overrides(read_yaml(options.config), options.overrides)
+    resolved = resolve(content, zoo, str(options.config))
+    from salt_zoo.cli.progress import training_progress
+    from salt_zoo.run import save_student, train
+
+    with training_progress(resolved.config.method["name"]) as progress:
+        trainer = train(resolved, options.out, zoo, options.device, progress)
+    if trainer.accelerator.is_main_process:
+        print(save_student(trainer, resolved, options.out / "student"))
+    return 0

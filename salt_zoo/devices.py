@@ -1,0 +1,46 @@
+"""The device of a run, and accelerate's view of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from salt_zoo.errors import ZooError
+from salt_zoo.training.config import TrainingConfig
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ZooError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ZooError(f"--device {name}: unknown device; write cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ZooError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ZooError(f"--device {name}: only cpu and cuda are supported")
+    return device
+
+
+def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accelerator:
+    """An accelerate process group (torchrun's, if there is one) on a device, with its trackers."""
+    on_cpu = find_device(device).type == "cpu"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and not on_cpu)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=list(config.trackers) or None,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
+    )
+    if config.trackers:
+        accelerator.init_trackers("salt-zoo")
+    return accelerator

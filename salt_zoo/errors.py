@@ -1,0 +1,39 @@
+"""Errors that are a message to a person, not a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """A mistake that the user can mend: one line that says what, where and what would be right.
+
+    The command line prints it and exits with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class TrainingError(ZooError):
+    """A run that started well and went wrong by itself (a loss that is not finite, a full disk).
+
+    What was done before it is kept.
+    """
+
+    exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The ending of an error line: the nearest known names, or all of them.
+
+    >>> did_you_mean("dmdd", ["dmd", "cda"])
+    "did you mean 'dmd'?"
+    >>> did_you_mean("zebra", ["dmd", "cda"])
+    'known: cda, dmd'
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(repr(name) for name in near)}?"
+    return f"known: {', '.join(names)}" if names else "none is known"

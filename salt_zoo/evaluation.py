@@ -1,0 +1,72 @@
+"""Measuring a network: generate videos for fixed prompts and noise, and score every one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salt_zoo.draws import Draws
+from salt_zoo.protocols import Backbone, Dataset, Metric
+from salt_zoo.sampling import SamplingConfig, generate
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What a metric may look at.
+
+    Attributes:
+        pixels: `[N, channels, frames, height, width]`, nominally in [0, 1], not clamped.
+        prompts: what each video was asked to show.
+        draws: the rows' random streams, for metrics that need noise of their own.
+        network, backbone, sampling: what made the videos; None for real ones.
+    """
+
+    pixels: Tensor
+    prompts: Sequence[str]
+    draws: Draws
+    dataset: Dataset
+    backbone: Backbone | None = None
+    network: Any = None
+    sampling: SamplingConfig | None = None
+
+
+def evaluation_prompts(dataset: Dataset, split: str, count: int, seed: int = 0) -> list[str]:
+    """`count` prompts of a split, each as often as the others (up to one), in a fixed order."""
+    known = dataset.prompts(split)  # type: ignore[arg-type]
+    generator = Draws(seed).generator("evaluation prompts", split)
+    chosen: list[str] = []
+    while len(chosen) < count:
+        order = torch.randperm(len(known), generator=generator).tolist()
+        chosen.extend(known[i] for i in order[: count - len(chosen)])
+    return chosen
+
+
+def evaluation_draws(seed: int, split: str, count: int, device: Any) -> Draws:
+    """The streams that every arm of a study is evaluated with: equal noise for equal rows."""
+    return Draws(seed, ("evaluation", split), range(count), device)
+
+
+def make_videos(
+    network: Any,
+    backbone: Backbone,
+    dataset: Dataset,
+    prompts: Sequence[str],
+    draws: Draws,
+    sampling: SamplingConfig,
+    batch_size: int = 32,
+) -> Videos:
+    """Generate and decode one video a prompt."""
+    latents = generate(network, backbone, prompts, draws, sampling, batch_size)
+    with torch.inference_mode():
+        pixels = backbone.decode_video(latents).float().cpu()
+    return Videos(pixels, prompts, draws, dataset, backbone, network, sampling)
+
+
+def measure(metrics: Mapping[str, Metric], videos: Videos) -> dict[str, Tensor]:
+    """The rows of every metric, on the CPU: `[N]` scores or `[N, D]` features."""
+    with torch.inference_mode():
+        return {name: metric.measure(videos).float().cpu() for name, metric in metrics.items()}

@@ -1,0 +1,188 @@
+"""What the parts of the zoo are to each other. Protocols, not base classes: nothing inherits.
+
+Shapes: videos and latents `[B, C, F, H, W]`, times `[B]` or `[B, F]` in [0, 1] with 1 = noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from salt_zoo.draws import Draws
+    from salt_zoo.rollout import Blocks
+
+#: What a network is told about the wanted video: named tensors, each with the batch in front.
+#: Text-to-video backbones have `text`, `[B, tokens, width]`.
+Condition = Mapping[str, "Tensor"]
+
+
+class Memory(Protocol):
+    """A KV cache and its policy. Read by `forward`, written by `remember` only."""
+
+    def bytes(self) -> int:
+        """Bytes that the cached keys and values take."""
+        ...
+
+
+class VelocityNetwork(Protocol):
+    """A torch module that predicts the velocity `noise - x0`."""
+
+    def __call__(
+        self, x: Tensor, t: Tensor, condition: Condition, memory: Memory | None = None
+    ) -> Tensor:
+        """The velocity `[B, C, F, H, W]` at `x` and `t`; never changes `memory`."""
+        ...
+
+    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
+        """Commit a finished block to `memory`; no gradient."""
+        ...
+
+
+class Backbone(Protocol):
+    """A pretrained family of velocity networks with its text and video codecs."""
+
+    latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video
+    frame_rate: float  # frames of decoded video a second
+    device: Any
+
+    def to(self, device: Any) -> Backbone:
+        """Everything that it makes or encodes from now on lies on `device`; returns itself."""
+        ...
+
+    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        """A new velocity network with the teacher's weights, the student's first ones, or random."""
+        ...
+
+    def blocks(self) -> Blocks:
+        """In which blocks of frames it generates, and with which memory."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition: ...
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Pixels in [0, 1], `[B, channels, frames, height, width]`, to latents."""
+        ...
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Latents to pixels; nominally in [0, 1], not clamped."""
+        ...
+
+    def save(self, network: nn.Module, folder: Any) -> None:
+        """Write a network (and what runs it) to `folder`, loadable by `load`."""
+        ...
+
+    def load(self, folder: Any) -> nn.Module: ...
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What identifies the teacher: names of files or weights, each with a digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts."""
+
+    prompts: list[str]
+    video: Tensor | None
+
+
+class Dataset(Protocol):
+    """Prompts, and real videos where the data has them."""
+
+    def prompts(self, split: Literal["train", "validation", "test"]) -> list[str]: ...
+
+    def sample(
+        self, draws: Draws, split: Literal["train", "validation", "test"], videos: bool
+    ) -> Sample:
+        """One row for each row of `draws`; `videos=False` saves making what is not looked at."""
+        ...
+
+    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor | None:
+        """A real video for each of the prompts, or None where there is none."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Role:
+    """A network that a method needs.
+
+    `start`: whose weights it begins with. `learning_rate`: it is trained, by default at this rate
+    (None: it is frozen). `average_of`: it follows another role as its exponential moving average,
+    `mean = decay * mean + (1 - decay) * weights` after each of that role's updates.
+    """
+
+    start: Literal["teacher", "student", "random"]
+    learning_rate: float | None = None
+    average_of: str | None = None
+    decay: float = 0.99
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a turn is trained on. `x0` is None for a method that says `needs_data = False`."""
+
+    prompts: list[str]
+    condition: Condition
+    unconditional: Condition
+    x0: Tensor | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One micro-batch of one role's turn in one training step; all that a method may touch."""
+
+    role: str
+    step: int
+    networks: Mapping[str, Any]
+    batch: Batch
+    draws: Draws
+    blocks: Blocks
+    latent_shape: tuple[int, int, int, int]
+    backward: Callable[[Tensor], None]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A recipe: which networks it needs, which of them is trained when, and their losses.
+
+    Made as `Factory(config, zoo)`, where `Factory.Config` is the pydantic model of its options.
+    """
+
+    needs_data: bool
+
+    def roles(self) -> Mapping[str, Role]:
+        """Its networks; the one that is evaluated and saved is called `student`."""
+        ...
+
+    def turns(self, step: int) -> Sequence[str]:
+        """The roles trained in `step`, in order; the student is trained once a step."""
+        ...
+
+    def train(self, turn: Turn) -> Mapping[str, Tensor]:
+        """Compute the loss of `turn.role`, hand it to `turn.backward` (whole or in parts) and
+        return scalars to log, still on the device."""
+        ...
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Scores of generated videos, one row a video, so that they can be paired and resampled.
+
+    Made as `Factory(config, zoo)`.
+    """
+
+    better: Literal["higher", "lower"]
+
+    def measure(self, videos: Any) -> Tensor:
+        """`[N]` scores or `[N, D]` features of a `salt_zoo.evaluation.Videos`."""
+        ...
+
+    def reduce(self, rows: Tensor) -> float:
+        """One number for any set of those rows; the mean for most metrics."""
+        ...

@@ -1,0 +1,125 @@
+"""Named parts and where each came from."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from salt_zoo.config import StrictModel, validate
+from salt_zoo.errors import ZooError, did_you_mean
+
+
+class NoOptions(StrictModel):
+    """The options of a part that has none."""
+
+
+class RegistrationError(Exception):
+    """A plugin registered something wrongly; the plugin manager lists the plugin as broken."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name. `target` is a factory, or `"module:attribute"` to import when used."""
+
+    name: str
+    target: Any
+    summary: str
+    plugin: str
+    defaults: dict[str, Any]
+
+    def load(self) -> Any:
+        """The factory itself."""
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            text = " ".join(str(error).split())
+            raise ZooError(
+                f"{self.name!r} of plugin {self.plugin!r} cannot be loaded: {text}"
+            ) from error
+
+
+class Registry:
+    """The known names of one kind of part (methods, backbones, ...)."""
+
+    def __init__(self, kind: str, plural: str) -> None:
+        self.kind, self.plural = kind, plural
+        self._entries: dict[str, Entry] = {}
+        self.plugin = "salt_zoo"  # whose registrations are being taken
+
+    def add(self, name: str, target: Any, summary: str, **defaults: Any) -> None:
+        """Register `target` under `name`.
+
+        Args:
+            name: lower-case words joined by hyphens.
+            target: a class or function called with `(config, zoo)`, whose attribute `Config` is the
+                pydantic model of its options (none: no options); or `"module:attribute"`, which is
+                imported when it is first used.
+            summary: one line for `salt-zoo list`.
+            **defaults: options whose defaults differ from the model's (one class, several names).
+
+        Raises:
+            RegistrationError: the name is taken or malformed, or the target cannot be called.
+        """
+        if not isinstance(name, str) or not name or name != name.strip().lower() or " " in name:
+            raise RegistrationError(
+                f"{self.kind} name {name!r}: write lower-case words joined by hyphens"
+            )
+        if name in self._entries:
+            owner = self._entries[name].plugin
+            raise RegistrationError(f"{self.kind} {name!r} is already registered by {owner!r}")
+        if isinstance(target, str):
+            if target.count(":") != 1:
+                raise RegistrationError(
+                    f"{self.kind} {name!r}: target {target!r} is not of the form 'module:attribute'"
+                )
+        elif not callable(target):
+            raise RegistrationError(f"{self.kind} {name!r}: the target cannot be called")
+        if not isinstance(summary, str) or not summary.strip():
+            raise RegistrationError(f"{self.kind} {name!r}: a one-line summary is missing")
+        summary = " ".join(summary.split())
+        self._entries[name] = Entry(name, target, summary, self.plugin, defaults)
+
+    def drop(self, plugin: str) -> None:
+        """Forget what a plugin that turned out broken had registered."""
+        self._entries = {k: e for k, e in self._entries.items() if e.plugin != plugin}
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            hint = did_you_mean(str(name), self._entries)
+            raise ZooError(f"unknown {self.kind} {name!r}; {hint}") from None
+
+    def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
+        """The options of `name`, checked and with every default filled in."""
+        entry = self[name]
+        model = getattr(entry.load(), "Config", NoOptions)
+        return validate(model, merge(entry.defaults, options), where)
+
+    def create(self, name: str, config: BaseModel, zoo: Any) -> Any:
+        """Make the part `name` from options that `configure` returned."""
+        return self[name].load()(config, zoo)
+
+
+def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """`options` over `defaults`, group by group; None in `options` switches a group off."""
+    result = dict(defaults)
+    for key, value in options.items():
+        if isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result

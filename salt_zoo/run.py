@@ -1,0 +1,172 @@
+"""A run from its configuration: one method on one backbone, trained, evaluated and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from salt_zoo.config import StrictModel, validate
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
+from salt_zoo.registry import Registry
+from salt_zoo.training.config import TrainingConfig
+
+#: A part by name and its options beside it: `{name: dmd, guidance_scale: 4}`.
+Part = dict[str, Any]
+
+
+class QualityConfig(StrictModel):
+    """Quality metrics during training: a loss alone says nothing."""
+
+    #: Updates between two measurements; 0 measures nothing.
+    every: Annotated[int, Field(ge=0)] = 0
+    prompts: Annotated[int, Field(ge=2)] = 64
+    steps: list[Annotated[int, Field(ge=1)]] = [4]
+    metrics: list[str] = Field(default_factory=list)
+    guidance_scale: float = 1.0
+
+
+class RunConfig(StrictModel):
+    """What `salt-zoo train` reads from a YAML file."""
+
+    seed: int = 0
+    method: Part
+    backbone: Part
+    dataset: Part
+    training: TrainingConfig = TrainingConfig()
+    quality: QualityConfig = QualityConfig()
+
+    @field_validator("method", "backbone", "dataset", mode="before")
+    @classmethod
+    def _named(cls, part: Any) -> Any:
+        if isinstance(part, str):
+            part = {"name": part}
+        if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+            raise ValueError("must be a name, or a group of keys with a 'name'")
+        return part
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with every name found and every default filled in."""
+
+    config: RunConfig
+    method: BaseModel
+    backbone: BaseModel
+    dataset: BaseModel
+
+    def plain(self) -> dict[str, Any]:
+        """As the user would write it; what a run's digest is taken of."""
+        content = self.config.model_dump(mode="json")
+        for kind in ("method", "backbone", "dataset"):
+            name = getattr(self.config, kind)["name"]
+            content[kind] = {"name": name, **getattr(self, kind).model_dump(mode="json")}
+        return content
+
+
+def resolve(content: Mapping[str, Any], zoo: Zoo, where: str) -> Resolved:
+    """Check a run's configuration against the registered parts.
+
+    Raises:
+        ZooError: an unknown key or name, or a wrong value; it says where and what would be right.
+    """
+    config = validate(RunConfig, content, where)
+
+    def part(registry: Registry, given: Part) -> BaseModel:
+        options = {key: value for key, value in given.items() if key != "name"}
+        return registry.configure(given["name"], options, f"{where}: {registry.kind}")
+
+    return Resolved(
+        config,
+        method=part(zoo.methods, config.method),
+        backbone=part(zoo.backbones, config.backbone),
+        dataset=part(zoo.datasets, config.dataset),
+    )
+
+
+def make_metrics(zoo: Zoo, names: list[str]) -> dict[str, Any]:
+    """Metrics by name, with their default options."""
+    return {
+        name: zoo.metrics.create(name, zoo.metrics.configure(name, {}, f"metric {name}"), zoo)
+        for name in names
+    }
+
+
+def train(
+    resolved: Resolved,
+    folder: Path,
+    zoo: Zoo,
+    device: str = "auto",
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+) -> Any:
+    """Train (or go on training) in `folder` and return the `Trainer`, its networks trained."""
+    from salt_zoo.devices import make_accelerator  # torch takes seconds to import
+    from salt_zoo.training.trainer import Trainer
+
+    config = resolved.config
+    accelerator = make_accelerator(device, config.training, folder)
+    backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
+    backbone.to(accelerator.device)
+    dataset = zoo.datasets.create(config.dataset["name"], resolved.dataset, zoo)
+    method = zoo.methods.create(config.method["name"], resolved.method, zoo)
+    _check_method(method, config.method["name"])
+    trainer = Trainer(
+        method=method,
+        backbone=backbone,
+        dataset=dataset,
+        config=config.training,
+        seed=config.seed,
+        folder=folder,
+        accelerator=accelerator,
+        resolved=resolved.plain(),
+        hook=zoo.hook,
+        evaluate=_quality(config.quality, zoo, backbone, dataset),
+        evaluate_every=config.quality.every,
+        progress=progress,
+    )
+    trainer.run()
+    accelerator.end_training()
+    return trainer
+
+
+def _check_method(method: Any, name: str) -> None:
+    for wanted in ("needs_data", "roles", "turns", "train"):
+        if not hasattr(method, wanted):
+            raise ZooError(f"method {name!r} lacks {wanted!r}; see salt_zoo.protocols.Method")
+
+
+def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> Any:
+    """What the trainer calls to measure quality on the validation split, or None."""
+    if not config.every:
+        return None
+    from salt_zoo.evaluation import evaluation_draws, evaluation_prompts, make_videos, measure
+    from salt_zoo.sampling import SamplingConfig
+
+    metrics = make_metrics(zoo, config.metrics)
+    prompts = evaluation_prompts(dataset, "validation", config.prompts)
+    draws = evaluation_draws(0, "validation", config.prompts, backbone.device)
+
+    def evaluate(networks: Any, step: int) -> dict[str, float]:
+        found = {}
+        for steps in config.steps:
+            sampling = SamplingConfig(steps=steps, guidance_scale=config.guidance_scale)
+            videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
+            for name, rows in measure(metrics, videos).items():
+                found[f"{name}@{steps}"] = metrics[name].reduce(rows)
+        return found
+
+    return evaluate
+
+
+def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
+    """Save what the run is for, with the configuration that made it beside it."""
+    from salt_zoo.storage import atomic_folder, write_json
+
+    with atomic_folder(folder) as draft:
+        trainer.backbone.save(trainer.networks.result, draft)
+        write_json(draft / "salt_zoo.json", {"run": resolved.plain(), "cost": trainer.cost()})
+    return folder

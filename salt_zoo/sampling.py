@@ -1,0 +1,70 @@
+"""Generating videos for prompts: with a few-step student, or with the teacher at full steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.draws import Draws
+from salt_zoo.guidance import Guided
+from salt_zoo.protocols import Backbone
+from salt_zoo.rollout import Sampler, renoise_from, rollout
+
+
+class SamplingConfig(StrictModel):
+    """How a network is sampled."""
+
+    steps: Annotated[int, Field(ge=1)] = 4
+    sampler: Sampler = "sde"
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: 1 is conditional only, which is how distilled students run.
+    guidance_scale: float = 1.0
+
+    def passes(self, blocks: int = 1) -> dict[str, int]:
+        """Network passes per generated video: what NFE counts, and what is shown apart from it."""
+        doubled = self.steps if self.guidance_scale != 1 else 0
+        return {"nfe": self.steps, "guidance": doubled, "memory": blocks - 1}
+
+
+@torch.inference_mode()
+def generate(
+    network: Any,
+    backbone: Backbone,
+    prompts: Sequence[str],
+    draws: Draws,
+    config: SamplingConfig,
+    batch_size: int = 32,
+) -> Tensor:
+    """Latents `[N, C, F, H, W]` for the prompts, one row of `draws` each.
+
+    Noise is keyed by the row, so that neither the batch size nor the other prompts change a video,
+    and all networks that are given the same draws start from the same noise.
+    """
+    rows = list(draws.rows)
+    if len(rows) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}")
+    times = flow.step_list(config.steps, config.timestep_shift)
+    blocks, shape = backbone.blocks(), backbone.latent_shape
+    made = []
+    for first in range(0, len(rows), batch_size):
+        some = draws.for_rows(rows[first : first + batch_size])
+        texts = list(prompts[first : first + batch_size])
+        unconditional = backbone.encode_prompts([""] * len(texts))
+        made.append(
+            rollout(
+                Guided(network, unconditional, config.guidance_scale),
+                some.normal(shape, "initial noise"),
+                backbone.encode_prompts(texts),
+                times,
+                blocks=blocks,
+                renoise=renoise_from(some, blocks, shape),
+                sampler=config.sampler,
+            )
+        )
+    return torch.cat(made)

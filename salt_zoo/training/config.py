@@ -1,0 +1,59 @@
+"""Options of a training run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from salt_zoo.config import StrictModel
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class OptimizerConfig(StrictModel):
+    """How one role is optimised. The defaults are those of the papers (Self Forcing, Salt)."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    #: None is the method's own rate for the role.
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    betas: tuple[Fraction, Fraction] = (0.0, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    #: Rate of Muon for the matrices inside the transformer blocks; AdamW takes the rest.
+    matrix_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+
+
+class ScheduleConfig(StrictModel):
+    """Factor on every learning rate: linear warm-up, constant, then a cosine down to `final`."""
+
+    warmup: Annotated[int, Field(ge=0)] = 0
+    #: Share of the updates after which the cosine begins; 1 is a constant rate.
+    decay_from: Fraction = 1.0
+    final: Fraction = 0.1
+
+
+class AverageConfig(StrictModel):
+    """Exponential moving average of the student: what is evaluated and saved."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    #: Updates before which the average is a plain copy.
+    start: Annotated[int, Field(ge=0)] = 200
+
+
+class TrainingConfig(StrictModel):
+    """A training run; `updates` counts updates of the student."""
+
+    updates: Positive = 1000
+    batch_size: Positive = 64
+    gradient_accumulation: Positive = 1
+    optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: Annotated[float, Field(gt=0)] = 10.0
+    average: AverageConfig | None = AverageConfig()
+    #: `auto` is bf16 autocast on CUDA and float32 elsewhere.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    gradient_checkpointing: bool = False
+    checkpoint_every: Positive = 500
+    log_every: Positive = 10
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=lambda: ["tensorboard"])

@@ -1,0 +1,63 @@
+"""What a run computes: passes of each network, counted as they happen, and their FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from salt_zoo.protocols import Condition
+
+
+class PassCounter:
+    """Counts, per role, network passes in units of one whole video.
+
+    A pass over a block of frames counts by its share of the frames; guidance doubles the batch and
+    so counts twice. `backward` counts the passes that were recorded for a gradient.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
+        self.counts: dict[str, dict[str, float]] = {}
+        self.paused = False  # quality measured during training is no cost of the method
+        for role, network in networks.items():
+            self.counts[role] = {"forward": 0.0, "backward": 0.0}
+            network.register_forward_pre_hook(self._hook(self.counts[role], frames))
+
+    def _hook(self, count: dict[str, float], frames: int) -> Any:
+        def before(network: nn.Module, args: tuple[Any, ...]) -> None:
+            if self.paused:
+                return
+            x = args[0]
+            videos = x.shape[0] * x.shape[2] / frames
+            count["forward"] += videos
+            if torch.is_grad_enabled() and (
+                x.requires_grad or next(network.parameters()).requires_grad
+            ):
+                count["backward"] += videos
+
+        return before
+
+
+def flops_per_pass(
+    network: nn.Module, condition: Condition, latent_shape: tuple[int, ...], device: Any
+) -> dict[str, float]:
+    """FLOPs of one forward and of one backward pass over one video, by torch's counter."""
+    x = torch.zeros(1, *latent_shape, device=device)
+    t = torch.full((1,), 0.5, device=device)
+    one = {name: value[:1] for name, value in condition.items()}
+    required = [p.requires_grad for p in network.parameters()]
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(x, t, one)
+    network.requires_grad_(True)
+    try:
+        with FlopCounterMode(display=False) as both:
+            loss = network(x, t, one).sum()
+            torch.autograd.grad(loss, [p for p in network.parameters()], allow_unused=True)
+    finally:
+        for parameter, value in zip(network.parameters(), required, strict=True):
+            parameter.requires_grad_(value)
+    total = float(forward.get_total_flops())
+    return {"forward": total, "backward": float(both.get_total_flops()) - total}

@@ -1,0 +1,107 @@
+"""The networks of a run: made from a method's roles, each with its optimizers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.protocols import Backbone, Role
+from salt_zoo.training.config import OptimizerConfig, TrainingConfig
+from salt_zoo.training.optimizers import make_optimizers
+
+#: The role that the trainer adds: the average of the student that is evaluated and saved.
+STUDENT_AVERAGE = "student_average"
+
+
+class Networks(Mapping[str, Any]):
+    """All networks of a run by role, on the backbone's device."""
+
+    def __init__(
+        self, roles: Mapping[str, Role], backbone: Backbone, config: TrainingConfig, seed: int
+    ) -> None:
+        self.roles = dict(roles)
+        if "student" not in self.roles or self.roles["student"].learning_rate is None:
+            raise ZooError("the method has no trained network of the role 'student'")
+        trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
+        for name in config.optimizers:
+            if name not in trained:
+                raise ZooError(
+                    f"training.optimizers.{name}: the method trains no network of that name; "
+                    f"{did_you_mean(name, trained)}"
+                )
+        if config.average:
+            self.roles[STUDENT_AVERAGE] = Role(
+                start=self.roles["student"].start,
+                average_of="student",
+                decay=config.average.decay,
+            )
+        self._average_start = config.average.start if config.average else 0
+        self._networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
+        for name, role in self.roles.items():
+            with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
+                torch.manual_seed(Draws(seed).generator("initial weights", name).initial_seed())
+                network = backbone.network(role.start).to(backbone.device).requires_grad_(False)
+            self._networks[name] = network
+            if role.average_of:
+                if role.average_of not in trained:
+                    raise ZooError(f"role {name!r} averages {role.average_of!r}, which is not trained")
+                network.load_state_dict(self._networks[role.average_of].state_dict())
+            if role.learning_rate is not None:
+                if config.gradient_checkpointing:
+                    network.enable_gradient_checkpointing()
+                self.optimizers[name] = make_optimizers(
+                    network,
+                    config.optimizers.get(name, OptimizerConfig()),
+                    role.learning_rate,
+                )
+
+    def __getitem__(self, role: str) -> nn.Module:
+        try:
+            return self._networks[role]
+        except KeyError:
+            raise KeyError(f"the method has no role {role!r}") from None
+
+    def __iter__(self) -> Any:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    @property
+    def result(self) -> nn.Module:
+        """What the run is for: the student's average, or the student where none is kept."""
+        return self._networks.get(STUDENT_AVERAGE, self._networks["student"])
+
+    @contextlib.contextmanager
+    def training(self, role: str) -> Any:
+        """Only `role` takes gradients inside the block."""
+        network = self._networks[role]
+        network.requires_grad_(True)
+        try:
+            yield list(network.parameters())
+        finally:
+            network.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, role: str, step: int) -> None:
+        """Update every average of `role` after its update in `step`."""
+        for name, other in self.roles.items():
+            if other.average_of != role:
+                continue
+            mean = list(self._networks[name].parameters())
+            weights = list(self._networks[role].parameters())
+            if name == STUDENT_AVERAGE and step < self._average_start:
+                torch._foreach_copy_(mean, weights)
+            else:
+                torch._foreach_lerp_(mean, weights, 1 - other.decay)
+
+    def saved_roles(self) -> list[str]:
+        """The roles whose weights a checkpoint must hold; frozen ones come from the backbone."""
+        return [n for n, r in self.roles.items() if r.learning_rate is not None or r.average_of]

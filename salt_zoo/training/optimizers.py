@@ -1,0 +1,55 @@
+"""Optimizers and the learning-rate schedule of one role."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
+
+
+def make_optimizers(
+    network: nn.Module, config: OptimizerConfig, learning_rate: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest."""
+    rate = config.learning_rate or learning_rate
+    matrices: list[nn.Parameter] = []
+    if config.name == "muon":
+        matrices = [p for name, p in network.named_parameters() if "blocks." in name and p.ndim == 2]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in network.parameters() if id(p) not in taken]
+    optimizers: list[torch.optim.Optimizer] = []
+    if rest:
+        optimizers.append(
+            torch.optim.AdamW(rest, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
+        )
+    if matrices:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=config.matrix_learning_rate, weight_decay=config.weight_decay
+            )
+        )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers
+
+
+def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    """Every group's learning rate is its base rate times `factor`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+
+def schedule_factor(step: int, updates: int, config: ScheduleConfig) -> float:
+    """The factor on the learning rates in update `step` of `updates`; a pure function, so that a
+    resumed run needs no scheduler state."""
+    warm = min(1.0, (step + 1) / (config.warmup + 1))
+    begin = config.decay_from * updates
+    if step < begin or begin >= updates:
+        return warm
+    progress = (step - begin) / (updates - begin)
+    return warm * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))

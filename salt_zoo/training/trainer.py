@@ -1,0 +1,231 @@
+"""The training loop. It takes the roles' turns as the method says and never knows its name."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from salt_zoo.draws import Draws
+from salt_zoo.errors import TrainingError, ZooError
+from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
+from salt_zoo.storage import digest, plain
+from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
+from salt_zoo.training.config import TrainingConfig
+from salt_zoo.training.costs import PassCounter, flops_per_pass
+from salt_zoo.training.networks import Networks
+from salt_zoo.training.optimizers import schedule_factor, set_rates
+
+#: Called with the networks and the number of updates done; returns scalars to log.
+Evaluate = Callable[[Networks, int], Mapping[str, float]]
+
+
+@dataclass
+class Trainer:
+    """One run: a method on a backbone, from a seed, in a folder.
+
+    `run` goes on from the newest checkpoint in the folder, if there is one; on a CPU the result is
+    bitwise that of an uninterrupted run.
+
+    Args:
+        resolved: the configuration as the user would write it, with every default; for the
+            checkpoints, which belong to it, and for the plugins' hooks.
+        evaluate: quality metrics, run after every `evaluate_every` updates.
+        progress: called after each update with (step, updates, logs).
+    """
+
+    method: Method
+    backbone: Backbone
+    dataset: Dataset
+    config: TrainingConfig
+    seed: int
+    folder: Path
+    accelerator: Accelerator
+    resolved: Mapping[str, Any]
+    hook: Any
+    evaluate: Evaluate | None = None
+    evaluate_every: int = 0
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        share = self.accelerator.num_processes * self.config.gradient_accumulation
+        if self.config.batch_size % share:
+            raise ZooError(
+                f"training.batch_size: {self.config.batch_size} cannot be split over "
+                f"{self.accelerator.num_processes} processes x "
+                f"{self.config.gradient_accumulation} accumulation steps"
+            )
+        self._micro = self.config.batch_size // share
+        self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
+        self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
+        self.seconds = 0.0
+        self._digest = digest(self.resolved)
+
+    def run(self) -> Networks:
+        """Train to the end and return the networks."""
+        main = self.accelerator.is_main_process
+        step = self._resume()
+        if main:
+            self.hook.training_started(config=plain(self.resolved), folder=self.folder, step=step)
+        while step < self.config.updates:
+            begin = time.perf_counter()
+            logs = self.step(step)
+            step += 1
+            every = 1 if self.accelerator.device.type == "cpu" else self.config.log_every
+            read = step % every == 0 or step == self.config.updates or self._saves(step)
+            numbers = self._read(logs, step) if read else {}
+            self.seconds += time.perf_counter() - begin
+            if self.evaluate and self.evaluate_every and step % self.evaluate_every == 0:
+                self.counter.paused = True
+                quality = self.evaluate(self.networks, step)
+                self.counter.paused = False
+                numbers |= {f"quality/{name}": value for name, value in quality.items()}
+            if main:
+                if step % self.config.log_every == 0 or any(k.startswith("quality/") for k in numbers):
+                    self.history.append({"step": step, "seconds": round(self.seconds, 2), **numbers})
+                    self.accelerator.log(numbers, step=step)
+                self.hook.step_finished(step=step, logs=numbers)
+                if self.progress:
+                    self.progress(step, self.config.updates, numbers)
+            if self._saves(step):
+                self._save(step)
+        return self.networks
+
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One update of the student, and the turns of the other roles that belong to it."""
+        logs: dict[str, Tensor] = {}
+        factor = schedule_factor(step, self.config.updates, self.config.schedule)
+        for index, role in enumerate(self.method.turns(step)):
+            with self.networks.training(role) as parameters:
+                for part in range(self.config.gradient_accumulation):
+                    turn = self._turn(role, step, index, part)
+                    with self.accelerator.autocast():
+                        logged = self.method.train(turn)
+                    for name, value in logged.items():
+                        value = value.detach().float() / self.config.gradient_accumulation
+                        key = f"{role}/{name}"
+                        # the last turn of a role in a step is what is shown
+                        logs[key] = value + logs[key] if part else value
+                logs[f"{role}/gradient_norm"] = self._update(role, parameters, factor)
+            self.networks.follow(role, step)
+        return logs
+
+    def _turn(self, role: str, step: int, index: int, part: int) -> Turn:
+        """What a role sees in its turn: this process's share of the global batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        first = (part * world + rank) * self._micro
+        draws = Draws(
+            self.seed,
+            ("train", step, index),
+            range(first, first + self._micro),
+            self.backbone.device,
+        )
+        sample = self.dataset.sample(draws.at("data"), "train", self.method.needs_data)
+        with torch.no_grad():
+            batch = Batch(
+                prompts=sample.prompts,
+                condition=self.backbone.encode_prompts(sample.prompts),
+                unconditional=self.backbone.encode_prompts([""] * self._micro),
+                x0=None
+                if sample.video is None
+                else self.backbone.encode_video(sample.video.to(self.backbone.device)),
+            )
+        return Turn(
+            role=role,
+            step=step,
+            networks=self.networks,
+            batch=batch,
+            draws=draws,
+            blocks=self.backbone.blocks(),
+            latent_shape=self.backbone.latent_shape,
+            backward=lambda loss: (loss / self.config.gradient_accumulation).backward(),
+        )
+
+    def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
+        """Average the gradients over the processes, clip them, and step the role's optimizers."""
+        if self.accelerator.num_processes > 1:
+            # One mean after all backward passes of the turn, so that a method may call backward
+            # as often as it wants; DDP expects exactly one.
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, reduction="mean"))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        set_rates(self.networks.optimizers[role], factor)
+        for optimizer in self.networks.optimizers[role]:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        """The logged tensors as numbers (one transfer); refuses to go on when one is not finite."""
+        values = torch.stack([value.reshape(()) for value in logs.values()]).tolist()
+        numbers = dict(zip(logs, values, strict=True))
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"update {step}: {name} is {value}; lower the role's learning rate "
+                    f"(training.optimizers.{name.split('/')[0]}.learning_rate) or training.clip, "
+                    f"the last whole checkpoint is kept in {self.folder / 'checkpoints'}"
+                )
+        return numbers
+
+    def _saves(self, step: int) -> bool:
+        return step % self.config.checkpoint_every == 0 or step == self.config.updates
+
+    def _save(self, step: int) -> None:
+        if self.accelerator.is_main_process:
+            state = {
+                "step": step,
+                "config": self._digest,
+                "seconds": self.seconds,
+                "passes": self.counter.counts,
+                "history": self.history,
+            }
+            folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
+            self.hook.checkpoint_saved(folder=folder, step=step)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint, if there is one, and return the updates that it has done."""
+        found = checkpoints(self.folder / "checkpoints")
+        if not found:
+            return 0
+        state = load_checkpoint(found[-1], self.networks, self.backbone.device)
+        if state["config"] != self._digest:
+            raise ZooError(
+                f"{self.folder}: its checkpoint was made with another configuration; "
+                "choose another folder, or delete this one to begin anew"
+            )
+        self.seconds = state["seconds"]
+        self.history = state["history"]
+        for role, count in state["passes"].items():
+            self.counter.counts[role].update(count)
+        return int(state["step"])
+
+    def cost(self) -> dict[str, Any]:
+        """What the run has taken: updates, passes by role, FLOPs, seconds (of this process)."""
+        condition = self.backbone.encode_prompts([""])
+        flops = 0.0
+        passes = {role: dict(count) for role, count in self.counter.counts.items()}
+        for role, count in passes.items():
+            if not any(count.values()):
+                continue
+            one = flops_per_pass(
+                self.networks[role], condition, self.backbone.latent_shape, self.backbone.device
+            )
+            flops += sum(count[kind] * one[kind] for kind in count)
+        return {
+            "updates": self.config.updates,
+            "passes": passes,
+            "flops": flops,
+            "seconds": round(self.seconds, 1),
+        }
