@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from salt_zoo.draws import Draws
-    from salt_zoo.rollout import Blocks
+    from salt_zoo.rollout import Blocks, Exit
 
 #: What a network is told about the wanted video: named tensors, each with the batch in front.
 #: Text-to-video backbones have `text`, `[B, tokens, width]`.
@@ -170,6 +170,28 @@ class Method(Protocol):
         ...
 
 
+class Objective(Protocol):
+    """One differentiable term of a student's loss. Made as `Factory(config, zoo)`.
+
+    A term whose `weight` is 0 is never asked and draws nothing: the method is then bitwise the one
+    without it.
+    """
+
+    weight: float
+
+    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> Tensor | None:
+        """The term's share at one block's exit step, before the block is remembered; or None.
+
+        `times` is the step list of this rollout. Shares are averaged by their share of frames.
+        """
+        ...
+
+    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> Tensor | None:
+        """The term's share for the whole generated video, `[B, C, F, H, W]` with gradient; or
+        None."""
+        ...
+
+
 @runtime_checkable
 class Metric(Protocol):
     """Scores of generated videos, one row a video, so that they can be paired and resampled.
@@ -178,6 +200,9 @@ class Metric(Protocol):
     """
 
     better: Literal["higher", "lower"]
+    #: Set for a metric that makes rollouts of its own with so many steps: it is measured once a
+    #: network, not once for each NFE of the study. None for metrics of the videos.
+    own_steps: int | None
 
     def measure(self, videos: Any) -> Tensor:
         """`[N]` scores or `[N, D]` features of a `salt_zoo.evaluation.Videos`."""

@@ -78,7 +78,10 @@ def resolve(content: Mapping[str, Any], zoo: Zoo, where: str) -> Resolved:
 
     def part(registry: Registry, given: Part) -> BaseModel:
         options = {key: value for key, value in given.items() if key != "name"}
-        return registry.configure(given["name"], options, f"{where}: {registry.kind}")
+        model = registry.configure(given["name"], options, f"{where}: {registry.kind}")
+        # a part made of other parts fills in their options, too
+        complete = getattr(registry[given["name"]].load(), "complete", None)
+        return complete(model, zoo, f"{where}: {registry.kind}") if complete else model
 
     return Resolved(
         config,

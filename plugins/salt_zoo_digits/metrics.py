@@ -15,6 +15,7 @@ class _Score:
     """A measure of every video, averaged."""
 
     better: Literal["higher", "lower"]
+    own_steps = None
     of: Callable[[Tensor, Sequence[str]], Tensor]
 
     def __init__(self, config: Any, zoo: Any) -> None:

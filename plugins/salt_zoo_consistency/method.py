@@ -1,0 +1,84 @@
+"""Consistency distillation of a flow model, block by block on clean context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.guidance import Guided
+from salt_zoo.protocols import Role, Turn
+from salt_zoo.rollout import teacher_forced
+from salt_zoo_consistency.losses import Distance, distance
+
+
+class ConsistencyConfig(StrictModel):
+    """Options of `consistency`; the defaults are those of Causal-Forcing++ (arXiv 2605.15141)."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-6
+    #: Intervals of the shifted time grid between which the student is made consistent.
+    intervals: Annotated[int, Field(ge=1)] = 48
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: Of the teacher's Euler step.
+    guidance_scale: float = 3.0
+    distance: Distance = "squared"
+    #: Of the average of the student that gives the target.
+    target_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+
+class ConsistencyDistillation:
+    """`f(x_t, t) = x_t - t * v(x_t, t)` is made equal at both ends of one teacher step.
+
+    The teacher is the student's own first network (an autoregressive student is distilled from an
+    autoregressive flow model: a bidirectional path is no function of the causal context).
+    """
+
+    Config = ConsistencyConfig
+    needs_data = True
+
+    def __init__(self, config: ConsistencyConfig, zoo: Any) -> None:
+        self.config = config
+        steps = range(config.intervals, -1, -1)
+        self.grid = torch.tensor(
+            [flow.shift_time(k / config.intervals, config.timestep_shift) for k in steps]
+        )
+
+    def roles(self) -> Mapping[str, Role]:
+        return {
+            "student": Role("student", learning_rate=self.config.learning_rate),
+            "target": Role("student", average_of="student", decay=self.config.target_decay),
+            "teacher": Role("student"),
+        }
+
+    def turns(self, step: int) -> Sequence[str]:
+        return ["student"]
+
+    def train(self, turn: Turn) -> Mapping[str, Tensor]:
+        student, target = turn.networks["student"], turn.networks["target"]
+        condition, x0 = turn.batch.condition, turn.batch.x0
+        assert x0 is not None
+        teacher = Guided(
+            turn.networks["teacher"], turn.batch.unconditional, self.config.guidance_scale
+        )
+        noise = turn.draws.normal(turn.latent_shape, "noise")
+        grid = self.grid.to(x0.device)
+        total = x0.new_zeros(())
+        walk = teacher_forced([student, target, teacher], x0, condition, turn.blocks)
+        for block, (frames, (own, its, guides)) in enumerate(walk):
+            k = torch.tensor(turn.draws.integers(self.config.intervals, "interval", block))
+            t, s = grid[k.to(x0.device)], grid[k.to(x0.device) + 1]
+            x = flow.add_noise(x0[:, :, frames], noise[:, :, frames], t)
+            with torch.no_grad():
+                y = flow.euler_step(x, teacher(x, t, condition, guides), t, s)
+                wanted = flow.x0_from_velocity(y, target(y, s, condition, its), s)
+            found = flow.x0_from_velocity(x, student(x, t, condition, own), t)
+            share = (frames.stop - frames.start) / x0.shape[2]
+            loss = share * distance(found, wanted, self.config.distance)
+            turn.backward(loss)
+            total = total + loss.detach()
+        return {"loss": total}

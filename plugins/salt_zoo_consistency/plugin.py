@@ -1,0 +1,12 @@
+"""Registers the method `consistency`."""
+
+from salt_zoo import hookimpl
+
+
+@hookimpl
+def register(zoo):
+    zoo.methods.add(
+        "consistency",
+        "salt_zoo_consistency.method:ConsistencyDistillation",
+        "consistency distillation: equal clean estimates along the teacher's path (arXiv 2303.01469)",
+    )

@@ -1,0 +1,84 @@
+"""The semigroup defect as a metric: any network can be measured by it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.evaluation import Videos
+from salt_zoo.rollout import Sampler, full_time, renoise_from, walk
+from salt_zoo_dmd.semigroup import choices, local_defect
+
+
+class SemigroupDefectConfig(StrictModel):
+    """Options of `semigroup-defect`."""
+
+    steps: Annotated[int, Field(ge=2)] = 8
+    num_segments: Annotated[int, Field(ge=1)] = 4
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    sampler: Sampler = "sde"
+    #: Videos measured at a time.
+    batch_size: Annotated[int, Field(ge=1)] = 32
+
+
+class SemigroupDefect:
+    """Displacement-normalised local defect on the network's own rollouts (arXiv 2604.03118).
+
+    Per video the mean over all exit steps of the list but the last and over all (end, middle) times
+    that training would draw there; NaN rows for videos that no network made. It does not depend on
+    the number of steps that the videos were made with.
+    """
+
+    Config = SemigroupDefectConfig
+    better: Literal["higher", "lower"] = "lower"
+
+    def __init__(self, config: SemigroupDefectConfig, zoo: Any) -> None:
+        self.config = config
+        self.own_steps = config.steps
+
+    def measure(self, videos: Videos) -> Tensor:
+        if videos.network is None or videos.backbone is None:
+            return torch.full((len(videos.prompts),), float("nan"))
+        rows = list(videos.draws.rows)
+        size = self.config.batch_size
+        return torch.cat(
+            [
+                self._batch(videos, rows[i : i + size], videos.prompts[i : i + size])
+                for i in range(0, len(rows), size)
+            ]
+        )
+
+    def _batch(self, videos: Videos, rows: Any, prompts: Any) -> Tensor:
+        backbone, network = videos.backbone, videos.network
+        assert backbone is not None
+        draws = videos.draws.for_rows(rows)
+        blocks, shape = backbone.blocks(), backbone.latent_shape
+        condition = backbone.encode_prompts(list(prompts))
+        times = flow.step_list(self.config.steps, self.config.timestep_shift)
+        found = []
+        for exit_step in range(len(times) - 1):
+            exits = walk(
+                network,
+                draws.normal(shape, "initial noise"),
+                condition,
+                times,
+                blocks=blocks,
+                renoise=renoise_from(draws, blocks, shape),
+                exit_step=exit_step,
+                sampler=self.config.sampler,
+            )
+            for exit in exits:
+                for end, middles in choices(times, exit_step, self.config.num_segments):
+                    for middle in middles:
+                        x = flow.euler_step(exit.x, exit.v, exit.t, middle)
+                        v = network(x, full_time(middle, x), condition, exit.memory)
+                        found.append(local_defect(exit.v, v, exit.t, middle, end))
+        return torch.stack(found).mean(dim=0)
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())

@@ -1,0 +1,121 @@
+"""The terms of a student's loss in DMD and SC-DMD, as objectives that any method may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.guidance import Guided
+from salt_zoo.protocols import Turn
+from salt_zoo.rollout import Exit, full_time
+from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
+from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
+
+Weight = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ScoreTimes(StrictModel):
+    """The times at which scores are compared and the fake score is trained."""
+
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    lowest: Fraction = 0.02
+    highest: Fraction = 0.98
+
+    def draw(self, u: Tensor) -> Tensor:
+        """Uniform `u` `[B]` in [0, 1) as times `[B]`."""
+        return flow.training_times(u, self.timestep_shift, self.lowest, self.highest)
+
+
+class DistributionMatchingConfig(StrictModel):
+    """Options of `distribution-matching`."""
+
+    weight: Weight = 1.0
+    #: Of the real score. Self Forcing's "3.0" is 4 here.
+    guidance_scale: float = 4.0
+    times: ScoreTimes = ScoreTimes()
+
+
+class DistributionMatching:
+    """Move the student's videos along the difference of real and fake score (arXiv 2405.14867).
+
+    Needs the frozen role `teacher` and the trained role `fake_score`.
+    """
+
+    Config = DistributionMatchingConfig
+
+    def __init__(self, config: DistributionMatchingConfig, zoo: Any) -> None:
+        self.config = config
+        self.weight = config.weight
+
+    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> None:
+        return None
+
+    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> Tensor:
+        x, condition = video.detach(), turn.batch.condition
+        t = self.config.times.draw(turn.draws.uniform("score time"))
+        noisy = flow.add_noise(x, turn.draws.normal(turn.latent_shape, "score noise"), t)
+        teacher = Guided(
+            turn.networks["teacher"], turn.batch.unconditional, self.config.guidance_scale
+        )
+        with torch.no_grad():
+            real = flow.x0_from_velocity(noisy, teacher(noisy, t, condition), t)
+            fake_v = turn.networks["fake_score"](noisy, t, condition)
+            fake = flow.x0_from_velocity(noisy, fake_v, t)
+        return distribution_matching_loss(video, distribution_matching_gradient(x, real, fake))
+
+
+class SelfConsistencyConfig(StrictModel):
+    """Options of `self-consistency`; the defaults are the published ones (arXiv 2604.03118)."""
+
+    weight: Weight = 0.2
+    #: `latent` as published; `velocity` divides by the length of the jump (our variant).
+    space: Space = "latent"
+    time_weight: TimeWeight = "one_minus_t"
+    num_segments: Annotated[int, Field(ge=1)] = 4
+    #: The term is used on rollouts of the list with this many steps only.
+    steps: Annotated[int, Field(ge=2)] = 8
+
+
+class SelfConsistency:
+    """The semigroup-defect regulariser of SC-DMD, at the exit step of every block."""
+
+    Config = SelfConsistencyConfig
+
+    def __init__(self, config: SelfConsistencyConfig, zoo: Any) -> None:
+        self.config = config
+        self.weight = config.weight
+
+    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> Tensor | None:
+        if len(times) != self.config.steps:
+            return None
+        ends = choices(times, exit.step, self.config.num_segments)
+        if not ends:
+            return None
+        # without the block in the keys: all blocks share one pair of times
+        end, middles = ends[turn.draws.shared_integer(len(ends), "semigroup end")]
+        middle = middles[turn.draws.shared_integer(len(middles), "semigroup middle")]
+        with torch.no_grad():
+            x_middle = flow.euler_step(exit.x, exit.v, exit.t, middle)
+            v_middle = turn.networks["student"](
+                x_middle, full_time(middle, x_middle), exit.condition, exit.memory
+            )
+        return semigroup_loss(
+            exit.v,
+            v_middle,
+            exit.t,
+            middle,
+            end,
+            x_start=exit.x,
+            space=self.config.space,
+            time_weight=self.config.time_weight,
+        )
+
+    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> None:
+        return None
