@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,7 +52,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Iterable[str]) -> dic
     result = _copy(content)
     for text in overrides:
         path, equals, value = text.partition("=")
-        if not equals or not path.strip():
+        if not equals or not all(key.strip() for key in path.split(".")):
             raise ZooError(f"--set {text!r}: write KEY=VALUE, for instance training.updates=100")
         try:
             parsed = yaml.safe_load(value)
@@ -63,14 +63,16 @@ def apply_overrides(content: Mapping[str, Any], overrides: Iterable[str]) -> dic
         for depth, key in enumerate(keys):
             last = depth == len(keys) - 1
             if isinstance(place, list):
-                if not key.isdigit() or int(key) >= len(place):
+                if not key.isdecimal() or int(key) >= len(place):
                     raise ZooError(
                         f"--set {text!r}: {'.'.join(keys[:depth])} is a list of {len(place)}, "
-                        f"so {key!r} must be a number from 0 to {len(place) - 1}"
+                        f"so {key!r} must be a number from 0 that is below {len(place)}"
                     )
                 key = int(key)  # type: ignore[assignment]
             elif not isinstance(place, dict):
-                raise ZooError(f"--set {text!r}: {'.'.join(keys[:depth])} is not a group of keys")
+                raise ZooError(
+                    f"--set {text!r}: {'.'.join(keys[:depth])} is {place!r}, not a group of keys"
+                )
             elif not last and place.get(key) is None:
                 place[key] = {}
             if last:
@@ -102,8 +104,8 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     path = ".".join(str(part) for part in first["loc"])
     at = f"{where}: {path}" if path else where
     if first["type"] == "extra_forbidden":
-        owner = _model_at(model, first["loc"][:-1])
-        known = owner.model_fields if owner else ()
+        owners = _models_at(model, first["loc"][:-1])
+        known = [name for owner in owners for name in owner.model_fields]
         return f"{at}: unknown key; {did_you_mean(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{at}: this key is required"
@@ -111,30 +113,33 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     given = repr(first.get("input"))
     given = given if len(given) <= 60 else given[:57] + "..."
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{at}: {message}, not {given}{more}" if given not in message else f"{at}: {message}{more}"
+    told = "" if given in message else f", not {given}"
+    return f"{at}: {message}{told}{more}"
 
 
-def _model_at(model: type[BaseModel], loc: Iterable[int | str]) -> type[BaseModel] | None:
-    """The nested model that a validation error's location leads to."""
-    current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(str(part))
-            if field is None:
-                continue  # the tag of a union
-            current = _models_in(field.annotation)
-        # a list index or a dictionary key keeps the model of its items
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _models_in(annotation: Any) -> type[BaseModel] | None:
+def _models_at(annotation: Any, loc: Sequence[int | str]) -> list[type[BaseModel]]:
+    """The models that may stand where a validation error's location leads to in `annotation`."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _models_at(inner[0], loc)
+    if origin in (Union, types.UnionType):
+        found = [model for member in inner for model in _models_at(member, loc)]
+        if not found and loc:  # pydantic puts the name of the union's member into the path
+            tagged = [member for member in inner if getattr(member, "__name__", None) == loc[0]]
+            found = [model for member in tagged for model in _models_at(member, loc[1:])]
+        return found
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (list, dict, tuple, typing.Union, types.UnionType):
-        for inner in typing.get_args(annotation):
-            if found := _models_in(inner):
-                return found
-    return None
+        if not loc:
+            return [annotation]
+        field = annotation.model_fields.get(str(loc[0]))
+        return _models_at(field.annotation, loc[1:]) if field else []
+    if not loc or not inner:
+        return []
+    if origin is tuple and isinstance(loc[0], int) and inner[-1] is not Ellipsis:
+        return _models_at(inner[loc[0]], loc[1:]) if loc[0] < len(inner) else []
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _models_at(inner[1], loc[1:])
+    return _models_at(inner[0], loc[1:])
 
 
 def _one_line(error: BaseException) -> str:

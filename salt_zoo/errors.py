@@ -24,6 +24,12 @@ class TrainingError(ZooError):
     exit_code = 1
 
 
+def reason(error: BaseException) -> str:
+    """A foreign exception in one line of at most 300 characters."""
+    text = " ".join(str(error).split()) or "no reason given"
+    return f"{type(error).__name__}: {text}"[:300]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The ending of an error line: the nearest known names, or all of them.
 

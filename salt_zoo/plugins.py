@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -15,7 +16,7 @@ from typing import Any
 import pluggy
 
 from salt_zoo import hookspecs
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, did_you_mean, reason
 from salt_zoo.registry import Registry
 
 GROUP = "salt_zoo"
@@ -45,6 +46,7 @@ class Zoo:
         self.plugins: list[str] = []
         self._manager = pluggy.PluginManager("salt_zoo")
         self._manager.add_hookspecs(hookspecs)
+        self._hooks = GuardedHooks(self._manager, self.plugins)
 
     @property
     def registries(self) -> tuple[Registry, ...]:
@@ -60,42 +62,107 @@ class Zoo:
         )
 
     @property
-    def hook(self) -> Any:
-        """Calls the lifecycle hooks of every plugin."""
-        return self._manager.hook
+    def hook(self) -> GuardedHooks:
+        """Calls the lifecycle hooks of every plugin: `zoo.hook.step_finished(step=1, logs={})`."""
+        return self._hooks
 
     def add_plugin(self, name: str, load: Callable[[], Any]) -> None:
         """Load and register one plugin; if it fails in any way, only `broken` grows."""
         try:
             plugin = load()
-            if self._manager.register(plugin, name) is None:
-                raise ValueError("it is blocked")
+            if self._manager.is_registered(plugin):
+                return  # an installed plugin that `-p` names again
+            self._manager.register(plugin, name)
             if unknown := _misspelt(plugin):
-                raise ValueError(f"there is no hook named {unknown!r}")
+                raise ValueError(
+                    f"there is no hook named {unknown!r}; {did_you_mean(unknown, SPECIFIED)}"
+                )
             if not self._manager.get_hookcallers(plugin):
                 raise ValueError("it has no function marked with salt_zoo.hookimpl")
-            others = [p for p in self._manager.get_plugins() if p is not plugin]
             for registry in self.registries:
                 registry.plugin = name
-            self._manager.subset_hook_caller("register", others)(zoo=self)
-        except (Exception, SystemExit) as error:
+            _caller_of(self._manager, plugin, "register")(zoo=self)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may exit, or cancel, or raise what it likes
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
             for registry in self.registries:
                 registry.drop(name)
-            text = " ".join(str(error).split()) or "no reason given"
-            kind = type(error).__name__
-            self.broken.append(Broken(name, f"{kind}: {text}"[:300]))
+            self.broken.append(Broken(name, reason(error)))
         else:
             self.plugins.append(name)
 
 
+class GuardedHooks:
+    """The hooks of all plugins as functions; a plugin that raises costs a warning, not the run.
+
+    A hook returns what its implementations returned, without None, last registered first. An
+    implementation that has failed once is not called again.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
+        self._manager = manager
+        self._plugins = plugins
+        self._failed: set[tuple[str, str]] = set()
+        self._cache: dict[tuple[str, int], list[tuple[str, Any]]] = {}
+
+    def __getattr__(self, hook: str) -> Callable[..., list[Any]]:
+        if hook not in SPECIFIED:
+            raise AttributeError(f"there is no hook named {hook!r}")
+
+        def call(**arguments: Any) -> list[Any]:
+            results: list[Any] = []
+            for name, caller in self._callers(hook):
+                if (name, hook) in self._failed:
+                    continue
+                try:
+                    results.extend(caller(**arguments))
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    self._failed.add((name, hook))
+                    print(
+                        f"warning: plugin {name!r} failed in {hook} and is not asked again: "
+                        f"{reason(error)}",
+                        file=sys.stderr,
+                    )
+            return results
+
+        return call
+
+    def _callers(self, hook: str) -> list[tuple[str, Any]]:
+        """Every plugin that implements `hook`, with a caller of it alone."""
+        key = (hook, len(self._plugins))  # hooks are called every step, plugins are loaded once
+        if key not in self._cache:
+            self._cache[key] = []
+            for name in reversed(self._plugins):
+                plugin = self._manager.get_plugin(name)
+                names = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
+                if hook in names:
+                    self._cache[key].append((name, _caller_of(self._manager, plugin, hook)))
+        return self._cache[key]
+
+
+#: The names of all hooks.
+SPECIFIED = frozenset(
+    name for name, value in vars(hookspecs).items() if hasattr(value, "salt_zoo_spec")
+)
+
+
+def _caller_of(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Any:
+    """Calls a hook in one plugin only."""
+    return manager.subset_hook_caller(hook, [p for p in manager.get_plugins() if p is not plugin])
+
+
 def _misspelt(plugin: Any) -> str | None:
     """The name of a hookimpl that matches no specification."""
-    specified = {name for name in vars(hookspecs) if hasattr(getattr(hookspecs, name), "salt_zoo_spec")}
     for name in dir(plugin):
-        if hasattr(getattr(plugin, name, None), "salt_zoo_impl") and name not in specified:
-            return name
+        options = getattr(getattr(plugin, name, None), "salt_zoo_impl", None)
+        if isinstance(options, dict):
+            hook = options.get("specname") or name
+            if hook not in SPECIFIED:
+                return str(hook)
     return None
 
 
@@ -109,16 +176,32 @@ def load_zoo(extra: Sequence[str] = ()) -> Zoo:
             listed in `Zoo.broken`, as an installed one would be.)
     """
     zoo = Zoo()
-    points = list(importlib.metadata.entry_points(group=GROUP))
+    points = _entry_points(zoo)
     points.sort(key=lambda point: (_distribution(point) != "salt-zoo", point.name))
     seen: set[str] = set()
     for point in points:
         if point.value not in seen:  # a second copy on the path is the same plugin
             seen.add(point.value)
             zoo.add_plugin(_free_name(zoo, point.name), point.load)
-    for name in extra:
+    for name in dict.fromkeys(extra):
         zoo.add_plugin(_free_name(zoo, name), _named(name))
     return zoo
+
+
+def _entry_points(zoo: Zoo) -> list[importlib.metadata.EntryPoint]:
+    """The group's entry points; a package whose metadata cannot be read is listed as broken."""
+    try:
+        return list(importlib.metadata.entry_points(group=GROUP))
+    except Exception:
+        pass  # one damaged package fails the whole search: look at each by itself
+    points: list[importlib.metadata.EntryPoint] = []
+    for distribution in importlib.metadata.distributions():
+        try:
+            points.extend(distribution.entry_points.select(group=GROUP))
+        except Exception as error:
+            name = distribution.metadata["Name"] or "unnamed package"
+            zoo.broken.append(Broken(name, f"its entry points cannot be read ({reason(error)})"))
+    return points
 
 
 def _distribution(point: importlib.metadata.EntryPoint) -> str:
@@ -142,22 +225,34 @@ def _named(name: str) -> Callable[[], ModuleType]:
     if name.endswith(".py") or path.is_file():
         if not path.is_file():
             raise ZooError(f"-p {name}: there is no such file")
-
-        def load() -> ModuleType:
-            module_name = f"salt_zoo_file_{path.stem}"
-            spec = importlib.util.spec_from_file_location(module_name, path)
-            if spec is None or spec.loader is None:
-                raise ImportError(f"{path} is not a Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[module_name] = module  # dataclasses and pydantic look their module up
-            spec.loader.exec_module(module)
-            return module
-
-        return load
+        return lambda: _load_file(path.resolve())
     try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        found = None
-    if found is None:
+        missing = importlib.util.find_spec(name) is None
+    except ModuleNotFoundError as error:
+        # of the name itself, or of something that a parent package imports?
+        missing = error.name is not None and f"{name}.".startswith(f"{error.name}.")
+    except (ValueError, ImportError):
+        missing = name not in sys.modules
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        missing = False  # a parent package is there and broken: importing it will tell
+    if missing:
         raise ZooError(f"-p {name}: no module of that name can be imported, and it is not a file")
     return lambda: importlib.import_module(name)
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file as a module of its own, even beside another file of the same name."""
+    module_name = f"salt_zoo_file_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path.name} is not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pydantic look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from salt_zoo.config import StrictModel, validate
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.errors import ZooError, did_you_mean, reason
+
+NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class NoOptions(StrictModel):
@@ -37,12 +41,15 @@ class Entry:
             return self.target
         module, _, attribute = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            text = " ".join(str(error).split())
-            raise ZooError(
-                f"{self.name!r} of plugin {self.plugin!r} cannot be loaded: {text}"
-            ) from error
+            found = getattr(importlib.import_module(module), attribute)
+        except (Exception, SystemExit) as error:  # foreign code may fail in any way
+            raise ZooError(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
+        if not callable(found):
+            raise ZooError(f"{self}: {self.target} cannot be called")
+        return found
+
+    def __str__(self) -> str:
+        return f"{self.name!r} of plugin {self.plugin!r}"
 
 
 class Registry:
@@ -67,7 +74,7 @@ class Registry:
         Raises:
             RegistrationError: the name is taken or malformed, or the target cannot be called.
         """
-        if not isinstance(name, str) or not name or name != name.strip().lower() or " " in name:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise RegistrationError(
                 f"{self.kind} name {name!r}: write lower-case words joined by hyphens"
             )
@@ -75,7 +82,7 @@ class Registry:
             owner = self._entries[name].plugin
             raise RegistrationError(f"{self.kind} {name!r} is already registered by {owner!r}")
         if isinstance(target, str):
-            if target.count(":") != 1:
+            if not TARGET.fullmatch(target):
                 raise RegistrationError(
                     f"{self.kind} {name!r}: target {target!r} is not of the form 'module:attribute'"
                 )
@@ -107,11 +114,24 @@ class Registry:
         """The options of `name`, checked and with every default filled in."""
         entry = self[name]
         model = getattr(entry.load(), "Config", NoOptions)
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise ZooError(f"{self.kind} {entry}: its Config is not a pydantic model")
         return validate(model, merge(entry.defaults, options), where)
 
     def create(self, name: str, config: BaseModel, zoo: Any) -> Any:
-        """Make the part `name` from options that `configure` returned."""
-        return self[name].load()(config, zoo)
+        """Make the part `name` from options that `configure` returned.
+
+        Raises:
+            ZooError: the plugin's code fails; the line names the plugin.
+        """
+        entry = self[name]
+        factory = entry.load()
+        try:
+            return factory(config, zoo)
+        except ZooError:
+            raise
+        except Exception as error:
+            raise ZooError(f"{self.kind} {entry}: cannot be made ({reason(error)})") from error
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +18,72 @@ from pydantic import BaseModel
 
 from salt_zoo.errors import TrainingError, ZooError
 
+#: No space left, quota exceeded, file too large: errors of a full disk, not of a wrong path.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes `folder` when the block ends well, and vanishes otherwise."""
     folder = Path(folder)
-    with _readable_errors(folder):
+    with readable_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
         draft.mkdir()
         try:
             yield draft
-            old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
-            if folder.exists():
-                folder.rename(old)
-            draft.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+            for path in draft.rglob("*"):
+                if path.is_file():
+                    _flush(path)
+            _replace_folder(folder, draft)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _replace_folder(folder: Path, draft: Path) -> None:
+    """Rename `draft` to `folder`; what was there goes only after that has worked."""
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+    folder.rename(old)
+    try:
+        draft.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what a killed process left half-written in `folder`, where no other one writes."""
+    for pattern in (".*.part", ".*.old"):
+        for path in Path(folder).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends well, and vanishes otherwise."""
     path = Path(path)
-    with _readable_errors(path):
+    with readable_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # the ending stays, for writers that go by it
         draft = path.parent / f".{uuid.uuid4().hex[:8]}.part{path.suffix}"
         try:
             yield draft
-            with open(draft, "rb") as file:
-                os.fsync(file.fileno())
+            _flush(draft)
             draft.replace(path)
         finally:
-            draft.unlink(missing_ok=True)
+            # below a regular file even the question whether it exists is an error
+            with suppress(OSError):
+                draft.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file is on the disk: a rename may get there before the content does."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,17 +96,47 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def _readable_errors(path: Path) -> Iterator[None]:
+def readable_errors(path: Path) -> Iterator[None]:
+    """Errors of writing `path` as one line: a TrainingError for a full disk, else a ZooError."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (28, 122):  # no space left, quota exceeded
+    except ZooError:
+        raise  # an inner file has said it already
+    except Exception as error:
+        cause = _cause(error)
+        if cause is None or _elsewhere(cause, path):
+            raise
+        reason = cause.strerror or str(cause)
+        if cause.errno in FULL:
             raise TrainingError(
                 f"{path}: cannot be written ({reason}); free some space and run the same command "
-                "again, it goes on from the last checkpoint"
+                "again, what was finished before is kept"
             ) from error
-        raise ZooError(f"{path}: cannot be written ({reason}); choose another folder") from error
+        raise ZooError(f"{path}: cannot be written ({reason}); choose another place") from error
+
+
+def _cause(error: BaseException) -> OSError | None:
+    """The operating system's error behind an exception of a library that writes files."""
+    if isinstance(error, OSError):
+        return error
+    text = str(error)
+    number = re.search(r"\((?:os error|code:?) (\d+)|code: (\d+)", text)
+    if number and type(error).__name__ == "SafetensorError":
+        code = int(number[1] or number[2])
+        return OSError(code, os.strerror(code))
+    if "inline_container" in text or "PytorchStreamWriter failed" in text:
+        # torch.save tells no more than that the file is shorter than what was written to it
+        inner = error.__context__
+        return inner if isinstance(inner, OSError) else OSError(errno.ENOSPC, "disk full")
+    return None
+
+
+def _elsewhere(error: OSError, path: Path) -> bool:
+    """Whether the error names a file that has nothing to do with writing `path`."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    named, target = Path(error.filename).absolute(), path.absolute()
+    return not (named.is_relative_to(target.parent) or target.is_relative_to(named))
 
 
 def digest(content: Any) -> str:
