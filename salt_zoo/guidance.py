@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from salt_zoo import flow
@@ -12,7 +15,8 @@ from salt_zoo.protocols import Condition, Memory, VelocityNetwork
 class Guided:
     """`v_uncond + w * (v_cond - v_uncond)` of a network, both halves in one doubled batch.
 
-    At w = 1 the network is evaluated once, conditionally; guidance counts twice otherwise.
+    At w = 1 the network is evaluated once, conditionally; guidance counts twice otherwise. A memory
+    is doubled in the same way: each half remembers the video under its own condition.
     """
 
     def __init__(
@@ -27,11 +31,21 @@ class Guided:
     ) -> Tensor:
         if self.guidance_scale == 1:
             return self.network(x, t, condition, memory)
-        if memory is not None:
-            raise TypeError("guidance with a memory needs one memory for each half")
         both = concatenate(self.unconditional, condition)
-        v = self.network(x.repeat(2, 1, 1, 1, 1), t.repeat(2, *[1] * (t.ndim - 1)), both)
+        v = self.network(_twice(x), _twice(t), both, memory)
         return flow.guide(*v.chunk(2), self.guidance_scale)
 
+    def new_memory(self, make: Callable[[Any, Tensor], Memory], x: Tensor) -> Memory:
+        """An empty memory for videos like `x`, with rows for both halves."""
+        return make(self.network, x if self.guidance_scale == 1 else _twice(x))
+
     def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
-        self.network.remember(x, t, condition, memory)
+        if self.guidance_scale == 1:
+            self.network.remember(x, t, condition, memory)
+        else:
+            both = concatenate(self.unconditional, condition)
+            self.network.remember(_twice(x), _twice(t), both, memory)
+
+
+def _twice(x: Tensor) -> Tensor:
+    return x.repeat(2, *[1] * (x.ndim - 1))

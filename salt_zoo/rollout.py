@@ -16,6 +16,7 @@ from torch import Tensor
 
 from salt_zoo import flow
 from salt_zoo.draws import Draws
+from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Condition, Memory, VelocityNetwork
 
 #: How a step goes on to the next time: by noising the clean estimate anew, or along the velocity.
@@ -47,7 +48,12 @@ class Blocks:
         return [slice(start, start + size) for start in range(0, frames, size)]
 
     def memory(self, network: Any, x: Tensor) -> Memory | None:
-        return self.new_memory(network, x) if self.new_memory else None
+        """An empty memory of `network` for videos like `x`; None for a bidirectional one."""
+        if self.new_memory is None:
+            return None
+        if isinstance(network, Guided):  # it holds a row for each half of its doubled batch
+            return network.new_memory(self.new_memory, x)
+        return self.new_memory(network, x)
 
 
 @dataclass(frozen=True)
