@@ -34,15 +34,16 @@ class Videos:
     sampling: SamplingConfig | None = None
 
 
-def evaluation_prompts(dataset: Dataset, split: str, count: int, seed: int = 0) -> list[str]:
-    """`count` prompts of a split, each as often as the others (up to one), in a fixed order."""
+def evaluation_prompts(
+    dataset: Dataset, split: str, count: int, videos_per_prompt: int = 1
+) -> list[str]:
+    """`count` different prompts of a split in a fixed order, each `videos_per_prompt` times.
+
+    Fewer where the split has fewer. The first `count` rows do not depend on `videos_per_prompt`.
+    """
     known = dataset.prompts(split)  # type: ignore[arg-type]
-    generator = Draws(seed).generator("evaluation prompts", split)
-    chosen: list[str] = []
-    while len(chosen) < count:
-        order = torch.randperm(len(known), generator=generator).tolist()
-        chosen.extend(known[i] for i in order[: count - len(chosen)])
-    return chosen
+    order = torch.randperm(len(known), generator=Draws(0).generator("evaluation prompts", split))
+    return [known[i] for i in order.tolist()[:count]] * videos_per_prompt
 
 
 def evaluation_draws(seed: int, split: str, count: int, device: Any) -> Draws:

@@ -86,6 +86,7 @@ def walk(
     exit_step: int | None = None,
     sampler: Sampler = "sde",
     gradient: bool = False,
+    every_step: bool = False,
 ) -> Iterator[Exit]:
     """Generate block by block, handing out each block's exit step before committing the block.
 
@@ -107,10 +108,13 @@ def walk(
         for k in range(last):
             with torch.no_grad():
                 v = network(x, full_time(times[k], x), condition, memory)
+                x0 = flow.x0_from_velocity(x, v, times[k])
+            if every_step:
+                yield Exit(block, frames, k, times[k], x, v, x0, condition, memory)
+            with torch.no_grad():
                 if sampler == "ode":
                     x = flow.euler_step(x, v, times[k], times[k + 1])
                 else:
-                    x0 = flow.x0_from_velocity(x, v, times[k])
                     x = flow.add_noise(x0, renoise(block, times[k + 1]), times[k + 1])
         t = times[last]
         with torch.set_grad_enabled(gradient):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -13,6 +13,7 @@ from salt_zoo.config import StrictModel, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import Registry
+from salt_zoo.storage import prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
 #: A part by name and its options beside it: `{name: dmd, guidance_scale: 4}`.
@@ -27,6 +28,7 @@ class QualityConfig(StrictModel):
     prompts: Annotated[int, Field(ge=2)] = 64
     steps: list[Annotated[int, Field(ge=1)]] = [4]
     metrics: list[str] = Field(default_factory=list)
+    sampler: Literal["sde", "ode"] = "sde"
     guidance_scale: float = 1.0
 
 
@@ -76,19 +78,21 @@ def resolve(content: Mapping[str, Any], zoo: Zoo, where: str) -> Resolved:
     """
     config = validate(RunConfig, content, where)
 
-    def part(registry: Registry, given: Part) -> BaseModel:
-        options = {key: value for key, value in given.items() if key != "name"}
-        model = registry.configure(given["name"], options, f"{where}: {registry.kind}")
-        # a part made of other parts fills in their options, too
-        complete = getattr(registry[given["name"]].load(), "complete", None)
-        return complete(model, zoo, f"{where}: {registry.kind}") if complete else model
-
     return Resolved(
         config,
-        method=part(zoo.methods, config.method),
-        backbone=part(zoo.backbones, config.backbone),
-        dataset=part(zoo.datasets, config.dataset),
+        method=configure_part(zoo.methods, config.method, zoo, f"{where}: method"),
+        backbone=configure_part(zoo.backbones, config.backbone, zoo, f"{where}: backbone"),
+        dataset=configure_part(zoo.datasets, config.dataset, zoo, f"{where}: dataset"),
     )
+
+
+def configure_part(registry: Registry, part: Part, zoo: Zoo, where: str) -> BaseModel:
+    """The checked options of a part, every default filled in."""
+    options = {key: value for key, value in part.items() if key != "name"}
+    model = registry.configure(part["name"], options, where)
+    # a part made of other parts fills in their options, too
+    complete = getattr(registry[part["name"]].load(), "complete", None)
+    return complete(model, zoo, where) if complete else model
 
 
 def make_metrics(zoo: Zoo, names: list[str]) -> dict[str, Any]:
@@ -111,6 +115,7 @@ def train(
     from salt_zoo.training.trainer import Trainer
 
     config = resolved.config
+    prepare_folder(folder)
     accelerator = make_accelerator(device, config.training, folder)
     backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
     backbone.to(accelerator.device)
@@ -151,12 +156,14 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
 
     metrics = make_metrics(zoo, config.metrics)
     prompts = evaluation_prompts(dataset, "validation", config.prompts)
-    draws = evaluation_draws(0, "validation", config.prompts, backbone.device)
+    draws = evaluation_draws(0, "validation", len(prompts), backbone.device)
 
     def evaluate(networks: Any, step: int) -> dict[str, float]:
         found = {}
         for steps in config.steps:
-            sampling = SamplingConfig(steps=steps, guidance_scale=config.guidance_scale)
+            sampling = SamplingConfig(
+                steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
+            )
             videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
             for name, rows in measure(metrics, videos).items():
                 found[f"{name}@{steps}"] = metrics[name].reduce(rows)

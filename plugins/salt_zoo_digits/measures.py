@@ -138,3 +138,16 @@ def centroid_velocities(videos: Tensor) -> Tensor:
     """Features of motion: the centroids' steps between frames, `[N, 2 * (F - 1)]`."""
     return centroids(videos).diff(dim=1).flatten(1)
 
+
+
+def distance_within_prompt(videos: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Root mean square pixel distance of each video to the others of its prompt, averaged: `[N]`.
+
+    NaN for a video that is the only one of its prompt.
+    """
+    flat = videos.clamp(0, 1).flatten(1)
+    distance = torch.cdist(flat, flat) / flat.shape[1] ** 0.5
+    names = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+    of = torch.tensor([names[prompt] for prompt in prompts], device=videos.device)
+    same = (of[:, None] == of[None]) & ~torch.eye(len(of), dtype=torch.bool, device=of.device)
+    return (distance * same).sum(dim=1) / same.sum(dim=1)

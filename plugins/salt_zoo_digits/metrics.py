@@ -1,22 +1,32 @@
-"""The metrics of the digits, as the harness wants them."""
+"""The metrics of the digits, as the harness wants them. The measures themselves: `measures.py`."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor
 
+from salt_zoo.draws import Draws
 from salt_zoo.evaluation import Videos
 from salt_zoo_digits import measures
+from salt_zoo_digits.data import Digits
+from salt_zoo_digits.frechet import Gaussian, frechet_distance
+from salt_zoo_digits.judge import judge_video, shipped_judge
+
+Measure = Callable[[Tensor, Sequence[str]], Tensor]
+
+#: Real training videos that fix the scale of sharpness and diversity and the Frechet references.
+REFERENCE = 4096
 
 
-class _Score:
-    """A measure of every video, averaged."""
+class Score:
+    """A measure of each video, averaged over videos."""
 
     better: Literal["higher", "lower"]
     own_steps = None
-    of: Callable[[Tensor, Sequence[str]], Tensor]
+    of: Measure
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pass
@@ -28,11 +38,121 @@ class _Score:
         return float(rows.mean())
 
 
-class Motion(_Score):
+class Motion(Score):
     better = "higher"
     of = staticmethod(measures.motion_correct)
 
 
-class Rigidity(_Score):
+class Rigidity(Score):
     better = "lower"
     of = staticmethod(measures.rigidity_error)
+
+
+class CentroidError(Score):
+    better = "lower"
+    of = staticmethod(measures.centroid_error)
+
+
+class Displacement(Score):
+    better = "higher"
+    of = staticmethod(measures.displacement_ratio)
+
+
+class Flicker(Score):
+    better = "lower"
+
+    @staticmethod
+    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return measures.flicker(pixels)
+
+
+class ClassAccuracy(Score):
+    better = "higher"
+
+    @staticmethod
+    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        _, probabilities = judge_video(shipped_judge(), pixels)
+        found = probabilities.mean(dim=1).argmax(dim=-1)
+        return (found == measures.commanded(prompts)[0]).float()
+
+
+class Consistency(Score):
+    better = "higher"
+
+    @staticmethod
+    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        _, probabilities = judge_video(shipped_judge(), pixels)
+        found = probabilities.argmax(dim=-1)
+        return (found == found[:, :1]).all(dim=1).float()
+
+
+class Sharpness(Score):
+    """Laplacian energy over that of real videos."""
+
+    better = "higher"
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.real = measures.laplacian_energy(reference_videos()[0]).mean()
+
+    def measure(self, videos: Videos) -> Tensor:
+        return measures.laplacian_energy(videos.pixels) / self.real
+
+
+class SharpnessError(Sharpness):
+    """How far the mean sharpness is from that of real videos: overshoot is as wrong as blur."""
+
+    better = "lower"
+
+    def reduce(self, rows: Tensor) -> float:
+        return abs(1 - float(rows.mean()))
+
+
+class Diversity(Score):
+    """Distance between videos of one prompt, over that of real videos; NaN where there is one."""
+
+    better = "higher"
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        pixels, prompts = reference_videos()
+        distances = measures.distance_within_prompt(pixels[:1024], prompts[:1024])
+        self.real = distances.nanmean()
+
+    def measure(self, videos: Videos) -> Tensor:
+        return measures.distance_within_prompt(videos.pixels, videos.prompts) / self.real
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.nanmean())
+
+
+class FrechetAppearance:
+    """Frechet distance of the judge's features, averaged over frames, to real training videos."""
+
+    better: Literal["higher", "lower"] = "lower"
+    own_steps = None
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.real = Gaussian.of(self.features(reference_videos()[0]))
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return judge_video(shipped_judge(), pixels)[0].mean(dim=1)
+
+    def measure(self, videos: Videos) -> Tensor:
+        return self.features(videos.pixels)
+
+    def reduce(self, rows: Tensor) -> float:
+        return frechet_distance(self.real, Gaussian.of(rows))
+
+
+class FrechetMotion(FrechetAppearance):
+    """Frechet distance of the centroids' steps between frames to real training videos."""
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return measures.centroid_velocities(pixels)
+
+
+@functools.cache
+def reference_videos() -> tuple[Tensor, list[str]]:
+    """Real videos of the train split, made once a process."""
+    sample = Digits().sample(Draws(0, ("reference",), range(REFERENCE)), "train")
+    assert sample.video is not None
+    return sample.video, sample.prompts

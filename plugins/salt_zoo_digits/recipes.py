@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from salt_zoo.config import StrictModel, read_yaml
 from salt_zoo.registry import merge
@@ -48,4 +50,28 @@ class TeacherRecipe:
             }
             write_json(draft / "training.json", log)
         print(json.dumps(log["files"]))
+        return 0
+
+
+class JudgeConfig(StrictModel):
+    """Options of the recipe `digits-judge`."""
+
+    steps: Annotated[int, Field(ge=1)] = 1500
+    batch_size: Annotated[int, Field(ge=2)] = 128
+
+
+class JudgeRecipe:
+    """Cross-entropy on single frames of the train split."""
+
+    Config = JudgeConfig
+
+    def __init__(self, config: JudgeConfig, zoo: Any) -> None:
+        self.config = config
+
+    def run(self, folder: Path, device: str) -> int:
+        """Write the judge to `folder/judge`; it is small enough for any CPU, whatever `device`."""
+        from salt_zoo_digits.judge import train_judge
+
+        found = train_judge(folder / "judge", self.config.steps, self.config.batch_size)
+        print(json.dumps(found))
         return 0

@@ -29,9 +29,9 @@ class SemigroupDefectConfig(StrictModel):
 class SemigroupDefect:
     """Displacement-normalised local defect on the network's own rollouts (arXiv 2604.03118).
 
-    Per video the mean over all exit steps of the list but the last and over all (end, middle) times
-    that training would draw there; NaN rows for videos that no network made. It does not depend on
-    the number of steps that the videos were made with.
+    Per video the mean over all steps of the list but the last and over all (end, middle) times that
+    training would draw there; NaN rows for videos that no network made. It does not depend on the
+    number of steps that the videos were made with.
     """
 
     Config = SemigroupDefectConfig
@@ -61,23 +61,22 @@ class SemigroupDefect:
         condition = backbone.encode_prompts(list(prompts))
         times = flow.step_list(self.config.steps, self.config.timestep_shift)
         found = []
-        for exit_step in range(len(times) - 1):
-            exits = walk(
-                network,
-                draws.normal(shape, "initial noise"),
-                condition,
-                times,
-                blocks=blocks,
-                renoise=renoise_from(draws, blocks, shape),
-                exit_step=exit_step,
-                sampler=self.config.sampler,
-            )
-            for exit in exits:
-                for end, middles in choices(times, exit_step, self.config.num_segments):
-                    for middle in middles:
-                        x = flow.euler_step(exit.x, exit.v, exit.t, middle)
-                        v = network(x, full_time(middle, x), condition, exit.memory)
-                        found.append(local_defect(exit.v, v, exit.t, middle, end))
+        steps = walk(
+            network,
+            draws.normal(shape, "initial noise"),
+            condition,
+            times,
+            blocks=blocks,
+            renoise=renoise_from(draws, blocks, shape),
+            sampler=self.config.sampler,
+            every_step=True,
+        )
+        for step in steps:
+            for end, middles in choices(times, step.step, self.config.num_segments):
+                for middle in middles:
+                    x = flow.euler_step(step.x, step.v, step.t, middle)
+                    v = network(x, full_time(middle, x), condition, step.memory)
+                    found.append(local_defect(step.v, v, step.t, middle, end))
         return torch.stack(found).mean(dim=0)
 
     def reduce(self, rows: Tensor) -> float:
