@@ -55,6 +55,15 @@ def _replace_folder(folder: Path, draft: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Make a folder and write to it, so that a long run does not fail when it first saves."""
+    with readable_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{uuid.uuid4().hex[:8]}.part"
+        probe.write_text("whether it can be written")
+        probe.unlink()
+
+
 def remove_drafts(folder: Path) -> None:
     """Delete what a killed process left half-written in `folder`, where no other one writes."""
     for pattern in (".*.part", ".*.old"):

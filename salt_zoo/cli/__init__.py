@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
 from salt_zoo.cli import list_parts, pretrain, sample, train
-from salt_zoo.errors import ZooError
+from salt_zoo.cli.processes import is_first_of_machine, is_main_process
+from salt_zoo.errors import ZooError, reason
 from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.storage import FULL
 
 COMMANDS = (list_parts, train, sample, pretrain)
 
@@ -44,18 +47,50 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
 def zoo_of(options: argparse.Namespace) -> Zoo:
     """The zoo with the plugins that `-p` names; a line on stderr for each broken one."""
     zoo = load_zoo(options.plugin)
-    for broken in zoo.broken:
-        print(f"warning: plugin {broken.plugin!r} is not used: {broken.reason}", file=sys.stderr)
+    if is_first_of_machine():
+        for broken in zoo.broken:
+            print(
+                f"warning: plugin {broken.plugin!r} is not used: {broken.reason}", file=sys.stderr
+            )
     return zoo
 
 
-def guarded(run: object) -> int:
-    """Call `run`; a ZooError becomes one line on stderr and an exit code."""
+def guarded(run: Callable[[], int | None]) -> int:
+    """Call `run`; an error that a person can mend becomes one line on stderr and an exit code.
+
+    What is left is a bug, and shows its traceback, as everything does where the environment
+    variable SALT_ZOO_TRACEBACK is set.
+    """
+    if os.environ.get("SALT_ZOO_TRACEBACK"):
+        return run() or 0
     try:
-        return int(run() or 0)  # type: ignore[operator]
+        return run() or 0
     except ZooError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # all processes of a machine make the same mistake, but one alone may meet a NaN
+        if is_first_of_machine() or error.exit_code == 1:
+            _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        if is_main_process():
+            _say("interrupted; run the same command again to go on")
         return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _say(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+        return 1
+    except Exception as error:
+        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+            raise
+        _say(
+            f"error: not enough memory ({reason(error)}); lower training.batch_size, or raise "
+            "training.gradient_accumulation"
+        )
+        return 1
+
+
+def _say(line: str) -> None:
+    print(" ".join(line.split()), file=sys.stderr)

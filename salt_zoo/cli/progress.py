@@ -1,8 +1,9 @@
-"""A progress bar of updates with loss and remaining time."""
+"""The progress of a training: a live bar in a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
@@ -10,35 +11,91 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from salt_zoo.cli.processes import is_main_process
+
+#: Called after each update with (updates done, updates in all, what was logged).
+Update = Callable[[int, int, Mapping[str, float]], None]
+
+#: Seconds between two lines where there is no terminal.
+SECONDS = 30.0
+
 
 @contextlib.contextmanager
-def training_progress(name: str) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+def training_progress(name: str) -> Iterator[Update]:
     """Yields what the trainer calls after each update; quality numbers are printed as they come."""
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
+    if not is_main_process():
+        yield lambda step, updates, logs: None
+    elif console.is_terminal:
+        with _bar(console) as bar:
+            yield _bar_update(bar, name)
+    else:
+        yield _line_update(console, name)
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"),
+        TextColumn("{task.fields[shown]}", markup=False),
+        console=console,
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None, shown="")
 
-        def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
-            losses = {k: v for k, v in logs.items() if k.endswith("/loss")}
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in losses.items())
-            fields = {"shown": shown} if shown else {}
-            bar.update(task, completed=step, total=updates, **fields)
-            quality = {k: v for k, v in logs.items() if k.startswith("quality/")}
-            if quality:
-                text = "  ".join(f"{k[8:]} {v:.4g}" for k, v in quality.items())
-                console.print(f"update {step}: {shown}  {text}", highlight=False, markup=False)
 
-        yield update
+def _bar_update(bar: Progress, name: str) -> Update:
+    task: TaskID | None = None
+
+    def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
+        nonlocal task
+        shown = losses(logs)
+        if task is None:
+            # added at the first update: a resumed run must not count as one very fast step
+            task = bar.add_task(name, total=updates, completed=step, shown=shown)
+        else:
+            bar.update(task, completed=step)
+            if shown:  # on CUDA most updates log nothing: the last loss stays
+                bar.update(task, shown=shown)
+        if text := quality(logs):
+            bar.console.print(f"update {step}: {shown}  {text}", highlight=False, markup=False)
+
+    return update
+
+
+def _line_update(console: Console, name: str) -> Update:
+    began = last = time.monotonic()
+    first: int | None = None
+
+    def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
+        nonlocal last, first
+        first = step if first is None else first
+        now = time.monotonic()
+        text = quality(logs)
+        if not text and now - last < SECONDS:
+            return
+        last = now
+        done = step - first
+        left = f"{(now - began) / done * (updates - step) / 60:.0f} min left" if done else ""
+        parts = (f"{name} {step}/{updates}", losses(logs), text, left)
+        line = "  ".join(part for part in parts if part)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return update
+
+
+def losses(logs: Mapping[str, float]) -> str:
+    return "  ".join(f"{k} {v:.4g}" for k, v in logs.items() if k.endswith("/loss"))
+
+
+def quality(logs: Mapping[str, float]) -> str:
+    prefix = "quality/"
+    found = {k.removeprefix(prefix): v for k, v in logs.items() if k.startswith(prefix)}
+    return "  ".join(f"{k} {v:.4g}" for k, v in found.items())

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from salt_zoo.errors import ZooError
-from salt_zoo.storage import atomic_folder, write_json
+from salt_zoo.storage import atomic_folder, remove_drafts, write_json
 from salt_zoo.training.networks import Networks
 
 STATE = "state.json"
@@ -40,12 +40,34 @@ def save_checkpoint(
         write_json(draft / STATE, state)
     for old in checkpoints(folder)[: -1 - keep]:
         shutil.rmtree(old, ignore_errors=True)
+    remove_drafts(folder)
     return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints in `folder`, oldest first."""
-    return sorted(path for path in Path(folder).glob("step-*") if (path / STATE).is_file())
+    found = {
+        int(path.name.removeprefix("step-")): path
+        for path in Path(folder).glob("step-*")
+        if path.name.removeprefix("step-").isdecimal() and (path / STATE).is_file()
+    }
+    return [found[step] for step in sorted(found)]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `state`.
+
+    Raises:
+        ZooError: the file is damaged.
+    """
+    path = folder / STATE
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(state, dict) or not isinstance(state["step"], int):
+            raise ValueError("it has no 'step'")
+    except (OSError, ValueError, KeyError) as error:
+        raise damaged(path, folder, error) from None
+    return state
 
 
 def load_checkpoint(folder: Path, networks: Networks, device: Any) -> dict[str, Any]:
@@ -54,20 +76,30 @@ def load_checkpoint(folder: Path, networks: Networks, device: Any) -> dict[str, 
     Raises:
         ZooError: a file is missing, truncated or of another network.
     """
+    state = read_state(folder)
     for role in networks.saved_roles():
-        load_weights(networks[role], folder / f"{role}.safetensors")
+        path = folder / f"{role}.safetensors"
+        try:
+            load_weights(networks[role], path)
+        except ZooError as error:
+            raise damaged(path, folder, error.__context__ or error) from None
     path = folder / "optimizers.pt"
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
                 optimizer.load_state_dict(content)
-        return dict(json.loads((folder / STATE).read_text(encoding="utf-8")))
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ZooError(
-            f"{path}: the checkpoint is damaged ({_first_line(error)}); delete the folder {folder} "
-            "and run the same command again, it goes on from the checkpoint before or afresh"
-        ) from None
+        raise damaged(path, folder, error) from None
+    return state
+
+
+def damaged(path: Path, folder: Path, error: BaseException) -> ZooError:
+    """What to say, and to do, about a checkpoint that cannot be loaded."""
+    return ZooError(
+        f"{path}: the checkpoint is damaged ({_first_line(error)}); delete the folder {folder} "
+        "and run the same command again, it goes on from the checkpoint before or afresh"
+    )
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -1,0 +1,130 @@
+"""Videos as files to look at: MP4, animated GIF, or a PNG strip of frames."""
+
+from __future__ import annotations
+
+import io
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from salt_zoo.errors import ZooError
+from salt_zoo.storage import atomic_file
+
+ENDINGS = (".mp4", ".gif", ".png")
+
+#: Smaller videos are enlarged to at least this many pixels a side, so that a player shows them.
+SMALLEST = 128
+#: A strip shows at most this many frames, evenly spread.
+STRIP = 9
+GAP = 4
+
+
+def check_ending(path: Path) -> str:
+    """The ending of `path`, refused unless a video can be written by it."""
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise ZooError(
+            f"{path}: unknown ending {path.suffix!r}; write .mp4, .gif or .png (a strip of frames)"
+        )
+    return ending
+
+
+def write_videos(path: Path, pixels: Tensor, frame_rate: float) -> None:
+    """Write videos `[N, C, F, H, W]` in [0, 1] (clamped; grey or RGB) to one file.
+
+    Several lie side by side in an MP4 or GIF, and below each other in a strip.
+    """
+    ending = check_ending(path)
+    videos = enlarge(to_bytes(pixels))
+    if ending == ".png":
+        content = png(strip(videos))
+    elif ending == ".gif":
+        content = gif(side_by_side(videos), frame_rate)
+    else:
+        content = mp4(side_by_side(videos), frame_rate)
+    with atomic_file(path) as draft:
+        draft.write_bytes(content)
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """`[N, C, F, H, W]` in [0, 1] as RGB bytes `[N, F, H, W, 3]`."""
+    if pixels.ndim != 5 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"videos are [N, 1 or 3, F, H, W], not {list(pixels.shape)}")
+    values = pixels.detach().float().cpu().nan_to_num().clamp(0, 1).mul(255).round().byte()
+    return values.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).numpy()
+
+
+def enlarge(videos: np.ndarray) -> np.ndarray:
+    """Small videos by a whole factor, every pixel a square; H.264 wants even sizes, too."""
+    factor = max(1, math.ceil(SMALLEST / min(videos.shape[2:4])))
+    videos = videos.repeat(factor, axis=2).repeat(factor, axis=3)
+    height, width = videos.shape[2:4]
+    return np.pad(videos, ((0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def side_by_side(videos: np.ndarray) -> np.ndarray:
+    """`[N, F, H, W, 3]` as one video `[F, H', W', 3]`: a row of up to four, else a square grid."""
+    count, frames, height, width, _ = videos.shape
+    columns = count if count <= 4 else math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (frames, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    for index, video in enumerate(videos):
+        top, left = (height + GAP) * (index // columns), (width + GAP) * (index % columns)
+        canvas[:, top : top + height, left : left + width] = video
+    return canvas
+
+
+def strip(videos: np.ndarray) -> np.ndarray:
+    """`[N, F, H, W, 3]` as one picture: a row of frames for each video."""
+    frames = videos.shape[1]
+    chosen = np.linspace(0, frames - 1, min(frames, STRIP)).round().astype(int)
+    height, width = videos.shape[2:4]
+    shape = (len(videos) * (height + GAP) - GAP, len(chosen) * (width + GAP) - GAP, 3)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    for row, video in enumerate(videos):
+        for column, frame in enumerate(chosen):
+            top, left = (height + GAP) * row, (width + GAP) * column
+            canvas[top : top + height, left : left + width] = video[frame]
+    return canvas
+
+
+def png(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def gif(video: np.ndarray, frame_rate: float) -> bytes:
+    """An animated GIF of `[F, H, W, 3]` that repeats for ever."""
+    from PIL import Image
+
+    first, *others = [Image.fromarray(frame) for frame in video]
+    buffer = io.BytesIO()
+    duration = round(1000 / frame_rate)
+    # without `disposal`, pillow merges equal frames and a still video becomes a picture
+    first.save(
+        buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0, disposal=2
+    )
+    return buffer.getvalue()
+
+
+def mp4(video: np.ndarray, frame_rate: float) -> bytes:
+    """An H.264 MP4 of `[F, H, W, 3]`, in the pixel format that every player knows."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("h264", rate=Fraction(frame_rate).limit_denominator(1000))
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "16"}
+        for frame in video:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return buffer.getvalue()
