@@ -17,7 +17,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import digest, plain
-from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
+from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter, flops_per_pass
 from salt_zoo.training.networks import Networks
@@ -171,10 +171,11 @@ class Trainer:
         numbers = dict(zip(logs, values, strict=True))
         for name, value in numbers.items():
             if not math.isfinite(value):
+                kept = checkpoints(self.folder / "checkpoints")
                 raise TrainingError(
                     f"update {step}: {name} is {value}; lower the role's learning rate "
-                    f"(training.optimizers.{name.split('/')[0]}.learning_rate) or training.clip, "
-                    f"the last whole checkpoint is kept in {self.folder / 'checkpoints'}"
+                    f"(training.optimizers.{name.split('/')[0]}.learning_rate) or training.clip; "
+                    + (f"{kept[-1]} is kept" if kept else "nothing was saved before it")
                 )
         return numbers
 
@@ -199,12 +200,12 @@ class Trainer:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        state = load_checkpoint(found[-1], self.networks, self.backbone.device)
-        if state["config"] != self._digest:
+        if read_state(found[-1]).get("config") != self._digest:
             raise ZooError(
                 f"{self.folder}: its checkpoint was made with another configuration; "
                 "choose another folder, or delete this one to begin anew"
             )
+        state = load_checkpoint(found[-1], self.networks, self.backbone.device)
         self.seconds = state["seconds"]
         self.history = state["history"]
         for role, count in state["passes"].items():
