@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from salt_zoo.errors import ZooError
 from tests.parity import g1, g5, g6, g7
 from tests.parity.goldens import Check, Golden, Skipped, WrongFolder
 
@@ -47,7 +48,7 @@ def compare(folder: Path) -> Iterator[Check | Skipped]:
             try:
                 yield from check(golden)
                 yield from golden.left_over()
-            except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            except (LookupError, TypeError, ValueError, RuntimeError, ZooError) as error:
                 text = " ".join(str(error).split())[:200]
                 reason = f"not a case of this family ({type(error).__name__}: {text})"
                 raise WrongFolder(f"{folder / name}.safetensors: {reason}") from error

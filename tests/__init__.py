@@ -1,0 +1,1 @@
+"""Tests; `tests.parity` is also a command."""
