@@ -1,0 +1,66 @@
+"""What the study runner hands over: scores of every arm, costs of every training, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+
+#: Rows that are measured and not trained: held-out data, the teacher at full steps, and the teacher
+#: with as few steps as the students.
+REFERENCES = ("real", "teacher", "teacher-naive")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One arm, one training seed, one sampling setting.
+
+    Attributes:
+        arm: its label, unique within the study; for reference rows the reference's name.
+        method: the registered method's name, or the reference's.
+        seed: training seed; None for references.
+        nfe, sampler: how it was sampled; None for real data.
+        passes: network passes per generated video: `nfe`, `guidance` and `memory`.
+        rows: by metric `[P]` scores or `[P, D]` features, prompts in the same order everywhere.
+        pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K prompts.
+    """
+
+    arm: str
+    method: str
+    backbone: str
+    memory: str | None
+    seed: int | None
+    nfe: int | None
+    sampler: str | None
+    passes: dict[str, int]
+    rows: dict[str, np.ndarray]
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """What one training took. `passes` by role, each `{"forward": n, "backward": n}`; `curve` is
+    its history, dictionaries with `step`, `seconds` and any logged scalar; `error` says why it
+    failed."""
+
+    arm: str
+    seed: int
+    updates: int
+    passes: dict[str, dict[str, float]]
+    flops: float
+    seconds: float
+    error: str | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric as a report needs it. `reduce` takes `[P]` or `[P, D]` rows to one number."""
+
+    name: str
+    better: Literal["higher", "lower"]
+    summary: str
+    reduce: Callable[[torch.Tensor], float]

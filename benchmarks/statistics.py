@@ -1,0 +1,174 @@
+"""95% intervals for scores of trained networks, over training seeds and prompts at once.
+
+The scores of an arm form an array `[S seeds, P prompts]` (or features `[S, P, D]`): every training
+seed is scored on the same prompts from the same noise. Two things would differ if the study were
+made again, the seeds and the prompts, so both are resampled, crossed and independently of each
+other (Owen, "The pigeonhole bootstrap", 2007). All arms see the same resampled prompts, and arms
+with the same training seeds the same resampled seeds, so that a difference is paired.
+
+The bootstrap gives the shape of an interval; two of its faults are mended:
+
+- Its replicates may be biased (a Frechet distance of resampled rows is too large), so they are
+  centred on their own mean and only their deviations are used.
+- With few seeds it is too narrow. Its deviations are stretched to the unbiased variance of a
+  two-way layout and from the normal to Student's t quantile, with Welch and Satterthwaite's
+  degrees of freedom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+Array = NDArray[np.float64]
+
+#: The quantiles of the normal and of the deviations that bound 95%.
+TAILS = (0.025, 0.975)
+NORMAL_QUANTILE = 1.959964
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% interval.
+
+    Attributes:
+        seeds: training seeds behind it; with one, the interval covers the choice of prompts only.
+        seed_sd: standard deviation of one training's value, over seeds; None with one seed.
+        prompt_se: standard error from the choice of prompts, for these very networks.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    seed_sd: float | None
+    prompt_se: float
+
+    @property
+    def clear(self) -> bool:
+        """Zero lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """What a statistic is for every seed: on all prompts and on each resample of them.
+
+    Attributes:
+        values: `[S]`.
+        resampled: `[S, R]`; column `r` of every arm used the same prompts.
+    """
+
+    values: Array
+    resampled: Array
+
+    def __sub__(self, other: Replicates) -> Replicates:
+        """The difference seed by seed; one row on either side goes with every seed."""
+        return Replicates(self.values - other.values, self.resampled - other.resampled)
+
+
+class Bootstrap:
+    """The resamples that all arms of a study share.
+
+    Attributes:
+        picks: `[R, P]` which prompts each resample holds.
+    """
+
+    def __init__(self, prompts: int, resamples: int = 1000, seed: int = 0) -> None:
+        if prompts < 2 or resamples < 2:
+            raise ValueError(f"cannot resample {prompts} prompts {resamples} times")
+        self.prompts, self.resamples, self.seed = prompts, resamples, seed
+        generator = np.random.default_rng([seed, 0])
+        self.picks = generator.integers(prompts, size=(resamples, prompts))
+        self._shares = np.zeros((resamples, prompts))
+        np.add.at(self._shares, (np.arange(resamples)[:, None], self.picks), 1 / prompts)
+
+    def means(self, rows: Array) -> Replicates:
+        """Replicates of the mean of scores `[S, P]`."""
+        rows = np.asarray(rows, np.float64)
+        # relative to the first prompt, so that equal scores have exactly no spread
+        first = rows[:, :1]
+        rest = rows - first
+        return Replicates(first[:, 0] + rest.mean(1), first + rest @ self._shares.T)
+
+    def statistic(
+        self, rows: Array, reduce: Callable[[Array], float], resamples: int | None = None
+    ) -> Replicates:
+        """Replicates of `reduce`, asked once for each seed and resample.
+
+        `rows` are `[S, P]` or `[S, P, D]`; `resamples` takes only that many of the first resamples.
+        """
+        picks = self.picks[:resamples]
+        return Replicates(
+            np.array([reduce(of_seed) for of_seed in rows], np.float64),
+            np.array([[reduce(of_seed[pick]) for pick in picks] for of_seed in rows], np.float64),
+        )
+
+    def interval(self, replicates: Replicates) -> Interval:
+        """The interval of one arm's mean over seeds, or of a paired difference of two arms."""
+        return self._interval([(1.0, replicates)])
+
+    def difference(self, a: Replicates, b: Replicates, paired: bool) -> Interval:
+        """The interval of `a` minus `b`, always paired by prompt.
+
+        `paired`: row `s` of both comes from the same training seed, or one of them is a single
+        network that was not trained in the study. Otherwise their seeds vary independently.
+        """
+        resamples = min(a.resampled.shape[1], b.resampled.shape[1])
+        a = Replicates(a.values, a.resampled[:, :resamples])
+        b = Replicates(b.values, b.resampled[:, :resamples])
+        return self._interval([(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)])
+
+    def _interval(self, groups: Sequence[tuple[float, Replicates]]) -> Interval:
+        """The interval of a signed sum over groups whose seeds are independent of each other."""
+        value = float(sum(sign * group.values.mean() for sign, group in groups))
+        fixed = np.sum([sign * group.resampled.mean(0) for sign, group in groups], axis=0)
+        # a variance over resamples lacks the factor that an unbiased one has
+        unbiased = self.prompts / (self.prompts - 1)
+        prompt_variance = fixed.var() * unbiased
+        prompt_se = float(np.sqrt(prompt_variance))
+        seed_parts: list[tuple[float, int]] = []  # variance, degrees of freedom
+        for _, group in groups:
+            seeds = len(group.values)
+            if seeds == 1:
+                continue
+            # Seeds that take prompts differently put (interaction / seeds) into both the variance
+            # over seeds and the one over prompts. What the resamples of single seeds vary more
+            # than those of their mean says how much; it is counted once, with the seeds.
+            single = group.resampled.var(axis=1).mean()
+            together = group.resampled.mean(0).var()
+            interaction = max(single - together, 0.0) * unbiased / (seeds - 1)
+            prompt_variance = max(prompt_variance - interaction, 0.0)
+            of_seeds = group.values.var(ddof=1) / seeds
+            seed_parts.append((max(of_seeds, interaction), seeds - 1))
+        low, high = value, value
+        deviations = self._crossed(groups)
+        deviations = deviations - deviations.mean()
+        parts = [(prompt_variance, self.prompts - 1), *seed_parts]
+        spread, variance = deviations.std(), sum(part for part, _ in parts)
+        if spread > 0 and variance > 0:
+            freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+            stretch = np.sqrt(variance) / spread * stdtrit(freedom, TAILS[1]) / NORMAL_QUANTILE
+            low, high = value + stretch * np.quantile(deviations, TAILS)
+        elif not np.isfinite(spread):
+            low = high = float("nan")
+        seeds = min(len(group.values) for _, group in groups)
+        seed_sd = None
+        if len(groups) == 1 and seeds > 1:
+            seed_sd = float(groups[0][1].values.std(ddof=1))
+        return Interval(value, float(low), float(high), seeds, seed_sd, prompt_se)
+
+    def _crossed(self, groups: Sequence[tuple[float, Replicates]]) -> Array:
+        """`[R]`: every resample of prompts with a resample of the seeds of every group."""
+        total = np.zeros(groups[0][1].resampled.shape[1])
+        for position, (sign, group) in enumerate(groups):
+            seeds, resamples = group.resampled.shape
+            # equal for all arms with as many seeds, different for the two sides of a difference
+            generator = np.random.default_rng([self.seed, 1, seeds, position])
+            chosen = generator.integers(seeds, size=(self.resamples, seeds))[:resamples]
+            total += sign * group.resampled[chosen, np.arange(resamples)[:, None]].mean(1)
+        return total

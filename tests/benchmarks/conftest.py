@@ -1,0 +1,159 @@
+"""A made-up study: moving digits that get better with more steps, scored by made-up metrics."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from benchmarks.results import ArmCost, Measured, MetricInfo
+
+#: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
+ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}
+DIRECTIONS = ("right", "left", "down", "up-left")
+
+
+@dataclass
+class Study:
+    """What the study runner hands over."""
+
+    study: dict[str, Any]
+    measured: list[Measured]
+    costs: list[ArmCost]
+    metrics: list[MetricInfo]
+    prompts: list[str]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def _mean(rows: torch.Tensor) -> float:
+    return float(rows.mean())
+
+
+def _distance(rows: torch.Tensor) -> float:
+    """Frechet distance to a standard normal with the covariances' diagonals."""
+    return float((rows.mean(0) ** 2).sum() + ((rows.std(0) - 1) ** 2).sum())
+
+
+METRICS = [
+    MetricInfo(
+        "frechet", "lower", "Fréchet distance of judge features to held-out data", _distance
+    ),
+    MetricInfo("accuracy", "higher", "share of videos that show the commanded digit", _mean),
+    MetricInfo(
+        "rigidity", "lower", "share of energy that a rigid moving digit cannot explain", _mean
+    ),
+    MetricInfo("defect", "lower", "semigroup defect of the network on its own rollouts", _mean),
+]
+
+
+def _videos(count: int, noise: float) -> np.ndarray:
+    """uint8 `[count, 1, 9, 16, 16]`."""
+    images = load_digits().images[:count] / 16
+    generator = np.random.default_rng(3)
+    videos = np.zeros((count, 1, 9, 16, 16))
+    for index, image in enumerate(images):
+        for frame in range(9):
+            videos[index, 0, frame, 4:12, :8] += image
+            videos[index, 0, frame] = np.roll(videos[index, 0, frame], frame, axis=1)
+    videos = videos * (1 - noise) + noise * generator.random(videos.shape)
+    return (videos.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _measured(
+    arm: str, method: str, seed: int | None, nfe: int | None, sampler: str | None, noise: float,
+    prompts: int,
+) -> Measured:  # fmt: skip
+    shared = np.random.default_rng(1).normal(size=prompts)  # how hard a prompt is, for every arm
+    own = np.random.default_rng([zlib.crc32(arm.encode()), seed or 0, nfe or 0])
+    shift = noise + 0.02 * own.normal() * (seed is not None)
+    rows = {
+        "frechet": own.normal(size=(prompts, 8)) * (1 + shift) + 2 * shift,
+        "accuracy": (0.3 * shared + 0.5 * own.normal(size=prompts) < 1.3 - 2.2 * shift) * 1.0,
+        "rigidity": np.abs(0.8 * shift + 0.03 * shared * (seed is not None)),
+        "defect": 0.1 + 0.3 * shift + 0.02 * shared + 0.01 * own.normal(size=prompts),
+    }
+    if arm == "real":
+        del rows["defect"]
+    return Measured(
+        arm, method, "digits", "full" if seed is not None else None, seed, nfe, sampler,
+        {"nfe": nfe or 0, "guidance": 50 if arm == "teacher" else 0, "memory": 0},
+        {name: scores.astype(np.float32) for name, scores in rows.items()},
+        _videos(min(prompts, 8), min(noise, 1)),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Study]:
+    def make(
+        arms: dict[str, float] | None = None,
+        seeds: int = 3,
+        nfes: tuple[int, ...] = (1, 2, 4, 8),
+        samplers: tuple[str, ...] = ("sde",),
+        prompts: int = 48,
+        failing: dict[str, str] | None = None,
+    ) -> Study:
+        arms = ARMS if arms is None else arms
+        texts = [f"a {i % 10} moving {DIRECTIONS[i % 4]} slowly" for i in range(prompts)]
+        measured = [
+            _measured("real", "real", None, None, None, 0.0, prompts),
+            _measured("teacher", "teacher", None, 50, "ode", 0.03, prompts),
+        ]
+        costs = []
+        for sampler in samplers:
+            for nfe in nfes:
+                share = 1 / nfe + 0.05 * (sampler == "ode")
+                measured.append(
+                    _measured("teacher-naive", "teacher-naive", None, nfe, sampler, share, prompts)
+                )
+                for arm, noise in arms.items():
+                    for seed in range(seeds):
+                        measured.append(
+                            _measured(arm, arm, seed, nfe, sampler, noise * share, prompts)
+                        )
+        for place, (arm, noise) in enumerate(arms.items()):
+            for seed in range(seeds):
+                curve: list[dict[str, float]] = []
+                for step in range(10, 410, 10):
+                    left = noise + np.exp(-step / (60 + 10 * place)) + 0.01 * np.sin(step + seed)
+                    point = {"step": step, "seconds": step * 0.7, "student/loss": 0.3 * left}
+                    if step % 100 == 0:
+                        point["quality/rigidity@4"] = 0.2 * left
+                    curve.append(point)
+                passes = {"student": {"forward": 5400.0, "backward": 1200.0}}
+                if place:
+                    passes |= {
+                        "teacher": {"forward": 2400.0, "backward": 0.0},
+                        "fake_score": {"forward": 3600.0, "backward": 2400.0},
+                    }
+                flops = 2.1e12 + 1.3e12 * place
+                costs.append(
+                    ArmCost(arm, seed, 400, passes, flops, 280.0 + 20 * place, None, curve)
+                )
+        for arm, error in (failing or {}).items():
+            costs.append(ArmCost(arm, 0, 120, {}, 0.0, 30.0, error))
+        names = list(arms)
+        primary = [{"metric": "defect", "nfe": nfes[0], "a": names[-1], "b": names[0]}]
+        primary += [{"metric": "rigidity", "nfe": nfes[0], "a": names[0], "b": names[-1]}]
+        primary += [{"metric": "accuracy", "nfe": nfes[-1], "a": names[-1], "b": "teacher"}]
+        study = {
+            "name": "synthetic",
+            "title": "Four ways to distil moving digits",
+            "description": "Made-up numbers that exercise a report.",
+            "primary": primary,
+            "arms": [{"name": arm, "method": {"name": arm}} for arm in arms],
+        }
+        provenance = {
+            "commit": "0123abc",
+            "versions": {"torch": "2.13.0", "diffusers": "0.36.0"},
+            "hardware": "2 CPU cores",
+            "teacher": {"teacher.safetensors": "deadbeefdeadbeef"},
+        }
+        return Study(study, measured, costs, METRICS, texts, provenance)
+
+    return make

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from benchmarks.statistics import Bootstrap, Replicates
+
+PROMPTS = 30
+BOOTSTRAP = Bootstrap(PROMPTS, resamples=300)
+SCORES = arrays(
+    np.float64,
+    st.tuples(st.integers(1, 5), st.just(PROMPTS)),
+    elements=st.floats(-100, 100).map(lambda x: round(x, 3)),
+)
+
+
+def two_way(
+    generator: np.random.Generator, seeds: int, of_seed: float, of_prompt: float, rest: float = 1.0
+) -> np.ndarray:
+    """Scores around 0 with the given standard deviations of seeds, prompts and their pairs."""
+    return (
+        of_seed * generator.normal(size=(seeds, 1))
+        + of_prompt * generator.normal(size=(1, PROMPTS))
+        + rest * generator.normal(size=(seeds, PROMPTS))
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize(("of_seed", "of_prompt"), [(1.0, 0.3), (0.3, 1.0), (0.1, 1.0)])
+def test_interval_covers_the_truth(seeds: int, of_seed: float, of_prompt: float) -> None:
+    generator = np.random.default_rng(5)
+    hits = 0
+    for _ in range(400):
+        scores = two_way(generator, seeds, of_seed, of_prompt)
+        interval = BOOTSTRAP.interval(BOOTSTRAP.means(scores))
+        hits += interval.low <= 0 <= interval.high
+    # with 2 seeds Student's t of one degree of freedom errs to the wide side
+    assert 0.90 <= hits / 400 <= (0.995 if seeds == 2 else 0.99)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_difference_covers_the_truth(paired: bool) -> None:
+    generator = np.random.default_rng(6)
+    hits = 0
+    for _ in range(400):
+        # seeds share what they have in common only where they are the same ones
+        prompts = generator.normal(size=(1, PROMPTS))
+        common = 0.5 * generator.normal(size=(5, 1))
+        a, b = (
+            prompts
+            + (common if paired else 0.5 * generator.normal(size=(5, 1)))
+            + two_way(generator, 5, 0.2, 0.3)
+            for _ in range(2)
+        )
+        found = BOOTSTRAP.difference(BOOTSTRAP.means(a), BOOTSTRAP.means(b), paired)
+        hits += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 400 <= 0.99
+
+
+def test_one_seed_covers_the_choice_of_prompts() -> None:
+    generator = np.random.default_rng(7)
+    hits = 0
+    for _ in range(400):
+        interval = BOOTSTRAP.interval(BOOTSTRAP.means(two_way(generator, 1, 0, 1)))
+        hits += interval.low <= 0 <= interval.high
+        assert interval.seeds == 1 and interval.seed_sd is None
+    assert 0.90 <= hits / 400 <= 0.98
+
+
+def test_pairing_narrows_the_interval() -> None:
+    generator = np.random.default_rng(8)
+    common = two_way(generator, 5, 1, 1)
+    a = BOOTSTRAP.means(common + 0.1 * two_way(generator, 5, 1, 1))
+    b = BOOTSTRAP.means(common + 0.1 * two_way(generator, 5, 1, 1))
+    paired = BOOTSTRAP.difference(a, b, paired=True)
+    apart = BOOTSTRAP.difference(a, b, paired=False)
+    assert paired.value == pytest.approx(apart.value)
+    assert paired.high - paired.low < 0.5 * (apart.high - apart.low)
+
+
+def test_variances_are_shown_apart() -> None:
+    generator = np.random.default_rng(9)
+    of_seeds = BOOTSTRAP.interval(BOOTSTRAP.means(two_way(generator, 5, 3, 0.01, 0.01)))
+    of_prompts = BOOTSTRAP.interval(BOOTSTRAP.means(two_way(generator, 5, 0.01, 3, 0.01)))
+    assert of_seeds.seed_sd is not None and of_prompts.seed_sd is not None
+    assert of_seeds.seed_sd > 1 and of_seeds.prompt_se < 0.01
+    assert of_prompts.seed_sd < 0.05 and of_prompts.prompt_se > 0.3
+
+
+def test_a_biased_statistic_is_recentred() -> None:
+    def distance(rows: np.ndarray) -> float:
+        return float((rows.mean(0) ** 2).sum())  # a resample's mean is further from 0
+
+    features = np.random.default_rng(10).normal(size=(3, PROMPTS, 16))
+    replicates = BOOTSTRAP.statistic(features, distance)
+    interval = BOOTSTRAP.interval(replicates)
+    assert replicates.resampled.mean() > 1.5 * interval.value
+    assert interval.low < interval.value < interval.high
+    middle = (interval.low + interval.high) / 2
+    assert abs(middle - interval.value) < 0.3 * (interval.high - interval.low)
+
+
+def test_statistic_of_fewer_resamples_pairs_with_all() -> None:
+    scores = np.random.default_rng(11).normal(size=(3, PROMPTS))
+    some = BOOTSTRAP.statistic(scores, np.mean, 50)
+    every = BOOTSTRAP.means(scores)
+    assert some.resampled == pytest.approx(every.resampled[:, :50])
+    found = BOOTSTRAP.difference(some, every, paired=True)
+    assert found.low == pytest.approx(0) and found.high == pytest.approx(0)
+
+
+@given(SCORES)
+@settings(max_examples=60, deadline=None)
+def test_means_are_the_statistic_of_the_mean(scores: np.ndarray) -> None:
+    fast, slow = BOOTSTRAP.means(scores), BOOTSTRAP.statistic(scores, np.mean, 20)
+    assert fast.values == pytest.approx(slow.values, abs=1e-9)
+    assert fast.resampled[:, :20] == pytest.approx(slow.resampled, abs=1e-9)
+
+
+@given(SCORES, st.floats(-50, 50), st.floats(0.1, 10))
+@settings(max_examples=60, deadline=None)
+def test_intervals_move_and_scale_with_the_scores(
+    scores: np.ndarray, shift: float, scale: float
+) -> None:
+    before = BOOTSTRAP.interval(BOOTSTRAP.means(scores))
+    after = BOOTSTRAP.interval(BOOTSTRAP.means(scores * scale + shift))
+    assert before.low <= before.high
+    assert after.value == pytest.approx(before.value * scale + shift, abs=1e-6)
+    assert after.low == pytest.approx(before.low * scale + shift, abs=1e-6)
+    assert after.high == pytest.approx(before.high * scale + shift, abs=1e-6)
+
+
+@given(SCORES)
+@settings(max_examples=60, deadline=None)
+def test_difference_changes_its_sign_with_its_sides(scores: np.ndarray) -> None:
+    a, b = BOOTSTRAP.means(scores), BOOTSTRAP.means(scores[:, ::-1] * 2)
+    forth, back = BOOTSTRAP.difference(a, b, True), BOOTSTRAP.difference(b, a, True)
+    assert forth.value == pytest.approx(-back.value, abs=1e-9)
+    assert forth.low == pytest.approx(-back.high, abs=1e-9)
+    same = BOOTSTRAP.difference(a, a, paired=True)
+    assert (same.value, same.low, same.high, same.clear) == (0, 0, 0, False)
+
+
+@given(st.floats(-1e6, 1e6), st.integers(1, 5))
+def test_equal_scores_have_no_spread(score: float, seeds: int) -> None:
+    interval = BOOTSTRAP.interval(BOOTSTRAP.means(np.full((seeds, PROMPTS), score)))
+    assert interval.low == interval.value == interval.high == pytest.approx(score, rel=1e-12)
+    assert interval.clear == (interval.value != 0)
+
+
+def test_a_single_network_goes_with_every_seed() -> None:
+    generator = np.random.default_rng(12)
+    arm = BOOTSTRAP.means(two_way(generator, 4, 0.1, 1))
+    reference = BOOTSTRAP.means(two_way(generator, 1, 0, 1))
+    difference = arm - reference
+    assert difference.resampled.shape == (4, 300)
+    found = BOOTSTRAP.difference(arm, reference, paired=True)
+    assert found.value == pytest.approx(arm.values.mean() - reference.values[0])
+
+
+def test_what_is_not_a_number_has_no_interval() -> None:
+    replicates = Replicates(np.array([np.nan]), np.full((1, 300), np.nan))
+    interval = BOOTSTRAP.interval(replicates)
+    assert np.isnan(interval.value) and np.isnan(interval.low) and not interval.clear
+
+
+def test_too_few_prompts() -> None:
+    with pytest.raises(ValueError, match="1 prompts"):
+        Bootstrap(1)
