@@ -15,6 +15,7 @@ from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Condition
 from salt_zoo.rollout import Blocks
 from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.size import WanSize
 
 
@@ -61,7 +62,14 @@ class WanBackbone:
         return self.size.decode_video(latents)
 
     def save(self, network: nn.Module, folder: Path) -> None:
-        network.transformer.save_pretrained(folder / "transformer")
+        """Write `network` as a diffusers folder, `transformer/` only for a size without codecs.
+
+        With text encoder and VAE beside it a stock `WanPipeline` loads it; its README shows how.
+        """
+        transformer: Any = network.transformer
+        transformer.save_pretrained(folder / "transformer")
+        if codecs := getattr(self.size, "codec_folders", None):
+            write_pipeline(folder, codecs(), self.latent_shape)
 
     def load(self, folder: Path) -> nn.Module:
         source = folder / "transformer"
@@ -73,6 +81,16 @@ class WanBackbone:
             reason = (str(error).strip().splitlines() or ["unknown"])[0]
             raise ZooError(f"{source}: cannot be loaded ({reason})") from None
         return WanNetwork(transformer, self.size.coordinates).to(self.device)
+
+    def downloads(self) -> list[dict[str, Any]]:
+        """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
+        wanted = getattr(self.size, "downloads", None)
+        return wanted() if wanted else []
+
+    def codec_modules(self) -> Mapping[str, nn.Module]:
+        """Text encoder and VAE without their data, for planning; empty for a size without."""
+        modules = getattr(self.size, "codec_modules", None)
+        return modules() if modules else {}
 
     def fingerprint(self) -> Mapping[str, str]:
         return self.size.fingerprint()

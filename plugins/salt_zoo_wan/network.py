@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -30,7 +31,8 @@ class WanNetwork(nn.Module):
     @property
     def tokens_per_frame(self) -> tuple[int, int]:
         """Patch height and width: a frame of `H x W` latents has `H/h * W/w` tokens."""
-        _, height, width = self.transformer.config.patch_size
+        config: Any = self.transformer.config
+        _, height, width = config.patch_size
         return height, width
 
     def forward(
@@ -46,8 +48,12 @@ class WanNetwork(nn.Module):
             return_dict=False,
         )[0]
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute each transformer block in the backward pass instead of keeping its insides."""
+        self.transformer.enable_gradient_checkpointing()
+
     def timestep(self, x: Tensor, t: Tensor) -> Tensor:
-        """`1000 * t`, a number a video or (from `[B, F]`) a number a token, as diffusers wants it."""
+        """`1000 * t`, one a video or, from `[B, F]`, one a token, as diffusers wants it."""
         if t.ndim == 1:
             return 1000.0 * t
         height, width = self.tokens_per_frame
@@ -65,7 +71,7 @@ class WanNetwork(nn.Module):
 
 
 def coordinate_channels(shape: torch.Size, count: int) -> Tensor:
-    """Cosines of frame, row and column, `count` each, and a constant: `[1, 1 + 3*count, F, H, W]`."""
+    """A constant and `count` cosines each of frame, row, column: `[1, 1 + 3*count, F, H, W]`."""
     channels = [torch.ones(shape)]
     for axis, length in enumerate(shape):
         place = (torch.arange(length) + 0.5) / length

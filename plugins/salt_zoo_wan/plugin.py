@@ -1,4 +1,4 @@
-"""Registers the backbone `wan`."""
+"""Registers the backbone `wan`, its published sizes and the dataset of prompts."""
 
 from salt_zoo import hookimpl
 
@@ -9,4 +9,19 @@ def register(zoo):
         "wan",
         "salt_zoo_wan.backbone:WanBackbone",
         "Wan 2.1, bidirectional: all frames at once (arXiv 2503.20314)",
+    )
+    zoo.sizes.add(
+        "wan2.1-t2v-1.3b",
+        "salt_zoo_wan.published:PublishedSize",
+        "Wan 2.1 text-to-video, 1.3 B: from the hub, a diffusers folder or one original file",
+    )
+    zoo.sizes.add(
+        "wan2.1-t2v-14b",
+        "salt_zoo_wan.published:LargePublishedSize",
+        "Wan 2.1 text-to-video, 14 B: likewise",
+    )
+    zoo.datasets.add(
+        "prompts",
+        "salt_zoo_wan.prompts:Prompts",
+        "a text file of prompts, one a line (64 come with it), and latents if there are any",
     )

@@ -11,7 +11,11 @@ from salt_zoo.protocols import Condition
 
 
 class WanSize(Protocol):
-    """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`."""
+    """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`.
+
+    It may also have `codec_folders()`, `codec_modules()` and `downloads()`, as `PublishedSize` has:
+    a student is then saved as a whole pipeline, and planning knows what the codecs take.
+    """
 
     latent_shape: tuple[int, int, int, int]
     frame_rate: float

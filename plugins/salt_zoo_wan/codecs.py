@@ -1,0 +1,171 @@
+"""Wan's text encoder and VAE, loaded when first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from salt_zoo.errors import ZooError
+from salt_zoo.storage import atomic_file, digest
+from salt_zoo_wan.parts import Parts
+
+#: Rows of an encoded prompt; what is shorter is padded with zeros, as WanPipeline does.
+MAX_TOKENS = 512
+
+
+class TextEncoder:
+    """UMT5 as `WanPipeline` uses it: prompts cleaned, cut at 512 tokens, padded with zeros.
+
+    Each prompt is encoded once: encodings are kept in main memory and, if a folder is given, on
+    disk by the digests of prompt and encoder, so that later runs need not load the encoder.
+
+    Args:
+        parts: where `text_encoder` and `tokenizer` are.
+        cache: a folder for encodings.
+    """
+
+    def __init__(self, parts: Parts, cache: Path | None = None) -> None:
+        self.parts = parts
+        self.cache = cache
+        self._known: dict[str, Tensor] = {}  # without the padding, on the CPU
+        self._loaded: tuple[Any, Any] | None = None
+
+    def encode(self, prompts: Sequence[str], device: Any) -> Tensor:
+        """`[B, 512, width]` float32 on `device`."""
+        new = [p for p in dict.fromkeys(prompts) if p not in self._known]
+        new = [p for p in new if not self._read(p)]
+        if new:
+            self._encode(new, torch.device(device))
+        rows = [self._known[prompt] for prompt in prompts]
+        padded = torch.zeros(len(rows), MAX_TOKENS, rows[0].shape[1])
+        for row, content in zip(padded, rows, strict=True):
+            row[: len(content)] = content
+        return padded.to(device)
+
+    @torch.no_grad()
+    def _encode(self, prompts: Sequence[str], device: torch.device, batch: int = 16) -> None:
+        tokenizer, encoder = self._load(device)
+        encoder.to(device)
+        for start in range(0, len(prompts), batch):
+            some = prompts[start : start + batch]
+            tokens = tokenizer(
+                [clean(prompt) for prompt in some],
+                padding="max_length",
+                max_length=MAX_TOKENS,
+                truncation=True,
+                add_special_tokens=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            mask = tokens.attention_mask.to(device)
+            with torch.autocast(device.type, enabled=False):
+                states = encoder(tokens.input_ids.to(device), mask).last_hidden_state
+            for prompt, state, length in zip(some, states, mask.sum(dim=1).tolist(), strict=True):
+                self._known[prompt] = state[:length].float().cpu()
+                self._write(prompt)
+        encoder.to("cpu")  # on a GPU its 11 GB are needed for training
+
+    def _load(self, device: torch.device) -> tuple[Any, Any]:
+        if self._loaded is None:
+            from transformers import AutoTokenizer, UMT5EncoderModel
+
+            folder, vocabulary = self.parts.folder("text_encoder"), self.parts.folder("tokenizer")
+            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+            encoder = _load(
+                folder,
+                lambda: UMT5EncoderModel.from_pretrained(
+                    folder, dtype=dtype, local_files_only=True
+                ),
+            )
+            tokenizer = _load(
+                vocabulary,
+                lambda: AutoTokenizer.from_pretrained(vocabulary, local_files_only=True),
+            )
+            self._loaded = tokenizer, encoder.eval().requires_grad_(False)
+        return self._loaded
+
+    def _path(self, prompt: str) -> Path | None:
+        if self.cache is None:
+            return None
+        encoder = {**self.parts.fingerprint("text_encoder"), **self.parts.fingerprint("tokenizer")}
+        return self.cache / digest(encoder) / f"{digest(prompt)}.safetensors"
+
+    def _read(self, prompt: str) -> bool:
+        path = self._path(prompt)
+        if path is None or not path.is_file():
+            return False
+        try:
+            self._known[prompt] = safetensors.torch.load_file(path)["text"]
+        except Exception:  # a damaged file is made again
+            return False
+        return True
+
+    def _write(self, prompt: str) -> None:
+        path = self._path(prompt)
+        if path is not None:
+            with atomic_file(path) as draft:
+                safetensors.torch.save_file({"text": self._known[prompt].contiguous()}, draft)
+
+
+class VideoCodec:
+    """`AutoencoderKLWan` in float32, one video at a time; latents are normalised to unit variance.
+
+    Args:
+        parts: where `vae` is.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._vae: Any = None
+
+    @torch.no_grad()
+    def encode(self, video: Tensor) -> Tensor:
+        """Pixels in [0, 1] `[B, 3, 4f - 3, 8h, 8w]` to latents `[B, 16, f, h, w]`."""
+        vae, mean, deviation = self._on(video.device)
+        rows = [vae.encode(row[None].float() * 2 - 1).latent_dist.mode() for row in video]
+        return (torch.cat(rows) - mean) / deviation
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to pixels in [0, 1] (the VAE clamps them)."""
+        vae, mean, deviation = self._on(latents.device)
+        rows = [
+            vae.decode(z[None], return_dict=False)[0] for z in latents.float() * deviation + mean
+        ]
+        return (torch.cat(rows) + 1) / 2
+
+    def _on(self, device: torch.device) -> tuple[Any, Tensor, Tensor]:
+        if self._vae is None:
+            from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+            folder = self.parts.folder("vae")
+            vae = _load(
+                folder, lambda: AutoencoderKLWan.from_pretrained(folder, local_files_only=True)
+            )
+            self._vae = vae.eval().requires_grad_(False)
+        vae = self._vae.to(device)
+        shape = (1, vae.config.z_dim, 1, 1, 1)
+        mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
+        return vae, mean, torch.tensor(vae.config.latents_std, device=device).view(shape)
+
+
+def clean(prompt: str) -> str:
+    """As `WanPipeline` does: text encoding mended, HTML entities read, white space single."""
+    from html import unescape
+
+    from ftfy import fix_text
+
+    return " ".join(unescape(unescape(fix_text(prompt))).split())
+
+
+def _load(folder: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except Exception as error:  # transformers and diffusers raise many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None

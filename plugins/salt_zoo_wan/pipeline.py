@@ -1,0 +1,144 @@
+"""A distilled student as a folder that a stock `diffusers.WanPipeline` loads and runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+
+CODECS = ("text_encoder", "tokenizer", "vae")
+
+#: Wan's and every distillation's here; `timestep_shift` of methods and sampling.
+SHIFT = 5.0
+
+_README = """---
+library_name: diffusers
+pipeline_tag: text-to-video
+tags: [salt-zoo, distillation, wan]
+---
+# A few-step student of Wan, distilled with Salt Zoo
+
+```python
+import torch
+from diffusers import WanPipeline
+from diffusers.utils import export_to_video
+
+pipe = WanPipeline.from_pretrained({here!r}, torch_dtype=torch.bfloat16).to("cuda")
+video = pipe(
+    "a red fox runs through fresh snow",
+    num_inference_steps=4,
+    guidance_scale=1.0,  # guidance is distilled into the weights
+    height={height},
+    width={width},
+    num_frames={frames},
+).frames[0]
+export_to_video(video, "fox.mp4", fps=16)
+```
+
+The scheduler in this folder steps along the velocity (`ode`) at exactly the times that the student
+was trained at: `num_inference_steps` 4 gives 1000, 937.5, 833.3, 625. By itself
+`FlowMatchEulerDiscreteScheduler` would choose others (1000, 909.7, 717.3, 24.4), so it must be
+given the list. With it the `sde` form, in which DMD students are trained (each step noises the
+clean estimate anew):
+
+```python
+from functools import partial
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift={shift}, stochastic_sampling=True)
+steps = 4
+sigmas = [1 - k / steps for k in range(steps)]  # the scheduler shifts them
+pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, sigmas=sigmas)
+```
+"""
+
+_MISSING = """
+**Not a whole pipeline yet**: when it was saved, {missing} could not be found on that machine. Copy
+these folders here from the teacher's pipeline and add its `model_index.json`, or give
+`WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")` to the teacher's pipeline.
+"""
+
+
+def scheduler_config(shift: float = SHIFT) -> dict[str, Any]:
+    """Euler steps along the velocity at `[1, 1 - 1/n, ..., 1/n]`, shifted, for any n.
+
+    diffusers' flow-map scheduler is the one whose own choice of times is that list; a diffusers
+    from before it gets the flow-matching one, which must be given the list (see the README).
+    """
+    name = "FlowMapEulerDiscreteScheduler"
+    if not hasattr(diffusers, name):
+        name = "FlowMatchEulerDiscreteScheduler"
+    return {
+        "_class_name": name,
+        "_diffusers_version": diffusers.__version__,
+        "num_train_timesteps": 1000,
+        "shift": shift,
+    }
+
+
+def write_pipeline(
+    folder: Path, codecs: Mapping[str, Path], latent_shape: tuple[int, int, int, int]
+) -> None:
+    """Complete `folder`, in which `transformer/` lies, to a pipeline.
+
+    The codecs' files are hard-linked where the file system can (they are many times the student's
+    size), else copied: do not edit them in place.
+
+    Args:
+        codecs: folders of text encoder, tokenizer and VAE. If one is missing, there is no
+            `model_index.json` and the README says what to add: a training's end is no time to fail.
+    """
+    scheduler = scheduler_config()
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    for part, source in codecs.items():
+        _link_tree(source, folder / part)
+    missing = [part for part in CODECS if part not in codecs]
+    if not missing:
+        _write_json(folder / "model_index.json", _model_index(folder, scheduler["_class_name"]))
+    _, frames, height, width = latent_shape
+    text = _README.format(
+        here="path/to/this/folder",
+        height=8 * height,
+        width=8 * width,
+        frames=4 * (frames - 1) + 1,
+        shift=SHIFT,
+    )
+    if missing:
+        text += _MISSING.format(missing=", ".join(missing))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _model_index(folder: Path, scheduler: str) -> dict[str, Any]:
+    tokenizer = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text("utf-8"))
+    return {
+        "_class_name": "WanPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", scheduler],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", tokenizer.get("tokenizer_class", "T5TokenizerFast")],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+    }
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        if not path.is_file() or path.name.startswith("."):
+            continue
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        original = path.resolve()  # the hub's cache holds links to blobs
+        try:
+            os.link(original, place)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(original, place)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,150 @@
+"""Prompts from a text file, and their latents where the user has some.
+
+Distribution matching needs prompts only. Consistency distillation needs data, too, as latents: a
+video VAE in the training loop would take longer than the training step.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import yaml
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo.config import StrictModel
+from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Sample
+from salt_zoo.storage import digest, file_digest
+
+_BUNDLED = Path(__file__).with_name("prompts.yaml")
+
+
+class PromptsConfig(StrictModel):
+    """Options of the dataset `prompts`."""
+
+    #: A text file, one prompt a line; None is the bundled list of 64.
+    file: Path | None = None
+    #: Prompts kept back for validation, and as many for test.
+    held_out: Annotated[int, Field(ge=1)] = 16
+    #: A folder with a file for each training prompt, named by `latents_name(prompt)`, each with one
+    #: tensor `latents` `[C, F, H, W]` of the backbone's shape. None: the data is prompts only.
+    latents: Path | None = None
+
+
+class Prompts:
+    """The dataset `prompts`; its splits are disjoint.
+
+    Which split a prompt is in depends on its text and its rank among the others' digests, not on
+    its line, so that sorting the file changes nothing.
+    """
+
+    Config = PromptsConfig
+
+    def __init__(self, config: PromptsConfig, zoo: Any) -> None:
+        self.config = config
+        lines = read_prompts(config.file)
+        where = config.file or "the bundled prompts"
+        if len(lines) < 2 * config.held_out + 1:
+            raise ZooError(
+                f"{where}: {len(lines)} different prompts are too few to keep back "
+                f"2 x {config.held_out}; add some or lower dataset.held_out"
+            )
+        ranked = sorted(lines, key=latents_name)
+        n = config.held_out
+        self._splits = {
+            "test": ranked[:n],
+            "validation": ranked[n : 2 * n],
+            "train": ranked[2 * n :],
+        }
+        if config.latents and not config.latents.is_dir():
+            raise ZooError(f"{config.latents}: there is no such folder; see dataset.latents")
+
+    def prompts(self, split: str) -> list[str]:
+        return list(self._splits[split])
+
+    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
+        """A prompt a row, with its latents as `video` if they are wanted.
+
+        Raises:
+            ZooError: the method wants data and there is none.
+        """
+        known = self._splits[split]
+        prompts = [known[i] for i in draws.integers(len(known), "prompt")]
+        return Sample(prompts, self._latents(prompts, draws) if videos else None)
+
+    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> None:
+        """None: there are no real videos."""
+        return None
+
+    def fingerprint(self) -> dict[str, str]:
+        found = {"prompts": digest(self._splits)}
+        if self.config.latents:
+            files = sorted(self.config.latents.glob("*.safetensors"))
+            names = [[path.name, path.stat().st_size] for path in files]
+            found["latents"] = digest([names, file_digest(files[0]) if files else ""])
+        return found
+
+    def _latents(self, prompts: Sequence[str], draws: Draws) -> Tensor:
+        if self.config.latents is None:
+            raise ZooError(
+                "dataset 'prompts': the method needs data and these are prompts only; set "
+                "dataset.latents to a folder of latents (one .safetensors a prompt), or choose a "
+                "data-free method such as dmd"
+            )
+        rows = [
+            load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts
+        ]
+        return torch.stack(rows).to(draws.device)
+
+
+def read_prompts(file: Path | None) -> list[str]:
+    """The different non-empty lines of a text file in their order, or the bundled prompts."""
+    if file is None:
+        lines = list(yaml.safe_load(_BUNDLED.read_text(encoding="utf-8")))
+    else:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise ZooError(f"{file}: there is no such file; see dataset.file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ZooError(f"{file}: not a text file in UTF-8 ({reason})") from None
+    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def latents_name(prompt: str) -> str:
+    """The file name of a prompt's latents: 16 hexadecimal digits of its SHA-256."""
+    return f"{hashlib.sha256(prompt.encode()).hexdigest()[:16]}.safetensors"
+
+
+@functools.lru_cache(maxsize=256)
+def load_latents(path: Path, prompt: str) -> Tensor:
+    """The tensor `latents` `[C, F, H, W]` of a file, float32.
+
+    Raises:
+        ZooError: the file is missing, damaged or without that tensor.
+    """
+    import safetensors.torch
+
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        short = prompt if len(prompt) <= 40 else prompt[:37] + "..."
+        raise ZooError(
+            f"{path}: there is no such file; it would hold latents of {short!r}"
+        ) from None
+    except Exception as error:  # safetensors raises several kinds for a damaged file
+        reason = (str(error).splitlines() or [""])[0][:100]
+        raise ZooError(f"{path}: not a whole safetensors file ({reason}); write it again") from None
+    if "latents" not in tensors or tensors["latents"].ndim != 4:
+        raise ZooError(
+            f"{path}: has no tensor 'latents' [C, F, H, W]; it has {sorted(tensors)[:3]}"
+        )
+    return tensors["latents"].float()

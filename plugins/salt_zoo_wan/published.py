@@ -1,0 +1,190 @@
+"""The published sizes of Wan 2.1 text-to-video, and any model of the same structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from salt_zoo.config import StrictModel
+from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Condition
+from salt_zoo.storage import digest
+from salt_zoo_wan.codecs import MAX_TOKENS, TextEncoder, VideoCodec
+from salt_zoo_wan.configs import PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.parts import PARTS, Parts, known_digest
+from salt_zoo_wan.weights import load_original
+
+_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+class PublishedSizeConfig(StrictModel):
+    """Options of the sizes `wan2.1-t2v-1.3b` and `wan2.1-t2v-14b`."""
+
+    #: A hub id, a diffusers folder (a pipeline's, or a transformer's only), or one file in Wan's
+    #: original format. None is the published model on the hub.
+    weights: str | None = None
+    #: Branch, tag or commit of a hub id.
+    revision: str = "main"
+    #: Where text encoder and VAE come from if `weights` has none: a hub id or a pipeline folder.
+    codecs: str | None = None
+    #: A folder in which encoded prompts are kept for later runs; None: in memory only.
+    text_cache: Path | None = None
+    #: Pixels of a frame, multiples of 16.
+    height: Annotated[int, Field(ge=16)] = 480
+    width: Annotated[int, Field(ge=16)] = 832
+    #: Frames of a video, 1 more than a multiple of 4.
+    frames: Annotated[int, Field(ge=1)] = 81
+
+    @field_validator("height", "width")
+    @classmethod
+    def _patches(cls, value: int) -> int:
+        if value % 16:
+            raise ValueError("must be a multiple of 16 (the VAE's 8 times the patch's 2)")
+        return value
+
+    @field_validator("frames")
+    @classmethod
+    def _frames(cls, value: int) -> int:
+        if value % 4 != 1:
+            raise ValueError("must be 1 more than a multiple of 4 (the VAE's first frame is alone)")
+        return value
+
+
+class PublishedSize:
+    """A published Wan with UMT5 and its VAE. Each part is loaded (or fetched) when first used."""
+
+    Config = PublishedSizeConfig
+    name: ClassVar[str] = "wan2.1-t2v-1.3b"
+
+    frame_rate = 16.0
+    coordinates = 0
+
+    def __init__(self, config: PublishedSizeConfig, zoo: Any) -> None:
+        self.config = config
+        published = PUBLISHED[self.name]
+        weights = config.weights or published.hub
+        path = Path(weights).expanduser()
+        #: A single file in the original format, else None.
+        self.file = path if path.suffix in _FILES else None
+        if self.file is not None and not self.file.is_file():
+            raise ZooError(f"{path}: there is no such file; see backbone.options.weights")
+        default = Parts(published.hub, bytes=published.bytes)
+        self.parts = (
+            default if self.file else Parts(weights, config.revision, bytes=published.bytes)
+        )
+        whole = not self.file and (not self.parts.is_local or (path / "model_index.json").is_file())
+        if config.codecs:
+            self.codec_parts = Parts(config.codecs, bytes=published.bytes)
+        else:
+            self.codec_parts = self.parts if whole else default
+        self.transformer_config = self._transformer_config()
+        self.latent_shape = (
+            self.transformer_config["out_channels"],
+            (config.frames - 1) // 4 + 1,
+            config.height // 8,
+            config.width // 8,
+        )
+        self.text = TextEncoder(self.codec_parts, config.text_cache)
+        self.video = VideoCodec(self.codec_parts)
+
+    def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
+        """A new transformer in float32.
+
+        Raises:
+            ZooError: the weights are not there and cannot be fetched, or are damaged.
+        """
+        if start == "random":
+            return WanTransformer3DModel(**self.transformer_config)
+        if self.file is not None:
+            return load_original(self.file, self.transformer_config).float()
+        folder = self.parts.folder("transformer")
+        try:
+            return WanTransformer3DModel.from_pretrained(
+                folder, torch_dtype=torch.float32, local_files_only=True
+            )
+        except Exception as error:  # diffusers raises many kinds for a damaged file
+            reason = (str(error).strip().splitlines() or ["unknown"])[0][:160]
+            raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+
+    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
+        """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""
+        if torch.device(device).type == "meta":
+            width = self.transformer_config["text_dim"]
+            return {"text": torch.empty(len(prompts), MAX_TOKENS, width, device="meta")}
+        return {"text": self.text.encode(prompts, device)}
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Pixels to latents; what has the latents' shape already (a dataset of latents) is kept."""
+        if tuple(video.shape[1:]) == self.latent_shape:
+            return video
+        return self.video.encode(video)
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        return self.video.decode(latents)
+
+    def fingerprint(self) -> dict[str, str]:
+        found = {"transformer_config": digest(self.transformer_config)}
+        if self.file is not None:
+            found[f"transformer/{self.file.name}"] = known_digest(self.file)
+        else:
+            found |= self.parts.fingerprint("transformer")
+        for part in PARTS[1:]:
+            found |= self.codec_parts.fingerprint(part)
+        return found
+
+    def codec_folders(self) -> dict[str, Path]:
+        """The folders of text encoder, tokenizer and VAE that are on this machine."""
+        found = {part: self.codec_parts.find(part) for part in PARTS[1:]}
+        return {part: folder for part, folder in found.items() if folder is not None}
+
+    def downloads(self) -> list[dict[str, Any]]:
+        """What would have to be fetched: hub id, parts, about how many bytes, and the command."""
+        wanted: dict[Parts, list[str]] = {}
+        for part in PARTS:
+            parts = self.parts if part == "transformer" else self.codec_parts
+            if part == "transformer" and self.file is not None:
+                continue
+            if parts.missing([part]):
+                wanted.setdefault(parts, []).append(part)
+        return [
+            {
+                "source": parts.source,
+                "parts": names,
+                "bytes": sum(PUBLISHED[self.name].bytes[name] for name in names),
+                "command": parts.command(names),
+            }
+            for parts, names in wanted.items()
+        ]
+
+    def codec_modules(self) -> Mapping[str, torch.nn.Module]:
+        """Text encoder (bfloat16, as on a GPU) and VAE (float32) without data, for planning."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+        from transformers import UMT5Config, UMT5EncoderModel
+
+        text = self.codec_parts.config("text_encoder") or TEXT_ENCODER
+        vae = self.codec_parts.config("vae") or VAE
+        with torch.device("meta"):
+            encoder: Any = UMT5EncoderModel(UMT5Config(**text))
+            return {
+                "text_encoder": encoder.to(torch.bfloat16),
+                "vae": AutoencoderKLWan.from_config(vae) if vae else AutoencoderKLWan(),
+            }
+
+    def _transformer_config(self) -> dict[str, Any]:
+        """The local transformer's own configuration, else the published one."""
+        known = dict(PUBLISHED[self.name].transformer)
+        if self.file is None and (own := self.parts.config("transformer")):
+            return {key: value for key, value in own.items() if not key.startswith("_")}
+        return known
+
+
+class LargePublishedSize(PublishedSize):
+    """The 14 B model."""
+
+    name = "wan2.1-t2v-14b"
