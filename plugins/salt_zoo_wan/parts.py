@@ -32,11 +32,13 @@ class Parts:
         source: a folder, or a hub id `owner/name`.
         revision: branch, tag or commit; for hub ids only.
         bytes: about how large each part is on the hub, for messages.
+        needed: which parts are used of it; the message on a missing one tells how to get them all.
     """
 
     source: str
     revision: str = "main"
     bytes: Any = field(default=None, compare=False)
+    needed: tuple[str, ...] = field(default=PARTS, compare=False)
 
     def __post_init__(self) -> None:
         if not self.is_local and not _HUB_ID.fullmatch(self.source):
@@ -81,15 +83,16 @@ class Parts:
         reason = self._fetch(part)
         if found := self.find(part):
             return found
+        needed = self.missing(self.needed)
         raise ZooError(
-            f"{self.source}: its {part}{self._size(part)} is not on this machine and cannot be "
-            f"fetched ({reason}); run '{self.command([part])}' where there is internet, or name a "
-            "local folder in backbone.options.weights"
+            f"{self.source}: its {part}{self._size([part])} is not on this machine and cannot be "
+            f"fetched ({reason}); with internet run: {self.command(needed)}{self._size(needed)}; "
+            "or name a local folder in backbone.options.weights"
         )
 
     def command(self, parts: Sequence[str]) -> str:
         """The shell command that fetches parts into the hub's local cache."""
-        wanted = " ".join(f"--include '{part}/*'" for part in parts)
+        wanted = " ".join(f'--include "{part}/*"' for part in parts)
         revision = "" if self.revision == "main" else f" --revision {self.revision}"
         return f"hf download {self.source}{revision} {wanted}"
 
@@ -116,8 +119,8 @@ class Parts:
             if path.is_file() and not path.name.startswith(".")
         }
 
-    def _size(self, part: str) -> str:
-        size = (self.bytes or {}).get(part)
+    def _size(self, parts: Sequence[str]) -> str:
+        size = sum((self.bytes or {}).get(part, 0) for part in parts)
         return f" (about {size / 1e9:.3g} GB)" if size else ""
 
     def _fetch(self, part: str) -> str:

@@ -74,13 +74,12 @@ class PublishedSize:
         self.file = path if path.suffix in _FILES else None
         if self.file is not None and not self.file.is_file():
             raise ZooError(f"{path}: there is no such file; see backbone.options.weights")
-        default = Parts(published.hub, bytes=published.bytes)
-        self.parts = (
-            default if self.file else Parts(weights, config.revision, bytes=published.bytes)
-        )
+        sizes, codecs = published.bytes, PARTS[1:]
+        default = Parts(published.hub, bytes=sizes, needed=codecs)
+        self.parts = default if self.file else Parts(weights, config.revision, sizes)
         whole = not self.file and (not self.parts.is_local or (path / "model_index.json").is_file())
         if config.codecs:
-            self.codec_parts = Parts(config.codecs, bytes=published.bytes)
+            self.codec_parts = Parts(config.codecs, bytes=sizes, needed=codecs)
         else:
             self.codec_parts = self.parts if whole else default
         self.transformer_config = self._transformer_config()

@@ -46,6 +46,10 @@ def load_original(
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
             return WanTransformer3DModel.from_single_file(dict(state), config=folder)
+        except NotImplementedError:  # a tensor was never filled, and cannot leave the meta device
+            raise ZooError(
+                f"{named}: some tensors' names are not Wan's; the file is of another model"
+            ) from None
         except Exception as error:  # diffusers raises many kinds
             raise ZooError(f"{named}: cannot be loaded ({_first_line(error)})") from None
 

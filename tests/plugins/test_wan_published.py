@@ -93,7 +93,7 @@ def test_shapes_and_codecs(backbone):
     latents = noise(backbone)
     pixels = backbone.decode_video(latents)
     assert pixels.shape == (2, 3, 9, 32, 48)
-    assert 0 <= pixels.min() and pixels.max() <= 1
+    assert pixels.min() >= 0 and pixels.max() <= 1
     assert backbone.encode_video(pixels).shape == latents.shape
     assert torch.equal(backbone.encode_video(latents), latents)  # latents are latents already
 
