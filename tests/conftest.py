@@ -1,0 +1,152 @@
+"""Fixtures that every test may use: a zoo, a tiny teacher, small runs, the command line."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: the networks are so small that a second thread costs more than it
+# brings, and a test's subprocesses must compute with as many threads as the test itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from salt_zoo.cli import main
+from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.registry import merge
+
+PROMPT = "a 7 moving up-left slowly"
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Zoo:
+    """The zoo of all installed plugins; tests that add to it load their own."""
+    return load_zoo()
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with a random network of the size `digits`, in place of its teacher."""
+    import torch
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+    from salt_zoo_digits.size import TRANSFORMER
+
+    folder = tmp_path_factory.mktemp("weights") / "teacher"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        WanTransformer3DModel(**TRANSFORMER).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def run_content(teacher: Path) -> Callable[..., dict[str, Any]]:
+    """Makes the configuration of a run of a few updates; `changes` are merged into it."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        content = {
+            "method": {"name": "teacher-forcing", "learning_rate": 1.0e-3},
+            "backbone": {"name": "wan", "size": "digits", "options": {"weights": str(teacher)}},
+            "dataset": "digits",
+            "training": {
+                "updates": 4,
+                "batch_size": 2,
+                "checkpoint_every": 2,
+                "log_every": 1,
+                "average": {"decay": 0.9, "start": 1},
+                "trackers": [],
+            },
+        }
+        return merge(copy.deepcopy(content), changes)
+
+    return make
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, run_content: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """Writes such a configuration to a YAML file."""
+
+    def write(**changes: Any) -> Path:
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(run_content(**changes)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train(zoo: Zoo, run_content: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """Trains in this process and returns the trainer."""
+
+    def run(folder: Path, zoo: Zoo = zoo, progress: Any = None, **changes: Any) -> Any:
+        from salt_zoo.run import resolve
+        from salt_zoo.run import train as train_run
+
+        resolved = resolve(run_content(**changes), zoo, "test")
+        return train_run(resolved, folder, zoo, "cpu", progress)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """Its one line on stderr."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Runs `salt-zoo` in this process."""
+
+    def run(*arguments: object) -> Ended:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def shell() -> Callable[..., Ended]:
+    """Runs `python` in a process of its own; `environment` is added to this one's."""
+
+    def run(*arguments: object, environment: dict[str, str] | None = None) -> Ended:
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, **(environment or {})},
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps device and precision for the whole process; each test begins anew."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
