@@ -104,9 +104,12 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     path = ".".join(str(part) for part in first["loc"])
     at = f"{where}: {path}" if path else where
     if first["type"] == "extra_forbidden":
-        owners = _models_at(model, first["loc"][:-1])
+        key = first["loc"][-1]
+        # each member of a union complains by itself; any of them may be meant
+        same = [e for e in found if e["type"] == "extra_forbidden" and e["loc"][-1] == key]
+        owners = [owner for e in same for owner in _models_at(model, e["loc"][:-1])]
         known = [name for owner in owners for name in owner.model_fields]
-        return f"{at}: unknown key; {did_you_mean(str(first['loc'][-1]), known)}"
+        return f"{at}: unknown key; {did_you_mean(str(key), known)}"
     if first["type"] == "missing":
         return f"{at}: this key is required"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")

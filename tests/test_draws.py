@@ -1,0 +1,77 @@
+"""Random streams: keyed by what they are for, row by row."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salt_zoo.draws import Draws
+
+scopes = st.lists(st.text(max_size=3) | st.integers(0, 9), max_size=3).map(tuple)
+
+
+@given(seed=st.integers(0, 2**40), count=st.integers(1, 6), cut=st.integers(0, 6), scope=scopes)
+def test_rows_do_not_depend_on_how_the_batch_is_split(seed, count, cut, scope):
+    whole = Draws(seed, scope, range(count))
+    parts = [whole.for_rows(range(min(cut, count))), whole.for_rows(range(min(cut, count), count))]
+    parts = [part for part in parts if len(part.rows)]
+    assert torch.equal(
+        whole.normal((2, 3), "noise", 1),
+        torch.cat([part.normal((2, 3), "noise", 1) for part in parts]),
+    )
+    assert torch.equal(whole.uniform("t"), torch.cat([part.uniform("t") for part in parts]))
+    assert whole.integers(1000, "k") == [k for part in parts for k in part.integers(1000, "k")]
+    for part in parts:  # what all rows and processes share
+        assert part.shared_integer(1000, "exit") == whole.shared_integer(1000, "exit")
+        assert part.shared_uniform("u") == whole.shared_uniform("u")
+
+
+@given(one=st.tuples(st.integers(0, 99), scopes), other=st.tuples(st.integers(0, 99), scopes))
+def test_other_keys_are_other_streams(one, other):
+    first, second = (Draws(*key, range(1)).normal((8,), "noise") for key in (one, other))
+    assert torch.equal(first, second) == (one == other)
+
+
+def test_every_part_of_the_key_counts():
+    draws = Draws(0, ("train",), range(2))
+    found = [
+        draws.normal((8,), "noise"),
+        draws.normal((8,), "other"),
+        draws.normal((8,), "noise", 0),
+        draws.normal((8,), "noise", "0"),
+        draws.at("noise").normal((8,)),
+        draws.at(1).normal((8,), "noise"),
+        draws.for_rows([2, 3]).normal((8,), "noise"),
+        Draws(1, ("train",), range(2)).normal((8,), "noise"),
+    ]
+    rows = torch.cat(found)
+    assert len({tuple(row.tolist()) for row in rows}) == len(rows)
+
+
+def test_draws_do_not_depend_on_their_order_nor_on_torchs_state():
+    draws = Draws(0, (), range(2))
+    first = draws.normal((4,), "a")
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    draws.normal((4,), "b")
+    assert torch.equal(draws.normal((4,), "a"), first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_streams_are_the_same_for_ever():
+    """Results on disk are compared with new ones: these numbers must not change."""
+    draws = Draws(3, ("evaluation", "test"), range(2))
+    assert draws.integers(10**6, "frozen") == [876006, 174248]
+    expected = torch.tensor([[0.084481, 0.386814], [0.302704, -1.607603]])
+    torch.testing.assert_close(draws.normal((2,), "frozen"), expected, rtol=0, atol=1e-5)
+
+
+def test_the_distributions():
+    draws = Draws(0, (), range(4000))
+    normal, uniform = draws.normal((4,), "n"), draws.uniform("u")
+    assert abs(normal.mean()) < 0.03 and abs(normal.std() - 1) < 0.03
+    assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.03
+    counts = torch.bincount(torch.tensor(draws.integers(4, "i")), minlength=4)
+    assert counts.min() > 900 and counts.sum() == 4000
+    assert draws.normal((3, 2), "n", dtype=torch.float64).dtype == torch.float64

@@ -1,0 +1,164 @@
+"""Every hook is documented, and called as its documentation says."""
+
+from __future__ import annotations
+
+import inspect
+
+import pluggy
+import pytest
+
+from salt_zoo import hookimpl, hookspecs
+from salt_zoo.plugins import SPECIFIED, Zoo, load_zoo
+
+#: The hooks that the study runner calls; its tests show that.
+OF_STUDIES = {"study_finished", "report_sections"}
+
+
+class Recorder:
+    """A plugin that writes down how its hooks are called."""
+
+    def __init__(self):
+        self.calls = []
+
+    @hookimpl
+    def register(self, zoo):
+        self.calls.append(("register", {"zoo": zoo}))
+
+    @hookimpl
+    def training_started(self, config, folder, step):
+        self.calls.append(("training_started", {"config": config, "folder": folder, "step": step}))
+
+    @hookimpl
+    def step_finished(self, step, logs):
+        self.calls.append(("step_finished", {"step": step, "logs": logs}))
+
+    @hookimpl
+    def checkpoint_saved(self, folder, step):
+        whole = (folder / "state.json").is_file()
+        self.calls.append(("checkpoint_saved", {"folder": folder, "step": step, "whole": whole}))
+
+    def of(self, hook):
+        return [arguments for name, arguments in self.calls if name == hook]
+
+
+@pytest.fixture
+def recorded():
+    zoo, recorder = load_zoo(), Recorder()
+    zoo.add_plugin("recorder", lambda: recorder)
+    assert not zoo.broken
+    return zoo, recorder
+
+
+@pytest.mark.parametrize("hook", sorted(SPECIFIED))
+def test_every_hook_is_documented(hook):
+    specification = getattr(hookspecs, hook)
+    assert len(inspect.getdoc(specification) or "") > 20
+    for parameter in inspect.signature(specification).parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty
+
+
+def test_every_hook_is_tested():
+    assert set(dir(Recorder)) & SPECIFIED | OF_STUDIES == SPECIFIED
+
+
+def test_the_hooks_of_a_training(recorded, train, tmp_path):
+    zoo, recorder = recorded
+    train(tmp_path, zoo)
+    assert [name for name, _ in recorder.calls] == [
+        "register",
+        "training_started",
+        "step_finished",
+        "step_finished",
+        "checkpoint_saved",
+        "step_finished",
+        "step_finished",
+        "checkpoint_saved",
+    ]
+    (registered,) = recorder.of("register")
+    assert registered["zoo"] is zoo
+    (started,) = recorder.of("training_started")
+    assert started["step"] == 0 and started["folder"] == tmp_path
+    assert started["config"]["method"]["name"] == "teacher-forcing"
+    assert started["config"]["method"]["timestep_shift"] == 5.0  # defaults are filled in
+    finished = recorder.of("step_finished")
+    assert [call["step"] for call in finished] == [1, 2, 3, 4]
+    assert all(isinstance(call["logs"]["student/loss"], float) for call in finished)
+    saved = recorder.of("checkpoint_saved")
+    assert [(call["step"], call["folder"].name, call["whole"]) for call in saved] == [
+        (2, "step-000002", True),
+        (4, "step-000004", True),
+    ]
+
+
+def test_training_started_says_where_a_run_goes_on(recorded, train, tmp_path):
+    zoo, recorder = recorded
+    train(tmp_path, zoo)
+    train(tmp_path, zoo)
+    assert [call["step"] for call in recorder.of("training_started")] == [0, 4]
+
+
+class Failing:
+    def __init__(self, error):
+        self.error = error
+        self.asked = 0
+
+    @hookimpl
+    def step_finished(self):
+        self.asked += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("two\nlines"), SystemExit("bye")])
+def test_a_failing_hook_costs_one_line_not_the_run(error, recorded, train, tmp_path, capsys):
+    zoo, recorder = recorded
+    failing = Failing(error)
+    zoo.add_plugin("failing", lambda: failing)
+    trainer = train(tmp_path, zoo)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: plugin 'failing' failed in step_finished")
+    assert " ".join(str(error).split()) in line
+    assert failing.asked == 1
+    assert len(recorder.of("step_finished")) == 4 == len(trainer.history)
+
+
+def test_an_interrupt_in_a_hook_is_an_interrupt():
+    zoo = Zoo()
+    zoo.add_plugin("failing", lambda: Failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        zoo.hook.step_finished(step=1, logs={})
+
+
+def test_hooks_return_what_the_plugins_return():
+    class Section:
+        def __init__(self, title):
+            self.title = title
+
+        @hookimpl
+        def report_sections(self, results):
+            return [(self.title, results["text"])] if self.title else None
+
+    zoo = Zoo()
+    for title in ("first", "", "second"):
+        section = Section(title)
+        zoo.add_plugin(f"plugin {title}", lambda section=section: section)
+    found = zoo.hook.report_sections(results={"text": "told"}, folder=None)
+    assert found == [[("second", "told")], [("first", "told")]]
+
+
+def test_an_implementation_may_have_a_name_of_its_own():
+    calls = []
+
+    class Plugin:
+        @pluggy.HookimplMarker("salt_zoo")(specname="step_finished")
+        def note_the_step(self, step):
+            calls.append(step)
+
+    zoo = Zoo()
+    zoo.add_plugin("plugin", Plugin)
+    zoo.hook.step_finished(step=3, logs={})
+    assert calls == [3] and not zoo.broken
+
+
+def test_an_unknown_hook_is_no_attribute():
+    with pytest.raises(AttributeError, match="step_finnished"):
+        Zoo().hook.step_finnished(step=1)
