@@ -115,13 +115,22 @@ def readable_errors(path: Path) -> Iterator[None]:
         cause = _cause(error)
         if cause is None or _elsewhere(cause, path):
             raise
-        reason = cause.strerror or str(cause)
+        reason = _reason(cause, Path(path))
         if cause.errno in FULL:
             raise TrainingError(
                 f"{path}: cannot be written ({reason}); free some space and run the same command "
                 "again, what was finished before is kept"
             ) from error
         raise ZooError(f"{path}: cannot be written ({reason}); choose another place") from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    """What is wrong; the system's "File exists" does not say that a folder was wanted."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        for place in (path, *path.parents):
+            if place.is_file():
+                return f"{place} is a file, not a folder"
+    return error.strerror or str(error)
 
 
 def _cause(error: BaseException) -> OSError | None:

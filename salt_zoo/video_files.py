@@ -107,10 +107,7 @@ def gif(video: np.ndarray, frame_rate: float) -> bytes:
     first, *others = [Image.fromarray(frame) for frame in video]
     buffer = io.BytesIO()
     duration = round(1000 / frame_rate)
-    # without `disposal`, pillow merges equal frames and a still video becomes a picture
-    first.save(
-        buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0, disposal=2
-    )
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
     return buffer.getvalue()
 
 
@@ -119,7 +116,7 @@ def mp4(video: np.ndarray, frame_rate: float) -> bytes:
     import av
 
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("h264", rate=Fraction(frame_rate).limit_denominator(1000))
         stream.height, stream.width = video.shape[1:3]
         stream.pix_fmt = "yuv420p"

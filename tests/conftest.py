@@ -16,12 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
 from salt_zoo.cli import main
 from salt_zoo.plugins import Zoo, load_zoo
 from salt_zoo.registry import merge
+
+# a busy machine must not fail a test: only results count, and they are the same every time
+hypothesis.settings.register_profile("zoo", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("zoo")
 
 PROMPT = "a 7 moving up-left slowly"
 

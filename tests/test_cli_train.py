@@ -1,0 +1,84 @@
+"""`salt-zoo train`: from a YAML file to a student that can be sampled."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+
+def test_a_run_and_what_it_leaves(write_run, cli, tmp_path):
+    folder = tmp_path / "out"
+    ended = cli("train", write_run(), "--out", folder, "--device", "cpu")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"{folder / 'student'}\n"
+    assert sorted(os.listdir(folder)) == ["checkpoints", "student"]
+    assert sorted(os.listdir(folder / "checkpoints")) == ["step-000002", "step-000004"]
+    saved = json.loads((folder / "student" / "salt_zoo.json").read_text())
+    assert saved["run"]["training"]["updates"] == 4
+    assert saved["cost"]["passes"]["student"] == {"forward": 8.0, "backward": 8.0}
+
+
+def test_overrides_and_plugins(write_run, cli, tmp_path):
+    plugin = tmp_path / "loud.py"
+    plugin.write_text(
+        "from salt_zoo import hookimpl\n"
+        "@hookimpl\n"
+        "def step_finished(step, logs): print('finished', step)\n"
+    )
+    run = write_run()
+    options = ("--set", "training.updates=1", "--set", "method.timestep_shift=3", "-p", plugin)
+    ended = cli("train", run, "--out", tmp_path / "out", *options)
+    assert ended.code == 0
+    assert ended.out.splitlines()[0] == "finished 1"
+    saved = json.loads((tmp_path / "out" / "student" / "salt_zoo.json").read_text())
+    assert saved["run"]["method"]["timestep_shift"] == 3.0
+
+
+def test_the_same_command_again_does_no_update(write_run, cli, tmp_path):
+    run = write_run()
+    assert cli("train", run, "--out", tmp_path / "out").code == 0
+    student = tmp_path / "out" / "student" / "transformer" / "diffusion_pytorch_model.safetensors"
+    before = student.read_bytes()
+    assert cli("train", run, "--out", tmp_path / "out").code == 0
+    assert student.read_bytes() == before
+
+
+def test_quality_during_training_is_shown(write_run, cli, tmp_path):
+    quality = {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-motion"]}
+    ended = cli("train", write_run(quality=quality), "--out", tmp_path / "out")
+    assert ended.code == 0
+    first, second = ended.err.splitlines()
+    assert first.startswith("teacher-forcing 2/4") and "digits-motion@1" in first
+    assert second.startswith("teacher-forcing 4/4") and "student/loss" in second
+
+
+def test_progress_in_a_terminal(capsys, monkeypatch):
+    from salt_zoo.cli.progress import training_progress
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with training_progress("my-method") as update:
+        update(51, 100, {"student/loss": 0.125})
+        update(52, 100, {})
+    shown = capsys.readouterr().err
+    assert "my-method" in shown and "52/100" in shown and "0.125" in shown
+
+
+def test_progress_is_the_main_processs_alone(capsys, monkeypatch):
+    from salt_zoo.cli.progress import training_progress
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("RANK", "1")
+    with training_progress("my-method") as update:
+        update(1, 2, {"student/loss": 0.125, "quality/a": 1.0})
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("method", ["teacher-forcing", {"name": "teacher-forcing"}])
+def test_a_part_may_be_only_a_name(method, zoo):
+    from salt_zoo.run import resolve
+
+    resolved = resolve({"method": method, "backbone": "wan", "dataset": "digits"}, zoo, "test")
+    assert resolved.plain()["method"]["prompt_dropout"] == 0.1
