@@ -1,0 +1,1 @@
+"""Gaussian data, where everything that distillation computes has a closed form."""
