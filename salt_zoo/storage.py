@@ -145,7 +145,11 @@ def _cause(error: BaseException) -> OSError | None:
     if "inline_container" in text or "PytorchStreamWriter failed" in text:
         # torch.save tells no more than that the file is shorter than what was written to it
         inner = error.__context__
-        return inner if isinstance(inner, OSError) else OSError(errno.ENOSPC, "disk full")
+        return (
+            inner
+            if isinstance(inner, OSError)
+            else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, reason
 from salt_zoo.protocols import Condition
 from salt_zoo.storage import file_digest
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
@@ -72,7 +72,13 @@ class DigitsSize:
                     f"{self.weights}: there is no teacher; "
                     "make one with 'salt-zoo pretrain digits-teacher --out DIR'"
                 )
-            model = WanTransformer3DModel.from_pretrained(self.weights)
+            try:
+                model = WanTransformer3DModel.from_pretrained(self.weights)
+            except Exception as error:  # diffusers raises many kinds for a damaged file
+                raise ZooError(
+                    f"{self.weights}: cannot be loaded ({reason(error)}); "
+                    "make it anew with 'salt-zoo pretrain digits-teacher --out DIR'"
+                ) from None
         # diffusers keeps the rotary table in float64; float32 is faster and moves a velocity by
         # less than 1e-6, which only parity with other code would notice
         model.rope.freqs_cos = model.rope.freqs_cos.float()

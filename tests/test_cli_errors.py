@@ -1,0 +1,256 @@
+"""Mistakes and mishaps of `salt-zoo train`: one line each, nothing half-written, work kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+NAN = '''
+"""The method `nan`: flow matching whose loss is NaN from the third update on."""
+
+from salt_zoo import hookimpl
+from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+
+
+class Nan:
+    Config = TeacherForcing.Config
+    needs_data = True
+
+    def __init__(self, config, zoo):
+        self.inner = TeacherForcing(config, zoo)
+        self.roles, self.turns = self.inner.roles, self.inner.turns
+
+    def train(self, turn):
+        logs = self.inner.train(turn)
+        if turn.step >= 2:
+            logs = {"loss": logs["loss"] * float("nan")}
+        return logs
+
+
+@hookimpl
+def register(zoo):
+    zoo.methods.add("nan", Nan, "not a number")
+'''
+
+
+@pytest.fixture
+def mistake(cli, tmp_path):
+    """Runs `salt-zoo train`, which must end with one error line and without a folder of the run."""
+
+    def run(config: Path, *arguments: object, out: Path = tmp_path / "out", keeps: bool = False):
+        ended = cli("train", config, "--out", out, *arguments)
+        assert ended.code == 2, ended.err
+        assert ended.error.startswith("error: ") and ended.out == ""
+        assert keeps or not out.exists()
+        return ended.error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": {"name": "teacher-focing"}},
+            "unknown method 'teacher-focing'; did you mean 'teacher-forcing'?",
+        ),
+        ({"backbone": {"name": "wam"}}, "unknown backbone 'wam'; did you mean 'wan'?"),
+        ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'?"),
+        (
+            {"method": {"lerning_rate": 1}},
+            "method: lerning_rate: unknown key; did you mean 'learning_rate'?",
+        ),
+        ({"method": {"learning_rate": "fast"}}, "method: learning_rate: should be a valid number"),
+        (
+            {"method": {"learning_rate": -1}},
+            "method: learning_rate: should be greater than 0, not -1",
+        ),
+        (
+            {"method": {"start": "techer"}},
+            "method: start: should be 'teacher', 'student' or 'random', not 'techer'",
+        ),
+        ({"training": {"updtes": 3}}, "training.updtes: unknown key; did you mean 'updates'?"),
+        ({"training": {"updates": 1.5}}, "training.updates: should be a valid integer"),
+        (
+            {"training": {"trackers": ["tensorbord"]}},
+            "training.trackers.0: should be 'tensorboard' or 'wandb'",
+        ),
+        ({"trainning": {}}, "trainning: unknown key; did you mean 'training'?"),
+        ({"seed": "x"}, "seed: should be a valid integer"),
+    ],
+)
+def test_wrong_configurations(changes, message, write_run, mistake):
+    path = write_run(**changes)
+    error = mistake(path)
+    assert error.startswith(f"error: {path}: ") or "unknown " in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "training.updates=x"), "training.updates: should be a valid integer"),
+        (("--set", "training.updates"), "write KEY=VALUE"),
+        (("--device", "gpu"), "--device gpu: unknown device"),
+        (("--device", "cuda:99"), "--device cuda:99"),
+        (("-p", "missing.py"), "-p missing.py: there is no such file"),
+    ],
+)
+def test_wrong_arguments(arguments, message, write_run, mistake):
+    assert message in mistake(write_run(), *arguments, keeps=True)
+
+
+def test_a_missing_and_an_invalid_file(mistake, tmp_path):
+    assert "missing.yaml: there is no such file" in mistake(tmp_path / "missing.yaml")
+    (tmp_path / "bad.yaml").write_text("method: [dmd\nbackbone: wan")
+    assert "bad.yaml, line 2: not valid YAML" in mistake(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("below", ["", "folder", "folder/deeper"])
+def test_a_folder_that_cannot_be_written(below, write_run, mistake, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    out = tmp_path / "file" / below
+    error = mistake(write_run(), out=out, keeps=True)
+    assert str(out) in error and "is a file, not a folder); choose another place" in error
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+# --- weights of the teacher ---
+
+
+@pytest.fixture
+def damaged_teacher(teacher, tmp_path):
+    return shutil.copytree(teacher, tmp_path / "teacher")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda path: path.unlink()),
+        ("config.json", truncate),
+        ("diffusion_pytorch_model.safetensors", lambda path: path.unlink()),
+        ("diffusion_pytorch_model.safetensors", truncate),
+    ],
+)
+def test_a_damaged_teacher(name, damage, damaged_teacher, write_run, mistake):
+    damage(damaged_teacher / name)
+    options = {"options": {"weights": str(damaged_teacher)}}
+    error = mistake(write_run(backbone=options), keeps=True)
+    assert str(damaged_teacher) in error and "salt-zoo pretrain" in error
+
+
+def test_a_missing_teacher(write_run, mistake, tmp_path):
+    options = {"options": {"weights": str(tmp_path / "nowhere")}}
+    assert "nowhere: there is no teacher" in mistake(write_run(backbone=options), keeps=True)
+
+
+def test_misspelt_options_of_the_size(write_run, mistake):
+    error = mistake(write_run(backbone={"options": {"weihgts": "x"}}), keeps=True)
+    assert "weihgts: unknown key; did you mean 'weights'?" in error
+
+
+# --- checkpoints of an earlier, interrupted command ---
+
+
+@pytest.fixture
+def interrupted(write_run, cli, tmp_path):
+    """The configuration and folder of a run that has only its checkpoint of update 4."""
+    config, out = write_run(), tmp_path / "out"
+    assert cli("train", config, "--out", out).code == 0
+    shutil.rmtree(out / "student")
+    shutil.rmtree(out / "checkpoints" / "step-000002")
+    return config, out
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("student.safetensors", truncate),
+        ("student.safetensors", lambda path: path.unlink()),
+        ("student_average.safetensors", lambda path: path.write_bytes(b"")),
+        ("optimizers.pt", truncate),
+        ("optimizers.pt", lambda path: path.unlink()),
+        ("state.json", truncate),
+        ("state.json", lambda path: path.write_text("{}")),
+        ("state.json", lambda path: path.write_text("[]")),
+    ],
+)
+def test_a_damaged_checkpoint(name, damage, interrupted, mistake, cli):
+    config, out = interrupted
+    path = out / "checkpoints" / "step-000004" / name
+    damage(path)
+    error = mistake(config, out=out, keeps=True)
+    assert f"{path}: the checkpoint is damaged (" in error
+    assert f"delete the folder {path.parent}" in error
+    assert not (out / "student").exists()
+    shutil.rmtree(path.parent)  # the remedy
+    assert cli("train", config, "--out", out).code == 0
+
+
+def test_weights_of_another_network_are_named(interrupted, mistake):
+    import safetensors.torch
+    import torch
+
+    config, out = interrupted
+    path = out / "checkpoints" / "step-000004" / "student.safetensors"
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, path)
+    assert "lacks 'transformer." in mistake(config, out=out, keeps=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"training": {"updates": 6}}, {"seed": 1}, {"method": {"learning_rate": 2e-3}}]
+)
+def test_the_folder_of_another_configuration(changes, interrupted, write_run, mistake):
+    _, out = interrupted
+    error = mistake(write_run(**changes), out=out, keeps=True)
+    assert f"{out}: its checkpoint was made with another configuration" in error
+    assert "choose another folder" in error
+
+
+# --- a run that goes wrong by itself: exit code 1 ---
+
+
+def test_a_loss_that_is_not_a_number(write_run, shell, tmp_path):
+    plugin, out = tmp_path / "nan.py", tmp_path / "out"
+    plugin.write_text(NAN)
+    config = write_run(method={"name": "nan"})
+    ended = shell("-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu", "-p", plugin)
+    assert (ended.code, ended.out) == (1, "")
+    assert "update 3: student/loss is nan" in ended.error
+    assert "training.optimizers.student.learning_rate" in ended.error
+    assert str(out / "checkpoints" / "step-000002") in ended.error
+    assert os.listdir(out) == ["checkpoints"]
+    assert os.listdir(out / "checkpoints") == ["step-000002"]
+
+
+def test_no_memory(write_run, cli, tmp_path):
+    plugin = tmp_path / "greedy.py"
+    plugin.write_text(
+        NAN.replace('logs = {"loss": logs["loss"] * float("nan")}', "raise MemoryError")
+    )
+    config = write_run(method={"name": "nan"})
+    ended = cli("train", config, "--out", tmp_path / "out", "-p", plugin)
+    assert ended.code == 1 and "not enough memory" in ended.error
+    assert "lower training.batch_size" in ended.error
+
+
+def test_a_bug_shows_its_traceback(write_run, cli, tmp_path):
+    plugin = tmp_path / "buggy.py"
+    plugin.write_text(NAN.replace('logs = {"loss": logs["loss"] * float("nan")}', "1 / 0"))
+    with pytest.raises(ZeroDivisionError):
+        cli("train", write_run(method={"name": "nan"}), "--out", tmp_path / "out", "-p", plugin)
+
+
+def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):
+    from salt_zoo.errors import ZooError
+
+    monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
+    with pytest.raises(ZooError):
+        cli("train", tmp_path / "missing.yaml", "--out", tmp_path / "out")
