@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-#: Rows that are measured and not trained: held-out data, the teacher at full steps, and the teacher
-#: with as few steps as the students.
-REFERENCES = ("real", "teacher", "teacher-naive")
+#: Rows that are measured and not trained: held-out data, the teacher at full steps, the teacher with
+#: as few steps as the students, and the same with guidance, which doubles its passes.
+REFERENCES = ("real", "teacher", "teacher-naive", "teacher-guided")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,6 +60,10 @@ class Resolved:
     method: BaseModel
     backbone: BaseModel
     dataset: BaseModel
+
+    def with_seed(self, seed: int) -> Resolved:
+        """The same run with another seed."""
+        return replace(self, config=self.config.model_copy(update={"seed": seed}))
 
     def plain(self) -> dict[str, Any]:
         """As the user would write it; what a run's digest is taken of."""

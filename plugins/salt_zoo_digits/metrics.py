@@ -18,7 +18,13 @@ from salt_zoo_digits.judge import judge_video, shipped_judge
 Measure = Callable[[Tensor, Sequence[str]], Tensor]
 
 #: Real training videos that fix the scale of sharpness and diversity and the Frechet references.
-REFERENCE = 4096
+REFERENCE = 1536
+
+
+@functools.lru_cache(maxsize=1)  # tensors hash by identity: three metrics share one judgement
+def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The shipped judge's features and probabilities, `[N, F, 32]` and `[N, F, 10]`."""
+    return judge_video(shipped_judge(), pixels)
 
 
 class Score:
@@ -71,8 +77,7 @@ class ClassAccuracy(Score):
 
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        _, probabilities = judge_video(shipped_judge(), pixels)
-        found = probabilities.mean(dim=1).argmax(dim=-1)
+        found = judged(pixels)[1].mean(dim=1).argmax(dim=-1)
         return (found == measures.commanded(prompts)[0]).float()
 
 
@@ -81,8 +86,7 @@ class Consistency(Score):
 
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        _, probabilities = judge_video(shipped_judge(), pixels)
-        found = probabilities.argmax(dim=-1)
+        found = judged(pixels)[1].argmax(dim=-1)
         return (found == found[:, :1]).all(dim=1).float()
 
 
@@ -114,7 +118,7 @@ class Diversity(Score):
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pixels, prompts = reference_videos()
-        distances = measures.distance_within_prompt(pixels[:1024], prompts[:1024])
+        distances = measures.distance_within_prompt(pixels[:768], prompts[:768])
         self.real = distances.nanmean()
 
     def measure(self, videos: Videos) -> Tensor:
@@ -125,19 +129,24 @@ class Diversity(Score):
 
 
 class FrechetAppearance:
-    """Frechet distance of the judge's features, averaged over frames, to real training videos."""
+    """Frechet distance of the judge's features, averaged over frames, to real training videos.
+
+    Every feature is divided by its standard deviation over those videos.
+    """
 
     better: Literal["higher", "lower"] = "lower"
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
-        self.real = Gaussian.of(self.features(reference_videos()[0]))
+        features = self.features(reference_videos()[0])
+        self.scale = features.std(dim=0)
+        self.real = Gaussian.of(features / self.scale)
 
     def features(self, pixels: Tensor) -> Tensor:
-        return judge_video(shipped_judge(), pixels)[0].mean(dim=1)
+        return judged(pixels)[0].mean(dim=1)
 
     def measure(self, videos: Videos) -> Tensor:
-        return self.features(videos.pixels)
+        return self.features(videos.pixels) / self.scale
 
     def reduce(self, rows: Tensor) -> float:
         return frechet_distance(self.real, Gaussian.of(rows))

@@ -1,0 +1,159 @@
+"""Run a study's plan: do or reuse every piece, then write results and report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from benchmarks.jobs import Job, read_job
+from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
+from benchmarks.study import StudyConfig
+from benchmarks.workers import run_jobs
+from salt_zoo.plugins import Zoo
+from salt_zoo.run import Resolved, make_metrics, prepare_folder
+from salt_zoo.storage import plain
+
+
+def execute(
+    study: StudyConfig,
+    runs: Mapping[str, Resolved],
+    zoo: Zoo,
+    plugins: Sequence[str],
+    device: str,
+    out: Path,
+) -> int:
+    """Do a study in `out` and return the exit code: 1 if an arm failed, else 0."""
+    from salt_zoo.devices import find_device
+
+    prepare_folder(out)
+    place = str(find_device(device))
+    jobs = make_jobs(study, runs, zoo, out)
+    with _progress(jobs) as show:
+        errors = run_jobs(jobs, plugins, place, study.workers, show)
+    results, measured = collect(study, runs, jobs, errors, zoo, place)
+    write(results, measured, zoo, out)
+    for folder, error in errors.items():
+        print(f"failed: {folder.name}: {error}", file=sys.stderr)
+    print(out / "index.html")
+    return 1 if errors else 0
+
+
+def make_jobs(
+    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path
+) -> list[Job]:
+    """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
+    whole seeds to show."""
+    inputs = inputs_of(next(iter(runs.values())), zoo)
+    any_run = next(iter(runs.values()))
+    jobs = [Job.of(name, None, any_run, study.evaluation, inputs, out) for name in REFERENCES]
+    for seed in study.seeds:
+        for label, run in runs.items():
+            seeded = run.with_seed(seed)
+            jobs.append(Job.of(label, seed, seeded, study.evaluation, inputs_of(run, zoo), out))
+    return jobs
+
+
+def inputs_of(run: Resolved, zoo: Zoo) -> dict[str, Any]:
+    """Digests of the weights and the data that a run starts from."""
+    config = run.config
+    backbone = zoo.backbones.create(config.backbone["name"], run.backbone, zoo)
+    dataset = zoo.datasets.create(config.dataset["name"], run.dataset, zoo)
+    return {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
+
+
+def collect(
+    study: StudyConfig,
+    runs: Mapping[str, Resolved],
+    jobs: Sequence[Job],
+    errors: Mapping[Path, str],
+    zoo: Zoo,
+    device: str,
+) -> tuple[dict[str, Any], list[Measured]]:
+    """The content of results.json from the folders of the jobs."""
+    from benchmarks.provenance import provenance
+    from benchmarks.results import build_results
+    from salt_zoo.evaluation import evaluation_prompts
+
+    measured: list[Measured] = []
+    costs: list[ArmCost] = []
+    for job in jobs:
+        if job.folder in errors:
+            if job.seed is not None:
+                updates = int(job.content["training"]["updates"])
+                costs.append(
+                    ArmCost(job.label, job.seed, updates, {}, 0.0, 0.0, errors[job.folder])
+                )
+            continue
+        found, cost = read_job(job)
+        measured += found
+        costs += [cost] if cost else []
+    metrics = [
+        MetricInfo(name, metric.better, zoo.metrics[name].summary, metric.reduce)
+        for name, metric in make_metrics(zoo, study.evaluation.metrics).items()
+    ]
+    first = next(iter(runs.values()))
+    dataset = zoo.datasets.create(first.config.dataset["name"], first.dataset, zoo)
+    evaluation = study.evaluation
+    prompts = evaluation_prompts(
+        dataset, evaluation.split, evaluation.prompts, evaluation.videos_per_prompt
+    )
+    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
+    facts["configurations"] = {label: run.plain() for label, run in runs.items()}
+    return build_results(plain(study), measured, costs, metrics, prompts, facts), measured
+
+
+def write(
+    results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path
+) -> None:
+    """Write results.json, samples.parquet and the report; tell the plugins."""
+    from benchmarks.report import write_report
+    from benchmarks.results import write_results
+
+    write_results(results, measured, out)
+    found = zoo.hook.report_sections(results=results, folder=out)
+    sections = [section for some in found for section in some or ()]
+    write_report(results, measured, out, sections)
+    zoo.hook.study_finished(results=results, folder=out)
+
+
+class _progress:
+    """Bars on a terminal; elsewhere a line whenever a piece is done."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.console = Console(stderr=True)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[what]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.tasks: dict[int, Any] = {}
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        self.whole = self.bar.add_task("study", total=len(self.jobs), what="")
+        return self.show
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, index: int, step: int, updates: int, what: str) -> None:
+        name = self.jobs[index].folder.name.rpartition("-")[0]
+        if what in ("done", "failed"):
+            if index in self.tasks:
+                self.bar.remove_task(self.tasks.pop(index))
+            self.bar.advance(self.whole)
+            if not self.console.is_terminal:
+                self.console.print(f"{what}: {name}", highlight=False, markup=False)
+            return
+        if index not in self.tasks:
+            self.tasks[index] = self.bar.add_task(name, total=updates, what=what)
+        self.bar.update(self.tasks[index], completed=step, total=updates, what=what)

@@ -1,0 +1,145 @@
+"""What a study fixes, and its arms: the YAML files of `benchmarks/studies`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from salt_zoo.config import StrictModel, read_yaml, validate
+from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.plugins import Zoo
+from salt_zoo.registry import merge
+from salt_zoo.rollout import Sampler
+from salt_zoo.run import Resolved, resolve
+
+STUDIES = Path(__file__).parent / "studies"
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TeacherConfig(StrictModel):
+    """How the reference row `teacher` is sampled."""
+
+    steps: Positive = 50
+    guidance_scale: float = 4.0
+
+
+class EvaluationConfig(StrictModel):
+    """What every arm is measured on: the same prompts and noise for all."""
+
+    split: Literal["validation", "test"] = "test"
+    prompts: Annotated[int, Field(ge=2)] = 64
+    videos_per_prompt: Positive = 1
+    nfe: list[Positive] = [1, 2, 4, 8]
+    samplers: list[Sampler] = ["sde"]
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    metrics: list[str]
+    teacher: TeacherConfig = TeacherConfig()
+    batch_size: Positive = 32
+    #: Videos of each arm that the report shows.
+    shown: Positive = 4
+
+
+class Outcome(StrictModel):
+    """A comparison whose direction is claimed before the runs: `a` better than `b`."""
+
+    a: str
+    b: str
+    metric: str
+    nfe: Positive
+    sampler: Sampler = "sde"
+    claim: str = ""
+
+
+class StudyConfig(StrictModel):
+    """A grid of arms over seeds and NFEs."""
+
+    name: str
+    title: str
+    description: str = ""
+    #: A run without `method` and `seed`: what all arms share.
+    base: dict[str, Any]
+    #: What each arm adds to the base; usually only its `method`.
+    arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    #: `updates`: every arm trains as many updates as its configuration says. `compute`: as many as
+    #: cost what the arm `budget_of` costs with its own.
+    match: Literal["updates", "compute"] = "updates"
+    budget_of: str | None = None
+    evaluation: EvaluationConfig
+    primary: list[Outcome] = Field(default_factory=list)
+    #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path, or the name of one in `benchmarks/studies`."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    known = {p.stem: p for p in STUDIES.glob("*.yaml")}
+    if name in known:
+        return known[name]
+    raise ZooError(f"unknown study {name!r}; {did_you_mean(name, known)}")
+
+
+def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
+    """A checked study.
+
+    Raises:
+        ZooError: a wrong key or value, or an outcome about an arm that the study has not.
+    """
+    study = validate(StudyConfig, content, where)
+    for key in ("method", "seed"):
+        if key in study.base:
+            raise ZooError(f"{where}: base.{key}: belongs to the arms, not to what they share")
+    if study.match == "compute" and study.budget_of not in study.arms:
+        hint = did_you_mean(str(study.budget_of), study.arms)
+        raise ZooError(f"{where}: budget_of: must name the arm whose cost all arms get; {hint}")
+    for place, outcome in enumerate(study.primary):
+        for label in (outcome.a, outcome.b):
+            if label not in study.arms and label not in ("teacher-naive",):
+                hint = did_you_mean(label, study.arms)
+                raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
+    return study
+
+
+def read_study(name: str) -> tuple[dict[str, Any], Path]:
+    path = find_study(name)
+    return read_yaml(path), path
+
+
+def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> StudyConfig:
+    """The study with only the arms whose label or method is in `methods` (all if it is empty)."""
+    if not methods:
+        return study
+
+    def name_of(label: str) -> str:
+        method = study.arms[label].get("method", "")
+        return method if isinstance(method, str) else str(method.get("name", ""))
+
+    known = {*study.arms, *(name_of(label) for label in study.arms)}
+    for wanted in methods:
+        if wanted not in known:
+            raise ZooError(
+                f"--methods {wanted}: {where} has no such arm; {did_you_mean(wanted, known)}"
+            )
+    kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in methods}
+    primary = [o for o in study.primary if {o.a, o.b} <= {*kept, "teacher-naive"}]
+    if study.match == "compute" and study.budget_of not in kept:
+        raise ZooError(
+            f"--methods: {where} gives all arms the budget of {study.budget_of!r}; name it, too, "
+            "or add --set match=updates"
+        )
+    return study.model_copy(update={"arms": kept, "primary": primary})
+
+
+def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
+    """The resolved run of every arm, at the first seed."""
+    return {
+        label: resolve({**merge(study.base, own), "seed": study.seeds[0]}, zoo, f"{where}: arms.{label}")
+        for label, own in study.arms.items()
+    }
