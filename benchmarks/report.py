@@ -1,0 +1,149 @@
+"""The report of a study: one HTML file to look at, Markdown to link to, tables to work with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from benchmarks import report_view
+from benchmarks.records import Measured
+from benchmarks.report_answer import answer
+from benchmarks.report_figures import quality_plot, standalone, training_plot
+from benchmarks.report_tables import slug, write_tables
+from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
+from benchmarks.report_view import Setting, View
+from salt_zoo import storage
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+#: Of the numbers that trainings log, so many are plotted; quality comes first.
+MOST_CURVES = 12
+
+
+def write_report(
+    results: Mapping[str, Any],
+    measured: Sequence[Measured],
+    folder: Path,
+    sections: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write index.html, report.md, and the folders `figures` and `tables`.
+
+    index.html is self-contained: no script, no request. `sections` are plugins' `(title, text)`
+    with blank lines between paragraphs; like every name and prompt they are shown as they are.
+    """
+    folder = Path(folder)
+    view = View(results)
+    plots = _plots(view)
+    videos = {setting: videos_of(measured, view, setting) for setting in view.settings}
+    with storage.atomic_folder(folder / "tables") as draft:
+        write_tables(view, draft)
+    with storage.atomic_folder(folder / "figures") as draft:
+        figures = []
+        for (metric, setting), plot in plots.items():
+            title = setting.title(view.settings)
+            name = "-".join(filter(None, ("quality", slug(metric), slug(title)))) + ".svg"
+            (draft / name).write_text(standalone(plot), encoding="utf-8")
+            figures.append((name, metric, title))
+        first = next((found for found in videos.values() if found), None)
+        if first:
+            write_animation(first, view, draft / "videos.gif")
+    context = {
+        "view": view,
+        "results": results,
+        "study": results["study"],
+        "answer": answer(view),
+        "sections": [(title, _paragraphs(text)) for title, text in sections],
+        "animation": bool(first),
+    }
+    html = _environment(autoescape=True)
+    page = html.get_template("report.html.j2").render(
+        **context,
+        plots={key: Markup(plot) for key, plot in plots.items()},
+        training=[(name, Markup(plot)) for name, plot in _training(view)],
+        galleries=[
+            (setting, shown)
+            for place, (setting, found) in enumerate(videos.items())
+            if (shown := cards(found, view, f"v{place}_"))
+        ],
+        costs=_costs(view),
+        frames_per_second=FRAMES_PER_SECOND,
+    )
+    markdown = _environment(autoescape=False)
+    markdown.filters["e"] = _markdown
+    text = markdown.get_template("report.md.j2").render(**context, figures=figures)
+    storage.write_text(folder / "report.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    storage.write_text(folder / "index.html", page)
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    for name in ("number", "signed", "interval", "quantity", "duration"):
+        environment.filters[name] = getattr(report_view, name)
+    environment.filters["pretty"] = lambda content: json.dumps(
+        storage.plain(content), indent=2, ensure_ascii=False
+    )
+    environment.globals["series"] = lambda arms, arm: (
+        f"var(--s{arms.index(arm) % 8 + 1})" if arm in arms else "var(--muted)"
+    )
+    return environment
+
+
+def _plots(view: View) -> dict[tuple[str, Setting], str]:
+    return {
+        (metric["name"], setting): plot
+        for setting in view.settings
+        for metric in view.metrics
+        if (plot := quality_plot(view, metric, setting))
+    }
+
+
+def _training(view: View) -> list[tuple[str, str]]:
+    """Plots of what the trainings logged: quality first, then the students' losses."""
+    curves = view.results["curves"]
+    keys = dict.fromkeys(
+        key for curve in curves for point in curve["points"] for key in point
+    )  # fmt: skip
+    names = [key for key in keys if key not in ("step", "seconds")]
+    names.sort(key=lambda key: (not key.startswith("quality/"), not key.startswith("student/")))
+    plots = ((name, training_plot(curves, name, view.arms)) for name in names[:MOST_CURVES])
+    return [(name, plot) for name, plot in plots if plot]
+
+
+def _costs(view: View) -> dict[str, Any]:
+    """What bars of training costs need: the arms that trained, networks in order, and maxima."""
+    arms = [arm for arm in view.results["arms"] if arm["seeds"]]
+
+    def passes(arm: Mapping[str, Any]) -> float:
+        return sum(n for ways in arm["passes"].values() for n in ways.values())
+
+    return {
+        "arms": [(arm, passes(arm)) for arm in arms],
+        "roles": list(dict.fromkeys(role for arm in arms for role in arm["passes"])),
+        "most": {
+            "passes": max(map(passes, arms), default=0) or 1,
+            "flops": max((arm["flops"] for arm in arms), default=0) or 1,
+            "seconds": max((arm["seconds"] for arm in arms), default=0) or 1,
+        },
+    }
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def _markdown(text: Any) -> str:
+    """A text as Markdown that shows it and does nothing else."""
+    text = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_{}\[\]()#|!>~$])", r"\\\1", text)

@@ -1,0 +1,197 @@
+"""What a report shows, arranged: arms in order, settings, tables of arms by NFE and of pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Arms are compared under the same backbone and sampler."""
+
+    backbone: str
+    sampler: str
+
+    def title(self, among: Sequence[Setting]) -> str:
+        """What tells it from the other settings; empty where there is no other."""
+        parts = []
+        if len({setting.backbone for setting in among}) > 1:
+            parts.append(self.backbone)
+        if len({setting.sampler for setting in among}) > 1:
+            parts.append(f"{self.sampler} sampler")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: an arm's entries by NFE, or one entry for an arm without a choice of it."""
+
+    label: str
+    arm: str
+    reference: bool
+    cells: list[Entry | None]
+    single: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A metric under one setting."""
+
+    metric: Entry
+    setting: Setting
+    nfes: list[int]
+    lines: list[Line]
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    a: str
+    b: str
+    cells: list[Entry | None]
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Differences of arms in a metric under one setting, by NFE."""
+
+    metric: Entry
+    setting: Setting
+    nfes: list[int]
+    pairs: list[Pair]
+    decimals: int
+
+
+class View:
+    """results.json, looked at as a report needs it."""
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        self.results = results
+        rows: list[Entry] = results["rows"]
+        trained = [row for row in rows if not row["reference"]]
+        stepped = [row for row in rows if row["arm"] not in ("real", "teacher")]
+        failed = [arm["arm"] for arm in results["arms"]]
+        #: Distilled arms, those without any result last.
+        self.arms: list[str] = list(dict.fromkeys([row["arm"] for row in trained] + failed))
+        self.nfes = sorted({row["nfe"] for row in stepped})
+        self.settings = list(
+            dict.fromkeys(Setting(row["backbone"], row["sampler"]) for row in stepped)
+        )
+        # sde is how students are trained; ode beside it is a second look
+        self.settings.sort(key=lambda setting: setting.sampler != "sde")
+        self.metrics: list[Entry] = results["metrics"]
+        self.seeds = max((row["seeds"] for row in trained), default=0)
+        self._rows = {
+            (row["metric"], row["arm"], row["backbone"], row["sampler"], row["nfe"]): row
+            for row in rows
+        }
+
+    @property
+    def shown_nfe(self) -> int | None:
+        """The number of steps that a single picture shows: 4, or the nearest."""
+        return min(self.nfes, key=lambda nfe: abs(math.log2(nfe / 4)), default=None)
+
+    def row(self, metric: str, arm: str, setting: Setting, nfe: int | None) -> Entry | None:
+        return self._rows.get((metric, arm, setting.backbone, setting.sampler, nfe))
+
+    def reference(self, metric: str, arm: str, setting: Setting) -> Entry | None:
+        """The row of `real` or `teacher`, which have one way of sampling."""
+        rows = [row for row in self.results["rows"] if (row["metric"], row["arm"]) == (metric, arm)]
+        same = [row for row in rows if row["backbone"] == setting.backbone]
+        return next(iter(same or rows), None)
+
+    def table(self, metric: Entry, setting: Setting) -> Table:
+        name = metric["name"]
+        lines = [
+            Line(arm, arm, False, [self.row(name, arm, setting, nfe) for nfe in self.nfes])
+            for arm in self.arms
+        ]
+        naive = [self.row(name, "teacher-naive", setting, nfe) for nfe in self.nfes]
+        lines.append(Line("teacher-naive", "teacher-naive", True, naive))
+        for arm in ("teacher", "real"):
+            entry = self.reference(name, arm, setting)
+            label = f"teacher, {entry['nfe']} steps" if entry and entry["nfe"] else arm
+            lines.append(Line(label, arm, True, [], entry))
+        lines = [line for line in lines if line.single or any(line.cells)]
+        means = [cell["mean"] for line in lines for cell in [line.single, *line.cells] if cell]
+        return Table(metric, setting, self.nfes, lines, decimals(means))
+
+    def pair_table(self, metric: Entry, setting: Setting) -> PairTable:
+        pairs: dict[tuple[str, str], dict[int, Entry]] = {}
+        for entry in self.results["comparisons"]:
+            here = (entry["metric"], entry["backbone"], entry["sampler"])
+            if here == (metric["name"], setting.backbone, setting.sampler):
+                pairs.setdefault((entry["a"], entry["b"]), {})[entry["nfe"]] = entry
+        lines = [Pair(a, b, [cells.get(n) for n in self.nfes]) for (a, b), cells in pairs.items()]
+        differences = [cell["difference"] for line in lines for cell in line.cells if cell]
+        return PairTable(metric, setting, self.nfes, lines, decimals(differences))
+
+    def tables(self) -> list[Table]:
+        made = [self.table(metric, s) for metric in self.metrics for s in self.settings]
+        return [table for table in made if table.lines]
+
+    def pair_tables(self) -> list[PairTable]:
+        made = [self.pair_table(metric, s) for metric in self.metrics for s in self.settings]
+        return [table for table in made if table.pairs]
+
+    def failures(self) -> list[tuple[str, Entry]]:
+        return [(arm["arm"], error) for arm in self.results["arms"] for error in arm["errors"]]
+
+
+def decimals(values: Iterable[float | None]) -> int:
+    """Decimal places that give typical values of a column three digits."""
+    sizes = sorted(abs(value) for value in values if value)
+    if not sizes:
+        return 2
+    return min(max(2 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 5)
+
+
+def number(value: float | None, places: int) -> str:
+    """A number with a true minus sign; a dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{places}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.removeprefix("-")
+
+
+def signed(value: float | None, places: int) -> str:
+    text = number(value, places)
+    return f"+{text}" if value and value > 0 else text
+
+
+def interval(entry: Entry, places: int) -> str:
+    return f"[{number(entry['low'], places)}, {number(entry['high'], places)}]"
+
+
+def quantity(value: float | None) -> str:
+    """A large number for people: 5.4k, 2.1T.
+
+    >>> quantity(5432), quantity(2.13e12), quantity(7)
+    ('5.43k', '2.13T', '7')
+    """
+    if value is None:
+        return "–"
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """
+    >>> duration(42), duration(282), duration(7400)
+    ('42 s', '4 min 42 s', '2 h 3 min')
+    """
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
