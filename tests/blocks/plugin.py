@@ -1,0 +1,122 @@
+"""A plugin with the backbone and the data set `toy-blocks`: the smallest autoregressive model.
+
+Its memory is the list of the finished blocks' means. The network writes down what is asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from salt_zoo import hookimpl
+from salt_zoo.draws import Draws
+from salt_zoo.protocols import Condition, Sample
+from salt_zoo.rollout import Blocks
+
+CHANNELS, FRAMES, SIZE, BLOCK = 2, 6, 2, 2
+PROMPTS = ["one", "two"]
+
+
+@dataclass
+class Means:
+    """What the toy remembers: `[B, C]` for each finished block."""
+
+    rows: int
+    blocks: list[Tensor] = field(default_factory=list)
+
+    def bytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
+
+
+class ToyNetwork(nn.Module):
+    """`v = mix(x) + gain * t + text(condition) + look(mean of the memory)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(CHANNELS, CHANNELS)
+        self.look = nn.Linear(CHANNELS, CHANNELS)
+        self.write = nn.Linear(CHANNELS, CHANNELS)
+        self.text = nn.Linear(len(PROMPTS) + 1, CHANNELS)
+        self.gain = nn.Parameter(torch.randn(CHANNELS))
+        #: (what, frames, t, blocks in memory) of every call.
+        self.calls: list[tuple[str, int, float, int | None]] = []
+
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means | None = None
+    ) -> Tensor:
+        known = None if memory is None else len(memory.blocks)
+        self.calls.append(("forward", x.shape[2], float(t[0]), known))
+        offset = self.text(condition["which"]) + self.gain * t.to(x.dtype)[:, None]
+        if memory is not None and memory.blocks:
+            assert memory.rows == len(x), "a memory belongs to its batch"
+            offset = offset + self.look(torch.stack(memory.blocks).mean(dim=0))
+        return self.mix(x.movedim(1, -1)).movedim(-1, 1) + offset[:, :, None, None, None]
+
+    def remember(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means
+    ) -> None:
+        self.calls.append(("remember", x.shape[2], float(t[0]), len(memory.blocks)))
+        memory.blocks.append(self.write(x.mean(dim=(2, 3, 4))))
+
+
+class ToyBackbone:
+    """Three blocks of two frames."""
+
+    latent_shape = (CHANNELS, FRAMES, SIZE, SIZE)
+    frame_rate = 1.0
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.device: Any = "cpu"
+
+    def to(self, device: Any) -> ToyBackbone:
+        self.device = device
+        return self
+
+    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return ToyNetwork()
+
+    def blocks(self) -> Blocks:
+        return Blocks(BLOCK, lambda network, x: Means(len(x)))
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        index = torch.tensor([["", *PROMPTS].index(prompt) for prompt in prompts])
+        return {"which": torch.eye(len(PROMPTS) + 1)[index].to(self.device)}
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        return video
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"toy-blocks": "0"}
+
+
+class ToyData:
+    def __init__(self, config: Any, zoo: Any) -> None:
+        pass
+
+    def prompts(self, split: str) -> list[str]:
+        return PROMPTS
+
+    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
+        prompts = [PROMPTS[row % 2] for row in draws.rows]
+        return Sample(prompts, self.real(prompts, draws, split) if videos else None)
+
+    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor:
+        return draws.normal(ToyBackbone.latent_shape, "video")
+
+    def fingerprint(self) -> dict[str, str]:
+        return {}
+
+
+@hookimpl
+def register(zoo):
+    zoo.backbones.add("toy-blocks", ToyBackbone, "an autoregressive toy, for tests")
+    zoo.datasets.add("toy-blocks", ToyData, "noise, for tests")

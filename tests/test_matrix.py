@@ -1,0 +1,95 @@
+"""Every registered method on every registered backbone (and memory), through the real trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from salt_zoo.plugins import load_zoo
+from salt_zoo.run import resolve, train
+
+ZOO = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
+
+#: Backbones that have a data set of their own; the others generate digits.
+DATASETS = {"gaussian": "gaussian", "toy-blocks": "toy-blocks"}
+
+
+def memories(backbone: str) -> list[str | None]:
+    """The memories that a backbone can be given; None is its own, or none at all."""
+    config = getattr(ZOO.backbones[backbone].load(), "Config", None)
+    takes_one = config is not None and "memory" in config.model_fields
+    return [memory.name for memory in ZOO.memories] if takes_one else [None]
+
+
+CELLS = [
+    pytest.param(method.name, backbone.name, memory, id=f"{method.name}-{backbone.name}-{memory}")
+    for method in ZOO.methods
+    for backbone in ZOO.backbones
+    for memory in memories(backbone.name)
+]
+
+
+def content(method: str, backbone: str, memory: str | None, teacher: Any) -> dict[str, Any]:
+    part: dict[str, Any] = {"name": backbone}
+    if backbone not in DATASETS:
+        part |= {"size": "digits", "options": {"weights": str(teacher)}}
+    if memory is not None:
+        part["memory"] = memory
+    return {
+        "method": {"name": method, "learning_rate": 1e-3},
+        "backbone": part,
+        "dataset": DATASETS.get(backbone, "digits"),
+        "training": {"updates": 2, "batch_size": 2, "checkpoint_every": 2, "trackers": []},
+    }
+
+
+def weights(network: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
+def test_two_updates(method, backbone, memory, teacher, tmp_path):
+    resolved = resolve(content(method, backbone, memory, teacher), ZOO, "test")
+    logs: list[dict[str, float]] = []
+
+    def run(folder: str) -> Any:
+        return train(
+            resolved, tmp_path / folder, ZOO, "cpu", lambda step, updates, found: logs.append(found)
+        )
+
+    first = run("first")
+    assert len(logs) == 2  # the trainer refuses a value that is not finite
+    assert all("student/loss" in found for found in logs)
+
+    made = {
+        role: first_weights(resolved, part.start) for role, part in first.networks.roles.items()
+    }
+    for role, part in first.networks.roles.items():
+        changed = not same(weights(first.networks[role]), made[role])
+        follows = part.learning_rate is not None or part.average_of is not None
+        if part.start != "random" or not follows:  # a random start is drawn anew for each role
+            assert changed == follows, role
+
+    second = run("second")
+    for role in first.networks:
+        assert same(weights(first.networks[role]), weights(second.networks[role])), role
+    assert logs[:2] == logs[2:]
+
+
+def first_weights(resolved: Any, start: str) -> dict[str, torch.Tensor]:
+    """The weights that a role begins with."""
+    name = resolved.config.backbone["name"]
+    return weights(ZOO.backbones.create(name, resolved.backbone, ZOO).network(start))
+
+
+def test_the_matrix_is_not_empty():
+    names = {method.name for method in ZOO.methods}
+    assert {"consistency", "dmd", "sc-dmd", "teacher-forcing"} <= names
+    assert {"wan", "gaussian", "toy-blocks"} <= {backbone.name for backbone in ZOO.backbones}
+    assert ZOO.broken == []
