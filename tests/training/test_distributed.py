@@ -1,0 +1,101 @@
+"""Two real processes by torchrun."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import safetensors.torch
+import torch
+
+#: Flow matching that saves what each process holds before its last update.
+SPY = """
+import os
+from pathlib import Path
+
+import torch
+
+from salt_zoo import hookimpl
+from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+
+
+class Spy:
+    Config = TeacherForcing.Config
+    needs_data = True
+
+    def __init__(self, config, zoo):
+        self.inner = TeacherForcing(config, zoo)
+        self.roles, self.turns = self.inner.roles, self.inner.turns
+
+    def train(self, turn):
+        name = f"{os.environ.get('RANK', 'alone')}-{turn.step}.pt"
+        held = {"weights": turn.networks["student"].state_dict(), "rows": list(turn.draws.rows)}
+        torch.save(held, Path(os.environ["SPY"]) / name)
+        return self.inner.train(turn)
+
+
+@hookimpl
+def register(zoo):
+    zoo.methods.add("spy", Spy, "flow matching, watched")
+
+
+@hookimpl
+def training_started(step):
+    print(f"started in {os.environ.get('RANK', 'alone')}")
+
+
+@hookimpl
+def checkpoint_saved(step):
+    print(f"saved {step} in {os.environ.get('RANK', 'alone')}")
+"""
+
+
+def held(folder, name):
+    return torch.load(folder / f"{name}.pt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(write_run, shell, tmp_path):
+    plugin, spied = tmp_path / "spy.py", tmp_path / "spied"
+    plugin.write_text(SPY)
+    spied.mkdir()
+    quality = {"every": 4, "prompts": 2, "steps": [1], "metrics": ["digits-motion"]}
+    training = {"batch_size": 4, "trackers": ["tensorboard"]}
+    config = write_run(method={"name": "spy"}, training=training, quality=quality)
+    environment = {"SPY": str(spied)}
+    command = ("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin, "--out")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+    together = shell(*torchrun, *command, tmp_path / "together", environment=environment)
+    assert together.code == 0, together.err
+    alone = shell(*command, tmp_path / "alone", environment=environment)
+    assert alone.code == 0, alone.err
+
+    # the rows of the global batch are split, and every process holds the same weights
+    assert held(spied, "0-0")["rows"] == [0, 1] and held(spied, "1-0")["rows"] == [2, 3]
+    assert held(spied, "alone-0")["rows"] == [0, 1, 2, 3]
+    for step in range(4):
+        zero, one = (held(spied, f"{rank}-{step}")["weights"] for rank in (0, 1))
+        assert all(torch.equal(zero[name], one[name]) for name in zero)
+    name = "checkpoints/step-000004/student.safetensors"
+    a, b = (safetensors.torch.load_file(tmp_path / run / name) for run in ("together", "alone"))
+    differences = torch.cat([(a[key] - b[key]).abs().flatten() for key in a])
+    assert differences.mean() < 1e-5  # four updates of 1e-3
+
+    # only the first process writes and speaks
+    lines = ["started in 0", "saved 2 in 0", "saved 4 in 0", str(tmp_path / "together" / "student")]
+    assert together.out.splitlines() == lines
+    assert together.err.count("digits-motion@1") == 1
+    assert len(list((tmp_path / "together").rglob("events.out.tfevents.*"))) == 1
+    assert sorted(os.listdir(tmp_path / "together")) == ["checkpoints", "logs", "student"]
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_mistake(write_run, shell, tmp_path):
+    config = write_run(training={"batch_size": 3})
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+    ended = shell(*torchrun, "-m", "salt_zoo", "train", config, "--out", tmp_path / "out")
+    assert ended.code != 0
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        "error: training.batch_size: 3 cannot be split over 2 processes x 1 accumulation steps"
+    ]
