@@ -1,0 +1,100 @@
+"""Generation does not depend on how it is batched, and costs what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from salt_zoo import flow
+from salt_zoo.draws import Draws
+from salt_zoo.rollout import renoise_from, rollout
+from salt_zoo.sampling import SamplingConfig, generate
+from salt_zoo.training.costs import PassCounter
+from tests.blocks.plugin import ToyBackbone
+
+PROMPTS = ["one", "two", "two", "one", "two"]
+DRAWS = Draws(3, ("evaluation",), range(5))
+GUIDED = SamplingConfig(steps=3, guidance_scale=2.5)
+
+
+@pytest.fixture
+def toy():
+    return ToyBackbone(None, None)
+
+
+@pytest.fixture(params=["toy", "wan"])
+def setting(request, zoo, toy, teacher):
+    """A network, its backbone and five prompts: with a memory, and a real transformer without."""
+    if request.param == "toy":
+        return toy.network("student"), toy, PROMPTS
+    options = {"size": "digits", "options": {"weights": str(teacher)}}
+    config = zoo.backbones.configure("wan", options, "test")
+    wan = zoo.backbones.create("wan", config, zoo)
+    return wan.network("student"), wan, [f"a {digit} moving up slowly" for digit in range(5)]
+
+
+@pytest.mark.parametrize("config", [SamplingConfig(steps=2), GUIDED], ids=["plain", "guided"])
+def test_batch_size_changes_no_video(setting, config):
+    network, backbone, prompts = setting
+    whole = generate(network, backbone, prompts, DRAWS, config, batch_size=5)
+    for size in (1, 2):
+        split = generate(network, backbone, prompts, DRAWS, config, batch_size=size)
+        # matrix products of other sizes round otherwise
+        torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_other_prompts_change_no_video(setting):
+    network, backbone, prompts = setting
+    config = SamplingConfig(steps=2)
+    whole = generate(network, backbone, prompts, DRAWS, config, batch_size=1)
+    some = generate(network, backbone, prompts[3:], DRAWS.for_rows([3, 4]), config, batch_size=1)
+    assert torch.equal(whole[3:], some)
+
+
+def test_it_is_the_rollout(toy):
+    network = toy.network("student")
+    wanted = rollout(
+        network,
+        DRAWS.normal(toy.latent_shape, "initial noise"),
+        toy.encode_prompts(PROMPTS),
+        flow.step_list(4, 5.0),
+        blocks=toy.blocks(),
+        renoise=renoise_from(DRAWS, toy.blocks(), toy.latent_shape),
+    )
+    assert torch.equal(generate(network, toy, PROMPTS, DRAWS, SamplingConfig()), wanted)
+
+
+def test_every_prompt_needs_its_row(toy):
+    with pytest.raises(ValueError, match="2 prompts need 2 rows of draws, not 5"):
+        generate(toy.network("student"), toy, PROMPTS[:2], DRAWS, SamplingConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (SamplingConfig(steps=4), {"nfe": 4, "guidance": 0, "memory": 2}),
+        (SamplingConfig(steps=3, guidance_scale=2.5), {"nfe": 3, "guidance": 3, "memory": 2}),
+        (SamplingConfig(steps=1, guidance_scale=0.0), {"nfe": 1, "guidance": 1, "memory": 2}),
+    ],
+)
+def test_passes_are_those_that_happen(toy, config, wanted):
+    assert config.passes(blocks=3) == wanted
+    network = toy.network("student")
+    counter = PassCounter({"student": network}, frames=toy.latent_shape[1])
+    generate(network, toy, PROMPTS, DRAWS, config)
+    forward = counter.counts["student"]["forward"] / len(PROMPTS)
+    assert forward == pytest.approx(wanted["nfe"] + wanted["guidance"])
+    assert counter.counts["student"]["backward"] == 0
+    commits = [call for call in network.calls if call[0] == "remember"]
+    assert len(commits) == wanted["memory"]
+
+
+def test_bidirectional_passes_write_no_memory():
+    assert SamplingConfig(steps=2).passes() == {"nfe": 2, "guidance": 0, "memory": 0}
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"timestep_shift": 0}, {"sampler": "heun"}])
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        SamplingConfig(**wrong)
