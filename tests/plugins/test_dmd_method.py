@@ -1,0 +1,249 @@
+"""DMD and SC-DMD as methods: terms that are off are not there, draws, passes, blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from salt_zoo import flow
+from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import load_zoo
+from salt_zoo.protocols import Batch, Turn
+from salt_zoo.run import resolve
+from salt_zoo.run import train as train_run
+from salt_zoo_dmd.semigroup import choices
+from tests.blocks.plugin import BLOCK, ToyBackbone
+
+UPDATES, BATCH, FAKE_UPDATES = 6, 4, 2
+MATCHING = {"distribution-matching": {"guidance_scale": 4.0}}
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
+
+
+@pytest.fixture
+def trained(toys, tmp_path):
+    """Trains a method for a few updates on a toy; returns the trainer and every update's logs."""
+    runs = []
+
+    def run(method, backbone="toy-blocks", updates=UPDATES):
+        options = {"learning_rate": 0.01, "fake_score": {"learning_rate": 0.02, "updates": 2}}
+        content = {
+            "method": {**options, **method},
+            "backbone": backbone,
+            "dataset": backbone,
+            "training": {"updates": updates, "batch_size": BATCH, "trackers": []},
+        }
+        logs = []
+        runs.append(method)
+        trainer = train_run(
+            resolve(content, toys, "test"),
+            tmp_path / str(len(runs)),
+            toys,
+            "cpu",
+            lambda step, updates, found: logs.append(found),
+        )
+        return trainer, logs
+
+    return run
+
+
+def same(first, second):
+    pairs = zip(first.networks.items(), second.networks.items(), strict=True)
+    return all(
+        torch.equal(one, other)
+        for (_, a), (_, b) in pairs
+        for one, other in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def exits(steps, updates=UPDATES):
+    """The exit step of every turn, fake score first: drawn from the turn's own stream."""
+    return [
+        [
+            Draws(0, ("train", step, turn)).shared_integer(steps, "exit step")
+            for turn in range(FAKE_UPDATES + 1)
+        ]
+        for step in range(updates)
+    ]
+
+
+@pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])
+@pytest.mark.parametrize("off", [{"weight": 0}, None])
+def test_without_its_term_sc_dmd_is_dmd_bitwise(trained, backbone, off):
+    plain, _ = trained({"name": "dmd", "steps": 8, "objectives": MATCHING}, backbone)
+    objectives = {**MATCHING, "self-consistency": off}
+    other, _ = trained({"name": "sc-dmd", "objectives": objectives}, backbone)
+    assert same(plain, other)
+
+
+def test_the_term_changes_the_student(trained):
+    plain, _ = trained({"name": "dmd", "steps": 8, "objectives": MATCHING})
+    term = {"time_weight": "none"}
+    other, _ = trained({"name": "sc-dmd", "objectives": {**MATCHING, "self-consistency": term}})
+    assert not same(plain, other)
+
+
+def test_the_term_changes_no_other_draw(trained):
+    """In the first update, before any weight differs, the other term has the same value."""
+    first_exit = exits(8, 1)[0][-1]
+    assert choices(flow.step_list(8, 5.0), first_exit, 4), "the first update must have the term"
+    _, plain = trained({"name": "dmd", "steps": 8, "objectives": MATCHING}, updates=1)
+    term = {**MATCHING, "self-consistency": {"time_weight": "none"}}
+    _, other = trained({"name": "sc-dmd", "objectives": term}, updates=1)
+    assert other[0]["student/distribution_matching"] == plain[0]["student/loss"]
+    assert other[0]["fake_score/loss"] == plain[0]["fake_score/loss"]
+    total = other[0]["student/distribution_matching"] + 0.2 * other[0]["student/self_consistency"]
+    assert other[0]["student/loss"] == pytest.approx(total)
+
+
+def test_with_every_term_off_the_student_stays(trained):
+    off = {"name": "dmd", "objectives": {"distribution-matching": None}}
+    trainer, logs = trained(off)
+    assert all(found["student/gradient_norm"] == 0 for found in logs)
+    assert trainer.counter.counts["teacher"]["forward"] == 0
+
+
+@pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])
+def test_passes_of_dmd_are_counted_by_hand(trained, backbone):
+    """With the 4-step list: e + 1 passes to exit e; guidance doubles the teacher's only one."""
+    trainer, _ = trained({"name": "dmd", "objectives": MATCHING}, backbone)
+    counts = trainer.counter.counts
+    steps = sum(exit_step + 1 for turns in exits(4) for exit_step in turns)
+    assert counts["student"]["forward"] == pytest.approx(BATCH * steps)
+    assert counts["student"]["backward"] == pytest.approx(BATCH * UPDATES)
+    assert counts["teacher"] == {"forward": 2.0 * BATCH * UPDATES, "backward": 0.0}
+    trained_on = BATCH * UPDATES * FAKE_UPDATES
+    assert counts["fake_score"]["forward"] == trained_on + BATCH * UPDATES
+    assert counts["fake_score"]["backward"] == trained_on
+
+
+def test_the_term_costs_one_pass_where_it_is_due(trained):
+    trainer, _ = trained({"name": "sc-dmd", "objectives": {**MATCHING, "self-consistency": {}}})
+    turns = exits(8)
+    steps = sum(exit_step + 1 for update in turns for exit_step in update)
+    due = sum(update[-1] < 7 for update in turns)
+    counts = trainer.counter.counts["student"]
+    assert counts["forward"] == pytest.approx(BATCH * (steps + due))
+    assert counts["backward"] == pytest.approx(BATCH * UPDATES)
+
+
+def student_turn(method, network, draws=None):
+    """A turn of the student on the toy, with whatever the method hands to `backward`."""
+    toy, draws = ToyBackbone(None, None), draws or Draws(0, rows=range(2))
+    frozen = toy.network("teacher").requires_grad_(False)
+    handed = []
+    turn = Turn(
+        role="student",
+        step=0,
+        networks={"student": network, "teacher": frozen, "fake_score": frozen},
+        batch=Batch(
+            ["one", "two"],
+            toy.encode_prompts(["one", "two"]),
+            toy.encode_prompts(["", ""]),
+            None,
+        ),
+        draws=draws,
+        blocks=toy.blocks(),
+        latent_shape=toy.latent_shape,
+        backward=handed.append,
+    )
+    return method.train(turn), handed
+
+
+def make(toys, name, **options):
+    return toys.methods.create(name, toys.methods.configure(name, options, "test"), toys)
+
+
+def draws_with_exit(steps, wanted):
+    """Draws whose exit step is the wanted one."""
+    for seed in range(1000):
+        draws = Draws(seed, rows=range(2))
+        if draws.shared_integer(steps, "exit step") == wanted:
+            return draws
+    raise AssertionError
+
+
+def test_the_probe_runs_under_the_memory_of_its_own_block(toys):
+    """At exit 2 of 8, every block: three steps, one probe with as much memory, then the commit."""
+    network = ToyBackbone(None, None).network("student")
+    method = make(toys, "sc-dmd")
+    student_turn(method, network, draws_with_exit(8, 2))
+    times = flow.step_list(8, 5.0)
+    pairs = choices(times, 2, 4)
+    probes = set()
+    for block in range(3):
+        part = [call for call in network.calls if call[3] == block]
+        kinds = [call[0] for call in part]
+        assert kinds == ["forward"] * 4 + ["remember"] * (block < 2)
+        assert [call[2] for call in part[:3]] == pytest.approx(times[:3])
+        assert all(call[1] == BLOCK for call in part)
+        probes.add(part[3][2])
+    (probe,) = probes  # all blocks share one pair of times
+    assert any(probe == pytest.approx(m) for _, middles in pairs for m in middles)
+
+
+def test_the_term_is_the_mean_over_blocks(toys):
+    network = ToyBackbone(None, None).network("student")
+    method = make(toys, "sc-dmd")
+    objective = method.objectives["self-consistency"]
+    shares = []
+
+    class Listening:
+        weight = objective.weight
+        on_video = staticmethod(objective.on_video)
+
+        @staticmethod
+        def on_exit(exit, times, turn):
+            shares.append(objective.on_exit(exit, times, turn))
+            return shares[-1]
+
+    method.objectives["self-consistency"] = Listening()
+    logs, (loss,) = student_turn(method, network, draws_with_exit(8, 3))
+    assert len(shares) == 3
+    torch.testing.assert_close(logs["self_consistency"], sum(shares).detach() / 3)
+    torch.testing.assert_close(
+        loss.detach(), logs["distribution_matching"] + 0.2 * logs["self_consistency"]
+    )
+
+
+def test_the_term_is_used_on_its_own_list_only(toys):
+    network = ToyBackbone(None, None).network("student")
+    method = make(toys, "sc-dmd", steps=4)
+    logs, _ = student_turn(method, network, draws_with_exit(4, 0))
+    assert set(logs) == {"loss"}
+
+
+def test_mixed_lists_are_drawn_with_their_probabilities(toys):
+    method = make(toys, "dmd", steps={8: 0.4, 4: 0.4, 2: 0.2})
+    drawn = [method.step_list(Draws(seed)) for seed in range(2000)]
+    for steps, share in ((8, 0.4), (4, 0.4), (2, 0.2)):
+        of_list = [exit_step for times, exit_step in drawn if len(times) == steps]
+        assert len(of_list) / 2000 == pytest.approx(share, abs=0.04)
+        for exit_step in range(steps):
+            assert of_list.count(exit_step) / len(of_list) == pytest.approx(1 / steps, abs=0.06)
+
+
+def test_rows_do_not_change_the_shared_draws(toys):
+    method, draws = make(toys, "dmd"), Draws(5, rows=range(2))
+    assert method.step_list(draws) == method.step_list(replace(draws, rows=range(2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": {4: 0.5, 2: 0.2}}, "must sum to 1"),
+        ({"steps": 0}, "steps"),
+        ({"sampler": "heun"}, "sampler"),
+        ({"objectives": {"self-consistencyy": {}}}, "did you mean 'self-consistency'"),
+        ({"objectives": {"self-consistency": {"space": "pixel"}}}, "space"),
+    ],
+)
+def test_wrong_options_are_named(toys, options, message):
+    with pytest.raises(ZooError, match=message):
+        make(toys, "sc-dmd", **options)
