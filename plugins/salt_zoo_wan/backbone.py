@@ -38,6 +38,7 @@ class WanBackbone:
         self.size: WanSize = zoo.sizes.create(config.size, options, zoo)
         self.latent_shape = self.size.latent_shape
         self.frame_rate = self.size.frame_rate
+        self.guidance_scale = self.size.guidance_scale
         self.device: Any = "cpu"
 
     def to(self, device: Any) -> WanBackbone:

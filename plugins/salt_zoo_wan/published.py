@@ -63,6 +63,7 @@ class PublishedSize:
     name: ClassVar[str] = "wan2.1-t2v-1.3b"
 
     frame_rate = 16.0
+    guidance_scale = 5.0
     coordinates = 0
 
     def __init__(self, config: PublishedSizeConfig, zoo: Any) -> None:

@@ -19,6 +19,8 @@ class WanSize(Protocol):
 
     latent_shape: tuple[int, int, int, int]
     frame_rate: float
+    #: With which the teacher is usually sampled.
+    guidance_scale: float
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
     coordinates: int
 

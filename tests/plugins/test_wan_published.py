@@ -9,7 +9,6 @@ import torch
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
 from salt_zoo.sampling import SamplingConfig, generate
 
 TRANSFORMER = {
@@ -62,11 +61,6 @@ def make_backbone(zoo, **options):
         "wan", {"size": "wan2.1-t2v-1.3b", "options": {**SIZE, **options}}, "test"
     )
     return zoo.backbones.create("wan", config, zoo)
-
-
-@pytest.fixture(scope="session")
-def zoo():
-    return load_zoo()
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""How often a method evaluates each of its networks, found by running it on stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salt_zoo.draws import Draws
+from salt_zoo.protocols import Batch, Condition, Method, Turn
+from salt_zoo.rollout import Blocks
+from salt_zoo.training.costs import PassCounter
+
+
+def passes_per_update(
+    method: Method, blocks: Blocks, latent_shape: Sequence[int], steps: int = 400, seed: int = 0
+) -> tuple[dict[str, dict[str, float]], float]:
+    """A method's network passes for each video of the batch, by running it on stand-ins.
+
+    Draws are keyed by seed and step, so that rollouts end where they will end in the run itself.
+
+    Returns:
+        role -> `forward`, `backward`, means over `steps` updates; and how many recorded passes are
+        held at once at most (for the activations).
+    """
+    channels, frames = latent_shape[:2]
+    shape = (channels, frames, 2, 2)
+    roles = dict(method.roles())
+    networks = {role: _StandIn().requires_grad_(False) for role in roles}
+    counter = PassCounter(dict(networks), frames)
+    if blocks.new_memory is not None:  # the real one would look into the network
+        blocks = Blocks(blocks.frames, lambda network, x: _NoMemory())
+    condition = {"text": torch.zeros(1, 1, 1)}
+    held = most = 0.0
+
+    def recorded() -> float:
+        return sum(count["backward"] for count in counter.counts.values())
+
+    def backward(loss: Tensor) -> None:
+        nonlocal held, most
+        most, held = max(most, recorded() - held), recorded()
+        loss.backward()
+
+    for step in range(steps):
+        for index, role in enumerate(method.turns(step)):
+            draws = Draws(seed, ("train", step, index), range(1))
+            x0 = draws.normal(shape, "data") if method.needs_data else None
+            networks[role].requires_grad_(True)
+            batch = Batch([""], condition, condition, x0)
+            method.train(Turn(role, step, networks, batch, draws, blocks, shape, backward))
+            networks[role].requires_grad_(False)
+    counts = {
+        role: {kind: n / steps for kind, n in count.items()}
+        for role, count in counter.counts.items()
+    }
+    return counts, max(1.0, most)
+
+
+class _StandIn(nn.Module):
+    """A velocity network of one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, memory: Any = None) -> Tensor:
+        return 0.5 * self.weight * x
+
+    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Any) -> None:
+        self(x, t, condition, memory)
+
+
+class _NoMemory:
+    def bytes(self) -> int:
+        return 0

@@ -1,0 +1,170 @@
+"""Plans, against what really runs: counted passes, allocated bytes, closed-form sizes."""
+
+import pytest
+import torch
+
+from salt_zoo.errors import ZooError
+from salt_zoo.passes import passes_per_update
+from salt_zoo.planning import GIB, flops_per_update, make_plan, plan_run
+from salt_zoo.run import resolve, train
+from salt_zoo.training.config import OptimizerConfig, TrainingConfig
+
+
+def backbone_of(zoo, size="digits", **options):
+    config = zoo.backbones.configure("wan", {"size": size, "options": options}, "test")
+    return zoo.backbones.create("wan", config, zoo)
+
+
+def method_of(zoo, name, **options):
+    return zoo.methods.create(name, zoo.methods.configure(name, options, "test"), zoo)
+
+
+def run_of(zoo, method, weights=None, **training):
+    content = {
+        "method": method,
+        "backbone": {"name": "wan", "size": "digits", "options": {"weights": weights}},
+        "dataset": "digits",
+        "training": {"updates": 3, "batch_size": 2, "trackers": [], **training},
+    }
+    return resolve(content, zoo, "test")
+
+
+METHODS = [
+    {"name": "dmd", "steps": 8},
+    {"name": "sc-dmd"},
+    {"name": "consistency"},
+    {"name": "dmd", "steps": 2, "fake_score": {"updates": 2}},
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: m["name"])
+def test_planned_passes_are_the_ones_that_run(zoo, tmp_path, method, teacher):
+    run = run_of(zoo, method, str(teacher))
+    trainer = train(run, tmp_path, zoo, device="cpu")
+    counted = trainer.cost()["passes"]
+    planned = plan_run(run, zoo, device="cpu").passes
+    for role, count in planned.items():
+        for kind, value in count.items():
+            assert 3 * value == pytest.approx(counted[role][kind]), (role, kind)
+
+
+def test_consistency_by_hand(zoo):
+    counts, held = passes_per_update(
+        method_of(zoo, "consistency"), backbone_of(zoo).blocks(), (1, 9, 16, 16), steps=5
+    )
+    assert counts["student"] == {"forward": 1, "backward": 1}
+    assert counts["target"] == {"forward": 1, "backward": 0}
+    assert counts["teacher"] == {"forward": 2, "backward": 0}  # guided
+    assert held == 1
+
+
+def test_costs_of_arms_in_relation(zoo):
+    cost = {
+        name: flops_per_update(run_of(zoo, m, updates=400), zoo)
+        for name, m in {
+            "dmd-8": {"name": "dmd", "steps": 8},
+            "dmd-4": {"name": "dmd", "steps": 4},
+            "sc-dmd": {"name": "sc-dmd"},
+            "consistency": {"name": "consistency"},
+        }.items()
+    }
+    assert (
+        cost["consistency"] < cost["dmd-4"] < cost["dmd-8"] < cost["sc-dmd"] < 1.1 * cost["dmd-8"]
+    )
+    twice = flops_per_update(run_of(zoo, {"name": "consistency"}, batch_size=4), zoo)
+    assert twice == 2 * cost["consistency"]
+
+
+def test_the_full_size(zoo):
+    """Weights, gradients and states by hand; activations in the range that any 1.3 B must have."""
+    backbone = backbone_of(zoo, "wan2.1-t2v-1.3b")
+    config = TrainingConfig(batch_size=64, gradient_accumulation=64, gradient_checkpointing=True)
+    plan = make_plan(backbone, method_of(zoo, "sc-dmd"), config)
+    assert backbone.device == "cpu"
+    one = 4 * 1_418_996_800 / GIB
+    assert plan.parameters == 1_418_996_800
+    assert plan.micro_batch == 1
+    for role in ("student", "teacher", "fake_score", "student_average"):
+        assert plan.memory[f"weights {role}"] == pytest.approx(one)
+    assert plan.memory["gradients"] == pytest.approx(one)
+    assert plan.memory["optimizer states"] == pytest.approx(2 * 2 * one)
+    # 32,760 tokens of width 1,536: a block's input is 0.1 GiB in bfloat16
+    inputs = 30 * 32_760 * 1536 * 2 / GIB
+    assert inputs < plan.activations["checkpointing"] < 6 * inputs
+    assert 10 * plan.activations["checkpointing"] < plan.activations["plain"]
+    assert plan.memory["activations"] == plan.activations["checkpointing"]
+    parts = [gib for part, gib in plan.memory.items() if not part.startswith("codec")]
+    assert plan.peak == pytest.approx(sum(parts))
+    # attention is counted: 4 N^2 d a block, and 2 FLOPs a parameter and token
+    tokens, width = 32_760, 1536
+    forward = 2 * 1.35e9 * tokens + 30 * 4 * tokens**2 * width
+    passes = plan.passes["student"]["forward"] + plan.passes["teacher"]["forward"]
+    passes += plan.passes["fake_score"]["forward"]
+    backward = plan.passes["student"]["backward"] + plan.passes["fake_score"]["backward"]
+    assert plan.flops == pytest.approx(forward * (passes + 3 * backward), rel=0.1)
+    assert [d["bytes"] for d in plan.downloads] in ([], [pytest.approx(28.9e9, rel=0.01)])
+
+
+def test_precision_checkpointing_and_batch(zoo):
+    backbone, method = backbone_of(zoo), method_of(zoo, "consistency")
+
+    def activations(device="cuda", **options):
+        config = TrainingConfig(batch_size=64, **options)
+        return make_plan(backbone, method, config, device=device).memory["activations"]
+
+    assert activations(device="cpu") > activations()
+    assert activations(precision="fp32") == activations(device="cpu")
+    assert activations(gradient_checkpointing=True) < activations()
+    assert activations(gradient_accumulation=4) < activations()
+
+
+def test_planned_activations_are_what_autograd_keeps(zoo):
+    """Without a backward pass: what a real forward pass saves is within the planned peak."""
+    backbone = backbone_of(zoo)
+    plan = make_plan(backbone, method_of(zoo, "dmd"), TrainingConfig(batch_size=8), device="cpu")
+    network = backbone.network("random").requires_grad_(True)
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    x, t = torch.randn(8, *backbone.latent_shape), torch.full((8,), 0.5)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = network(x, t, backbone.encode_prompts([""] * 8))
+    assert out.shape == x.shape
+    saved = sum(kept.values()) / GIB
+    assert saved < plan.memory["activations"] < 2 * saved
+
+
+def test_states_follow_the_optimizer(zoo):
+    method = method_of(zoo, "consistency")
+
+    def states(**options):
+        config = TrainingConfig(optimizers={"student": OptimizerConfig(**options)})
+        return make_plan(backbone_of(zoo), method, config).memory["optimizer states"]
+
+    weights = make_plan(backbone_of(zoo), method, TrainingConfig()).memory["weights student"]
+    assert states() == pytest.approx(2 * weights)
+    assert weights < states(name="muon") < 1.5 * weights
+
+
+def test_a_batch_that_cannot_be_split(zoo):
+    with pytest.raises(ZooError, match="cannot be split over 3 processes x 1 accumulation"):
+        make_plan(
+            backbone_of(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=64), processes=3
+        )
+
+
+def test_a_backbone_that_needs_data(zoo, monkeypatch):
+    backbone = backbone_of(zoo)
+    monkeypatch.setattr(
+        backbone.size, "encode_prompts", lambda *a: {"text": torch.empty(1, device="meta").item()}
+    )
+    with pytest.raises(ZooError, match="meta device") as error:
+        make_plan(backbone, method_of(zoo, "dmd"), TrainingConfig())
+    assert "\n" not in str(error.value)
+    assert backbone.device == "cpu"
