@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -35,6 +36,8 @@ def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accel
     """An accelerate process group (torchrun's, if there is one) on a device, with its trackers."""
     on_cpu = find_device(device).type == "cpu"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and not on_cpu)
+    if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
+        raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision="bf16" if bf16 else "no",

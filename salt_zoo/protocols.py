@@ -47,6 +47,7 @@ class Backbone(Protocol):
 
     latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video
     frame_rate: float  # frames of decoded video a second
+    guidance_scale: float  # with which the teacher is usually sampled
     device: Any
 
     def to(self, device: Any) -> Backbone:

@@ -254,3 +254,12 @@ def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):
     monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
     with pytest.raises(ZooError):
         cli("train", tmp_path / "missing.yaml", "--out", tmp_path / "out")
+
+
+def test_a_tracker_that_is_not_installed(write_run, mistake):
+    import importlib.util
+
+    if importlib.util.find_spec("wandb"):
+        pytest.skip("wandb is installed here")
+    error = mistake(write_run(training={"trackers": ["wandb"]}), keeps=True)
+    assert "training.trackers: wandb is not installed; run: pip install wandb" in error

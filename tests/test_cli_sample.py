@@ -94,7 +94,8 @@ def test_a_teacher_runs_fifty_ode_steps_with_the_sizes_guidance(picture, zoo, te
     source = ("--backbone", "wan", "--size", "digits", *weights)
     config = zoo.backbones.configure("wan", {"options": {"weights": str(teacher)}}, "test")
     backbone = zoo.backbones.create("wan", config, zoo)
-    guidance = getattr(backbone, "guidance_scale", 1.0)
+    guidance = backbone.guidance_scale
+    assert guidance == 2.0
     explicit = ("--nfe", 50, "--sampler", "ode", "--guidance", guidance)
     assert np.array_equal(picture(SEVEN, *source), picture(SEVEN, *source, *explicit))
     assert not np.array_equal(picture(SEVEN, *source), picture(SEVEN, *source, "--nfe", 4))

@@ -121,7 +121,7 @@ def sampling_config(
     """How to sample: what was asked for, and the usual where nothing was."""
     from salt_zoo.config import validate
 
-    usual_guidance = 1.0 if is_student else getattr(backbone, "guidance_scale", 1.0)
+    usual_guidance = 1.0 if is_student else backbone.guidance_scale
     content = {
         "steps": options.nfe,
         "sampler": options.sampler or ("sde" if is_student else "ode"),
