@@ -8,15 +8,19 @@ videos are `[B, C, F, H, W]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Time = float | Tensor
+#: The same kind of time goes in and comes out.
+AnyTime = TypeVar("AnyTime", float, Tensor)
 
 
 def at(t: Time, x: Tensor) -> Time:
-    """`t` shaped so that it multiplies `x`: `[B]` -> `[B, 1, 1, 1, 1]`, `[B, F]` -> `[B, 1, F, 1, 1]`."""
+    """`t` shaped to multiply `x`: `[B]` becomes `[B, 1, 1, 1, 1]`, `[B, F]` `[B, 1, F, 1, 1]`."""
     if not isinstance(t, Tensor) or t.ndim == 0:
         return t
     t = t.to(x.dtype)
@@ -27,12 +31,12 @@ def at(t: Time, x: Tensor) -> Time:
     raise ValueError(f"a time must be a number, [B] or [B, F], not {tuple(t.shape)}")
 
 
-def shift_time(t: Time, shift: float) -> Time:
-    """Timestep shift `s*t / (1 + (s - 1)*t)`; Wan uses s = 5. Keeps 0 and 1, moves the rest to noise."""
+def shift_time(t: AnyTime, shift: float) -> AnyTime:
+    """Timestep shift `s*t / (1 + (s - 1)*t)`; keeps 0 and 1, moves the rest to noise. Wan: s = 5."""
     return shift * t / (1 + (shift - 1) * t)
 
 
-def unshift_time(t: Time, shift: float) -> Time:
+def unshift_time(t: AnyTime, shift: float) -> AnyTime:
     """The inverse of `shift_time`."""
     return t / (shift - (shift - 1) * t)
 
@@ -84,7 +88,7 @@ def step_list(steps: int, shift: float) -> list[float]:
     """
     if steps < 1:
         raise ValueError(f"a step list has at least 1 step, not {steps}")
-    return [float(shift_time((steps - k) / steps, shift)) for k in range(steps)]
+    return [shift_time((steps - k) / steps, shift) for k in range(steps)]
 
 
 def training_times(u: Tensor, shift: float, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -99,7 +103,7 @@ def published_sigmas(shift: float, count: int = 1000) -> Tensor:
     shift 5 and never reaches 0. Only parity with released code needs it; everything else here
     uses continuous times.
     """
-    return torch.as_tensor(shift_time(torch.linspace(1.0, 0.0, count + 1)[:-1], shift))
+    return shift_time(torch.linspace(1.0, 0.0, count + 1)[:-1], shift)
 
 
 def nearest_sigma(t: Tensor, sigmas: Tensor) -> Tensor:
@@ -111,7 +115,7 @@ def nearest_sigma(t: Tensor, sigmas: Tensor) -> Tensor:
 def check_times(times: Sequence[float]) -> list[float]:
     """`times` as floats, refused unless strictly falling and inside (0, 1]."""
     times = [float(t) for t in times]
-    falling = all(a > b for a, b in zip(times, times[1:], strict=False))
-    if not times or not falling or not (0 < times[-1] and times[0] <= 1):
+    falling = all(a > b for a, b in pairwise(times))
+    if not times or not falling or times[-1] <= 0 or times[0] > 1:
         raise ValueError(f"step times must fall strictly within (0, 1], not {times}")
     return times

@@ -33,7 +33,8 @@ class Guided:
             return self.network(x, t, condition, memory)
         both = concatenate(self.unconditional, condition)
         v = self.network(_twice(x), _twice(t), both, memory)
-        return flow.guide(*v.chunk(2), self.guidance_scale)
+        v_uncond, v_cond = v.chunk(2)
+        return flow.guide(v_uncond, v_cond, self.guidance_scale)
 
     def new_memory(self, make: Callable[[Any, Tensor], Memory], x: Tensor) -> Memory:
         """An empty memory for videos like `x`, with rows for both halves."""

@@ -96,6 +96,7 @@ def walk(
         exit_step: index into `times` of the last step that runs; None is the last of all.
         gradient: whether the exit step is recorded for backward. Earlier steps never are, and no
             gradient flows through the memory.
+        every_step: hand out the earlier steps of a block, too (without gradient).
     """
     times = flow.check_times(times)
     last = len(times) - 1 if exit_step is None else exit_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from salt_zoo_dmd.losses import (
     fake_score_loss,
 )
 from salt_zoo_dmd.objectives import ScoreTimes
-from tests.parity.goldens import GRADIENT, Check, Golden, Skipped, video
+from tests.parity.goldens import FORWARD, GRADIENT, Check, Golden, Skipped, video
 
 
 def check(golden: Golden) -> Iterator[Check | Skipped]:
@@ -31,7 +32,7 @@ def check(golden: Golden) -> Iterator[Check | Skipped]:
         yield from _critic(golden, x, sigma)
 
 
-def _student(golden: Golden, case: str, facts: dict, x: Tensor) -> Iterator[Check]:
+def _student(golden: Golden, case: str, facts: dict[str, Any], x: Tensor) -> Iterator[Check]:
     def estimate(name: str) -> Tensor:
         cond, uncond = (video(golden[f"in/{name}_x0_{half}"]) for half in ("cond", "uncond"))
         # the released code's scale s is our w = 1 + s
@@ -49,14 +50,12 @@ def _student(golden: Golden, case: str, facts: dict, x: Tensor) -> Iterator[Chec
     loss.backward()
     assert student.grad is not None
     for quantity, found, tolerance in (
-        ("kl_grad_unnormalised", fake - real, None),
-        ("kl_grad", gradient, None),
-        ("loss", loss, None),
-        ("dloss_dx", student.grad, GRADIENT),
+        ("kl_grad_unnormalised", video(fake - real), FORWARD),
+        ("kl_grad", video(gradient), FORWARD),
+        ("loss", loss, FORWARD),
+        ("dloss_dx", video(student.grad), GRADIENT),
     ):
-        found = video(found) if found.ndim == 5 else found
-        options = {} if tolerance is None else {"tolerance": tolerance}
-        for one in golden.compare(f"out/{case}/{quantity}", found, **options):
+        for one in golden.compare(f"out/{case}/{quantity}", found, tolerance):
             yield Check(name, quantity, one.error, one.tolerance)
 
 

@@ -68,13 +68,11 @@ class Golden:
     def __contains__(self, key: str) -> bool:
         return key in self.tensors
 
-    def compare(
-        self, key: str, found: Tensor, tolerance: float = FORWARD, case: str | None = None
-    ) -> Iterator[Check]:
+    def compare(self, key: str, found: Tensor, tolerance: float = FORWARD) -> Iterator[Check]:
         """A check against the tensor `key`, if the golden holds it."""
         if key in self.tensors:
-            quantity = key.removeprefix("out/").removeprefix(f"{case}/")
-            yield Check(case or self.name, quantity, relative_error(found, self[key]), tolerance)
+            error = relative_error(found, self[key])
+            yield Check(self.name, key.removeprefix("out/"), error, tolerance)
 
     def left_over(self) -> Iterator[Skipped]:
         """The results that nothing was compared with."""
