@@ -53,10 +53,10 @@ def test_two_prompts_with_a_student(ending, trained, cli, tmp_path):
         assert len(frames) == 9 and frames[0].width == 2 * 128 + GAP
     else:
         with Image.open(out) as image:
-            frames = getattr(image, "n_frames", 1)
+            count = getattr(image, "n_frames", 1)
             strip = (9 * (128 + GAP) - GAP, 2 * 128 + GAP)
             expected = (strip, 1) if ending == ".png" else ((2 * 128 + GAP, 128), 9)
-            assert (image.size, frames) == expected
+            assert (image.size, count) == expected
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 
 import pluggy
@@ -139,8 +140,7 @@ def test_hooks_return_what_the_plugins_return():
 
     zoo = Zoo()
     for title in ("first", "", "second"):
-        section = Section(title)
-        zoo.add_plugin(f"plugin {title}", lambda section=section: section)
+        zoo.add_plugin(f"plugin {title}", functools.partial(Section, title))
     found = zoo.hook.report_sections(results={"text": "told"}, folder=None)
     assert found == [[("second", "told")], [("first", "told")]]
 

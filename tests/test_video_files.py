@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from salt_zoo.errors import ZooError
 from salt_zoo.video_files import GAP, enlarge, side_by_side, strip, to_bytes, write_videos
@@ -43,7 +44,7 @@ def test_mp4(pixels, tmp_path):
 def test_gif(pixels, tmp_path):
     path = tmp_path / "a.gif"
     write_videos(path, pixels, 4.0)
-    with Image.open(path) as image:
+    with GifImageFile(path) as image:
         assert image.n_frames == 9 and image.info["duration"] == 250 and image.info["loop"] == 0
         image.seek(8)
         last = np.asarray(image.convert("L"))
@@ -53,7 +54,7 @@ def test_gif(pixels, tmp_path):
 
 def test_a_still_gif_lasts_as_long(tmp_path):
     write_videos(tmp_path / "a.gif", torch.ones(1, 3, 5, 16, 16), 10.0)
-    with Image.open(tmp_path / "a.gif") as image:  # pillow merges equal frames
+    with GifImageFile(tmp_path / "a.gif") as image:  # pillow merges equal frames
         assert image.n_frames * image.info["duration"] == 500
 
 

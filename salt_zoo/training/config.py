@@ -12,6 +12,13 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+Tracker = Literal["tensorboard", "wandb"]
+
+
+def _default_trackers() -> list[Tracker]:
+    return ["tensorboard"]
+
+
 class OptimizerConfig(StrictModel):
     """How one role is optimised. The defaults are those of the papers (Self Forcing, Salt)."""
 
@@ -56,4 +63,4 @@ class TrainingConfig(StrictModel):
     gradient_checkpointing: bool = False
     checkpoint_every: Positive = 500
     log_every: Positive = 10
-    trackers: list[Literal["tensorboard", "wandb"]] = Field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = Field(default_factory=_default_trackers)

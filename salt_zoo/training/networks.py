@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
@@ -51,11 +51,19 @@ class Networks(Mapping[str, Any]):
             self._networks[name] = network
             if role.average_of:
                 if role.average_of not in trained:
-                    raise ZooError(f"role {name!r} averages {role.average_of!r}, which is not trained")
+                    raise ZooError(
+                        f"role {name!r} averages {role.average_of!r}, which is not trained"
+                    )
                 network.load_state_dict(self._networks[role.average_of].state_dict())
             if role.learning_rate is not None:
                 if config.gradient_checkpointing:
-                    network.enable_gradient_checkpointing()
+                    enable: Any = getattr(network, "enable_gradient_checkpointing", None)
+                    if enable is None:
+                        raise ZooError(
+                            "training.gradient_checkpointing: this backbone's networks have none; "
+                            "set it to false"
+                        )
+                    enable()
                 self.optimizers[name] = make_optimizers(
                     network,
                     config.optimizers.get(name, OptimizerConfig()),
@@ -95,8 +103,8 @@ class Networks(Mapping[str, Any]):
         for name, other in self.roles.items():
             if other.average_of != role:
                 continue
-            mean = list(self._networks[name].parameters())
-            weights = list(self._networks[role].parameters())
+            mean: list[Tensor] = list(self._networks[name].parameters())
+            weights: list[Tensor] = list(self._networks[role].parameters())
             if name == STUDENT_AVERAGE and step < self._average_start:
                 torch._foreach_copy_(mean, weights)
             else:

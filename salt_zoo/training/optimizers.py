@@ -17,7 +17,9 @@ def make_optimizers(
     rate = config.learning_rate or learning_rate
     matrices: list[nn.Parameter] = []
     if config.name == "muon":
-        matrices = [p for name, p in network.named_parameters() if "blocks." in name and p.ndim == 2]
+        matrices = [
+            p for name, p in network.named_parameters() if "blocks." in name and p.ndim == 2
+        ]
     taken = {id(p) for p in matrices}
     rest = [p for p in network.parameters() if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []

@@ -89,8 +89,12 @@ class Trainer:
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
             if main:
-                if step % self.config.log_every == 0 or any(k.startswith("quality/") for k in numbers):
-                    self.history.append({"step": step, "seconds": round(self.seconds, 2), **numbers})
+                if step % self.config.log_every == 0 or any(
+                    k.startswith("quality/") for k in numbers
+                ):
+                    self.history.append(
+                        {"step": step, "seconds": round(self.seconds, 2), **numbers}
+                    )
                     self.accelerator.log(numbers, step=step)
                 self.hook.step_finished(step=step, logs=numbers)
                 if self.progress:
