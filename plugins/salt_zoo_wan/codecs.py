@@ -164,8 +164,15 @@ def clean(prompt: str) -> str:
 
 
 def _load(folder: Path, load: Callable[[], Any]) -> Any:
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would write over the training's own
     try:
         return load()
     except Exception as error:  # transformers and diffusers raise many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()

@@ -16,6 +16,8 @@ CODECS = ("text_encoder", "tokenizer", "vae")
 #: Wan's and every distillation's here; `timestep_shift` of methods and sampling.
 SHIFT = 5.0
 
+_FLOW_MAP = "FlowMapEulerDiscreteScheduler"
+
 _README = """---
 library_name: diffusers
 pipeline_tag: text-to-video
@@ -40,11 +42,9 @@ video = pipe(
 export_to_video(video, "fox.mp4", fps=16)
 ```
 
-The scheduler in this folder steps along the velocity (`ode`) at exactly the times that the student
-was trained at: `num_inference_steps` 4 gives 1000, 937.5, 833.3, 625. By itself
-`FlowMatchEulerDiscreteScheduler` would choose others (1000, 909.7, 717.3, 24.4), so it must be
-given the list. With it the `sde` form, in which DMD students are trained (each step noises the
-clean estimate anew):
+{scheduler}
+
+The `sde` form, in which DMD students are trained (each step noises the clean estimate anew):
 
 ```python
 from functools import partial
@@ -55,7 +55,20 @@ steps = 4
 sigmas = [1 - k / steps for k in range(steps)]  # the scheduler shifts them
 pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, sigmas=sigmas)
 ```
+
+By itself `FlowMatchEulerDiscreteScheduler` would choose other times (1000, 909.7, 717.3, 24.4) than
+those at which the student was trained, so it must be given the list.
 """
+
+_EXACT = """\
+The scheduler in this folder steps along the velocity (`ode`) at exactly the times that the student
+was trained at: `num_inference_steps=4` gives 1000, 937.5, 833.3, 625. It needs a diffusers that has
+`FlowMapEulerDiscreteScheduler` (0.42.1 has it)."""
+
+_GIVEN = """\
+The scheduler in this folder steps along the velocity (`ode`), but must be given the student's times
+first, as below but with `stochastic_sampling=False`. (A later diffusers, when it saves a student,
+takes `FlowMapEulerDiscreteScheduler`, whose own times they are.)"""
 
 _MISSING = """
 **Not a whole pipeline yet**: when it was saved, {missing} could not be found on that machine. Copy
@@ -70,9 +83,8 @@ def scheduler_config(shift: float = SHIFT) -> dict[str, Any]:
     diffusers' flow-map scheduler is the one whose own choice of times is that list; a diffusers
     from before it gets the flow-matching one, which must be given the list (see the README).
     """
-    name = "FlowMapEulerDiscreteScheduler"
-    if not hasattr(diffusers, name):
-        name = "FlowMatchEulerDiscreteScheduler"
+    exact = hasattr(diffusers, _FLOW_MAP)
+    name = _FLOW_MAP if exact else "FlowMatchEulerDiscreteScheduler"
     return {
         "_class_name": name,
         "_diffusers_version": diffusers.__version__,
@@ -107,6 +119,7 @@ def write_pipeline(
         width=8 * width,
         frames=4 * (frames - 1) + 1,
         shift=SHIFT,
+        scheduler=_EXACT if scheduler["_class_name"] == _FLOW_MAP else _GIVEN,
     )
     if missing:
         text += _MISSING.format(missing=", ".join(missing))

@@ -344,3 +344,13 @@ def test_model_index_names_the_stock_classes(backbone, tmp_path):
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
     assert index["tokenizer"] == ["transformers", "ByT5Tokenizer"]
+
+
+def test_a_diffusers_without_the_flow_map_scheduler(backbone, tmp_path, monkeypatch):
+    from diffusers import WanPipeline
+
+    monkeypatch.setattr("salt_zoo_wan.pipeline._FLOW_MAP", "NoSuchScheduler")
+    backbone.save(backbone.network("teacher"), tmp_path)
+    pipeline = WanPipeline.from_pretrained(tmp_path)
+    assert type(pipeline.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    assert "must be given the student's times" in (tmp_path / "README.md").read_text()

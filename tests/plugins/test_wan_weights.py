@@ -79,6 +79,12 @@ def test_wrappers_of_training_codes(wrap, weights, case, config, tmp_path):
     assert torch.equal(velocity(loaded, case), plain)
 
 
+def test_files_of_old_torch(weights, case, config, tmp_path):
+    torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    loaded = load_original(tmp_path / "old.pth", config)
+    assert torch.equal(velocity(loaded, case), velocity(load_original(weights, config), case))
+
+
 def test_the_average_is_taken_before_the_last_weights(weights, case, config):
     other = {k: torch.zeros_like(v) for k, v in weights.items()}
     loaded = load_original({"generator": other, "generator_ema": weights}, config)
