@@ -32,7 +32,7 @@ def at(t: Time, x: Tensor) -> Time:
 
 
 def shift_time(t: AnyTime, shift: float) -> AnyTime:
-    """Timestep shift `s*t / (1 + (s - 1)*t)`; keeps 0 and 1, moves the rest to noise. Wan: s = 5."""
+    """Timestep shift `s*t / (1 + (s - 1)*t)`; keeps 0 and 1, moves the rest to noise; Wan: 5."""
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -116,6 +116,6 @@ def check_times(times: Sequence[float]) -> list[float]:
     """`times` as floats, refused unless strictly falling and inside (0, 1]."""
     times = [float(t) for t in times]
     falling = all(a > b for a, b in pairwise(times))
-    if not times or not falling or times[-1] <= 0 or times[0] > 1:
+    if not times or not falling or not (times[-1] > 0 and times[0] <= 1):
         raise ValueError(f"step times must fall strictly within (0, 1], not {times}")
     return times

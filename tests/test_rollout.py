@@ -73,7 +73,9 @@ def test_exit_is_consistent_in_itself(toy, network):
         assert torch.equal(exit.x0, flow.x0_from_velocity(exit.x, exit.v, exit.t))
 
 
-@pytest.mark.parametrize("times", [[1.0, 0.5, 0.5], [0.5, 1.0], [1.0, 0.0], [1.5], []])
+@pytest.mark.parametrize(
+    "times", [[1.0, 0.5, 0.5], [0.5, 1.0], [1.0, 0.0], [1.5], [], [float("nan")]]
+)
 def test_times_must_fall(toy, network, times):
     with pytest.raises(ValueError, match="must fall strictly"):
         rollout(network, **arguments(toy) | {"times": times})
