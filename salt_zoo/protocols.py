@@ -55,7 +55,7 @@ class Backbone(Protocol):
         ...
 
     def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
-        """A new velocity network with the teacher's weights, the student's first ones, or random."""
+        """A new velocity network with the teacher's weights, its own first ones, or random."""
         ...
 
     def blocks(self) -> Blocks:

@@ -60,8 +60,10 @@ def prepare_folder(folder: Path) -> None:
     with readable_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{uuid.uuid4().hex[:8]}.part"
-        probe.write_text("whether it can be written")
-        probe.unlink()
+        try:
+            probe.write_text("whether it can be written")
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def remove_drafts(folder: Path) -> None:

@@ -56,6 +56,17 @@ def test_a_full_disk_keeps_what_was_done_and_the_run_goes_on(small_disk, write_r
     assert only_whole_checkpoints(out / "checkpoints", 2, 4)
 
 
+def test_a_disk_that_is_full_from_the_start(small_disk, write_run, cli):
+    (small_disk / "filling").write_bytes(bytes(7 << 20))
+    with pytest.raises(OSError, match="No space left"), open(small_disk / "rest", "wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+    ended = cli("train", write_run(), "--out", small_disk / "out")
+    assert ended.code == 1 and "No space left on device" in ended.error
+    assert os.listdir(small_disk / "out") == []
+
+
 @pytest.mark.parametrize(
     ("size", "writer"), [(100_000, "safetensors"), (2_000_000, "torch.save of the optimizers")]
 )
