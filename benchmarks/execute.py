@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.jobs import Job, read_job
+from benchmarks.jobs import Job, commit_of, read_job
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
@@ -103,6 +103,8 @@ def collect(
         dataset, evaluation.split, evaluation.prompts, evaluation.videos_per_prompt
     )
     facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
+    done = [job for job in jobs if job.folder not in errors]
+    facts["measured_at_commits"] = sorted({commit_of(job) for job in done})
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
     return build_results(plain(study), measured, costs, metrics, prompts, facts), measured
 

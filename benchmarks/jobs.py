@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.records import ArmCost, Measured
 from benchmarks.measuring import Measurer
+from benchmarks.provenance import commit
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, resolve, save_student, train
@@ -81,6 +82,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
                 for one in measured
             ],
             "cost": vars(cost) if cost else None,
+            "commit": commit(),
         },
     )
 
@@ -98,6 +100,11 @@ def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
             )
     cost = ArmCost(**{**content["cost"], "arm": job.label}) if content["cost"] else None
     return measured, cost
+
+
+def commit_of(job: Job) -> str:
+    """The commit of the code that did a job, which may be older than the one that reports it."""
+    return str(json.loads((job.folder / DONE).read_text(encoding="utf-8"))["commit"])
 
 
 def _arm(job: Job, zoo: Zoo, device: str, progress: Progress) -> tuple[list[Measured], ArmCost]:

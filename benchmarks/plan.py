@@ -116,7 +116,7 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
     condition = backbone.encode_prompts([""] * batch)
     from salt_zoo.training.costs import flops_per_pass
 
-    one = flops_per_pass(network, condition, backbone.latent_shape, place)
+    one = flops_per_pass(network, condition, backbone.latent_shape)
     seconds: list[float] = []
     for _ in range(4):  # the first is a warm-up
         begin = time.perf_counter()

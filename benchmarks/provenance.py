@@ -23,7 +23,7 @@ def provenance(
     return {
         "versions": {"salt-zoo": _version("salt-zoo"), "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": _hardware(device),
         "inputs": dict(inputs),
         "prompts": {"count": len(prompts), "digest": digest(list(prompts))},
@@ -40,7 +40,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the source tree, marked if files differ from it; empty outside of one."""
     root = Path(__file__).resolve().parent.parent
     code = ["salt_zoo", "plugins", "benchmarks"]

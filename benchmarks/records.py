@@ -9,9 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 
-#: Rows that are measured and not trained: held-out data, the teacher at full steps, the teacher with
-#: as few steps as the students, and the same with guidance, which doubles its passes.
-REFERENCES = ("real", "teacher", "teacher-naive", "teacher-guided")
+#: References with the students' numbers of steps: the teacher without guidance, and with it, which
+#: doubles its passes.
+STEPPED_REFERENCES = ("teacher-naive", "teacher-guided")
+#: Rows that are measured and not trained: those, held-out data, and the teacher at full steps.
+REFERENCES = ("real", "teacher", *STEPPED_REFERENCES)
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Measured:
         seed: training seed; None for references.
         nfe, sampler: how it was sampled; None for real data.
         passes: network passes per generated video: `nfe`, `guidance` and `memory`.
-        rows: by metric `[P]` scores or `[P, D]` features, prompts in the same order everywhere.
-        pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K prompts.
+        rows: by metric `[P]` scores or `[P, D]` features of the same P prompts everywhere.
+        pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K rows.
     """
 
     arm: str

@@ -63,7 +63,8 @@ def make_videos(
     """Generate and decode one video a prompt."""
     latents = generate(network, backbone, prompts, draws, sampling, batch_size)
     with torch.inference_mode():
-        pixels = backbone.decode_video(latents).float().cpu()
+        parts = [backbone.decode_video(part).float().cpu() for part in latents.split(batch_size)]
+        pixels = torch.cat(parts)
     return Videos(pixels, prompts, draws, dataset, backbone, network, sampling)
 
 

@@ -192,7 +192,7 @@ def _one_pass(backbone: Backbone, checkpointing: bool) -> dict[str, float]:
     """Parameters of a network, and FLOPs of its forward and backward pass over one video."""
     network = _network(backbone, checkpointing)
     condition = backbone.encode_prompts([""])
-    flops = flops_per_pass(network, condition, backbone.latent_shape, "meta")
+    flops = flops_per_pass(network, condition, backbone.latent_shape)
     return {**flops, "parameters": sum(p.numel() for p in network.parameters())}
 
 

@@ -55,7 +55,7 @@ class Backbone(Protocol):
         ...
 
     def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
-        """A new velocity network with the teacher's weights, its own first ones, or random."""
+        """A new network with the weights of the teacher or of the initial student, or random."""
         ...
 
     def blocks(self) -> Blocks:

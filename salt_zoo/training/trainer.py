@@ -220,14 +220,14 @@ class Trainer:
         """What the run has taken: updates, passes by role, FLOPs, seconds (of this process)."""
         condition = self.backbone.encode_prompts([""])
         flops = 0.0
+        self.counter.paused = True  # its hooks see the passes of the FLOP counter, too
         passes = {role: dict(count) for role, count in self.counter.counts.items()}
         for role, count in passes.items():
             if not any(count.values()):
                 continue
-            one = flops_per_pass(
-                self.networks[role], condition, self.backbone.latent_shape, self.backbone.device
-            )
+            one = flops_per_pass(self.networks[role], condition, self.backbone.latent_shape)
             flops += sum(count[kind] * one[kind] for kind in count)
+        self.counter.paused = False
         return {
             "updates": self.config.updates,
             "passes": passes,

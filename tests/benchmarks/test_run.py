@@ -1,0 +1,168 @@
+"""`python -m benchmarks.run` from end to end, on the digits, with very short trainings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas
+import pytest
+
+SMALL = [
+    "--seeds", "1", "--nfe", "1,2",
+    "--set", "match=updates",
+    "--set", "base.training.updates=2",
+    "--set", "base.training.batch_size=2",
+    "--set", "evaluation.prompts=6",
+    "--set", "evaluation.metrics=[digits-rigidity, digits-fd-motion]",
+    "--set", "evaluation.teacher.steps=2",
+    "--set", "workers=1",
+]  # fmt: skip
+
+PLUGIN = textwrap.dedent(
+    """
+    from salt_zoo import hookimpl
+    from salt_zoo.protocols import Role
+
+    class Fails:
+        needs_data = False
+        def __init__(self, config, zoo):
+            pass
+        def roles(self):
+            return {"student": Role("student", learning_rate=1e-4)}
+        def turns(self, step):
+            return ["student"]
+        def train(self, turn):
+            raise RuntimeError("this method cannot work")
+
+    @hookimpl
+    def register(zoo):
+        zoo.methods.add("fails", Fails, "a method that always fails")
+
+    @hookimpl
+    def report_sections(results, folder):
+        return [("A section of a plugin", "with <b>markup</b>")]
+
+    @hookimpl
+    def study_finished(results, folder):
+        (folder / "told.txt").write_text(str(len(results["rows"])))
+    """
+)
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "benchmarks.run", *arguments]
+    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    import os
+
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory):
+    """One study with two arms, one of which fails, and the plugin's hooks."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "fails.py").write_text(PLUGIN)
+    options = ["--methods", "dmd,mine", "--set", "arms.mine.method.name=fails", "-p", "fails.py"]
+    done = run("quick", "--out", "out", *SMALL, *options, cwd=folder)
+    return folder, options, done
+
+
+def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
+    folder, _, done = study
+    assert done.returncode == 1, done.stderr
+    assert "this method cannot work" in done.stderr and "Traceback" not in done.stderr
+    results = json.loads((folder / "out" / "results.json").read_text())
+    assert {row["arm"] for row in results["rows"]} >= {"dmd", "real", "teacher", "teacher-naive"}
+    (failed,) = [arm for arm in results["arms"] if arm["arm"] == "mine"]
+    assert "this method cannot work" in json.dumps(failed["errors"])
+    assert "this method cannot work" in (folder / "out" / "index.html").read_text()
+
+
+def test_what_a_study_writes(study):
+    folder, _, _ = study
+    out = folder / "out"
+    results = json.loads((out / "results.json").read_text())
+    assert results["schema"] == 1
+    keys = {"method", "backbone", "memory", "nfe", "metric", "better", "mean", "low", "high"}
+    assert all(keys | {"seeds", "prompts"} <= set(row) for row in results["rows"])
+    compared = {"a", "b", "backbone", "nfe", "metric", "difference", "low", "high"}
+    assert all(compared <= set(row) for row in results["comparisons"])
+    (dmd,) = [arm for arm in results["arms"] if arm["arm"] == "dmd"]
+    assert dmd["updates"] == 2 and dmd["flops"] > 0 and dmd["passes"]["student"]["forward"] > 0
+    facts = results["provenance"]
+    assert facts["inputs"]["backbone"] and facts["versions"]["torch"]
+    assert facts["configurations"]["dmd"]["method"]["name"] == "dmd"
+    scores = pandas.read_parquet(out / "samples.parquet")
+    one = scores[(scores.arm == "dmd") & (scores.nfe == 1) & (scores.metric == "digits-rigidity")]
+    assert len(one) == len(results["prompts"]) == 12
+    row = next(
+        r for r in results["rows"]
+        if (r["arm"], r["nfe"], r["metric"]) == ("dmd", 1, "digits-rigidity")
+    )  # fmt: skip
+    assert row["mean"] == pytest.approx(float(one.score.mean()), rel=1e-5)
+    assert row["low"] <= row["mean"] <= row["high"]
+    assert (out / "report.md").read_text().startswith("#")
+
+
+def test_the_hooks_of_the_harness_are_called(study):
+    folder, _, _ = study
+    told = int((folder / "out" / "told.txt").read_text())
+    assert told == len(json.loads((folder / "out" / "results.json").read_text())["rows"])
+    page = (folder / "out" / "index.html").read_text()
+    assert "A section of a plugin" in page
+    assert "&lt;b&gt;markup&lt;/b&gt;" in page and "<b>markup</b>" not in page
+
+
+def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
+    folder, options, _ = study
+    arms = folder / "out" / "arms"
+    before = {p: p.stat().st_mtime_ns for p in arms.glob("dmd-*/measured.json")}
+    assert before
+    old = json.loads((folder / "out" / "results.json").read_text())
+    again = run("quick", "--out", "out", *SMALL, "--methods", "dmd", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert {p: p.stat().st_mtime_ns for p in arms.glob("dmd-*/measured.json")} == before
+    new = json.loads((folder / "out" / "results.json").read_text())
+
+    def of(results, arm):
+        return [r["mean"] for r in results["rows"] if r["arm"] == arm]
+
+    assert of(new, "dmd") == of(old, "dmd") and of(new, "teacher") == of(old, "teacher")
+
+
+def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
+    done = run("quick", "--dry-run", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("consistency", "sc-dmd", "updates", "hours", "GiB", "nothing has to be downloaded"):
+        assert word in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["quik"], "did you mean 'quick'"),
+        (["quick", "--methods", "dmmd"], "did you mean 'dmd'"),
+        (["quick", "--nfe", "one"], "--nfe one"),
+        (["quick", "--seeds", "0"], "--seeds 0"),
+        (["quick", "--set", "evaluation.metrics=[digits-fdd]"], "did you mean 'digits-fd'"),
+        (["quick", "--set", "arms.dmd.method.name=dmdd", "--dry-run"], "unknown method 'dmdd'"),
+        (["quick", "--device", "tpu"], "--device tpu"),
+        (["quick", "--out", "file/below"], "file/below"),
+        (["quick", "-p", "absent.py"], "absent.py"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(arguments, said, tmp_path: Path):
+    (tmp_path / "file").write_text("not a folder")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+    assert not (tmp_path / "reports").exists()
