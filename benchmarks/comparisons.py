@@ -55,10 +55,10 @@ def _cell(group: list[Measured], metrics: Sequence[MetricInfo], bootstrap: Boots
     for metric in metrics:
         if all(metric.name in item.rows for item in group):
             rows = np.stack([item.rows[metric.name] for item in group])
-            if rows.shape[1] != bootstrap.prompts:
+            if rows.shape[1] != bootstrap.rows:
                 raise ValueError(
                     f"{group[0].arm}, {metric.name}: {rows.shape[1]} rows for "
-                    f"{bootstrap.prompts} prompts"
+                    f"{bootstrap.rows} prompts"
                 )
             replicates[metric.name] = _replicates(rows, metric, bootstrap)
     return Cell(group[0], tuple(item.seed for item in group), replicates)
@@ -95,6 +95,7 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "high": interval.high,
         "seeds": interval.seeds,
         "prompts": bootstrap.prompts,
+        "videos": bootstrap.rows,
         "seed_sd": interval.seed_sd,
         "prompt_se": interval.prompt_se,
         "winner": False,

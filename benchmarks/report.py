@@ -146,4 +146,4 @@ def _paragraphs(text: str) -> list[str]:
 def _markdown(text: Any) -> str:
     """A text as Markdown that shows it and does nothing else."""
     text = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_{}\[\]()#|!>~$])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]#|>~$])", r"\\\1", text)

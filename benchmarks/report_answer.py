@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from benchmarks.report_view import Entry, View, decimals, interval, number, signed
+from benchmarks.report_view import Entry, View, decimals, number
 
 
 def answer(view: View) -> list[str]:
@@ -63,16 +63,23 @@ def _example(view: View, first: str, second: str) -> str:
     entry = _entry(view, first, second)
     if entry is None:
         return ""
-    places = decimals([entry["difference"]])
     sign = 1 if entry["a"] == first else -1
-    ends = sorted(sign * entry[end] for end in ("low", "high") if entry[end] is not None)
-    difference = None if entry["difference"] is None else sign * entry["difference"]
-    real = "which is clear of zero" if entry["clear"] else "which is not clear of zero"
-    bounds = f"[{number(ends[0], places)}, {number(ends[1], places)}]" if len(ends) == 2 else "–"
-    return (
-        f"; its {entry['metric']} ({entry['better']} is better) at {entry['nfe']} steps differs "
-        f"from that of {second}, the next best, by {signed(difference, places)} {bounds}, {real}"
-    )
+    return f"; {_in_words(entry, f'that of the next best, {second}', sign)}"
+
+
+def _in_words(entry: Entry, other: str, sign: int = 1) -> str:
+    """A comparison as a clause, `sign` times its difference: how much, and whether it is real."""
+    places = decimals([entry["difference"]])
+    where = f"at {entry['nfe']} steps its {entry['metric']} ({entry['better']} is better)"
+    if entry["low"] is None:
+        return f"{where} has no number to compare with {other}"
+    difference = sign * entry["difference"]
+    low, high = sorted(sign * entry[end] for end in ("low", "high"))
+    bounds = f"(95% interval of the difference {number(low, places)} to {number(high, places)})"
+    if not entry["clear"]:
+        return f"{where} is not clearly different from {other} {bounds}"
+    way = "higher" if difference > 0 else "lower"
+    return f"{where} is {way} than {other} by {number(abs(difference), places)} {bounds}"
 
 
 def _against_naive(view: View, arm: str) -> str:
@@ -85,11 +92,7 @@ def _against_naive(view: View, arm: str) -> str:
     )
     entry = _entry(view, arm, "teacher-naive")
     if entry:
-        places = decimals([entry["difference"]])
-        text += (
-            f"; at {entry['nfe']} steps its {entry['metric']} ({entry['better']} is better) "
-            f"differs by {signed(entry['difference'], places)} {interval(entry, places)}"
-        )
+        text += "; " + _in_words(entry, "the teacher's")
     return text + "."
 
 

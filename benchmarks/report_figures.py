@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.report_view import Entry, Setting, View
 
@@ -59,7 +60,7 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
     table = view.table(metric, setting)
     lines = [line for line in table.lines if line.cells]
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{name}{setting}"}):
-        figure, axes = _panel(right=0.70)
+        figure, axes = _panel(right=0.74)
         ends: list[tuple[float, str, str]] = []
         values: list[float] = []
         for line in lines:
@@ -78,6 +79,8 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             return None
         if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
             axes.set_yscale("log")
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], min(values) / 4))  # bands may go below 0
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for line in table.lines:
             entry = line.single
             if entry and entry["mean"] is not None and not _off_scale(axes, entry["mean"]):
@@ -88,6 +91,7 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
         axes.set_xticks(view.nfes, [str(nfe) for nfe in view.nfes])
         axes.minorticks_off()
         axes.set_xlabel("steps (NFE)")
+        axes.margins(x=0.02)
         _label_ends(axes, ends)
         return _svg(figure)
 
@@ -96,7 +100,7 @@ def training_plot(curves: Sequence[Mapping[str, Any]], key: str, arms: Sequence[
     """A logged number against updates: every seed faint, their mean strong where seeds agree on
     the steps."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
-        figure, axes = _panel(right=0.70)
+        figure, axes = _panel(right=0.74)
         ends: list[tuple[float, str, str]] = []
         for arm in arms:
             runs = [
@@ -119,6 +123,7 @@ def training_plot(curves: Sequence[Mapping[str, Any]], key: str, arms: Sequence[
         if not ends:
             return None
         axes.set_xlabel("student updates")
+        axes.margins(x=0.02)
         _label_ends(axes, ends)
         return _svg(figure)
 
@@ -135,7 +140,7 @@ def standalone(svg: str) -> str:
 def _panel(right: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.6, 2.7), facecolor="none")
     FigureCanvasSVG(figure)
-    axes = figure.add_axes((0.12, 0.16, right - 0.12, 0.80), facecolor="none")
+    axes = figure.add_axes((0.09, 0.15, right - 0.09, 0.82), facecolor="none")
     return figure, axes
 
 
@@ -153,7 +158,8 @@ def _off_scale(axes: Axes, value: float) -> bool:
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write every line's name at its right end, pushed apart where lines meet."""
-    gap = 0.072  # of the axes' height: one line of letters
+    gap = 0.066  # of the axes' height: one line of letters
+    axes.autoscale_view()  # which else waits until the figure is drawn
     to_axes = axes.transData + axes.transAxes.inverted()
     placed = sorted((float(to_axes.transform((1, y))[1]), name, shade) for y, name, shade in ends)
     heights = [height for height, _, _ in placed]
@@ -168,15 +174,16 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         axes.annotate(
             name if len(name) <= 20 else name[:19] + "…",
             xy=(1.0, end),
-            xytext=(1.05, height),
+            xytext=(1.06, height),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            color=shade if shade != MUTED else MUTED,
+            color=shade,
             va="center",
             fontsize=8,
             annotation_clip=False,
             arrowprops={
-                "arrowstyle": "-", "color": shade, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 1,
+                "arrowstyle": "-", "color": shade, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0,
+                "relpos": (0, 0.5),
             },
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.records import Measured
+from benchmarks.records import STEPPED_REFERENCES, Measured
 from benchmarks.report_view import Setting, View
 
 FRAMES_PER_SECOND = 4
@@ -49,8 +50,14 @@ class Card:
     """All videos of one prompt: references beside a grid of arms by NFE."""
 
     prompt: str
+    nfes: list[int]
     references: list[Player]
     lines: list[tuple[str, list[Player | None]]]
+
+    @property
+    def column(self) -> int:
+        """The column of 4 steps, or of the nearest number; the one that strips show."""
+        return min(range(len(self.nfes)), key=lambda i: abs(math.log2(self.nfes[i] / 4)), default=0)
 
     def players(self) -> list[Player]:
         return [*self.references, *(p for _, line in self.lines for p in line if p)]
@@ -98,10 +105,11 @@ def _card(
         name = f"{prefix}_{order.index(arm)}_{nfe or 0}"
         return Player(name, arm, nfe, sheet(videos[arm, nfe][place], height))
 
-    order = ["real", "teacher", "teacher-naive", *view.arms]
+    order = ["real", "teacher", *STEPPED_REFERENCES, *view.arms]
     references = [found for arm in order[:2] if (found := player(arm, None))]
-    lines = [(arm, [player(arm, nfe) for nfe in view.nfes]) for arm in order[2:]]
-    return Card(prompt, references, [line for line in lines if any(line[1])])
+    nfes = [nfe for nfe in view.nfes if any(key[1] == nfe for key in videos)]
+    lines = [(arm, [player(arm, nfe) for nfe in nfes]) for arm in order[2:]]
+    return Card(prompt, nfes, references, [line for line in lines if any(line[1])])
 
 
 def sheet(video: np.ndarray, height: int = 96) -> Sheet:
@@ -139,7 +147,10 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     """An animated GIF of all arms by NFE for the first prompts, for where no style sheet plays."""
     shown = min((len(pixels) for pixels in videos.values()), default=0)
     shown = min(shown, prompts)
-    arms = [arm for arm in ("teacher-naive", *view.arms) if any(key[0] == arm for key in videos)]
+    nfes = [nfe for nfe in view.nfes if any(key[1] == nfe for key in videos)]
+    arms = [
+        arm for arm in (*STEPPED_REFERENCES, *view.arms) if any(key[0] == arm for key in videos)
+    ]
     arms += [arm for arm in ("teacher", "real") if (arm, None) in videos]
     moving = {key: [_frames(video) for video in pixels[:shown]] for key, pixels in videos.items()}
     first = next(iter(moving.values()))[0]
@@ -148,7 +159,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     font, gap, top = ImageFont.load_default(size=12), 4, 44
     labels = [arm if len(arm) <= 24 else arm[:23] + "…" for arm in arms]
     left = int(max(font.getlength(label) for label in labels)) + 16
-    block = len(view.nfes) * (wide + gap)
+    block = len(nfes) * (wide + gap)
     size = (left + shown * (block + 16), top + len(arms) * (high + gap) + 8)
     # one shade for both light and dark surroundings would suit neither: white paper, black ink
     canvas = Image.new("RGB", size, "white")
@@ -156,7 +167,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     for place in range(shown):
         x = left + place * (block + 16)
         draw.text((x, 4), _fit(view.results["prompts"][place], font, block), "#222", font)
-        for column, nfe in enumerate(view.nfes):
+        for column, nfe in enumerate(nfes):
             draw.text((x + column * (wide + gap), 24), f"{nfe} NFE", "#777", font)
     for line, label in enumerate(labels):
         draw.text((8, top + line * (high + gap) + high // 2 - 8), label, "#222", font)
@@ -165,7 +176,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
         picture = canvas.copy()
         for line, arm in enumerate(arms):
             for place in range(shown):
-                for column, nfe in enumerate(view.nfes):
+                for column, nfe in enumerate(nfes):
                     if arm in ("teacher", "real"):
                         if column:
                             continue

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.records import STEPPED_REFERENCES
+
 Entry = Mapping[str, Any]
 
 
@@ -36,6 +38,16 @@ class Line:
     reference: bool
     cells: list[Entry | None]
     single: Entry | None = None
+
+    @property
+    def extra_passes(self) -> str:
+        """What a video costs beside the NFE: guidance and writing the memory, shown apart."""
+        known = [entry for entry in [self.single, *self.cells] if entry]
+        passes: Mapping[str, int] = known[0]["passes"] if known else {}
+        parts = ["twice the passes, for guidance"] if passes.get("guidance") else []
+        if passes.get("memory"):
+            parts.append(f"{passes['memory']} passes that write the memory")
+        return " and ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class View:
         failed = [arm["arm"] for arm in results["arms"]]
         #: Distilled arms, those without any result last.
         self.arms: list[str] = list(dict.fromkeys([row["arm"] for row in trained] + failed))
+        self.measured_arms = list(dict.fromkeys(row["arm"] for row in trained))
         self.nfes = sorted({row["nfe"] for row in stepped})
         self.settings = list(
             dict.fromkeys(Setting(row["backbone"], row["sampler"]) for row in stepped)
@@ -107,19 +120,24 @@ class View:
 
     def table(self, metric: Entry, setting: Setting) -> Table:
         name = metric["name"]
+        found = {
+            arm: {nfe: self.row(name, arm, setting, nfe) for nfe in self.nfes}
+            for arm in (*self.arms, *STEPPED_REFERENCES)
+        }
+        # a metric with rollouts of its own knows one number of steps
+        nfes = [nfe for nfe in self.nfes if any(cells[nfe] for cells in found.values())]
         lines = [
-            Line(arm, arm, False, [self.row(name, arm, setting, nfe) for nfe in self.nfes])
-            for arm in self.arms
+            Line(arm, arm, arm in STEPPED_REFERENCES, [cells[nfe] for nfe in nfes])
+            for arm, cells in found.items()
+            if any(cells.values())
         ]
-        naive = [self.row(name, "teacher-naive", setting, nfe) for nfe in self.nfes]
-        lines.append(Line("teacher-naive", "teacher-naive", True, naive))
         for arm in ("teacher", "real"):
             entry = self.reference(name, arm, setting)
-            label = f"teacher, {entry['nfe']} steps" if entry and entry["nfe"] else arm
-            lines.append(Line(label, arm, True, [], entry))
-        lines = [line for line in lines if line.single or any(line.cells)]
+            if entry:
+                label = f"teacher, {entry['nfe']} steps" if entry["nfe"] else arm
+                lines.append(Line(label, arm, True, [], entry))
         means = [cell["mean"] for line in lines for cell in [line.single, *line.cells] if cell]
-        return Table(metric, setting, self.nfes, lines, decimals(means))
+        return Table(metric, setting, nfes, lines, decimals(means))
 
     def pair_table(self, metric: Entry, setting: Setting) -> PairTable:
         pairs: dict[tuple[str, str], dict[int, Entry]] = {}
@@ -127,16 +145,20 @@ class View:
             here = (entry["metric"], entry["backbone"], entry["sampler"])
             if here == (metric["name"], setting.backbone, setting.sampler):
                 pairs.setdefault((entry["a"], entry["b"]), {})[entry["nfe"]] = entry
-        lines = [Pair(a, b, [cells.get(n) for n in self.nfes]) for (a, b), cells in pairs.items()]
+        nfes = [nfe for nfe in self.nfes if any(nfe in cells for cells in pairs.values())]
+        lines = [Pair(a, b, [cells.get(n) for n in nfes]) for (a, b), cells in pairs.items()]
         differences = [cell["difference"] for line in lines for cell in line.cells if cell]
-        return PairTable(metric, setting, self.nfes, lines, decimals(differences))
+        return PairTable(metric, setting, nfes, lines, decimals(differences))
 
-    def tables(self) -> list[Table]:
-        made = [self.table(metric, s) for metric in self.metrics for s in self.settings]
-        return [table for table in made if table.lines]
+    def tables(self, settings: Sequence[Setting] | None = None) -> list[Table]:
+        """Of every metric, under some settings or all."""
+        chosen = self.settings if settings is None else settings
+        made = [self.table(metric, s) for metric in self.metrics for s in chosen]
+        return [table for table in made if table.nfes]
 
-    def pair_tables(self) -> list[PairTable]:
-        made = [self.pair_table(metric, s) for metric in self.metrics for s in self.settings]
+    def pair_tables(self, settings: Sequence[Setting] | None = None) -> list[PairTable]:
+        chosen = self.settings if settings is None else settings
+        made = [self.pair_table(metric, s) for metric in self.metrics for s in chosen]
         return [table for table in made if table.pairs]
 
     def failures(self) -> list[tuple[str, Entry]]:

@@ -48,12 +48,13 @@ def build_results(
 ) -> dict[str, Any]:
     """The content of results.json.
 
-    `study` is the resolved study. Its `primary`, outcomes fixed beforehand, is a list of `metric`,
+    `prompts` are those of the rows, in their order; a prompt may have several rows. `study` is the
+    resolved study. Its `primary`, outcomes fixed beforehand, is a list of `metric`,
     `nfe`, `a`, `b` and optionally `sampler`, each the claim that `a` is better than `b`.
     """
-    if len(prompts) < 2:
-        raise ZooError(f"{len(prompts)} evaluation prompt: intervals need at least 2")
-    bootstrap = Bootstrap(len(prompts), resamples)
+    if len(set(prompts)) < 2:
+        raise ZooError("one evaluation prompt: intervals need at least 2; raise evaluation.prompts")
+    bootstrap = Bootstrap(prompts, resamples)
     cells = cells_of(measured, metrics, bootstrap)
     comparisons = [
         entry

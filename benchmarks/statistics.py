@@ -1,10 +1,11 @@
 """95% intervals for scores of trained networks, over training seeds and prompts at once.
 
-The scores of an arm form an array `[S seeds, P prompts]` (or features `[S, P, D]`): every training
-seed is scored on the same prompts from the same noise. Two things would differ if the study were
-made again, the seeds and the prompts, so both are resampled, crossed and independently of each
-other (Owen, "The pigeonhole bootstrap", 2007). All arms see the same resampled prompts, and arms
-with the same training seeds the same resampled seeds, so that a difference is paired.
+The scores of an arm form an array `[S seeds, P rows]` (or features `[S, P, D]`), a row being a
+video of a prompt: every training seed is scored on the same prompts from the same noise. Two things
+would differ if the study were made again, the seeds and the prompts, so both are resampled, crossed
+and independently of each other (Owen, "The pigeonhole bootstrap", 2007). All arms see the same
+resampled prompts, and arms with the same training seeds the same resampled seeds, so that a
+difference is paired.
 
 The bootstrap gives the shape of an interval; two of its faults are mended:
 
@@ -17,7 +18,7 @@ The bootstrap gives the shape of an interval; two of its faults are mended:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,22 +76,31 @@ class Bootstrap:
     """The resamples that all arms of a study share.
 
     Attributes:
-        picks: `[R, P]` which prompts each resample holds.
+        prompts: how many different prompts there are.
+        picks: for each of R resamples the rows that it holds. Prompts are drawn, each with all of
+            its rows, since videos of the same prompt are not independent.
     """
 
-    def __init__(self, prompts: int, resamples: int = 1000, seed: int = 0) -> None:
-        if prompts < 2 or resamples < 2:
-            raise ValueError(f"cannot resample {prompts} prompts {resamples} times")
-        self.prompts, self.resamples, self.seed = prompts, resamples, seed
+    def __init__(self, rows: Sequence[Hashable], resamples: int = 1000, seed: int = 0) -> None:
+        """`rows`: the prompt of every row of scores."""
+        numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(rows))}
+        self.rows, self.prompts = len(rows), len(numbers)
+        self.resamples, self.seed = resamples, seed
+        if self.prompts < 2 or resamples < 2:
+            raise ValueError(f"cannot resample {self.prompts} prompts {resamples} times")
+        of_prompt = np.array([numbers[prompt] for prompt in rows])
+        members = [np.flatnonzero(of_prompt == number) for number in range(self.prompts)]
         generator = np.random.default_rng([seed, 0])
-        self.picks = generator.integers(prompts, size=(resamples, prompts))
-        self._shares = np.zeros((resamples, prompts))
-        np.add.at(self._shares, (np.arange(resamples)[:, None], self.picks), 1 / prompts)
+        drawn = generator.integers(self.prompts, size=(resamples, self.prompts))
+        self.picks = [np.concatenate([members[number] for number in some]) for some in drawn]
+        self._shares = np.stack(
+            [np.bincount(pick, minlength=self.rows) / len(pick) for pick in self.picks]
+        )
 
     def means(self, rows: Array) -> Replicates:
         """Replicates of the mean of scores `[S, P]`."""
         rows = np.asarray(rows, np.float64)
-        # relative to the first prompt, so that equal scores have exactly no spread
+        # relative to the first row, so that equal scores have exactly no spread
         first = rows[:, :1]
         rest = rows - first
         return Replicates(first[:, 0] + rest.mean(1), first + rest @ self._shares.T)

@@ -45,7 +45,8 @@ def test_rows(study: Any, results: dict[str, Any]) -> None:
     assert row["mean"] == pytest.approx(np.mean(scores), rel=1e-5)
     assert row["seed_sd"] == pytest.approx(np.std(scores, ddof=1), rel=1e-5)
     assert row["low"] < row["mean"] < row["high"]
-    assert (row["seeds"], row["prompts"], row["reference"]) == (3, 48, False)
+    assert (row["seeds"], row["prompts"], row["reference"]) == (3, 20, False)
+    assert row["videos"] == 48  # the prompts repeat
     assert row["memory"] == "full" and row["better"] == "higher" and row["prompt_se"] > 0
 
 
@@ -200,7 +201,7 @@ def test_written_files(study: Any, results: dict[str, Any], tmp_path: Path) -> N
 
 def test_one_prompt_is_too_few(study: Any) -> None:
     with pytest.raises(ZooError, match="at least 2"):
-        build(study, prompts=["a 7"])
+        build(study, prompts=["a 7"] * 48)
 
 
 def test_rows_must_match_the_prompts(study: Any) -> None:

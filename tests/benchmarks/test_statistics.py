@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from benchmarks.statistics import Bootstrap, Replicates
 
 PROMPTS = 30
-BOOTSTRAP = Bootstrap(PROMPTS, resamples=300)
+BOOTSTRAP = Bootstrap(range(PROMPTS), resamples=300)
 SCORES = arrays(
     np.float64,
     st.tuples(st.integers(1, 5), st.just(PROMPTS)),
@@ -161,6 +161,35 @@ def test_a_single_network_goes_with_every_seed() -> None:
     assert found.value == pytest.approx(arm.values.mean() - reference.values[0])
 
 
+def test_videos_of_a_prompt_stay_together() -> None:
+    prompts = [row // 4 for row in range(4 * PROMPTS)]
+    bootstrap = Bootstrap(prompts, resamples=300)
+    assert (bootstrap.prompts, bootstrap.rows) == (PROMPTS, 4 * PROMPTS)
+    generator = np.random.default_rng(13)
+    hits, naive = 0, 0
+    for _ in range(300):
+        scores = np.repeat(generator.normal(size=(1, PROMPTS)), 4, axis=1)
+        scores = scores + 0.3 * generator.normal(size=scores.shape)
+        found = bootstrap.interval(bootstrap.means(scores))
+        hits += found.low <= 0 <= found.high
+        apart = Bootstrap(range(4 * PROMPTS), resamples=50)
+        found = apart.interval(apart.means(scores))
+        naive += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 300 <= 0.99
+    assert naive / 300 < 0.8  # as if four times as many prompts had been seen
+
+
+def test_prompts_may_have_different_numbers_of_videos() -> None:
+    prompts = ["a", "b", "b", "c", "c", "c"]
+    bootstrap = Bootstrap(prompts, resamples=50)
+    scores = np.random.default_rng(14).normal(size=(2, 6))
+    fast, slow = bootstrap.means(scores), bootstrap.statistic(scores, np.mean)
+    assert fast.resampled == pytest.approx(slow.resampled)
+    for pick in bootstrap.picks:
+        counts = np.bincount(pick, minlength=6)
+        assert counts[1] == counts[2] and counts[3] == counts[4] == counts[5]
+
+
 def test_what_is_not_a_number_has_no_interval() -> None:
     replicates = Replicates(np.array([np.nan]), np.full((1, 300), np.nan))
     interval = BOOTSTRAP.interval(replicates)
@@ -169,4 +198,4 @@ def test_what_is_not_a_number_has_no_interval() -> None:
 
 def test_too_few_prompts() -> None:
     with pytest.raises(ValueError, match="1 prompts"):
-        Bootstrap(1)
+        Bootstrap(["a 7", "a 7"])
