@@ -10,9 +10,7 @@ from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved
 
 
-def match_budget(
-    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo
-) -> dict[str, Resolved]:
+def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
     """The runs with their updates set to the study's budget."""
     if study.match == "updates":
         return dict(runs)

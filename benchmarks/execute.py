@@ -43,9 +43,7 @@ def execute(
     return 1 if errors else 0
 
 
-def make_jobs(
-    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path
-) -> list[Job]:
+def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path) -> list[Job]:
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
     whole seeds to show."""
     inputs = inputs_of(next(iter(runs.values())), zoo)
@@ -109,9 +107,7 @@ def collect(
     return build_results(plain(study), measured, costs, metrics, prompts, facts), measured
 
 
-def write(
-    results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path
-) -> None:
+def write(results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path) -> None:
     """Write results.json, samples.parquet and the report; tell the plugins."""
     from benchmarks.report import write_report
     from benchmarks.results import write_results

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records import ArmCost, Measured
 from benchmarks.measuring import Measurer
 from benchmarks.provenance import commit
+from benchmarks.records import ArmCost, Measured
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, resolve, save_student, train
@@ -73,7 +73,8 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
         measured, cost = _arm(job, zoo, device, progress)
     with atomic_folder(job.folder / "scores") as draft:
         for index, one in enumerate(measured):
-            np.savez_compressed(draft / f"{index}.npz", pixels=one.pixels, **one.rows)
+            arrays: dict[str, Any] = {"pixels": one.pixels, **one.rows}
+            np.savez_compressed(draft / f"{index}.npz", **arrays)
     write_json(
         job.folder / DONE,
         {

@@ -58,9 +58,7 @@ class Measurer:
             if not own or metric.own_steps is None:
                 continue
             nothing = torch.zeros(0, 1, 1, 1, 1)
-            videos = Videos(
-                nothing, self.prompts, self.draws, self.dataset, self.backbone, network
-            )
+            videos = Videos(nothing, self.prompts, self.draws, self.dataset, self.backbone, network)
             extra = self._row(videos, [name], metric.own_steps, "sde", {})
             place = [i for i, m in enumerate(found) if (m.nfe, m.sampler) == (extra.nfe, "sde")]
             if place:  # one row for each setting
@@ -70,9 +68,7 @@ class Measurer:
                 found.append(extra)
         return found
 
-    def sampled(
-        self, network: Any, nfe: int, sampler: Sampler, guidance_scale: float
-    ) -> Measured:
+    def sampled(self, network: Any, nfe: int, sampler: Sampler, guidance_scale: float) -> Measured:
         """One sampling setting of a network."""
         sampling = SamplingConfig(
             steps=nfe,

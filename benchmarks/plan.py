@@ -24,26 +24,34 @@ TIMED_PARAMETERS = 100_000_000
 ASSUMED_PEAK, ASSUMED_SHARE = 989e12, 0.4
 
 
-def print_plan(
-    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, device: str
-) -> None:
+def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, device: str) -> None:
     """Print arms, updates, passes, memory and time. Loads no published weights."""
     console = Console(width=120)
     plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())))
     console.print(f"{study.name}: {study.title}", highlight=False, markup=False)
+    evaluation = study.evaluation
     console.print(
         f"{len(runs)} arms x {len(study.seeds)} seeds, matched in {study.match}; "
-        f"evaluation: {study.evaluation.prompts} prompts x {study.evaluation.videos_per_prompt}, "
-        f"NFE {', '.join(map(str, study.evaluation.nfe))}, {' and '.join(study.evaluation.samplers)}",
+        f"evaluation: {evaluation.prompts} prompts x {evaluation.videos_per_prompt}, "
+        f"NFE {', '.join(map(str, evaluation.nfe))}, {' and '.join(evaluation.samplers)}",
         highlight=False,
     )
-    table = Table("arm", "method", "updates", "passes per update (forward + backward, videos)", "PFLOP", "hours", "GiB")
+    table = Table(
+        "arm",
+        "method",
+        "updates",
+        "passes per update (forward + backward, videos)",
+        "PFLOP",
+        "hours",
+        "GiB",
+    )
     hours = 0.0
     for label, run in runs.items():
         plan, updates = plans[label], run.config.training.updates
         passes = "; ".join(
-            f"{role} {count['forward']:.0f}" + (f" + {count['backward']:.0f}" if count["backward"] else "")
+            f"{role} {count['forward']:.0f}"
+            + (f" + {count['backward']:.0f}" if count["backward"] else "")
             for role, count in plan.passes.items()
             if count["forward"]
         )

@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nfe", help="numbers of steps, as in 1,2,4,8")
     parser.add_argument("--methods", help="only these arms or methods, as in dmd,sc-dmd")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides",
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=VALUE",
+        dest="overrides",
         help="change a key of the study, as in base.training.updates=100",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")

@@ -140,6 +140,8 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     """The resolved run of every arm, at the first seed."""
     return {
-        label: resolve({**merge(study.base, own), "seed": study.seeds[0]}, zoo, f"{where}: arms.{label}")
+        label: resolve(
+            {**merge(study.base, own), "seed": study.seeds[0]}, zoo, f"{where}: arms.{label}"
+        )
         for label, own in study.arms.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
@@ -78,10 +79,8 @@ def run_jobs(
                 pool.submit(_do, index, job): index for index, job in waiting
             }
             while running:
-                try:
+                with contextlib.suppress(queue.Empty):
                     show(*messages.get(timeout=0.5))
-                except queue.Empty:
-                    pass
                 for future in [f for f in running if f.done()]:
                     index = running.pop(future)
                     error = _error_of(future)

@@ -26,7 +26,7 @@ class QualityConfig(StrictModel):
     #: Updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
     prompts: Annotated[int, Field(ge=2)] = 64
-    steps: list[Annotated[int, Field(ge=1)]] = [4]
+    steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [4])
     metrics: list[str] = Field(default_factory=list)
     sampler: Literal["sde", "ode"] = "sde"
     guidance_scale: float = 1.0

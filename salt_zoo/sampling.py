@@ -48,7 +48,9 @@ def generate(
     """
     rows = list(draws.rows)
     if len(rows) != len(prompts):
-        raise ValueError(f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}")
+        raise ValueError(
+            f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
+        )
     times = flow.step_list(config.steps, config.timestep_shift)
     blocks, shape = backbone.blocks(), backbone.latent_shape
     made = []

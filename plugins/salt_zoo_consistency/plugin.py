@@ -8,5 +8,5 @@ def register(zoo):
     zoo.methods.add(
         "consistency",
         "salt_zoo_consistency.method:ConsistencyDistillation",
-        "consistency distillation: equal clean estimates along the teacher's path (arXiv 2303.01469)",
+        "consistency distillation: one clean estimate along the teacher's path (arXiv 2303.01469)",
     )

@@ -70,8 +70,8 @@ def parse(prompt: str) -> Command:
             f"for instance {str(COMMANDS[0])!r}"
         )
     _, digit, _, direction, speed = words
-    for word, known in ((digit, map(str, range(10))), (direction, DIRECTIONS), (speed, SPEEDS)):
-        known = list(known)
+    vocabulary = ([*map(str, range(10))], [*DIRECTIONS], [*SPEEDS])
+    for word, known in zip((digit, direction, speed), vocabulary, strict=True):
         if word not in known:
             raise ZooError(f"prompt {prompt!r}: unknown word {word!r}; {did_you_mean(word, known)}")
     return Command(int(digit), direction, speed)
@@ -99,7 +99,10 @@ def path(direction: str, speed: str, start: tuple[int, int]) -> np.ndarray:
     for frame in range(FRAMES):
         moves = frame // SPEEDS[speed]
         rows.append(
-            [GRID * bounce(cell + move * moves) for cell, move in zip(start, DIRECTIONS[direction], strict=True)]
+            [
+                GRID * bounce(cell + move * moves)
+                for cell, move in zip(start, DIRECTIONS[direction], strict=True)
+            ]
         )
     return np.array(rows)
 

@@ -26,7 +26,7 @@ MOTIONS = tuple((direction, speed) for direction in DIRECTIONS for speed in SPEE
 
 @functools.cache
 def all_paths() -> tuple[Tensor, Tensor]:
-    """Every path that any command can take: corners `[P, F, 2]` and the index of its motion `[P]`."""
+    """Every path that a command can take: corners `[P, F, 2]` and the motion's index `[P]`."""
     paths, motions = [], []
     for index, (direction, speed) in enumerate(MOTIONS):
         for start in starts(direction):
@@ -50,7 +50,9 @@ def centroids(videos: Tensor) -> Tensor:
     row = (weight.sum(-1) * place).sum(-1)
     column = (weight.sum(-2) * place).sum(-1)
     middle = torch.full_like(mass, (weight.shape[-1] - 1) / 2)
-    centre = [torch.where(mass > 1e-6, part / mass.clamp(min=1e-6), middle) for part in (row, column)]
+    centre = [
+        torch.where(mass > 1e-6, part / mass.clamp(min=1e-6), middle) for part in (row, column)
+    ]
     return torch.stack(centre, dim=-1)
 
 
@@ -110,7 +112,10 @@ def rigidity_error(videos: Tensor, prompts: Sequence[str]) -> Tensor:
     unexplained = []
     for corners in all_paths()[0].long():
         boxes = torch.stack(
-            [pixels[:, f, r : r + DIGIT, c : c + DIGIT] for f, (r, c) in enumerate(corners.tolist())],
+            [
+                pixels[:, f, r : r + DIGIT, c : c + DIGIT]
+                for f, (r, c) in enumerate(corners.tolist())
+            ],
             dim=1,
         )
         unexplained.append(energy - frames * boxes.mean(dim=1).square().sum(dim=(1, 2)))
@@ -123,7 +128,10 @@ def laplacian_energy(videos: Tensor) -> Tensor:
     pixels = videos[:, 0]
     inner = pixels[:, :, 1:-1, 1:-1]
     around = (
-        pixels[:, :, :-2, 1:-1] + pixels[:, :, 2:, 1:-1] + pixels[:, :, 1:-1, :-2] + pixels[:, :, 1:-1, 2:]
+        pixels[:, :, :-2, 1:-1]
+        + pixels[:, :, 2:, 1:-1]
+        + pixels[:, :, 1:-1, :-2]
+        + pixels[:, :, 1:-1, 2:]
     )
     return (around - 4 * inner).square().mean(dim=(1, 2, 3))
 
@@ -137,7 +145,6 @@ def flicker(videos: Tensor) -> Tensor:
 def centroid_velocities(videos: Tensor) -> Tensor:
     """Features of motion: the centroids' steps between frames, `[N, 2 * (F - 1)]`."""
     return centroids(videos).diff(dim=1).flatten(1)
-
 
 
 def distance_within_prompt(videos: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -93,7 +93,7 @@ class Consistency(Score):
 class Sharpness(Score):
     """Laplacian energy over that of real videos."""
 
-    better = "higher"
+    better: Literal["higher", "lower"] = "higher"
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()

@@ -3,12 +3,24 @@
 from salt_zoo import hookimpl
 
 METRICS = {
-    "digits-class": ("ClassAccuracy", "share of videos in which the judge sees the digit asked for"),
+    "digits-class": (
+        "ClassAccuracy",
+        "share of videos in which the judge sees the digit asked for",
+    ),
     "digits-consistency": ("Consistency", "share of videos whose frames all show the same digit"),
-    "digits-motion": ("Motion", "share of videos whose centroid path fits the commanded motion best"),
+    "digits-motion": (
+        "Motion",
+        "share of videos whose centroid path fits the commanded motion best",
+    ),
     "digits-displacement": ("Displacement", "length of the centroid's path over the commanded one"),
-    "digits-centroid": ("CentroidError", "distance in pixels of the centroids to the commanded path"),
-    "digits-rigidity": ("Rigidity", "share of energy that a rigid digit on the path leaves unexplained"),
+    "digits-centroid": (
+        "CentroidError",
+        "distance in pixels of the centroids to the commanded path",
+    ),
+    "digits-rigidity": (
+        "Rigidity",
+        "share of energy that a rigid digit on the path leaves unexplained",
+    ),
     "digits-sharpness": ("Sharpness", "Laplacian energy over real data's; 1 is right"),
     "digits-sharpness-error": ("SharpnessError", "distance of the mean sharpness from real data's"),
     "digits-flicker": ("Flicker", "change of total brightness between frames, over the total"),

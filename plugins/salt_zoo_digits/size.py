@@ -80,10 +80,6 @@ class DigitsSize:
                     f"{self.weights}: cannot be loaded ({reason(error)}); "
                     "make it anew with 'salt-zoo pretrain digits-teacher --out DIR'"
                 ) from None
-        # diffusers keeps the rotary table in float64; float32 is faster and moves a velocity by
-        # less than 1e-6, which only parity with other code would notice
-        model.rope.freqs_cos = model.rope.freqs_cos.float()
-        model.rope.freqs_sin = model.rope.freqs_sin.float()
         return model
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:

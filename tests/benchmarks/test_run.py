@@ -121,7 +121,7 @@ def test_the_hooks_of_the_harness_are_called(study):
 
 
 def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
-    folder, options, _ = study
+    folder, _, _ = study
     arms = folder / "out" / "arms"
     before = {p: p.stat().st_mtime_ns for p in arms.glob("dmd-*/measured.json")}
     assert before
@@ -140,7 +140,14 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
     done = run("quick", "--dry-run", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ("consistency", "sc-dmd", "updates", "hours", "GiB", "nothing has to be downloaded"):
+    for word in (
+        "consistency",
+        "sc-dmd",
+        "updates",
+        "hours",
+        "GiB",
+        "nothing has to be downloaded",
+    ):
         assert word in done.stdout
     assert not (tmp_path / "out").exists()
 

@@ -63,17 +63,23 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"evaluation": {"metrics": ["digits-fd"], "ntf": [1]}}, "evaluation.ntf: unknown key; did you mean 'nfe'"),
+        (
+            {"evaluation": {"metrics": ["digits-fd"], "ntf": [1]}},
+            "evaluation.ntf: unknown key; did you mean 'nfe'",
+        ),
         ({"base": {"seed": 1}}, "base.seed"),
         ({"budget_of": "dmdd", "match": "compute"}, "did you mean 'dmd'"),
-        ({"primary": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]}, "unknown arm 'sc'"),
+        (
+            {"primary": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
+            "unknown arm 'sc'",
+        ),
         ({"arms": {}}, "arms"),
         ({"seeds": []}, "seeds"),
     ],
 )
 def test_a_wrong_study_is_one_line(change, said):
     content = {**read_study("quick")[0], **change}
-    with pytest.raises(ZooError, match=".") as caught:
+    with pytest.raises(ZooError) as caught:
         load_study(content, "my.yaml")
     text = str(caught.value)
     assert said in text and text.startswith("my.yaml: ") and "\n" not in text
