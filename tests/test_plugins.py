@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from salt_zoo import hookimpl
-from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo, load_zoo
 
 PEPPER = Path(__file__).parent / "third_party" / "salt_zoo_pepper"
@@ -290,48 +289,3 @@ def test_nobody_takes_the_name_of_a_built_in_part(tmp_path, monkeypatch):
     zoo = load_zoo()
     assert zoo.methods["teacher-forcing"].plugin == "pretraining"
     assert [broken.plugin for broken in zoo.broken] == ["aaa"]
-
-
-# --- parts that fail only when they are used ---
-
-LAZY = """
-from salt_zoo import hookimpl
-
-@hookimpl
-def register(zoo):
-    zoo.methods.add("lazy", "{target}", "imported when used")
-"""
-
-
-@pytest.mark.parametrize(
-    ("target", "source", "reason"),
-    [
-        ("a_lazy_module:Lazy", "import a_module_that_does_not_exist", "ModuleNotFoundError"),
-        ("a_lazy_module:Lazy", "class Lazy", "SyntaxError"),
-        ("a_lazy_module:Lazy", "raise SystemExit", "SystemExit"),
-        ("a_lazy_module:Lazy", "", "AttributeError"),
-        ("a_lazy_module:Lazy", "Lazy = 3", "cannot be called"),
-        ("a_lazy_module:Lazy", "class Lazy:\n    Config = 3", "not a pydantic model"),
-        ("a_missing_module:Lazy", "", "a_missing_module"),
-    ],
-)
-def test_a_part_that_cannot_be_imported(
-    target, source, reason, tmp_path, monkeypatch, write_run, cli
-):
-    plugin_file(tmp_path, source, "a_lazy_module.py")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "a_lazy_module", raising=False)
-    path = plugin_file(tmp_path, LAZY.format(target=target))
-    run = write_run(method={"name": "lazy", "learning_rate": None})
-    ended = cli("train", run, "--out", tmp_path / "out", "-p", path)
-    assert ended.code == 2
-    assert path in ended.error and "'lazy'" in ended.error and reason in ended.error
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_part_that_cannot_be_made(tmp_path):
-    source = GOOD.replace("        pass", "        raise OverflowError('too much')", 1)
-    zoo = load_zoo([plugin_file(tmp_path, source)])
-    config = zoo.methods.configure("null", {}, "test")
-    with pytest.raises(ZooError, match=r"method 'null' of plugin '.*mine\.py': .*too much"):
-        zoo.methods.create("null", config, zoo)

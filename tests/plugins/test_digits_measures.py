@@ -1,0 +1,106 @@
+"""The digits' measures: exact on real videos, and sensitive to what they are for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from salt_zoo.draws import Draws
+from salt_zoo.evaluation import Videos
+from salt_zoo.plugins import load_zoo
+from salt_zoo.run import make_metrics
+from salt_zoo_digits import measures
+from salt_zoo_digits.data import COMMANDS, Digits
+from salt_zoo_digits.frechet import Gaussian, frechet_distance
+
+
+@pytest.fixture(scope="module")
+def real():
+    prompts = [str(command) for command in COMMANDS]
+    return Digits().real(prompts, Draws(0, (), range(160)), "test"), prompts
+
+
+def test_real_videos_score_perfectly(real):
+    videos, prompts = real
+    assert measures.motion_correct(videos, prompts).min() == 1
+    assert measures.rigidity_error(videos, prompts).max() < 1e-6
+    assert measures.centroid_error(videos, prompts).max() < 1e-4
+    assert torch.allclose(measures.displacement_ratio(videos, prompts), torch.ones(160), atol=1e-5)
+    assert measures.flicker(videos).max() < 1e-5
+
+
+def test_a_video_of_another_command_is_found_out(real):
+    videos, prompts = real
+    wrong = prompts[1:] + prompts[:1]  # neighbours differ in speed or direction
+    assert measures.motion_correct(videos, wrong).max() == 0
+    assert measures.rigidity_error(videos, wrong).min() > 0.05
+
+
+def test_rigidity_is_the_share_of_what_does_not_belong(real):
+    videos, prompts = real
+    speck = videos.clone()
+    speck[:, :, 0, 0, 0] += 3.0
+    speck[:, :, 0, -1, -1] += 3.0  # one of the two corners lies outside any single box
+    error = measures.rigidity_error(speck, prompts)
+    assert (error > 0.01).all()
+    assert torch.allclose(error, measures.rigidity_error(2 * speck, prompts), atol=1e-5)
+
+
+def test_a_still_or_empty_video_has_no_motion(real):
+    videos, prompts = real
+    still = videos[:, :, :1].expand_as(videos)
+    assert measures.displacement_ratio(still, prompts).max() < 1e-6
+    empty = torch.zeros_like(videos)
+    for scores in (measures.rigidity_error(empty, prompts), measures.flicker(empty)):
+        assert torch.isfinite(scores).all()
+
+
+def test_flicker_and_sharpness_follow_brightness_and_blur(real):
+    videos, _ = real
+    blinking = videos * torch.tensor([1.0, 0.5] * 4 + [1.0]).view(1, 1, 9, 1, 1)
+    assert measures.flicker(blinking).min() > 0.5
+    blurred = torch.nn.functional.avg_pool3d(videos, (1, 3, 3), 1, (0, 1, 1))
+    ratio = measures.laplacian_energy(blurred) / measures.laplacian_energy(videos)
+    assert ratio.max() < 0.2
+
+
+def test_distance_within_prompt_sees_equal_videos(real):
+    videos, prompts = real
+    alone = measures.distance_within_prompt(videos, prompts)
+    assert torch.isnan(alone).all()
+    pairs = measures.distance_within_prompt(torch.cat([videos, videos]), prompts * 2)
+    assert pairs.max() < 1e-3
+    apart = measures.distance_within_prompt(torch.cat([videos, 0 * videos]), prompts * 2)
+    wanted = videos.square().flatten(1).mean(1).sqrt()
+    assert torch.allclose(apart[:160], wanted, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_frechet_distance_of_diagonal_gaussians_is_the_closed_form(seed, size):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (torch.randn(size, generator=generator).double() for _ in range(2))
+    s, r = (0.1 + torch.rand(size, generator=generator).double() for _ in range(2))
+    first = Gaussian(a, torch.diag(s**2), torch.diag(s))
+    second = Gaussian(b, torch.diag(r**2), torch.diag(r))
+    wanted = ((a - b) ** 2).sum() + ((s - r) ** 2).sum()
+    assert frechet_distance(first, second) == pytest.approx(float(wanted), rel=1e-9)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_every_registered_metric_scores_real_videos(real):
+    """Held-out real videos are the yardstick of every metric: near the best value there is."""
+    videos, prompts = real
+    zoo = load_zoo()
+    names = [entry.name for entry in zoo.metrics if entry.name.startswith("digits-")]
+    metrics = make_metrics(zoo, names)
+    double = Digits().real(prompts, Draws(1, (), range(160)), "test")
+    shown = Videos(torch.cat([videos, double]), prompts * 2, Draws(0, (), range(320)), Digits())
+    found = {name: metric.reduce(metric.measure(shown)) for name, metric in metrics.items()}
+    assert found["digits-class"] > 0.97 and found["digits-consistency"] > 0.97
+    assert found["digits-fd"] < 1.5 and found["digits-fd-motion"] < 0.3
+    assert found["digits-sharpness"] == pytest.approx(1, abs=0.1)
+    assert found["digits-diversity"] == pytest.approx(1, abs=0.1)
+    assert found["digits-sharpness-error"] == pytest.approx(abs(1 - found["digits-sharpness"]))

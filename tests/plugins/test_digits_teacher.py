@@ -1,0 +1,49 @@
+"""The shipped teacher and judge: whole, made by the recipes beside them, and good enough."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from salt_zoo.config import read_yaml
+from salt_zoo.evaluation import evaluation_draws, evaluation_prompts, make_videos, measure
+from salt_zoo.plugins import load_zoo
+from salt_zoo.run import make_metrics, resolve
+from salt_zoo.sampling import SamplingConfig
+from salt_zoo.storage import file_digest
+from salt_zoo_digits.data import Digits
+from salt_zoo_digits.judge import JUDGE
+from salt_zoo_digits.recipes import RUN
+from salt_zoo_digits.size import TEACHER
+
+
+@pytest.mark.parametrize("folder", [TEACHER, JUDGE])
+def test_the_log_beside_the_weights_names_their_digest(folder: Path):
+    log = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    assert log["files"] == {p.name: file_digest(p) for p in folder.glob("*.safetensors")}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 4_000_000
+
+
+def test_the_teachers_log_is_of_the_recipe_that_is_shipped():
+    log = json.loads((TEACHER / "training.json").read_text(encoding="utf-8"))
+    zoo = load_zoo()
+    assert log["run"] == resolve(read_yaml(RUN), zoo, "teacher.yaml").plain()
+
+
+def test_the_teacher_passes_its_gates():
+    """At full steps: commanded motion >= .97, digit >= .98, rigidity error <= .08."""
+    zoo = load_zoo()
+    backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", {}, "wan"), zoo)
+    prompts = evaluation_prompts(Digits(), "test", 100)
+    draws = evaluation_draws(0, "test", len(prompts), "cpu")
+    metrics = make_metrics(zoo, ["digits-motion", "digits-class", "digits-rigidity"])
+    full = SamplingConfig(steps=50, sampler="ode", guidance_scale=2.0)
+    with torch.inference_mode():
+        videos = make_videos(backbone.network("teacher"), backbone, Digits(), prompts, draws, full)
+    found = {name: metrics[name].reduce(rows) for name, rows in measure(metrics, videos).items()}
+    assert found["digits-motion"] >= 0.97
+    assert found["digits-class"] >= 0.98
+    assert found["digits-rigidity"] <= 0.08

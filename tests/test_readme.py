@@ -1,0 +1,48 @@
+"""The README is true: its plugin works when pasted, its commands and files exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks.test_run import SMALL
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "shortcut.py").write_text(code, encoding="utf-8")
+    (command,) = re.findall(r"`(python -m benchmarks\.run quick -p shortcut\.py .*?)`", README)
+    arguments = shlex.split(command)[1:]
+    done = subprocess.run(
+        [sys.executable, *arguments, "--out", "out", *SMALL],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "regress-teacher" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+
+
+def test_the_plugin_of_the_readme_is_short():
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 36
+
+
+def test_files_that_the_readme_links_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_registered_method_is_in_the_table_of_what_works():
+    from salt_zoo.plugins import load_zoo
+
+    for entry in load_zoo().methods:
+        assert f"| `{entry.name}` |" in README, entry.name
