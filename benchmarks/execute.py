@@ -14,6 +14,7 @@ from benchmarks.jobs import Job, commit_of, read_job
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
+from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, make_metrics, prepare_folder
 from salt_zoo.storage import plain
@@ -30,8 +31,12 @@ def execute(
     """Do a study in `out` and return the exit code: 1 if an arm failed, else 0."""
     from salt_zoo.devices import find_device
 
-    prepare_folder(out)
     place = str(find_device(device))
+    for run in runs.values():
+        prepare = getattr(make_backbone(run, zoo), "prepare", None)
+        if prepare:  # what cannot be had is one error now, not one of every arm
+            prepare()
+    prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out)
     with _progress(jobs) as show:
         errors = run_jobs(jobs, plugins, place, study.workers, show)
@@ -46,9 +51,13 @@ def execute(
 def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path) -> list[Job]:
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
     whole seeds to show."""
-    inputs = inputs_of(next(iter(runs.values())), zoo)
     any_run = next(iter(runs.values()))
-    jobs = [Job.of(name, None, any_run, study.evaluation, inputs, out) for name in REFERENCES]
+    inputs = inputs_of(any_run, zoo)
+    dataset = make_dataset(any_run, zoo)
+    split = study.evaluation.split
+    one = dataset.real(dataset.prompts(split)[:1], Draws(0, ("try",), range(1)), split)
+    rows = [name for name in REFERENCES if name != "real" or one is not None]
+    jobs = [Job.of(name, None, any_run, study.evaluation, inputs, out) for name in rows]
     for seed in study.seeds:
         for label, run in runs.items():
             seeded = run.with_seed(seed)
@@ -58,10 +67,16 @@ def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: P
 
 def inputs_of(run: Resolved, zoo: Zoo) -> dict[str, Any]:
     """Digests of the weights and the data that a run starts from."""
-    config = run.config
-    backbone = zoo.backbones.create(config.backbone["name"], run.backbone, zoo)
-    dataset = zoo.datasets.create(config.dataset["name"], run.dataset, zoo)
+    backbone, dataset = make_backbone(run, zoo), make_dataset(run, zoo)
     return {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
+
+
+def make_backbone(run: Resolved, zoo: Zoo) -> Any:
+    return zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
+
+
+def make_dataset(run: Resolved, zoo: Zoo) -> Any:
+    return zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
 
 
 def collect(
@@ -95,7 +110,7 @@ def collect(
         for name, metric in make_metrics(zoo, study.evaluation.metrics).items()
     ]
     first = next(iter(runs.values()))
-    dataset = zoo.datasets.create(first.config.dataset["name"], first.dataset, zoo)
+    dataset = make_dataset(first, zoo)
     evaluation = study.evaluation
     prompts = evaluation_prompts(
         dataset, evaluation.split, evaluation.prompts, evaluation.videos_per_prompt

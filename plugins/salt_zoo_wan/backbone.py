@@ -83,6 +83,12 @@ class WanBackbone:
             raise ZooError(f"{source}: cannot be loaded ({reason})") from None
         return WanNetwork(transformer, self.size.coordinates).to(self.device)
 
+    def prepare(self) -> None:
+        """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""
+        fetch = getattr(self.size, "prepare", None)
+        if fetch:
+            fetch()
+
     def downloads(self) -> list[dict[str, Any]]:
         """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
         wanted = getattr(self.size, "downloads", None)

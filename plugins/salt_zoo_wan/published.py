@@ -162,6 +162,17 @@ class PublishedSize:
             for parts, names in wanted.items()
         ]
 
+    def prepare(self) -> None:
+        """Fetch what is missing, before any work begins.
+
+        Raises:
+            ZooError: something is not there and cannot be fetched; one line for all of it.
+        """
+        if self.file is None:
+            self.parts.folder("transformer")
+        for part in PARTS[1:]:
+            self.codec_parts.folder(part)
+
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
         """Text encoder (bfloat16, as on a GPU) and VAE (float32) without data, for planning."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -53,15 +54,11 @@ PLUGIN = textwrap.dedent(
 )
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "benchmarks.run", *arguments]
-    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    import os
-
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +146,14 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
         "nothing has to be downloaded",
     ):
         assert word in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_wan_without_weights_ends_with_one_line(tmp_path: Path):
+    done = run("wan_t2v", "--out", "out", cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "hf download" in line and "GB" in line
     assert not (tmp_path / "out").exists()
 
 
