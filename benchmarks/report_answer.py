@@ -34,6 +34,7 @@ def _who(view: View) -> str:
         return "No arm was trained and measured, so there is nothing to compare."
     if len(distilled) == 1:
         return _against_naive(view, next(iter(distilled)))
+    leaders = _leaders(view)
     between = [c for c in view.results["comparisons"] if c["b"] in distilled]
     wins, losses, made = Counter[str](), Counter[str](), Counter[str]()
     for entry in between:
@@ -44,37 +45,63 @@ def _who(view: View) -> str:
             losses[entry[worse]] += 1
     ranking = sorted(distilled, key=lambda arm: (losses[arm] - wins[arm], view.arms.index(arm)))
     first, second = ranking[:2]
-    lead = (wins[first] - losses[first]) - (wins[second] - losses[second])
-    if lead == 0:
-        return (
-            f"No arm is better than all others: {first} and {second} come out even, each with "
-            f"{wins[first]} and {wins[second]} of their {made[first]} comparisons with other "
-            f"distilled arms clearly in their favour. {_example(view, first, second)}"
-        ).strip()
-    return (
-        f"{first} is the best of {len(distilled)} distilled arms most often: {wins[first]} of its "
-        f"{made[first]} comparisons with the others are clearly in its favour and "
-        f"{losses[first]} against it{_example(view, first, second)}."
-    )
+    if (wins[first] - losses[first]) == (wins[second] - losses[second]):
+        most = f"over all metrics {first} and {second} come out even"
+    else:
+        most = (
+            f"over all metrics {first} leads, with {wins[first]} of its {made[first]} comparisons "
+            f"with the other arms clearly in its favour and {losses[first]} against it"
+        )
+    return f"{leaders}; {most}." if leaders else f"{most[0].upper()}{most[1:]}."
 
 
-def _example(view: View, first: str, second: str) -> str:
-    """The difference of the two leading arms, in the study's first metric."""
-    entry = _entry(view, first, second)
-    if entry is None:
+def _leaders(view: View) -> str:
+    """The best arm at every number of steps, in the study's first metric and setting."""
+    if not view.metrics or not view.settings:
         return ""
-    sign = 1 if entry["a"] == first else -1
-    return f"; {_in_words(entry, f'that of the next best, {second}', sign)}"
+    metric, setting = view.metrics[0], view.settings[0]
+    parts = []
+    for nfe in view.nfes:
+        rows = [
+            row
+            for row in view.results["rows"]
+            if (row["metric"], row["nfe"]) == (metric["name"], nfe)
+            and (row["backbone"], row["sampler"]) == (setting.backbone, setting.sampler)
+            and not row["reference"]
+            and row["mean"] is not None
+        ]
+        if not rows:
+            continue
+        sign = 1 if metric["better"] == "higher" else -1
+        best, *others = sorted(rows, key=lambda row: -sign * row["mean"])
+        steps = "1 step" if nfe == 1 else f"{nfe} steps"
+        if best["winner"]:
+            entry = _entry(view, best["arm"], others[0]["arm"], nfe)
+            parts.append(f"at {steps} {best['arm']} is best{_margin(entry, others[0]['arm'])}")
+        else:
+            parts.append(f"at {steps} no arm is clear of all others ({best['arm']} comes first)")
+    if not parts:
+        return ""
+    return f"By {metric['name']} ({metric['better']} is better), " + ", ".join(parts)
 
 
-def _in_words(entry: Entry, other: str, sign: int = 1) -> str:
-    """A comparison as a clause, `sign` times its difference: how much, and whether it is real."""
+def _margin(entry: Entry | None, other: str) -> str:
+    """How far a leader is ahead of the next."""
+    if entry is None or entry["low"] is None:
+        return ""
+    low, high = sorted(abs(entry[end]) for end in ("low", "high"))
+    places = decimals([entry["difference"]])
+    ahead = number(abs(entry["difference"]), places)
+    return f", {ahead} ({number(low, places)} to {number(high, places)}) ahead of {other}"
+
+
+def _in_words(entry: Entry, other: str) -> str:
+    """A comparison as a clause: how much, and whether it is real."""
     places = decimals([entry["difference"]])
     where = f"at {entry['nfe']} steps its {entry['metric']} ({entry['better']} is better)"
     if entry["low"] is None:
         return f"{where} has no number to compare with {other}"
-    difference = sign * entry["difference"]
-    low, high = sorted(sign * entry[end] for end in ("low", "high"))
+    difference, low, high = entry["difference"], entry["low"], entry["high"]
     bounds = f"(95% interval of the difference {number(low, places)} to {number(high, places)})"
     if not entry["clear"]:
         return f"{where} is not clearly different from {other} {bounds}"
@@ -96,9 +123,9 @@ def _against_naive(view: View, arm: str) -> str:
     return text + "."
 
 
-def _entry(view: View, first: str, second: str) -> Entry | None:
+def _entry(view: View, first: str, second: str, nfe: int | None = None) -> Entry | None:
     """Of the comparisons of two arms, the one a single sentence quotes: the first metric's, under
-    the first setting, at the number of steps that pictures show."""
+    the first setting, at `nfe` or the number of steps that pictures show."""
     order = [metric["name"] for metric in view.metrics]
 
     def rank(entry: Entry) -> tuple[Any, ...]:
@@ -106,7 +133,7 @@ def _entry(view: View, first: str, second: str) -> Entry | None:
             [(s.backbone, s.sampler) for s in view.settings].index(
                 (entry["backbone"], entry["sampler"])
             ),
-            entry["nfe"] != view.shown_nfe,
+            entry["nfe"] != (nfe or view.shown_nfe),
             order.index(entry["metric"]),
         )
 
