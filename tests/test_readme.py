@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from tests.benchmarks.test_run import SMALL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,15 @@ def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
 def test_the_plugin_of_the_readme_is_short():
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 36
+
+
+def test_the_run_of_the_readme_resolves():
+    from salt_zoo.plugins import load_zoo
+    from salt_zoo.run import resolve
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    resolved = resolve(yaml.safe_load(text), load_zoo(), "README.md")
+    assert resolved.config.training.updates == 250
 
 
 def test_files_that_the_readme_links_exist():
