@@ -1,0 +1,27 @@
+"""Libraries of the extra `metrics`, imported when a metric is made."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from salt_zoo.errors import ZooError, reason
+
+INSTALL = "pip install 'salt-zoo[metrics]'"
+
+
+def need(module: str, metric: str) -> Any:
+    """The module, imported.
+
+    Raises:
+        ZooError: it is missing or broken; the line says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ZooError(f"metric {metric!r}: {error.name} is missing; {INSTALL}") from None
+    except Exception as error:  # a torchvision of another build raises RuntimeError
+        raise ZooError(
+            f"metric {metric!r}: {module} cannot be imported ({reason(error)}); "
+            f"torch, torchvision and {module} must fit together: {INSTALL}"
+        ) from None

@@ -1,0 +1,53 @@
+"""Over-saturation: how much of the picture sticks at the ends of the scale."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from salt_zoo.evaluation import Videos
+
+#: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
+LOW, HIGH = 0.02, 0.98
+
+
+def saturation(pixels: Tensor) -> Tensor:
+    """Share of pixel values outside [0.02, 0.98], each channel counted by itself.
+
+    Guidance at a high scale pushes values to the ends (and beyond) and so raises it.
+
+    Args:
+        pixels: `[N, C, F, height, width]`, nominally in [0, 1], not clamped.
+
+    Returns:
+        `[N]` in [0, 1]; NaN for videos that hold a NaN.
+    """
+    return torch.stack([_share(video) for video in pixels])
+
+
+def _share(video: Tensor) -> Tensor:
+    inside = (video >= LOW) & (video <= HIGH)
+    share = 1 - inside.float().mean()
+    return torch.where(video.isnan().any(), torch.nan, share)  # a comparison hides what is NaN
+
+
+class Saturation:
+    """Lower is better only where the scene calls for few black or white pixels.
+
+    Compare it with the rows of the teacher and of real videos: digits on black have most pixels at
+    0, rightly.
+    """
+
+    better: Literal["higher", "lower"] = "lower"
+    own_steps = None
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        pass
+
+    def measure(self, videos: Videos) -> Tensor:
+        return saturation(videos.pixels)
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())
