@@ -25,13 +25,14 @@ class Guided:
         self.network = network
         self.unconditional = unconditional
         self.guidance_scale = guidance_scale
+        self._both: tuple[Condition, Condition] | None = None
 
     def __call__(
         self, x: Tensor, t: Tensor, condition: Condition, memory: Memory | None = None
     ) -> Tensor:
         if self.guidance_scale == 1:
             return self.network(x, t, condition, memory)
-        both = concatenate(self.unconditional, condition)
+        both = self._doubled(condition)
         v = self.network(_twice(x), _twice(t), both, memory)
         v_uncond, v_cond = v.chunk(2)
         return flow.guide(v_uncond, v_cond, self.guidance_scale)
@@ -44,8 +45,13 @@ class Guided:
         if self.guidance_scale == 1:
             self.network.remember(x, t, condition, memory)
         else:
-            both = concatenate(self.unconditional, condition)
-            self.network.remember(_twice(x), _twice(t), both, memory)
+            self.network.remember(_twice(x), _twice(t), self._doubled(condition), memory)
+
+    def _doubled(self, condition: Condition) -> Condition:
+        """Both conditions; the same object for the same one, by which a memory knows it again."""
+        if self._both is None or self._both[0] is not condition:
+            self._both = condition, concatenate(self.unconditional, condition)
+        return self._both[1]
 
 
 def _twice(x: Tensor) -> Tensor:

@@ -27,6 +27,14 @@ class Memory(Protocol):
         """Bytes that the cached keys and values take."""
         ...
 
+    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+        """The prompt changes before the next block: keep, drop or rebuild what is remembered.
+
+        `recent` are the clean latents of the finished blocks, the oldest first (as many as the
+        caller has kept); `remember` commits one of them anew under the new prompt.
+        """
+        ...
+
 
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`."""
@@ -38,7 +46,8 @@ class VelocityNetwork(Protocol):
         ...
 
     def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
-        """Commit a finished block to `memory`; no gradient."""
+        """Commit a finished block to `memory`; no gradient. Evaluates the network through
+        `self(...)`, so that the pass is counted."""
         ...
 
 
@@ -58,8 +67,8 @@ class Backbone(Protocol):
         """A new network with the weights of the teacher or of the initial student, or random."""
         ...
 
-    def blocks(self) -> Blocks:
-        """In which blocks of frames it generates, and with which memory."""
+    def blocks(self, network: Any = None) -> Blocks:
+        """In which blocks of frames `network` (None: a student) generates, and its memory."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition: ...

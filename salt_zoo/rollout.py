@@ -8,7 +8,7 @@ with, and its clean estimate is the output; generation exits at the last step, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -29,12 +29,24 @@ Renoise = Callable[[int, float], Tensor]
 class Blocks:
     """In which blocks of frames a backbone generates, and the memory that joins them.
 
-    `frames` is None for all frames at once. `new_memory(network, x)` makes an empty memory for
-    videos like `x` `[B, C, F, H, W]`.
+    Attributes:
+        frames: of a block; None is all frames at once.
+        first: frames of the first block, where it is another number (an independent first frame).
+        new_memory: `new_memory(network, x)` makes an empty memory for videos like `x`
+            `[B, C, F, H, W]`; None for a bidirectional network.
+        context_noise: the time in [0, 1) at which a finished block is noised and remembered.
     """
 
     frames: int | None = None
+    first: int | None = None
     new_memory: Callable[[Any, Tensor], Memory] | None = None
+    context_noise: float = 0.0
+
+    def size(self, block: int, frames: int) -> int:
+        """Frames of block number `block` in a video of `frames` frames."""
+        if block == 0 and self.first:
+            return self.first
+        return self.frames or frames
 
     def split(self, frames: int) -> list[slice]:
         """The blocks of a video of `frames` frames.
@@ -42,10 +54,16 @@ class Blocks:
         Raises:
             ValueError: the blocks do not fill the video.
         """
-        size = self.frames or frames
-        if frames % size:
-            raise ValueError(f"{frames} frames cannot be split into blocks of {size}")
-        return [slice(start, start + size) for start in range(0, frames, size)]
+        parts: list[slice] = []
+        start = 0
+        while start < frames:
+            stop = start + self.size(len(parts), frames)
+            parts.append(slice(start, stop))
+            start = stop
+        if start != frames:
+            first = f" after a first one of {self.first}" if self.first else ""
+            raise ValueError(f"{frames} frames cannot be split into blocks of {self.frames}{first}")
+        return parts
 
     def memory(self, network: Any, x: Tensor) -> Memory | None:
         """An empty memory of `network` for videos like `x`; None for a bidirectional one."""
@@ -105,26 +123,85 @@ def walk(
     parts = blocks.split(noise.shape[2])
     memory = blocks.memory(network, noise)
     for block, frames in enumerate(parts):
-        x = noise[:, :, frames]
-        for k in range(last):
-            with torch.no_grad():
-                v = network(x, full_time(times[k], x), condition, memory)
-                x0 = flow.x0_from_velocity(x, v, times[k])
-            if every_step:
-                yield Exit(block, frames, k, times[k], x, v, x0, condition, memory)
-            with torch.no_grad():
-                if sampler == "ode":
-                    x = flow.euler_step(x, v, times[k], times[k + 1])
-                else:
-                    x = flow.add_noise(x0, renoise(block, times[k + 1]), times[k + 1])
-        t = times[last]
-        with torch.set_grad_enabled(gradient):
+        steps = denoise(
+            network,
+            noise[:, :, frames],
+            condition,
+            times[: last + 1],
+            block=block,
+            frames=frames,
+            memory=memory,
+            renoise=renoise,
+            sampler=sampler,
+            gradient=gradient,
+        )
+        for step in steps:
+            if every_step or step.step == last:
+                yield step
+        if block + 1 < len(parts):
+            commit(network, step, blocks, renoise)
+
+
+def denoise(
+    network: VelocityNetwork,
+    noise: Tensor,
+    condition: Condition,
+    times: Sequence[float],
+    *,
+    block: int,
+    frames: slice,
+    memory: Memory | None,
+    renoise: Renoise,
+    sampler: Sampler,
+    gradient: bool = False,
+) -> Iterator[Exit]:
+    """All steps of one block, given the memory of the blocks before it; commits nothing.
+
+    Only the last step is recorded for backward, and only with `gradient`.
+    """
+    x = noise
+    for k, t in enumerate(times):
+        with torch.set_grad_enabled(gradient and k + 1 == len(times)):
             v = network(x, full_time(t, x), condition, memory)
             x0 = flow.x0_from_velocity(x, v, t)
-        yield Exit(block, frames, last, t, x, v, x0, condition, memory)
-        if memory is not None and block + 1 < len(parts):
+        yield Exit(block, frames, k, t, x, v, x0, condition, memory)
+        if k + 1 < len(times):
             with torch.no_grad():
-                network.remember(x0.detach(), full_time(0.0, x), condition, memory)
+                if sampler == "ode":
+                    x = flow.euler_step(x, v, t, times[k + 1])
+                else:
+                    x = flow.add_noise(x0, renoise(block, times[k + 1]), times[k + 1])
+
+
+@torch.no_grad()
+def commit(network: VelocityNetwork, exit: Exit, blocks: Blocks, renoise: Renoise) -> None:
+    """Write a finished block to its memory, where there is one."""
+    if exit.memory is None:
+        return
+    t, x0 = blocks.context_noise, exit.x0.detach()
+    if t:
+        x0 = flow.add_noise(x0, renoise(exit.block, t), t)
+    network.remember(x0, full_time(t, x0), exit.condition, exit.memory)
+
+
+def replay(
+    network: VelocityNetwork, exits: Sequence[Exit], blocks: Blocks, renoise: Renoise
+) -> Iterator[Exit]:
+    """The exit steps of a finished `walk` once more, now recorded for backward, one at a time.
+
+    A caller that calls `backward` before it asks for the next one never holds more than one
+    block's activations, however long the video is. Costs a pass and a memory write for each block.
+    """
+    like = torch.cat([exit.x for exit in exits], dim=2)
+    memory = blocks.memory(network, like)
+    for exit in exits:
+        with torch.enable_grad():
+            v = network(exit.x, full_time(exit.t, exit.x), exit.condition, memory)
+            x0 = flow.x0_from_velocity(exit.x, v, exit.t)
+        again = replace(exit, v=v, x0=x0, memory=memory)
+        yield again
+        if exit.block + 1 < len(exits):
+            commit(network, again, blocks, renoise)
 
 
 def rollout(
@@ -157,13 +234,33 @@ def full_time(t: float, x: Tensor) -> Tensor:
     return torch.full((x.shape[0],), t, device=x.device, dtype=torch.float32)
 
 
+def initial_noise(draws: Draws, blocks: Blocks, latent_shape: Sequence[int]) -> Tensor:
+    """The noise that a rollout starts from, `[B, C, F, H, W]`.
+
+    Drawn block by block where there are blocks, so that a longer video begins as a shorter one and
+    a stream need not know its end.
+    """
+    if blocks.frames is None:
+        return draws.normal(latent_shape, "initial noise")
+    count = len(blocks.split(latent_shape[1]))
+    parts = [block_noise(draws, blocks, latent_shape, block) for block in range(count)]
+    return torch.cat(parts, dim=2)
+
+
+def block_noise(draws: Draws, blocks: Blocks, latent_shape: Sequence[int], block: int) -> Tensor:
+    """The initial noise of one block, `[B, C, f, H, W]`."""
+    channels, frames, height, width = latent_shape
+    size = blocks.size(block, frames)
+    return draws.normal((channels, size, height, width), "initial noise", block)
+
+
 def renoise_from(draws: Draws, blocks: Blocks, latent_shape: Sequence[int]) -> Renoise:
     """Fresh noise for re-noising, keyed by block and time (not by step index), so that rollouts
     with different step lists share the noise at the times that they share."""
     channels, frames, height, width = latent_shape
 
     def draw(block: int, t: float) -> Tensor:
-        size = blocks.frames or frames
+        size = blocks.size(block, frames)
         return draws.normal((channels, size, height, width), "renoise", block, round(1e6 * t))
 
     return draw
@@ -175,7 +272,7 @@ def teacher_forced(
     """Go through the blocks of clean videos, each network with a memory of the clean past.
 
     Yields each block's frames and one memory per network; a bidirectional backbone has one block
-    with all frames and no memory.
+    with all frames and no memory. Call `backward` before asking for the next block.
     """
     memories = [blocks.memory(network, x0) for network in networks]
     parts = blocks.split(x0.shape[2])
@@ -187,3 +284,30 @@ def teacher_forced(
                     clean = x0[:, :, frames]
                     with torch.no_grad():
                         network.remember(clean, full_time(0.0, clean), condition, memory)
+
+
+def given_clean_past(
+    network: VelocityNetwork,
+    x: Tensor,
+    t: Tensor,
+    x0: Tensor,
+    condition: Condition,
+    blocks: Blocks,
+    *,
+    masked: bool = True,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Velocities of noisy videos `x`, every block given the clean blocks before it.
+
+    `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
+    pass with `masked` where the network has `given_past` and its memory allows that (the clean past
+    then carries gradient, arXiv 2602.02214), else block by block. Call `backward` before asking
+    for the next.
+    """
+    whole = getattr(network, "given_past", None) if masked else None
+    if whole is not None:
+        v = whole(x, t, x0, condition)
+        if v is not None:
+            yield slice(0, x.shape[2]), v
+            return
+    for frames, (memory,) in teacher_forced([network], x0, condition, blocks):
+        yield frames, network(x[:, :, frames], t[:, frames.start], condition, memory)

@@ -14,7 +14,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Backbone
-from salt_zoo.rollout import Sampler, renoise_from, rollout
+from salt_zoo.rollout import Sampler, initial_noise, renoise_from, rollout
 
 
 class SamplingConfig(StrictModel):
@@ -40,11 +40,15 @@ def generate(
     draws: Draws,
     config: SamplingConfig,
     batch_size: int = 32,
+    frames: int | None = None,
 ) -> Tensor:
     """Latents `[N, C, F, H, W]` for the prompts, one row of `draws` each.
 
     Noise is keyed by the row, so that neither the batch size nor the other prompts change a video,
     and all networks that are given the same draws start from the same noise.
+
+    `frames` are latent frames; None is the backbone's own length. A longer video of an
+    autoregressive backbone begins as a shorter one does.
     """
     rows = list(draws.rows)
     if len(rows) != len(prompts):
@@ -52,7 +56,9 @@ def generate(
             f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
         )
     times = flow.step_list(config.steps, config.timestep_shift)
-    blocks, shape = backbone.blocks(), backbone.latent_shape
+    blocks, shape = backbone.blocks(network), backbone.latent_shape
+    if frames is not None:
+        shape = (shape[0], frames, *shape[2:])
     made = []
     for first in range(0, len(rows), batch_size):
         some = draws.for_rows(rows[first : first + batch_size])
@@ -61,7 +67,7 @@ def generate(
         made.append(
             rollout(
                 Guided(network, unconditional, config.guidance_scale),
-                some.normal(shape, "initial noise"),
+                initial_noise(some, blocks, shape),
                 backbone.encode_prompts(texts),
                 times,
                 blocks=blocks,

@@ -50,6 +50,11 @@ def register(zoo):
         "the digits' teacher, from random weights (about 20 minutes on 2 cores)",
     )
     zoo.recipes.add(
+        "digits-causal",
+        "salt_zoo_digits.recipes:CausalRecipe",
+        "the digits' causal student before distillation, from the teacher (about 25 minutes)",
+    )
+    zoo.recipes.add(
         "digits-judge",
         "salt_zoo_digits.recipes:JudgeRecipe",
         "the classifier that judges digit videos (about a minute)",

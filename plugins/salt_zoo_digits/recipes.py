@@ -1,10 +1,10 @@
-"""How the shipped teacher and judge are made: `salt-zoo pretrain digits-teacher|digits-judge`."""
+"""How the shipped weights are made: `salt-zoo pretrain digits-teacher|digits-causal|digits-judge`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -12,34 +12,36 @@ from salt_zoo.config import StrictModel, read_yaml
 from salt_zoo.registry import merge
 from salt_zoo.run import resolve, train
 
-RUN = Path(__file__).parent / "teacher.yaml"
+HERE = Path(__file__).parent
 
 
-class TeacherConfig(StrictModel):
-    """Options of the recipe `digits-teacher`."""
+class FlowConfig(StrictModel):
+    """Options of the recipes `digits-teacher` and `digits-causal`."""
 
     #: Keys of a run to change, as in `--set run.training.updates=100`.
     run: dict[str, Any] = {}
 
 
-class TeacherRecipe:
-    """Flow matching from random weights, as `teacher.yaml` says."""
+class FlowRecipe:
+    """A run of flow matching whose result is kept as `NAME`, its log beside it."""
 
-    Config = TeacherConfig
+    Config = FlowConfig
+    name: ClassVar[str]
 
-    def __init__(self, config: TeacherConfig, zoo: Any) -> None:
+    def __init__(self, config: FlowConfig, zoo: Any) -> None:
         self.zoo = zoo
-        self.content = merge(read_yaml(RUN), config.run)
+        self.file = HERE / f"{self.name}.yaml"
+        self.content = merge(read_yaml(self.file), config.run)
 
     def run(self, folder: Path, device: str) -> int:
-        """Train in `folder/run` and write the teacher to `folder/teacher`, its log beside it."""
+        """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
         from salt_zoo.storage import atomic_folder, file_digest, write_json
 
-        resolved = resolve(self.content, self.zoo, str(RUN))
-        with training_progress("digits-teacher") as progress:
+        resolved = resolve(self.content, self.zoo, str(self.file))
+        with training_progress(f"digits-{self.name}") as progress:
             trainer = train(resolved, folder / "run", self.zoo, device, progress)
-        with atomic_folder(folder / "teacher") as draft:
+        with atomic_folder(folder / self.name) as draft:
             trainer.networks.result.transformer.save_pretrained(draft)
             files = sorted(draft.glob("*.safetensors"))
             log = {
@@ -51,6 +53,19 @@ class TeacherRecipe:
             write_json(draft / "training.json", log)
         print(json.dumps(log["files"]))
         return 0
+
+
+class TeacherRecipe(FlowRecipe):
+    """The bidirectional teacher, from random weights, as `teacher.yaml` says."""
+
+    name = "teacher"
+
+
+class CausalRecipe(FlowRecipe):
+    """The causal student's first weights, from the teacher's by teacher forcing, as `causal.yaml`
+    says."""
+
+    name = "causal"
 
 
 class JudgeConfig(StrictModel):

@@ -18,6 +18,8 @@ from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 
 #: The shipped teacher, a diffusers folder made by `salt-zoo pretrain digits-teacher`.
 TEACHER = Path(__file__).parent / "weights" / "teacher"
+#: The shipped causal student before distillation, by `salt-zoo pretrain digits-causal`.
+CAUSAL = Path(__file__).parent / "weights" / "causal"
 
 COORDINATES = 3
 #: Mean and standard deviation of the training videos' pixels: latents have unit variance.
@@ -60,6 +62,8 @@ class DigitsSize:
 
     def __init__(self, config: DigitsSizeConfig, zoo: Any) -> None:
         self.weights = config.weights or TEACHER
+        #: Where causal students start; those of another teacher start from its weights.
+        self.causal_weights = None if config.weights else CAUSAL
         index = {word: i for i, word in enumerate(VOCABULARY)}
         self._words = index
         self._rows = torch.eye(len(VOCABULARY))

@@ -11,7 +11,7 @@ from torch import Tensor
 from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.evaluation import Videos
-from salt_zoo.rollout import Sampler, full_time, renoise_from, walk
+from salt_zoo.rollout import Sampler, full_time, initial_noise, renoise_from, walk
 from salt_zoo_dmd.semigroup import choices, local_defect
 
 
@@ -57,13 +57,13 @@ class SemigroupDefect:
         backbone, network = videos.backbone, videos.network
         assert backbone is not None
         draws = videos.draws.for_rows(rows)
-        blocks, shape = backbone.blocks(), backbone.latent_shape
+        blocks, shape = backbone.blocks(network), backbone.latent_shape
         condition = backbone.encode_prompts(list(prompts))
         times = flow.step_list(self.config.steps, self.config.timestep_shift)
         found = []
         steps = walk(
             network,
-            draws.normal(shape, "initial noise"),
+            initial_noise(draws, blocks, shape),
             condition,
             times,
             blocks=blocks,

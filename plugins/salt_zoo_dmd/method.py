@@ -16,7 +16,15 @@ from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.protocols import Objective, Role, Turn
-from salt_zoo.rollout import Sampler, renoise_from, rollout, walk
+from salt_zoo.rollout import (
+    Exit,
+    Sampler,
+    initial_noise,
+    renoise_from,
+    replay,
+    rollout,
+    walk,
+)
 from salt_zoo_dmd.losses import fake_score_loss
 from salt_zoo_dmd.objectives import ScoreTimes
 
@@ -112,45 +120,72 @@ class DMD:
 
     def _student(self, turn: Turn) -> dict[str, Tensor]:
         times, exit_step = self.step_list(turn.draws)
-        terms: dict[str, Tensor] = {}
-        parts = []
+        student, condition = turn.networks["student"], turn.batch.condition
+        renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+        alone = len(turn.blocks.split(turn.latent_shape[1])) == 1
         exits = walk(
-            turn.networks["student"],
-            turn.draws.normal(turn.latent_shape, "initial noise"),
-            turn.batch.condition,
+            student,
+            initial_noise(turn.draws, turn.blocks, turn.latent_shape),
+            condition,
             times,
             blocks=turn.blocks,
-            renoise=renoise_from(turn.draws, turn.blocks, turn.latent_shape),
+            renoise=renoise,
             exit_step=exit_step,
             sampler=self.config.sampler,
-            gradient=True,
+            gradient=alone,
         )
-        frames = turn.latent_shape[1]
-        for exit in exits:
-            share = (exit.frames.stop - exit.frames.start) / frames
-            for name, objective in self.objectives.items():
-                term = objective.on_exit(exit, times, turn)
-                if term is not None:
-                    terms[name] = terms.get(name, 0) + share * term
-            parts.append(exit.x0)
-        video = torch.cat(parts, dim=2)
-        for name, objective in self.objectives.items():
-            term = objective.on_video(video, times, turn)
-            if term is not None:
-                terms[name] = terms.get(name, 0) + term
+        if alone:
+            (exit,) = exits
+            terms = self._on_video(exit.x0, times, turn)
+            self._add(terms, self._on_exit(exit, times, turn), 1.0)
+            turn.backward(self._total(terms, exit.x0))
+            return self._logs(terms)
+        # no gradient flows through the memory, so the video's gradient is all that a block needs
+        # of the others: blocks are run again one by one, and only one block's graph exists
+        finished = list(exits)
+        video = torch.cat([exit.x0 for exit in finished], dim=2).requires_grad_()
+        terms = self._on_video(video, times, turn)
+        (gradient,) = torch.autograd.grad(self._total(terms, video), video)
+        terms = {name: term.detach() for name, term in terms.items()}
+        for exit in replay(student, finished, turn.blocks, renoise):
+            share = (exit.frames.stop - exit.frames.start) / turn.latent_shape[1]
+            own = self._on_exit(exit, times, turn)
+            weighted = share * self._total(own, exit.x0)
+            turn.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
+            self._add(terms, own, share)
+        return self._logs(terms)
+
+    def _on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> dict[str, Tensor]:
+        found = {name: o.on_video(video, times, turn) for name, o in self.objectives.items()}
+        return {name: term for name, term in found.items() if term is not None}
+
+    def _on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> dict[str, Tensor]:
+        found = {name: o.on_exit(exit, times, turn) for name, o in self.objectives.items()}
+        return {name: term for name, term in found.items() if term is not None}
+
+    @staticmethod
+    def _add(terms: dict[str, Tensor], more: Mapping[str, Tensor], share: float) -> None:
+        for name, term in more.items():
+            terms[name] = terms.get(name, 0) + share * term
+
+    def _total(self, terms: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """The weighted sum; with every term off (or none due here) a gradient of 0."""
         weighted = [self.objectives[name].weight * term for name, term in terms.items()]
-        # with every term off (or none due at this exit step) the student gets a gradient of 0
-        loss = torch.stack(weighted).sum() if weighted else 0 * video.sum()
-        turn.backward(loss)
-        logs = {name.replace("-", "_"): term.detach() for name, term in terms.items()}
-        return {"loss": loss.detach(), **{k: v for k, v in logs.items() if len(logs) > 1}}
+        return torch.stack(weighted).sum() if weighted else 0 * output.sum()
+
+    def _logs(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = {name: term.detach() for name, term in terms.items()}
+        zero = torch.zeros(())
+        loss = sum((self.objectives[name].weight * v for name, v in values.items()), zero)
+        apart = {name.replace("-", "_"): value for name, value in values.items()}
+        return {"loss": loss, **(apart if len(apart) > 1 else {})}
 
     def _fake_score(self, turn: Turn) -> dict[str, Tensor]:
         times, exit_step = self.step_list(turn.draws)
         condition = turn.batch.condition
         x0 = rollout(
             turn.networks["student"],
-            turn.draws.normal(turn.latent_shape, "initial noise"),
+            initial_noise(turn.draws, turn.blocks, turn.latent_shape),
             condition,
             times,
             blocks=turn.blocks,

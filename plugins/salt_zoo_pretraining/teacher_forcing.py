@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo import flow
-from salt_zoo.conditions import choose
 from salt_zoo.config import StrictModel
 from salt_zoo.protocols import Role, Turn
-from salt_zoo.rollout import teacher_forced
+from salt_zoo.rollout import given_clean_past
+from salt_zoo_pretraining.noising import times_by_block, with_dropout
 
 
 class TeacherForcingConfig(StrictModel):
@@ -23,6 +23,10 @@ class TeacherForcingConfig(StrictModel):
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Share of the videos whose prompt is replaced by the empty one, for guidance.
     prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    #: How blocks see the clean past: in one masked pass beside a clean copy, through which gradient
+    #: flows (as published), or block by block from a memory without gradient (less memory; twice as
+    #: fast on a CPU).
+    past: Literal["masked", "cached"] = "masked"
 
 
 class TeacherForcing:
@@ -43,18 +47,16 @@ class TeacherForcing:
     def train(self, turn: Turn) -> Mapping[str, Tensor]:
         student, x0 = turn.networks["student"], turn.batch.x0
         assert x0 is not None
+        condition = with_dropout(turn, self.config.prompt_dropout)
         noise = turn.draws.normal(turn.latent_shape, "noise")
-        dropped = turn.draws.uniform("prompt dropout") < self.config.prompt_dropout
-        condition = choose(dropped, turn.batch.unconditional, turn.batch.condition)
+        t = times_by_block(turn, x0.shape[2], self.config.timestep_shift)
+        x, target = flow.add_noise(x0, noise, t), flow.velocity(x0, noise)
         total = x0.new_zeros(())
-        walk = teacher_forced([student], x0, condition, turn.blocks)
-        for block, (frames, (memory,)) in enumerate(walk):
-            u = turn.draws.uniform("time", block)
-            t = flow.training_times(u, self.config.timestep_shift)
-            clean, eps = x0[:, :, frames], noise[:, :, frames]
-            v = student(flow.add_noise(clean, eps, t), t, condition, memory)
-            loss = (v - flow.velocity(clean, eps)).square().mean()
-            loss = loss * (clean.shape[2] / x0.shape[2])
+        for frames, v in given_clean_past(
+            student, x, t, x0, condition, turn.blocks, masked=self.config.past == "masked"
+        ):
+            loss = (v - target[:, :, frames]).square().mean()
+            loss = loss * ((frames.stop - frames.start) / x0.shape[2])
             turn.backward(loss)
             total = total + loss.detach()
         return {"loss": total}

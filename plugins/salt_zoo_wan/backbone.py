@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, reason
 from salt_zoo.protocols import Condition
 from salt_zoo.rollout import Blocks
 from salt_zoo_wan.network import WanNetwork
@@ -50,7 +50,7 @@ class WanBackbone:
         network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
         return network.to(self.device)
 
-    def blocks(self) -> Blocks:
+    def blocks(self, network: Any = None) -> Blocks:
         return Blocks()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
@@ -73,15 +73,7 @@ class WanBackbone:
             write_pipeline(folder, codecs(), self.latent_shape)
 
     def load(self, folder: Path) -> nn.Module:
-        source = folder / "transformer"
-        if not (source / "config.json").is_file():
-            raise ZooError(f"{folder}: not a saved student; it has no transformer/config.json")
-        try:
-            transformer = WanTransformer3DModel.from_pretrained(source)
-        except Exception as error:  # diffusers raises many kinds for a damaged file
-            reason = (str(error).strip().splitlines() or ["unknown"])[0]
-            raise ZooError(f"{source}: cannot be loaded ({reason})") from None
-        return WanNetwork(transformer, self.size.coordinates).to(self.device)
+        return WanNetwork(load_transformer(folder), self.size.coordinates).to(self.device)
 
     def prepare(self) -> None:
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""
@@ -101,3 +93,19 @@ class WanBackbone:
 
     def fingerprint(self) -> Mapping[str, str]:
         return self.size.fingerprint()
+
+
+def load_transformer(folder: Path) -> WanTransformer3DModel:
+    """The transformer of a saved student or pipeline, or of a folder that is one itself.
+
+    Raises:
+        ZooError: there is none, or it is damaged.
+    """
+    source = folder if (folder / "config.json").is_file() else folder / "transformer"
+    if not (source / "config.json").is_file():
+        raise ZooError(f"{folder}: not a saved student; it has no transformer/config.json")
+    try:
+        transformer: WanTransformer3DModel = WanTransformer3DModel.from_pretrained(source)
+    except Exception as error:  # diffusers raises many kinds for a damaged file
+        raise ZooError(f"{source}: cannot be loaded ({reason(error)})") from None
+    return transformer

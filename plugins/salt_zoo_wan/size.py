@@ -14,7 +14,8 @@ class WanSize(Protocol):
     """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`.
 
     It may also have `codec_folders()`, `codec_modules()` and `downloads()`, as `PublishedSize` has:
-    a student is then saved as a whole pipeline, and planning knows what the codecs take.
+    a student is then saved as a whole pipeline, and planning knows what the codecs take. With
+    `causal_weights`, a diffusers transformer folder or None, causal students start from that.
     """
 
     latent_shape: tuple[int, int, int, int]

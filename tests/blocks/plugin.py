@@ -81,8 +81,8 @@ class ToyBackbone:
             torch.manual_seed(0)
             return ToyNetwork()
 
-    def blocks(self) -> Blocks:
-        return Blocks(BLOCK, lambda network, x: Means(len(x)))
+    def blocks(self, network: Any = None) -> Blocks:
+        return Blocks(BLOCK, new_memory=lambda network, x: Means(len(x)))
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         index = torch.tensor([["", *PROMPTS].index(prompt) for prompt in prompts])

@@ -65,7 +65,7 @@ class GaussianBackbone:
             return GaussianNetwork(torch.zeros_like(means()), torch.eye(2))
         return GaussianNetwork(means(), wanted)
 
-    def blocks(self) -> Blocks:
+    def blocks(self, network: Any = None) -> Blocks:
         return Blocks()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:

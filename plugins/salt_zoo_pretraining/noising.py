@@ -1,0 +1,25 @@
+"""What flow matching on videos in blocks draws: a time for every block, and dropped prompts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.conditions import choose
+from salt_zoo.protocols import Condition, Turn
+
+
+def times_by_block(turn: Turn, frames: int, timestep_shift: float) -> Tensor:
+    """An independent shifted time for every block of every video, `[B, F]` in [0, 1)."""
+    parts = []
+    for block, place in enumerate(turn.blocks.split(frames)):
+        t = flow.training_times(turn.draws.uniform("time", block), timestep_shift)
+        parts.append(t[:, None].expand(-1, place.stop - place.start))
+    return torch.cat(parts, dim=1)
+
+
+def with_dropout(turn: Turn, share: float) -> Condition:
+    """The batch's conditions, a `share` of them replaced by the empty prompt's, for guidance."""
+    dropped = turn.draws.uniform("prompt dropout") < share
+    return choose(dropped, turn.batch.unconditional, turn.batch.condition)

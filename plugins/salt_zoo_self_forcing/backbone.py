@@ -1,0 +1,130 @@
+"""The backbone `self-forcing`: a bidirectional teacher and a causal student with a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from torch import nn
+
+from salt_zoo.errors import ZooError
+from salt_zoo.rollout import Blocks
+from salt_zoo.storage import file_digest
+from salt_zoo_self_forcing.cache import Policy
+from salt_zoo_self_forcing.network import CausalWanNetwork
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, load_transformer
+from salt_zoo_wan.weights import load_original
+
+
+class SelfForcingBackboneConfig(WanBackboneConfig):
+    """Options of the backbone `self-forcing`."""
+
+    #: A registered memory by name, or with its options: `{name: window, frames: 6, sink: 0}`.
+    memory: dict[str, Any] = Field(default_factory=lambda: {"name": "full"})
+    #: Latent frames of a block.
+    block_frames: Annotated[int, Field(ge=1)] = 3
+    #: The first frame is a block of its own (for image-to-video, and Self Forcing's i2v recipe).
+    independent_first_frame: bool = False
+    #: The time at which finished blocks are noised and remembered; 0 as they are.
+    context_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    #: Where the student starts: a diffusers folder or a file in the format of Self Forcing, Causal
+    #: Forcing, LongLive or Salt; `teacher` for the bidirectional teacher's weights. None is the
+    #: size's own causal weights where it has some, else the teacher's.
+    initial: str | None = None
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _named(cls, memory: Any) -> Any:
+        if isinstance(memory, str):
+            memory = {"name": memory}
+        if not isinstance(memory, dict) or not isinstance(memory.get("name"), str):
+            raise ValueError("must be a name, or a group of keys with a 'name'")
+        return memory
+
+
+class SelfForcingBackbone(WanBackbone):
+    """Wan at one size: the teacher is bidirectional, students are causal."""
+
+    Config = SelfForcingBackboneConfig
+    config: SelfForcingBackboneConfig
+
+    @classmethod
+    def complete(
+        cls, config: SelfForcingBackboneConfig, zoo: Any, where: str
+    ) -> SelfForcingBackboneConfig:
+        """Fill in the options of the memory."""
+        name = config.memory["name"]
+        options = {key: value for key, value in config.memory.items() if key != "name"}
+        checked = zoo.memories.configure(name, options, f"{where}.memory")
+        memory = {"name": name, **checked.model_dump(mode="json")}
+        return config.model_copy(update={"memory": memory})
+
+    def __init__(self, config: SelfForcingBackboneConfig, zoo: Any) -> None:
+        super().__init__(config, zoo)
+        self.config = config
+        name = config.memory["name"]
+        options = {key: value for key, value in config.memory.items() if key != "name"}
+        checked = zoo.memories.configure(name, options, "backbone.memory")
+        self.policy: Policy = zoo.memories.create(name, checked, zoo)
+        self._blocks = Blocks(
+            config.block_frames,
+            first=1 if config.independent_first_frame else None,
+            new_memory=lambda network, x: network.new_memory(x),
+            context_noise=config.context_noise,
+        )
+        try:
+            parts = self._blocks.split(self.latent_shape[1])
+        except ValueError as error:
+            raise ZooError(f"backbone.block_frames: {error}") from None
+        # a window with no room for a block is an error now, not in the middle of a video
+        self.policy.span(parts[-1].stop)
+
+    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        if start == "teacher":
+            return super().network("teacher")
+        transformer = self.size.transformer("random") if start == "random" else self._initial()
+        return self._causal(transformer)
+
+    def blocks(self, network: Any = None) -> Blocks:
+        causal = network is None or isinstance(network, CausalWanNetwork)
+        return self._blocks if causal else Blocks()
+
+    def load(self, folder: Path) -> nn.Module:
+        network: Any = super().load(folder)
+        return self._causal(network.transformer)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        found = dict(super().fingerprint())
+        path = self._initial_path()
+        if path is None:
+            return found
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        return found | {f"initial/{file.name}": file_digest(file) for file in files}
+
+    def _causal(self, transformer: Any) -> nn.Module:
+        network = CausalWanNetwork(transformer, self.size.coordinates, self._blocks, self.policy)
+        return network.to(self.device)
+
+    def _initial_path(self) -> Path | None:
+        """The folder or file of the student's first weights; None for the teacher's."""
+        if self.config.initial == "teacher":
+            return None
+        if self.config.initial is not None:
+            return Path(self.config.initial).expanduser()
+        own: Path | None = getattr(self.size, "causal_weights", None)
+        return own
+
+    def _initial(self) -> Any:
+        """A transformer with the student's first weights."""
+        path = self._initial_path()
+        if path is None:
+            return self.size.transformer("teacher")
+        if path.is_dir():
+            return load_transformer(path)
+        if not path.is_file():
+            raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
+        config = dict(self.size.transformer("random").config)
+        wanted = {key: value for key, value in config.items() if not key.startswith("_")}
+        return load_original(path, wanted).float()

@@ -1,0 +1,163 @@
+"""The KV cache: preallocated buffers, read by the network's passes and written by `commit`.
+
+What is kept, in which slots and at which positions is a policy's business (`memories/`); a policy
+is arithmetic of frames and never sees a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from salt_zoo_self_forcing.masks import Span
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the next block goes, in frames.
+
+    Attributes:
+        slots: the slot of each of its frames.
+        used: how many slots, from the first, its queries see; its own are among them.
+        positions: the rotary positions of its frames.
+        keys: the positions of the `used` slots where keys are kept unrotated, else None.
+    """
+
+    slots: list[int]
+    used: int
+    positions: list[int]
+    keys: list[int] | None = None
+
+
+class Policy(Protocol):
+    """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
+
+    It has no state of its own: one policy serves all memories of a network, in training and after.
+    """
+
+    def capacity(self, frames: int) -> int:
+        """Slots for a video of `frames` frames."""
+        ...
+
+    def place(self, cache: KVCache, frames: int) -> Placement:
+        """Where the next `frames` frames go.
+
+        Raises:
+            ZooError: there is no room for them.
+        """
+        ...
+
+    def committed(self, cache: KVCache, frames: int) -> None:
+        """Called when `frames` frames have been committed; `cache.count` includes them."""
+        ...
+
+    def switched(
+        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+    ) -> None:
+        """Called when the prompt changes before the next block; see `protocols.Memory.switch`."""
+        ...
+
+    def span(self, frames: int) -> Span | None:
+        """What a frame sees of a video of `frames` frames, for a masked pass over all of it; None
+        where no single pass can say it."""
+        ...
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Sizes of the keys (and of the values) of a network for a batch of videos."""
+
+    rows: int
+    layers: int
+    heads: int
+    width: int  # of a head
+    tokens: int  # of a frame
+    dtype: torch.dtype
+    device: Any
+
+
+class KVCache:
+    """Keys and values of a causal Wan, `[rows, slots * tokens, heads, width]` for every layer.
+
+    A pass without gradient writes its own keys and values into the slots that its block will have,
+    which no committed frame that is still visible uses, so that nothing is concatenated; only
+    `commit` makes them part of the memory. A pass with gradient writes nothing.
+
+    Attributes:
+        count: committed frames since it was emptied.
+        origin: the position of the first of them.
+        version: grows with every change, so that a late reader notices.
+    """
+
+    def __init__(self, policy: Policy, shape: CacheShape, frames: int) -> None:
+        self.policy, self.shape = policy, shape
+        self.slots = policy.capacity(frames)
+        size = (shape.rows, self.slots * shape.tokens, shape.heads, shape.width)
+        # zeros: a slot that was never written must not hold a NaN
+        self.keys = [self._empty(size) for _ in range(shape.layers)]
+        self.values = [self._empty(size) for _ in range(shape.layers)]
+        self.count = self.origin = self.version = 0
+        #: First frames (counted like `count`) after a cut, for policies with relative positions.
+        self.cuts: list[int] = []
+        #: The prompt whose tokens' keys and values are in `cross`, by layer.
+        self.prompt: Any = None
+        self.cross: dict[int, tuple[Tensor, Tensor]] = {}
+        #: What the network has worked out for the next block, and for which version and shape.
+        self.plan: tuple[Any, Any] | None = None
+
+    def _empty(self, size: Sequence[int]) -> Tensor:
+        return torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device)
+
+    def bytes(self) -> int:
+        """Bytes of the buffers, and of the prompt's keys and values once they are there."""
+        cross = [tensor for pair in self.cross.values() for tensor in pair]
+        return sum(t.numel() * t.element_size() for t in [*self.keys, *self.values, *cross])
+
+    def rows(self, slots: Sequence[int]) -> slice | Tensor:
+        """The rows of the buffers that slots take: a slice where they lie side by side."""
+        n, first = self.shape.tokens, slots[0]
+        if list(slots) == list(range(first, first + len(slots))):
+            return slice(first * n, (first + len(slots)) * n)
+        rows = torch.tensor(slots)[:, None] * n + torch.arange(n)
+        return rows.flatten().to(self.shape.device)
+
+    def extended(
+        self, layer: int, keys: Tensor, values: Tensor, own: slice | Tensor, used: int
+    ) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values over the first `used` slots, a block's own in its slots."""
+        seen = used * self.shape.tokens
+        return (
+            _with(self.keys[layer][:, :seen], keys, own),
+            _with(self.values[layer][:, :seen], values, own),
+        )
+
+    def commit(self, frames: int) -> None:
+        """Keep the block of `frames` frames that the last pass without gradient was over."""
+        self.count += frames
+        self.version += 1
+        self.policy.committed(self, frames)
+
+    def reset(self, origin: int = 0) -> None:
+        """Empty it; the next frame has the position `origin`."""
+        self.count, self.origin, self.cuts = 0, origin, []
+        self.version += 1
+
+    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+        """The prompt changes before the next block."""
+        self.version += 1
+        self.policy.switched(self, recent, remember)
+
+
+def _with(buffer: Tensor, new: Tensor, place: slice | Tensor) -> Tensor:
+    """`buffer` with `new` in `place`: in place, or in a copy where a gradient is recorded."""
+    new = new.to(buffer.dtype)
+    if not torch.is_grad_enabled():
+        buffer[:, place] = new
+        return buffer
+    if isinstance(place, slice):
+        return torch.cat([buffer[:, : place.start], new, buffer[:, place.stop :]], dim=1)
+    return buffer.index_copy(1, place, new)

@@ -1,0 +1,100 @@
+"""Which frame sees which in a pass over a whole video: the masks of block-causal training.
+
+The same rules as the memories': every block sees itself and the blocks before it, or the first
+`sink` frames and the last `local - sink` before its own end.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """What of the past is seen.
+
+    Attributes:
+        local: frames in all, the sink and the block itself included; None is all of the past.
+        sink: first frames that are always seen.
+    """
+
+    local: int | None = None
+    sink: int = 0
+
+
+def frame_mask(blocks: Sequence[slice], span: Span, clean_copy: bool) -> Tensor:
+    """Who sees whom: bool `[Q, K]` over frames.
+
+    Without `clean_copy` Q = K = F, block-causal. With it the sequence is the clean video, then the
+    noisy one (teacher forcing): clean blocks see clean blocks up to their own, noisy blocks see
+    the clean blocks before them and themselves.
+    """
+    count = blocks[-1].stop
+    past = torch.zeros(count, count, dtype=torch.bool)
+    own = torch.zeros(count, count, dtype=torch.bool)
+    for block in blocks:
+        own[block, block] = True
+        past[block, : block.start] = True
+        if span.local is not None:
+            first = block.stop - (span.local - span.sink)
+            past[block, min(span.sink, block.start) : max(span.sink, first)] = False
+            past[block, block.start :] = False
+    causal = past | own
+    if not clean_copy:
+        return causal
+    nothing = torch.zeros_like(own)
+    return torch.cat([torch.cat([causal, nothing], dim=1), torch.cat([past, own], dim=1)])
+
+
+class TokenMask:
+    """A mask over frames, as attention needs it: over tokens, `tokens` a frame."""
+
+    def __init__(self, frames: Tensor, tokens: int) -> None:
+        self.frames, self.tokens = frames, tokens
+
+    @functools.cached_property
+    def dense(self) -> Tensor:
+        """Bool `[Q * tokens, K * tokens]`, for SDPA."""
+        rows = self.frames.repeat_interleave(self.tokens, dim=0)
+        return rows.repeat_interleave(self.tokens, dim=1)
+
+    @functools.cached_property
+    def blocks(self) -> Any:
+        """The block mask of flex_attention: memory grows with blocks of tokens, not with pairs."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        frames, tokens = self.frames, self.tokens
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return frames[query // tokens, key // tokens]
+
+        queries, keys = (tokens * n for n in frames.shape)
+        return create_block_mask(sees, None, None, queries, keys, device=str(frames.device))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: TokenMask | None) -> Tensor:
+    """Attention of `[B, N, heads, width]` tensors; masked by flex_attention on CUDA, by SDPA with
+    a dense mask elsewhere (flex_attention has no backward there)."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if mask is None:
+        out = F.scaled_dot_product_attention(q, k, v)
+    elif query.is_cuda:
+        out = _flex()(q, k, v, block_mask=mask.blocks)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)
+    return out.transpose(1, 2)
+
+
+@functools.cache
+def _flex() -> Any:
+    """Compiled: uncompiled, flex_attention makes the whole matrix."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)

@@ -1,0 +1,68 @@
+"""The memory `ema-sink`: a window whose sink is an average of what has left it (Reward Forcing,
+arXiv 2512.04678)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo.config import StrictModel
+from salt_zoo_self_forcing.cache import KVCache, Placement
+from salt_zoo_self_forcing.masks import Span
+from salt_zoo_self_forcing.memories.ring import Ring, recache
+
+
+class EmaSinkMemoryConfig(StrictModel):
+    """Options of the memory `ema-sink`; the defaults are Reward Forcing's."""
+
+    #: Frames that a block sees, the sink and the block itself included.
+    frames: Annotated[int, Field(ge=2)] = 9
+    #: Frames of the sink.
+    sink: Annotated[int, Field(ge=1)] = 3
+    #: `sink = decay * sink + (1 - decay) * evicted`, for keys and values.
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.999
+    #: On a new prompt the frames of the window are remembered anew under it, or nothing changes.
+    on_switch: Literal["recache", "keep"] = "recache"
+
+
+class EmaSinkMemory:
+    """Keys stored unrotated; on reading the sink is at 0, 1, ..., then the window, the block last.
+
+    Frame `i` that leaves the window goes into the sink's frame `i` modulo the sink's length.
+    """
+
+    Config = EmaSinkMemoryConfig
+
+    def __init__(self, config: EmaSinkMemoryConfig, zoo: Any) -> None:
+        self.config = config
+        self.ring = Ring(config.frames, config.sink)
+
+    def capacity(self, frames: int) -> int:
+        return self.ring.size
+
+    def place(self, cache: KVCache, frames: int) -> Placement:
+        slots, used = self.ring.next(cache.count, frames)
+        seen = self.ring.seen(cache.count, frames)
+        rank = {frame: place for place, frame in enumerate(sorted(seen))}
+        own = [rank[frame] for frame in range(cache.count, cache.count + frames)]
+        return Placement(slots, used, own, [rank[frame] for frame in seen])
+
+    def committed(self, cache: KVCache, frames: int) -> None:
+        n = cache.shape.tokens
+        for frame in self.ring.evicted(cache.count, frames):
+            old, sink = self.ring.slot(frame) * n, frame % self.ring.sink * n
+            for buffer in (*cache.keys, *cache.values):
+                leaving = buffer[:, old : old + n]
+                buffer[:, sink : sink + n].lerp_(leaving, 1 - self.config.decay)
+
+    def switched(
+        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+    ) -> None:
+        if self.config.on_switch == "recache":
+            recache(cache, recent, remember)
+
+    def span(self, frames: int) -> Span | None:
+        return Span() if frames <= self.ring.size else None

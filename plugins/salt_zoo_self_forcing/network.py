@@ -1,0 +1,170 @@
+"""A causal Wan: diffusers' own `WanTransformer3DModel` with a memory; no copy of the model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from torch import Tensor
+
+from salt_zoo.protocols import Condition
+from salt_zoo.rollout import Blocks
+from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
+from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
+from salt_zoo_self_forcing.masks import TokenMask, frame_mask
+from salt_zoo_self_forcing.positions import rotary_table
+from salt_zoo_wan.network import WanNetwork, coordinate_channels
+
+
+class CausalWanNetwork(WanNetwork):
+    """Wan as `v(x, t, condition, memory)` that generates block by block (arXiv 2506.08009).
+
+    With a memory, `x` is the next block. Without one, `x` is a video whose blocks see themselves
+    and the blocks before them, as noisy as they are (diffusion forcing's mask).
+
+    Args:
+        transformer: the diffusers model; its attention processors and `rope` are replaced.
+        coordinates: as in `WanNetwork`, but the frames' channels are 0: a stream has no length.
+        blocks: in which blocks of frames it generates.
+        policy: what its memory keeps.
+    """
+
+    def __init__(
+        self, transformer: WanTransformer3DModel, coordinates: int, blocks: Blocks, policy: Policy
+    ) -> None:
+        super().__init__(transformer, coordinates)
+        self.partition, self.policy = blocks, policy
+        model: Any = transformer
+        model.rope = self._rope = Rope()
+        for layer, block in enumerate(model.blocks):
+            beside = SelfAttention(layer)
+            block.attn1.set_processor(beside)
+            block.attn2.set_processor(CrossAttention(beside))
+        self._known: dict[Any, Any] = {}
+
+    def new_memory(self, x: Tensor) -> KVCache:
+        """An empty memory for videos like `x` `[B, C, F, H, W]`, for up to F frames where it keeps
+        all of them."""
+        config: Any = self.transformer.config
+        rows, columns = self._grid(x)
+        weight = next(self.parameters())
+        kind = x.device.type
+        mixed = torch.is_autocast_enabled(kind)
+        shape = CacheShape(
+            rows=x.shape[0],
+            layers=config.num_layers,
+            heads=config.num_attention_heads,
+            width=config.attention_head_dim,
+            tokens=rows * columns,
+            dtype=torch.get_autocast_dtype(kind) if mixed else weight.dtype,
+            device=x.device,
+        )
+        return KVCache(self.policy, shape, x.shape[2])
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Condition,
+        memory: Any = None,
+        *,
+        clean_copy: bool = False,
+    ) -> Tensor:
+        """The velocity `[B, C, F, H, W]` at `x` and times `t` (`[B]` or `[B, F]`, in [0, 1]).
+
+        `clean_copy`: the first half of the frames are the clean video of the second half.
+        """
+        text = condition["text"]
+        if memory is None:
+            self._rope.run = self._whole(x, clean_copy)
+        else:
+            self._rope.run = replace(self._next(x, memory), memory=memory, prompt=text)
+        try:
+            return self.transformer(
+                self.with_coordinates(x),
+                self.timestep(x, t),
+                text.to(x.dtype),
+                return_dict=False,
+            )[0]
+        finally:
+            self._rope.run = None  # it holds the memory
+
+    @torch.no_grad()
+    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: KVCache) -> None:
+        """Commit a finished block: one pass whose keys and values stay; no gradient."""
+        self(x, t, condition, memory)
+        memory.commit(x.shape[2])
+
+    def given_past(self, x: Tensor, t: Tensor, x0: Tensor, condition: Condition) -> Tensor | None:
+        """The velocity of every noisy block of `x` given the clean blocks before it, in one pass.
+
+        The clean copy is seen at time 0 and carries gradient (teacher forcing, arXiv 2602.02214).
+        None where the memory's positions are relative and the video is longer than it keeps.
+        """
+        if self.policy.span(x.shape[2]) is None:
+            return None
+        times = t[:, None].expand(-1, x.shape[2]) if t.ndim == 1 else t
+        both = torch.cat([x0, x], dim=2)
+        t = torch.cat([torch.zeros_like(times), times], dim=1)
+        return self(both, t, condition, clean_copy=True)[:, :, x.shape[2] :]
+
+    def with_coordinates(self, x: Tensor) -> Tensor:
+        if not self.coordinates:
+            return x
+        key = (*x.shape[3:], x.dtype, x.device)
+        if key not in self._known:
+            one = coordinate_channels(torch.Size((1, *x.shape[3:])), self.coordinates)
+            one[:, 1 : 1 + self.coordinates] = 0  # the frame's
+            self._known[key] = one.to(x)
+        channels: Tensor = self._known[key]
+        return torch.cat([x, channels.expand(x.shape[0], -1, x.shape[2], -1, -1)], dim=1)
+
+    def _grid(self, x: Tensor) -> tuple[int, int]:
+        height, width = self.tokens_per_frame
+        return x.shape[3] // height, x.shape[4] // width
+
+    def _table(self, frames: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
+        config: Any = self.transformer.config
+        return rotary_table(frames, *self._grid(x), config.attention_head_dim, x.device)
+
+    def _next(self, x: Tensor, memory: KVCache) -> Pass:
+        """The pass over the next block; worked out once for all its denoising steps."""
+        key = (memory.version, tuple(x.shape))
+        if memory.plan is None or memory.plan[0] != key:
+            placement = memory.policy.place(memory, x.shape[2])
+            memory.plan = (
+                key,
+                Pass(
+                    queries=self._table(placement.positions, x),
+                    own=memory.rows(placement.slots),
+                    used=placement.used,
+                    keys=None if placement.keys is None else self._table(placement.keys, x),
+                    version=memory.version,
+                ),
+            )
+        plan: Pass = memory.plan[1]
+        return plan
+
+    def _whole(self, x: Tensor, clean_copy: bool) -> Pass:
+        """The pass over all blocks of a video."""
+        key = (clean_copy, tuple(x.shape[2:]), x.device)
+        if key not in self._known:
+            frames = x.shape[2] // 2 if clean_copy else x.shape[2]
+            parts = self.partition.split(frames)
+            span = self.policy.span(frames)
+            if span is None:
+                raise ValueError(
+                    f"{frames} frames are more than this memory keeps, and its positions are "
+                    "relative: they cannot be masked in one pass"
+                )
+            mask = None
+            if clean_copy or len(parts) > 1:
+                rows, columns = self._grid(x)
+                mask = TokenMask(frame_mask(parts, span, clean_copy).to(x.device), rows * columns)
+            table = self._table([*range(frames)] * (2 if clean_copy else 1), x)
+            self._known[key] = Pass(table, mask)
+        whole: Pass = self._known[key]
+        return whole
