@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -98,18 +97,27 @@ class CausalWanNetwork(WanNetwork):
         self(x, t, condition, memory)
         memory.commit(x.shape[2])
 
-    def given_past(self, x: Tensor, t: Tensor, x0: Tensor, condition: Condition) -> Tensor | None:
+    def given_past(
+        self,
+        x: Tensor,
+        t: Tensor,
+        x0: Tensor,
+        condition: Condition,
+        clean_t: Tensor | None = None,
+    ) -> Tensor | None:
         """The velocity of every noisy block of `x` given the clean blocks before it, in one pass.
 
-        The clean copy is seen at time 0 and carries gradient (teacher forcing, arXiv 2602.02214).
-        None where the memory's positions are relative and the video is longer than it keeps.
+        The clean copy is seen at time 0, or at `clean_t` (shaped like `t`) where it is noised a
+        little itself, and carries gradient (teacher forcing, arXiv 2602.02214). None where the
+        memory's positions are relative and the video is longer than it keeps.
         """
         if self.policy.span(x.shape[2]) is None:
             return None
-        times = t[:, None].expand(-1, x.shape[2]) if t.ndim == 1 else t
+        frames = x.shape[2]
+        past = torch.zeros_like(t) if clean_t is None else clean_t
+        each = [time[:, None].expand(-1, frames) if time.ndim == 1 else time for time in (past, t)]
         both = torch.cat([x0, x], dim=2)
-        t = torch.cat([torch.zeros_like(times), times], dim=1)
-        return self(both, t, condition, clean_copy=True)[:, :, x.shape[2] :]
+        return self(both, torch.cat(each, dim=1), condition, clean_copy=True)[:, :, frames:]
 
     def with_coordinates(self, x: Tensor) -> Tensor:
         if not self.coordinates:

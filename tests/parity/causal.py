@@ -1,0 +1,129 @@
+"""The causal network of G2, G3, G4 and G9, and the released codes' times around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.rollout import Blocks, Renoise, full_time
+from salt_zoo_self_forcing.cache import KVCache, Policy
+from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
+from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig
+from salt_zoo_self_forcing.network import CausalWanNetwork
+from salt_zoo_wan.weights import load_original
+from tests.parity.g1 import transformer_config
+from tests.parity.goldens import Check, Golden, load, video
+
+
+def policy(facts: dict[str, Any]) -> Policy:
+    """The memory that `local_attn_size` and `sink_size` of the released codes stand for."""
+    local = facts.get("local_attn_size", -1)
+    if local < 0:
+        return FullMemory(FullMemoryConfig(), None)
+    return WindowMemory(WindowMemoryConfig(frames=local, sink=facts.get("sink_size", 0)), None)
+
+
+def network(golden: Golden, memory: Policy, frames: int = 3, first: int | None = None) -> Any:
+    """Our causal network with the golden's weights, in blocks of `frames` frames."""
+    blocks = Blocks(frames, first=first, new_memory=lambda network, x: network.new_memory(x))
+    weights = load(golden.folder / golden.facts["weights_file"])
+    transformer = load_original(weights, transformer_config(golden.facts["config"])).eval()
+    return CausalWanNetwork(transformer, 0, blocks, memory)
+
+
+@torch.no_grad()
+def three_passes(golden: Golden, model: Any) -> tuple[dict[str, Tensor], KVCache]:
+    """Two noisy passes over every block, then the clean one that is remembered.
+
+    The clean pass's velocity is asked for on its own; then `remember` computes it again.
+    """
+    clean, condition = golden["in/clean"], {"text": golden["in/context"]}
+    memory: KVCache = model.new_memory(clean)
+    found: dict[str, list[Tensor]] = {"v_a": [], "v_b": [], "v_clean_pass": []}
+    for frames in model.partition.split(clean.shape[2]):
+        for name in ("a", "b"):
+            x, t = golden[f"in/noisy_{name}"], golden[f"in/t_{name}"] / 1000
+            found[f"v_{name}"].append(model(x[:, :, frames], t[:, frames], condition, memory))
+        x = clean[:, :, frames]
+        found["v_clean_pass"].append(model(x, full_time(0.0, x), condition, memory))
+        model.remember(x, full_time(0.0, x), condition, memory)
+    return {name: torch.cat(parts, dim=2) for name, parts in found.items()}, memory
+
+
+def in_time_order(memory: KVCache, buffer: Tensor) -> Tensor:
+    """The sink's frames, then the others from the oldest on; ours go round in a ring."""
+    order = list(range(min(memory.count, memory.slots)))
+    ring = getattr(memory.policy, "ring", None)
+    if ring is not None:
+        seen = ring.seen(memory.count - 1, 1)
+        order.sort(key=seen.__getitem__)
+    frames = buffer.unflatten(1, (-1, memory.shape.tokens))
+    return frames[:, order].flatten(1, 2)
+
+
+def memory_checks(golden: Golden, memory: KVCache, prefix: str = "out/") -> Iterator[Check]:
+    for layer, (keys, values) in enumerate(zip(memory.keys, memory.values, strict=True)):
+        yield from golden.compare(f"{prefix}cache_k.{layer}", in_time_order(memory, keys))
+        yield from golden.compare(f"{prefix}cache_v.{layer}", in_time_order(memory, values))
+
+
+class Released:
+    """The released codes' look-up grid, put around a network and its rollout.
+
+    They look every sigma up in a grid of 1000 points that ends at 0.00498, but tell the network the
+    time itself. With `sampler="sde"` the times of the rollout are the grid's, and the network is
+    told the listed ones; `"ode"` steps by the listed times themselves, with velocities that lead
+    to the clean estimate of the grid's. With `context`, a block is noised at the grid's end before
+    it is remembered, with the last of its draws, and the network is told t = 0.
+
+    Args:
+        times: the listed times, in [0, 1].
+        draws: `[N, f, C, H, W]`, all blocks' later draws in the order of the released code.
+        each: draws of a block.
+    """
+
+    def __init__(
+        self, model: Any, times: list[float], draws: Tensor, each: int, sampler: str, context: bool
+    ) -> None:
+        self.model, self.draws, self.each, self.context = model, draws, each, context
+        listed = torch.tensor(times)
+        sigmas = flow.nearest_sigma(listed, flow.published_sigmas(5)).tolist()
+        self.end = flow.published_sigmas(5)[-1].item()
+        self.times = times if sampler == "ode" else sigmas
+        self._told = dict(zip(self.times, times, strict=True))
+        self._scale = {
+            t: sigma / t if sampler == "ode" else 1.0
+            for t, sigma in zip(times, sigmas, strict=True)
+        }
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Any, memory: Any = None) -> Tensor:
+        nearest = min(self._told, key=lambda time: abs(time - t[0].item()))
+        told = self._told[nearest]
+        v: Tensor = self.model(x, full_time(told, x), condition, memory)
+        return self._scale[told] * v
+
+    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: KVCache) -> None:
+        if self.context:
+            block = memory.count // x.shape[2]
+            x = flow.add_noise(x, self._draw(block, self.each - 1), self.end)
+        self.model.remember(x, t, condition, memory)
+
+    def new_memory(self, x: Tensor) -> KVCache:
+        memory: KVCache = self.model.new_memory(x)
+        return memory
+
+    def renoise(self, block: int, t: float) -> Tensor:
+        """The draw with which a block is noised again to `t`."""
+        return self._draw(block, self.times.index(t) - 1)
+
+    def _draw(self, block: int, index: int) -> Tensor:
+        return video(self.draws[block * self.each + index][None])
+
+
+def renoise_of(draws: Tensor, each: int, times: list[float]) -> Renoise:
+    """The same draws for a rollout in continuous times."""
+    return lambda block, t: video(draws[block * each + times.index(t) - 1][None])
