@@ -138,11 +138,11 @@ def without(state, key):
         (lambda s: without(s, "patch_embedding.weight"), "not a Wan transformer"),
         (lambda s: {k: v for k, v in s.items() if "blocks.2." not in k}, "2 blocks of width 48"),
         (lambda s: {"generator": {"patch_embedding.weight": "text"}}, "not a tensor"),
-        (lambda s: {}, "not a Wan transformer"),
-        (lambda s: {**s, "head.head.bias": torch.zeros(3)}, "cannot be loaded"),
+        (lambda s: {}, "empty; expected a Wan transformer"),
+        (lambda s: {**s, "head.head.bias": torch.zeros(3)}, "is 3, expected 64"),
         (
             lambda s: {**without(s, "head.head.bias"), "other": torch.zeros(3)},
-            "names are not Wan's",
+            "not whole, or of another model",
         ),
     ],
 )
@@ -168,7 +168,7 @@ def test_damaged_and_unsafe_files(weights, config, tmp_path, capsys):
     for name, words in {
         "cut.safetensors": "not a whole safetensors file",
         "cut.pth": "not a whole weights file",
-        "unsafe.pth": "without running code",
+        "unsafe.pth": "runs code when it is read",
         "list.pth": "holds a list",
         "none.pth": "no such file",
     }.items():
