@@ -15,6 +15,7 @@ from salt_zoo.errors import ZooError, reason
 from salt_zoo.protocols import Condition
 from salt_zoo.rollout import Blocks
 from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.original import check_target, save_original
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.size import WanSize
 
@@ -74,6 +75,15 @@ class WanBackbone:
 
     def load(self, folder: Path) -> nn.Module:
         return WanNetwork(load_transformer(folder), self.size.coordinates).to(self.device)
+
+    def check_export(self, path: Path, format: str) -> None:
+        """A ZooError for a format that `export` does not know or a name that is not its own."""
+        check_target(path, format)
+
+    def export(self, network: nn.Module, path: Path, format: str) -> None:
+        """Write `network` as one file for other codes; the formats: `original.save_original`."""
+        transformer: Any = network.transformer
+        save_original(transformer, path, format)
 
     def prepare(self) -> None:
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""
