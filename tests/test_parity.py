@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.parity.__main__ import SUBSET, compare, main
+from tests.parity.__main__ import SUBSET, compare, family, main
 from tests.parity.goldens import Check
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "goldens"
@@ -32,19 +32,28 @@ def alter(folder, name, key, change):
 def test_the_committed_subset_agrees(capsys):
     assert main([]) == 0
     printed = capsys.readouterr().out
-    for case in ("g1_bidirectional", "g5_scheduler", "g6_dmd/cfg3_mask", "g7_semigroup_loss/seg4"):
+    for case in (
+        "g1_bidirectional",
+        "g2_causal_kvcache",
+        "g3_local_window_sink/ll_infer",
+        "g4_causal_training_masks",
+        "g5_scheduler",
+        "g6_dmd/cfg3_mask",
+        "g7_semigroup_loss/seg4",
+        "g9_rollouts/salt_8step_exit1_sde",
+    ):
         assert case in printed
     assert " NO" not in printed
 
 
 def test_the_committed_subset_is_small():
-    assert sum(path.stat().st_size for path in SUBSET.iterdir()) <= 1.5e6
+    assert sum(path.stat().st_size for path in SUBSET.iterdir()) <= 3.2e6
 
 
 @pytest.mark.skipif(not BESIDE.is_dir(), reason="the full set does not lie beside the repository")
 def test_the_full_set_agrees():
     checks = [one for one in compare(BESIDE) if isinstance(one, Check)]
-    assert len(checks) > 90
+    assert len(checks) > 190
     assert [one for one in checks if not one.passed] == []
 
 
@@ -54,14 +63,23 @@ def test_the_full_set_agrees():
         ("g1_bidirectional", "out/velocity"),
         ("g1_bidirectional", "out/block0_output"),
         ("g1_bidirectional_weights", "blocks.2.ffn.0.weight"),
+        ("g2_causal_kvcache", "in/context"),
+        ("g2_causal_kvcache", "out/cache_v.2"),
+        ("g3_local_window_sink", "out/ll_infer/v_b"),
+        ("g4_causal_training_masks", "in/aug_t"),
         ("g5_scheduler", "out/sigmas_shift8"),
         ("g6_dmd", "out/cfg3_mask/dloss_dx"),
         ("g6_dmd", "in/real_x0_uncond"),
         ("g7_semigroup_loss", "seg2_exit5/dloss_dv1"),
         ("g7_semigroup_loss", "seg4_exit2/v2"),
+        ("g9_rollouts", "sf_inference_4step/draws"),
+        ("g9_rollouts", "salt_8step_exit1_sde/grad_noleak/blocks.1.modulation"),
     ],
 )
 def test_a_changed_tensor_is_a_miss(copy, capsys, name, key):
+    for path in copy.glob("*.safetensors"):  # the others' checks take time
+        if family(path.stem) != family(name) and not path.stem.endswith("weights"):
+            path.unlink()
     alter(copy, name, key, lambda tensor: tensor * 1.001)
     assert main([str(copy)]) == 1
     assert " NO" in capsys.readouterr().out
@@ -81,14 +99,14 @@ def test_a_value_that_is_not_finite_is_a_miss(copy):
 
 
 def test_what_is_not_covered_is_said(copy, capsys):
-    shutil.copy(copy / "g5_scheduler.safetensors", copy / "g9_rollouts.safetensors")
+    shutil.copy(copy / "g5_scheduler.safetensors", copy / "g0_new.safetensors")
     alter(copy, "g6_dmd", "out/noisy_latent", lambda tensor: tensor)
     tensors = safetensors.torch.load_file(copy / "g6_dmd.safetensors")
     tensors["out/new_quantity"] = tensors["out/timestep"].clone()
     safetensors.torch.save_file(tensors, copy / "g6_dmd.safetensors")
     assert main([str(copy)]) == 0
     printed = capsys.readouterr().out
-    assert "skipped g9_rollouts" in printed
+    assert "skipped g0_new" in printed
     assert "skipped g6_dmd: new_quantity" in printed
     assert "skipped g5_scheduler: training_weight" in printed
 

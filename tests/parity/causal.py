@@ -35,6 +35,11 @@ def network(golden: Golden, memory: Policy, frames: int = 3, first: int | None =
     return CausalWanNetwork(transformer, 0, blocks, memory)
 
 
+def noisy_passes(golden: Golden) -> list[str]:
+    """Which noisy videos the golden holds."""
+    return [name for name in ("a", "b") if f"in/noisy_{name}" in golden]
+
+
 @torch.no_grad()
 def three_passes(golden: Golden, model: Any) -> tuple[dict[str, Tensor], KVCache]:
     """Two noisy passes over every block, then the clean one that is remembered.
@@ -43,9 +48,10 @@ def three_passes(golden: Golden, model: Any) -> tuple[dict[str, Tensor], KVCache
     """
     clean, condition = golden["in/clean"], {"text": golden["in/context"]}
     memory: KVCache = model.new_memory(clean)
-    found: dict[str, list[Tensor]] = {"v_a": [], "v_b": [], "v_clean_pass": []}
+    passes = noisy_passes(golden)
+    found: dict[str, list[Tensor]] = {f"v_{name}": [] for name in (*passes, "clean_pass")}
     for frames in model.partition.split(clean.shape[2]):
-        for name in ("a", "b"):
+        for name in passes:
             x, t = golden[f"in/noisy_{name}"], golden[f"in/t_{name}"] / 1000
             found[f"v_{name}"].append(model(x[:, :, frames], t[:, frames], condition, memory))
         x = clean[:, :, frames]
@@ -95,16 +101,16 @@ class Released:
         self.end = flow.published_sigmas(5)[-1].item()
         self.times = times if sampler == "ode" else sigmas
         self._told = dict(zip(self.times, times, strict=True))
-        self._scale = {
-            t: sigma / t if sampler == "ode" else 1.0
-            for t, sigma in zip(times, sigmas, strict=True)
-        }
+        self._sigmas = dict(zip(self.times, sigmas, strict=True))
 
     def __call__(self, x: Tensor, t: Tensor, condition: Any, memory: Any = None) -> Tensor:
-        nearest = min(self._told, key=lambda time: abs(time - t[0].item()))
-        told = self._told[nearest]
-        v: Tensor = self.model(x, full_time(told, x), condition, memory)
-        return self._scale[told] * v
+        at = min(self.times, key=lambda time: abs(time - t[0].item()))
+        v: Tensor = self.model(x, full_time(self._told[at], x), condition, memory)
+        return self.scale(at) * v
+
+    def scale(self, t: float) -> float:
+        """What the network's velocity is multiplied by at a time of the rollout."""
+        return self._sigmas[t] / t
 
     def remember(self, x: Tensor, t: Tensor, condition: Any, memory: KVCache) -> None:
         if self.context:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.parity.causal import memory_checks, network, policy, three_passes
+from tests.parity.causal import memory_checks, network, noisy_passes, policy, three_passes
 from tests.parity.goldens import Check, Golden, Skipped
 
 
@@ -38,6 +38,6 @@ def _masked(golden: Golden, model: Any) -> dict[str, Tensor]:
         f"v_{name}": model.given_past(
             golden[f"in/noisy_{name}"], golden[f"in/t_{name}"] / 1000, clean, condition
         )
-        for name in ("a", "b")
+        for name in noisy_passes(golden)
     }
     return found | {"v_clean_pass": model(clean, torch.zeros(clean.shape[0]), condition)}
