@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def passes_per_update(
     networks = {role: _StandIn().requires_grad_(False) for role in roles}
     counter = PassCounter(dict(networks), frames)
     if blocks.new_memory is not None:  # the real one would look into the network
-        blocks = Blocks(blocks.frames, lambda network, x: _NoMemory())
+        blocks = replace(blocks, new_memory=lambda network, x: _NoMemory())
     condition = {"text": torch.zeros(1, 1, 1)}
     held = most = 0.0
 
@@ -48,14 +49,22 @@ def passes_per_update(
             draws = Draws(seed, ("train", step, index), range(1))
             x0 = draws.normal(shape, "data") if method.needs_data else None
             networks[role].requires_grad_(True)
-            batch = Batch([""], condition, condition, x0)
+            batch = Batch([""], condition, condition, x0, *_trajectory(method, draws, shape))
             method.train(Turn(role, step, networks, batch, draws, blocks, shape, backward))
             networks[role].requires_grad_(False)
     counts = {
         role: {kind: n / steps for kind, n in count.items()}
         for role, count in counter.counts.items()
     }
-    return counts, max(1.0, most)
+    return counts, most or 1.0
+
+
+def _trajectory(
+    method: Any, draws: Draws, shape: Sequence[int]
+) -> tuple[Tensor | None, tuple[float, ...]]:
+    """A trajectory for a method that cannot do without: it says so by its `wanted_times`."""
+    times = tuple(getattr(method, "wanted_times", ()))
+    return (draws.normal((len(times) + 1, *shape), "trajectory") if times else None), times
 
 
 class _StandIn(nn.Module):
@@ -75,3 +84,6 @@ class _StandIn(nn.Module):
 class _NoMemory:
     def bytes(self) -> int:
         return 0
+
+    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+        pass

@@ -77,6 +77,7 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
     training = run.config.training
     with _on_meta(backbone):
         one = _once(backbone, ("pass", False), lambda: _one_pass(backbone, False))
+    roles = method.roles()
     counted, _ = passes_per_update(
         method,
         backbone.blocks(),
@@ -84,7 +85,7 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
         min(training.updates, 400),
         run.config.seed,
     )
-    return training.batch_size * _flops(counted, one)
+    return training.batch_size * _flops(counted, one, roles)
 
 
 def make_plan(
@@ -122,6 +123,9 @@ def make_plan(
         activations = _once(backbone, (micro, bf16), lambda: _activations(backbone, micro, bf16))
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
         memory = _weights(backbone, roles, config)
+        kept = _memory_bytes(backbone, micro, bf16)
+    if kept:
+        memory["KV memory"] = kept / GIB
     counted, graphs = passes_per_update(
         method, backbone.blocks(), backbone.latent_shape, min(config.updates, 400), seed
     )
@@ -137,7 +141,7 @@ def make_plan(
         memory=memory,
         activations=dict(activations),
         passes=passes,
-        flops=_flops(passes, one),
+        flops=_flops(passes, one, roles),
         downloads=list(getattr(backbone, "downloads", list)()),
     )
 
@@ -184,16 +188,49 @@ def _on_meta(backbone: Backbone) -> Iterator[None]:
         backbone.to(before)
 
 
-def _flops(passes: Mapping[str, Mapping[str, float]], one: Mapping[str, float]) -> float:
-    return sum(n * one[kind] for counts in passes.values() for kind, n in counts.items())
+def _flops(
+    passes: Mapping[str, Mapping[str, float]],
+    one: Mapping[str, Mapping[str, float]],
+    roles: Mapping[str, Role],
+) -> float:
+    """FLOPs of all passes; a role that starts as the teacher has the teacher's networks."""
+    total = 0.0
+    for name, counts in passes.items():
+        each = one["teacher" if roles[name].start == "teacher" else "student"]
+        total += sum(n * each[kind] for kind, n in counts.items())
+    return total
 
 
-def _one_pass(backbone: Backbone, checkpointing: bool) -> dict[str, float]:
-    """Parameters of a network, and FLOPs of its forward and backward pass over one video."""
-    network = _network(backbone, checkpointing)
-    condition = backbone.encode_prompts([""])
-    flops = flops_per_pass(network, condition, backbone.latent_shape)
-    return {**flops, "parameters": sum(p.numel() for p in network.parameters())}
+def _one_pass(backbone: Backbone, checkpointing: bool) -> dict[str, Any]:
+    """Parameters of a network, and FLOPs of a forward and backward pass over one video by the
+    teacher (all at once) and by the student (in its blocks)."""
+    condition, shape = backbone.encode_prompts([""]), backbone.latent_shape
+    network, student = _network(_teacher_of(backbone), checkpointing), _network(backbone)
+    blocks = backbone.blocks()
+    if checkpointing and hasattr(student, "enable_gradient_checkpointing"):
+        student.enable_gradient_checkpointing()
+    return {
+        "teacher": flops_per_pass(network, condition, shape),
+        "student": flops_per_pass(student, condition, shape, blocks),
+        "parameters": sum(p.numel() for p in network.parameters()),
+    }
+
+
+def _teacher_of(backbone: Backbone) -> Backbone:
+    """The backbone whose networks the teacher's are: of an autoregressive one, a bidirectional."""
+    teacher: Backbone = getattr(backbone, "teacher_backbone", backbone)
+    return teacher
+
+
+def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
+    """Of a memory for a micro-batch of whole videos; 0 for a bidirectional backbone."""
+    network = _network(backbone)
+    if bf16:  # as under autocast, in which keys and values are computed
+        network = network.to(torch.bfloat16)
+    memory = backbone.blocks().memory(
+        network, torch.empty(batch, *backbone.latent_shape, device="meta")
+    )
+    return 0 if memory is None else memory.bytes()
 
 
 def _network(backbone: Backbone, checkpointing: bool = False) -> Any:
@@ -239,7 +276,8 @@ def _activations(backbone: Backbone, batch: int, bf16: bool) -> dict[str, float]
     condition = backbone.encode_prompts([""])
     found = {}
     for name in ("plain", "checkpointing"):
-        network = _network(backbone, name == "checkpointing")
+        # the largest pass of a method is over whole videos, the teacher's or the fake score's
+        network = _network(_teacher_of(backbone), name == "checkpointing")
         found[name] = peak_of_pass(network, condition, backbone.latent_shape, batch, bf16) / GIB
     return found
 

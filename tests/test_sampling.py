@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from salt_zoo import flow
 from salt_zoo.draws import Draws
-from salt_zoo.rollout import renoise_from, rollout
+from salt_zoo.rollout import initial_noise, renoise_from, rollout
 from salt_zoo.sampling import SamplingConfig, generate
 from salt_zoo.training.costs import PassCounter
 from tests.blocks.plugin import ToyBackbone
@@ -56,7 +56,7 @@ def test_it_is_the_rollout(toy):
     network = toy.network("student")
     wanted = rollout(
         network,
-        DRAWS.normal(toy.latent_shape, "initial noise"),
+        initial_noise(DRAWS, toy.blocks(), toy.latent_shape),
         toy.encode_prompts(PROMPTS),
         flow.step_list(4, 5.0),
         blocks=toy.blocks(),

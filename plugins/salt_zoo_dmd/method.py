@@ -6,6 +6,7 @@ Both names are one class with other defaults (`plugin.py`): what differs is the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -142,7 +143,7 @@ class DMD:
             return self._logs(terms)
         # no gradient flows through the memory, so the video's gradient is all that a block needs
         # of the others: blocks are run again one by one, and only one block's graph exists
-        finished = list(exits)
+        finished = [replace(exit, memory=None) for exit in exits]
         video = torch.cat([exit.x0 for exit in finished], dim=2).requires_grad_()
         terms = self._on_video(video, times, turn)
         (gradient,) = torch.autograd.grad(self._total(terms, video), video)

@@ -64,6 +64,8 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Any) -> None:
         super().__init__(config, zoo)
         self.config = config
+        #: Whose networks the teacher's are; planning asks for it.
+        self.teacher_backbone = WanBackbone(config, zoo)
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")

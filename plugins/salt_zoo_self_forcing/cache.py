@@ -117,6 +117,11 @@ class KVCache:
         cross = [tensor for pair in self.cross.values() for tensor in pair]
         return sum(t.numel() * t.element_size() for t in [*self.keys, *self.values, *cross])
 
+    @property
+    def limit(self) -> int | None:
+        """Frames after which it is full; None where the oldest make room for the next."""
+        return None if self.policy.capacity(self.slots + 1) == self.slots else self.slots
+
     def rows(self, slots: Sequence[int]) -> slice | Tensor:
         """The rows of the buffers that slots take: a slice where they lie side by side."""
         n, first = self.shape.tokens, slots[0]

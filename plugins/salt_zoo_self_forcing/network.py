@@ -76,26 +76,43 @@ class CausalWanNetwork(WanNetwork):
 
         `clean_copy`: the first half of the frames are the clean video of the second half.
         """
-        text = condition["text"]
-        if memory is None:
-            self._rope.run = self._whole(x, clean_copy)
+        if memory is not None:
+            run = replace(self._next(x, memory), memory=memory, prompt=condition["text"])
+        elif (whole := self._whole(x, clean_copy)) is not None:
+            run = whole
         else:
-            self._rope.run = replace(self._next(x, memory), memory=memory, prompt=text)
+            return self._in_turn(x, t, condition)
+        self._rope.run = run
         try:
             return self.transformer(
                 self.with_coordinates(x),
                 self.timestep(x, t),
-                text.to(x.dtype),
+                condition["text"].to(x.dtype),
                 return_dict=False,
             )[0]
         finally:
             self._rope.run = None  # it holds the memory
+
+    def _in_turn(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The pass over noisy blocks where no mask can say what they see: each is remembered as it
+        is. Twice the passes, and no gradient through the past."""
+        memory, found = self.new_memory(x), []
+        for frames in self.partition.split(x.shape[2]):
+            part, its = x[:, :, frames], t if t.ndim == 1 else t[:, frames]
+            found.append(self.forward(part, its, condition, memory))
+            self.remember(part, its, condition, memory)
+        return torch.cat(found, dim=2)
 
     @torch.no_grad()
     def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: KVCache) -> None:
         """Commit a finished block: one pass whose keys and values stay; no gradient."""
         self(x, t, condition, memory)
         memory.commit(x.shape[2])
+
+    def can_mask(self, frames: int) -> bool:
+        """Whether a video of so many frames can be passed without a memory: not where the memory's
+        positions are relative and the video is longer than it keeps."""
+        return self.policy.span(frames) is not None
 
     def given_past(
         self,
@@ -156,18 +173,15 @@ class CausalWanNetwork(WanNetwork):
         plan: Pass = memory.plan[1]
         return plan
 
-    def _whole(self, x: Tensor, clean_copy: bool) -> Pass:
-        """The pass over all blocks of a video."""
+    def _whole(self, x: Tensor, clean_copy: bool) -> Pass | None:
+        """The pass over all blocks of a video; None where no mask can say what they see."""
         key = (clean_copy, tuple(x.shape[2:]), x.device)
         if key not in self._known:
             frames = x.shape[2] // 2 if clean_copy else x.shape[2]
             parts = self.partition.split(frames)
             span = self.policy.span(frames)
             if span is None:
-                raise ValueError(
-                    f"{frames} frames are more than this memory keeps, and its positions are "
-                    "relative: they cannot be masked in one pass"
-                )
+                return None
             mask = None
             if clean_copy or len(parts) > 1:
                 rows, columns = self._grid(x)

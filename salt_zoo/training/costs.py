@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.protocols import Condition
+from salt_zoo.rollout import Blocks
 
 
 class PassCounter:
@@ -43,21 +44,34 @@ class PassCounter:
 
 
 def flops_per_pass(
-    network: nn.Module, condition: Condition, latent_shape: tuple[int, ...]
+    network: nn.Module,
+    condition: Condition,
+    latent_shape: tuple[int, ...],
+    blocks: Blocks | None = None,
 ) -> dict[str, float]:
     """FLOPs of one forward and of one backward pass over one video, by torch's counter.
 
+    With `blocks` the video is passed block by block, each given the memory of those before it.
     Counted on a copy on the meta device: nothing is computed, and the counter sees the attention,
     which it misses where a CPU runs it fused.
     """
     network = copy.deepcopy(network).to("meta").requires_grad_(True)
+    blocks = blocks or Blocks()
     x = torch.zeros(1, *latent_shape, device="meta")
     t = torch.full((1,), 0.5, device="meta")
     one = {name: value[:1].to("meta") for name, value in condition.items()}
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        network(x, t, one)
-    with FlopCounterMode(display=False) as both:
-        loss = network(x, t, one).sum()
-        torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-    total = float(forward.get_total_flops())
-    return {"forward": total, "backward": float(both.get_total_flops()) - total}
+    memory = blocks.memory(network, x)
+    forward = whole = 0.0
+    for frames in blocks.split(latent_shape[1]):
+        part = x[:, :, frames]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(part, t, one, memory)
+        forward += counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            loss = network(part, t, one, memory).sum()
+            torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        whole += counter.get_total_flops()
+        if memory is not None:
+            rememberer: Any = network
+            rememberer.remember(part, t, one, memory)
+    return {"forward": forward, "backward": whole - forward}

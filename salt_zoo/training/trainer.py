@@ -141,6 +141,10 @@ class Trainer:
                 x0=None
                 if sample.video is None
                 else self.backbone.encode_video(sample.video.to(self.backbone.device)),
+                trajectory=None
+                if sample.trajectory is None
+                else sample.trajectory.to(self.backbone.device),
+                trajectory_times=sample.trajectory_times,
             )
         return Turn(
             role=role,
@@ -225,7 +229,9 @@ class Trainer:
         for role, count in passes.items():
             if not any(count.values()):
                 continue
-            one = flops_per_pass(self.networks[role], condition, self.backbone.latent_shape)
+            network = self.networks[role]
+            blocks = self.backbone.blocks(network)
+            one = flops_per_pass(network, condition, self.backbone.latent_shape, blocks)
             flops += sum(count[kind] * one[kind] for kind in count)
         self.counter.paused = False
         return {

@@ -16,7 +16,7 @@ from salt_zoo.sampling import SamplingConfig
 from salt_zoo.storage import file_digest
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.judge import JUDGE
-from salt_zoo_digits.recipes import RUN
+from salt_zoo_digits.recipes import HERE
 from salt_zoo_digits.size import TEACHER
 
 
@@ -30,7 +30,7 @@ def test_the_log_beside_the_weights_names_their_digest(folder: Path):
 def test_the_teachers_log_is_of_the_recipe_that_is_shipped():
     log = json.loads((TEACHER / "training.json").read_text(encoding="utf-8"))
     zoo = load_zoo()
-    assert log["run"] == resolve(read_yaml(RUN), zoo, "teacher.yaml").plain()
+    assert log["run"] == resolve(read_yaml(HERE / "teacher.yaml"), zoo, "teacher.yaml").plain()
 
 
 def test_the_teacher_passes_its_gates():

@@ -111,10 +111,14 @@ def test_with_every_term_off_the_student_stays(trained):
 
 @pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])
 def test_passes_of_dmd_are_counted_by_hand(trained, backbone):
-    """With the 4-step list: e + 1 passes to exit e; guidance doubles the teacher's only one."""
+    """With the 4-step list: e + 1 passes to exit e; guidance doubles the teacher's only one.
+
+    In blocks, every student's turn runs the exit steps once more.
+    """
     trainer, _ = trained({"name": "dmd", "objectives": MATCHING}, backbone)
     counts = trainer.counter.counts
-    steps = sum(exit_step + 1 for turns in exits(4) for exit_step in turns)
+    again = UPDATES if backbone == "toy-blocks" else 0
+    steps = again + sum(exit_step + 1 for turns in exits(4) for exit_step in turns)
     assert counts["student"]["forward"] == pytest.approx(BATCH * steps)
     assert counts["student"]["backward"] == pytest.approx(BATCH * UPDATES)
     assert counts["teacher"] == {"forward": 2.0 * BATCH * UPDATES, "backward": 0.0}
@@ -129,7 +133,7 @@ def test_the_term_costs_one_pass_where_it_is_due(trained):
     steps = sum(exit_step + 1 for update in turns for exit_step in update)
     due = sum(update[-1] < 7 for update in turns)
     counts = trainer.counter.counts["student"]
-    assert counts["forward"] == pytest.approx(BATCH * (steps + due))
+    assert counts["forward"] == pytest.approx(BATCH * (steps + due + UPDATES))
     assert counts["backward"] == pytest.approx(BATCH * UPDATES)
 
 
@@ -170,7 +174,8 @@ def draws_with_exit(steps, wanted):
 
 
 def test_the_probe_runs_under_the_memory_of_its_own_block(toys):
-    """At exit 2 of 8, every block: three steps, one probe with as much memory, then the commit."""
+    """At exit 2 of 8, every block: three steps and the commit; then, all blocks once more, the exit
+    step, one probe with as much memory, and the commit."""
     network = ToyBackbone(None, None).network("student")
     method = make(toys, "sc-dmd")
     student_turn(method, network, draws_with_exit(8, 2))
@@ -179,11 +184,14 @@ def test_the_probe_runs_under_the_memory_of_its_own_block(toys):
     probes = set()
     for block in range(3):
         part = [call for call in network.calls if call[3] == block]
+        kept = ["remember"] * (block < 2)
         kinds = [call[0] for call in part]
-        assert kinds == ["forward"] * 4 + ["remember"] * (block < 2)
+        assert kinds == ["forward"] * 3 + kept + ["forward"] * 2 + kept
         assert [call[2] for call in part[:3]] == pytest.approx(times[:3])
+        exit_step, probe = part[3 + len(kept) : 5 + len(kept)]
+        assert exit_step[2] == pytest.approx(times[2])
         assert all(call[1] == BLOCK for call in part)
-        probes.add(part[3][2])
+        probes.add(probe[2])
     (probe,) = probes  # all blocks share one pair of times
     assert any(probe == pytest.approx(m) for _, middles in pairs for m in middles)
 
@@ -204,11 +212,11 @@ def test_the_term_is_the_mean_over_blocks(toys):
             return shares[-1]
 
     method.objectives["self-consistency"] = Listening()
-    logs, (loss,) = student_turn(method, network, draws_with_exit(8, 3))
-    assert len(shares) == 3
+    logs, handed = student_turn(method, network, draws_with_exit(8, 3))
+    assert len(shares) == len(handed) == 3  # each block is back-propagated by itself
     torch.testing.assert_close(logs["self_consistency"], sum(shares).detach() / 3)
     torch.testing.assert_close(
-        loss.detach(), logs["distribution_matching"] + 0.2 * logs["self_consistency"]
+        logs["loss"], logs["distribution_matching"] + 0.2 * logs["self_consistency"]
     )
 
 
