@@ -94,10 +94,16 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts."""
+    """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts.
+
+    Where the dataset has them, `trajectory` are a flow's states in latents, `[B, K, C, F, H, W]`:
+    at the falling `trajectory_times`, then at time 0, so that K is their number and one.
+    """
 
     prompts: list[str]
     video: Tensor | None
+    trajectory: Tensor | None = None
+    trajectory_times: tuple[float, ...] = ()
 
 
 class Dataset(Protocol):
@@ -135,12 +141,17 @@ class Role:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a turn is trained on. `x0` is None for a method that says `needs_data = False`."""
+    """What a turn is trained on. `x0` is None for a method that says `needs_data = False`.
+
+    `trajectory` and its times are those of `Sample`, on the backbone's device.
+    """
 
     prompts: list[str]
     condition: Condition
     unconditional: Condition
     x0: Tensor | None
+    trajectory: Tensor | None = None
+    trajectory_times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

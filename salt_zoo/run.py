@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from salt_zoo.config import StrictModel, validate
 from salt_zoo.errors import ZooError
@@ -16,8 +16,18 @@ from salt_zoo.registry import Registry
 from salt_zoo.storage import prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
-#: A part by name and its options beside it: `{name: dmd, guidance_scale: 4}`.
-Part = dict[str, Any]
+
+def named(part: Any) -> Any:
+    """A part that is written as its name alone, as a group of keys."""
+    if isinstance(part, str):
+        part = {"name": part}
+    if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+        raise ValueError("must be a name, or a group of keys with a 'name'")
+    return part
+
+
+#: A part by name and its options beside it: `{name: dmd, guidance_scale: 4}`, or its name alone.
+Part = Annotated[dict[str, Any], BeforeValidator(named)]
 
 
 class QualityConfig(StrictModel):
@@ -41,15 +51,6 @@ class RunConfig(StrictModel):
     dataset: Part
     training: TrainingConfig = TrainingConfig()
     quality: QualityConfig = QualityConfig()
-
-    @field_validator("method", "backbone", "dataset", mode="before")
-    @classmethod
-    def _named(cls, part: Any) -> Any:
-        if isinstance(part, str):
-            part = {"name": part}
-        if not isinstance(part, dict) or not isinstance(part.get("name"), str):
-            raise ValueError("must be a name, or a group of keys with a 'name'")
-        return part
 
 
 @dataclass(frozen=True)

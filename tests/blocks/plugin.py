@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from salt_zoo import hookimpl
+from salt_zoo import flow, hookimpl
 from salt_zoo.draws import Draws
 from salt_zoo.protocols import Condition, Sample
 from salt_zoo.rollout import Blocks
@@ -49,12 +49,13 @@ class ToyNetwork(nn.Module):
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means | None = None
     ) -> Tensor:
         known = None if memory is None else len(memory.blocks)
-        self.calls.append(("forward", x.shape[2], float(t[0]), known))
-        offset = self.text(condition["which"]) + self.gain * t.to(x.dtype)[:, None]
+        self.calls.append(("forward", x.shape[2], float(t.flatten()[0]), known))
+        offset = self.text(condition["which"])
         if memory is not None and memory.blocks:
             assert memory.rows == len(x), "a memory belongs to its batch"
             offset = offset + self.look(torch.stack(memory.blocks).mean(dim=0))
-        return self.mix(x.movedim(1, -1)).movedim(-1, 1) + offset[:, :, None, None, None]
+        offset = offset[:, :, None, None, None] + self.gain.view(-1, 1, 1, 1) * flow.at(t, x)
+        return self.mix(x.movedim(1, -1)).movedim(-1, 1) + offset
 
     def remember(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means

@@ -1,0 +1,25 @@
+"""Flow matching on real latents, every block given the blocks before it as noisy as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from salt_zoo.protocols import Condition, Turn
+from salt_zoo_pretraining.flow_matching import FlowMatching, FlowMatchingConfig
+from salt_zoo_pretraining.noisy_past import given_noisy_past
+
+
+class DiffusionForcing(FlowMatching):
+    """Flow matching with diffusion forcing (arXiv 2407.01392), as CausVid (2412.07772) uses it.
+
+    On a bidirectional backbone it is bitwise `teacher-forcing`: plain flow matching.
+    """
+
+    Config = FlowMatchingConfig
+
+    def velocities(
+        self, turn: Turn, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+    ) -> Iterable[tuple[slice, Tensor]]:
+        return given_noisy_past(turn.networks["student"], x, t, condition, turn.blocks)

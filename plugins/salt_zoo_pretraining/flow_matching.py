@@ -1,0 +1,65 @@
+"""Flow matching on real latents: what teacher forcing and diffusion forcing have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.protocols import Condition, Role, Turn
+from salt_zoo_pretraining.noising import times_by_block, with_dropout
+
+
+class FlowMatchingConfig(StrictModel):
+    """Options of every flow matching."""
+
+    start: Literal["teacher", "student", "random"] = "student"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-6
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: Share of the videos whose prompt is replaced by the empty one, for guidance.
+    prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class FlowMatching(ABC):
+    """Weighted flow matching (arXiv 2210.02747), an independent time for every block."""
+
+    needs_data = True
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def velocities(
+        self, turn: Turn, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+    ) -> Iterable[tuple[slice, Tensor]]:
+        """Frames and the student's velocity there, `[B, C, f, H, W]`, until all frames are done.
+
+        `x` `[B, C, F, H, W]` are the videos `x0` noised to the times `t` `[B, F]`, equal within a
+        block. What was handed out is backpropagated before the next is asked for.
+        """
+
+    def roles(self) -> Mapping[str, Role]:
+        return {"student": Role(self.config.start, learning_rate=self.config.learning_rate)}
+
+    def turns(self, step: int) -> Sequence[str]:
+        return ["student"]
+
+    def train(self, turn: Turn) -> Mapping[str, Tensor]:
+        x0 = turn.batch.x0
+        assert x0 is not None
+        condition = with_dropout(turn, self.config.prompt_dropout)
+        noise = turn.draws.normal(turn.latent_shape, "noise")
+        t = times_by_block(turn, x0.shape[2], self.config.timestep_shift)
+        x, target = flow.add_noise(x0, noise, t), flow.velocity(x0, noise)
+        total = x0.new_zeros(())
+        for frames, v in self.velocities(turn, x, t, x0, condition):
+            loss = (v - target[:, :, frames]).square().mean()
+            loss = loss * ((frames.stop - frames.start) / x0.shape[2])
+            turn.backward(loss)
+            total = total + loss.detach()
+        return {"loss": total}

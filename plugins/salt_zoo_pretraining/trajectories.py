@@ -1,0 +1,127 @@
+"""Trajectories of a flow model: the states that its ODE passes on the way from noise to a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.draws import Draws
+from salt_zoo.guidance import Guided
+from salt_zoo.protocols import Condition, VelocityNetwork
+from salt_zoo.rollout import Blocks, Renoise, initial_noise, renoise_from, walk
+
+#: Times nearer to each other than this are the same one.
+SAME_TIME = 1e-6
+
+
+class TrajectoryConfig(StrictModel):
+    """Which states are kept, and of how exact an ODE."""
+
+    #: Times of the student's step list, at which states are kept.
+    steps: Annotated[int, Field(ge=1)] = 4
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: Euler steps of the ODE, from 1 to 0 on a grid of the same shift. Times of the step list that
+    #: are not on it are added, up to `steps - 1` (none for a multiple of `steps`).
+    teacher_steps: Annotated[int, Field(ge=1)] = 50
+
+    @property
+    def times(self) -> list[float]:
+        """The falling times of the kept states; the endpoint, at 0, is not among them."""
+        return flow.step_list(self.steps, self.timestep_shift)
+
+    @property
+    def grid(self) -> list[float]:
+        """The times at which the ODE evaluates its network; those of the kept states among them."""
+        return with_times(flow.step_list(self.teacher_steps, self.timestep_shift), self.times)
+
+
+#: Whose trajectories: the teacher's, which denoises all frames at once (CausVid, arXiv 2412.07772),
+#: or those of the flow model that the student starts from, block by block on its own past (Causal
+#: Forcing, arXiv 2602.02214: a bidirectional path is no function of the causal context).
+Whose = Literal["teacher", "student-start"]
+
+
+def with_times(grid: Sequence[float], times: Sequence[float]) -> list[float]:
+    """All of `times` and the times of `grid` that are not among them, falling."""
+    others = [g for g in grid if all(abs(g - t) > SAME_TIME for t in times)]
+    return sorted([*times, *others], reverse=True)
+
+
+@torch.no_grad()
+def ode_states(
+    network: VelocityNetwork,
+    noise: Tensor,
+    condition: Condition,
+    times: Sequence[float],
+    grid: Sequence[float],
+    *,
+    blocks: Blocks,
+    renoise: Renoise,
+) -> Tensor:
+    """The states `[B, K, C, F, H, W]` of Euler's ODE at `times`, and its endpoint: K = times + 1.
+
+    Args:
+        noise: `[B, C, F, H, W]`, standard normal; where the ODE starts.
+        times: falling times in (0, 1], all of them in `grid`.
+        grid: falling times in (0, 1] at which the network is evaluated; the last step goes to 0.
+        blocks: in which `network` generates: each block runs to its end before the next begins.
+        renoise: for a memory of noised blocks (`Blocks.context_noise`); the ODE draws nothing.
+    """
+    times = list(times)
+    if not set(times) <= set(grid):
+        raise ValueError(f"times {times} are not all in the grid {list(grid)}")
+    kept: list[list[Tensor]] = [[] for _ in range(len(times) + 1)]
+    for exit in walk(
+        network,
+        noise,
+        condition,
+        grid,
+        blocks=blocks,
+        renoise=renoise,
+        sampler="ode",
+        every_step=True,
+    ):
+        if exit.t in times:
+            kept[times.index(exit.t)].append(exit.x)
+        if exit.step + 1 == len(grid):
+            kept[-1].append(exit.x0)
+    return torch.stack([torch.cat(parts, dim=2) for parts in kept], dim=1)
+
+
+def draw_trajectories(
+    config: TrajectoryConfig,
+    whose: Whose,
+    network: Any,
+    draws: Draws,
+    condition: Condition,
+    unconditional: Condition,
+    guidance_scale: float,
+    blocks: Blocks,
+    latent_shape: Sequence[int],
+) -> Tensor:
+    """Trajectories `[B, K, C, F, H, W]` from the initial noise of `draws`, as `config` says.
+
+    Training and the recipe `trajectories` share this: equal draws give equal trajectories.
+
+    Args:
+        network: the teacher, or the flow model that the student starts from (`whose`).
+        blocks: those of the student.
+        latent_shape: C, F, H, W of one video.
+    """
+    if whose == "teacher":
+        blocks = Blocks()
+    return ode_states(
+        Guided(network, unconditional, guidance_scale),
+        initial_noise(draws, blocks, latent_shape),
+        condition,
+        config.times,
+        config.grid,
+        blocks=blocks,
+        renoise=renoise_from(draws, blocks, latent_shape),
+    )

@@ -1,0 +1,181 @@
+"""A folder of stored trajectories: a header in JSON and shards in safetensors.
+
+Every shard is written whole or not at all, and holds the rows of one batch in their order; which
+trajectory a row is follows from the header alone, so that what is missing can be made later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from salt_zoo.errors import ZooError, reason
+from salt_zoo.storage import atomic_file, digest, file_digest, prepare_folder, write_json
+
+HEADER = "trajectories.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrajectoryFolder:
+    """A folder and what its header says.
+
+    The header has `format`, `times` (falling, of all states but the endpoint), `shape`
+    `[K, C, F, H, W]` of a trajectory, `batch_size` (rows of a shard), `prompts` (one a row), and
+    how they were made, of which only `dataset` (by name, with its options) is looked at here.
+    """
+
+    path: Path
+    header: Mapping[str, Any]
+
+    @property
+    def count(self) -> int:
+        return len(self.header["prompts"])
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        return tuple(self.header["times"])
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """The rows of each shard."""
+        size = self.header["batch_size"]
+        return [range(first, min(first + size, self.count)) for first in range(0, self.count, size)]
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self.header)
+
+    def file(self, shard: int) -> Path:
+        return self.path / f"{shard:06d}.safetensors"
+
+    def write(self, shard: int, trajectories: Tensor) -> None:
+        """Keep a shard's trajectories `[rows, K, C, F, H, W]`, as float32."""
+        wanted = (len(self.shards[shard]), *self.header["shape"])
+        if tuple(trajectories.shape) != wanted:
+            raise ValueError(f"trajectories {tuple(trajectories.shape)} should be {wanted}")
+        with atomic_file(self.file(shard)) as draft:
+            tensors = {"trajectories": trajectories.float().cpu().contiguous()}
+            save_file(tensors, draft, metadata={"header": self._digest})
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is there, whole and of this header."""
+        return self.file(shard).is_file() and not self._fault(shard)
+
+    def check(self) -> None:
+        """A ZooError unless every shard is there, whole and of this header."""
+        there = [shard for shard in range(len(self.shards)) if self.file(shard).is_file()]
+        if len(there) < len(self.shards):
+            made = sum(len(self.shards[shard]) for shard in there)
+            raise ZooError(
+                f"{self.path}: holds {made} of {self.count} trajectories; make the rest with the "
+                "same 'salt-zoo pretrain trajectories' command"
+            )
+        for shard in there:
+            if fault := self._fault(shard):
+                raise ZooError(
+                    f"{self.file(shard)}: {fault}; make it anew with the same "
+                    "'salt-zoo pretrain trajectories' command"
+                )
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Trajectories `[len(rows), K, C, F, H, W]`, float32."""
+        found = []
+        for row in rows:
+            shard, place = divmod(row, self.header["batch_size"])
+            with safe_open(self.file(shard), framework="pt") as file:
+                found.append(file.get_slice("trajectories")[place])
+        return torch.stack(found)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the header and of every shard's bytes."""
+        files = [file_digest(self.file(shard)) for shard in range(len(self.shards))]
+        return digest([self.header, files])
+
+    def _fault(self, shard: int) -> str | None:
+        """What is wrong with a shard that is there."""
+        try:
+            with safe_open(self.file(shard), framework="pt") as file:
+                made_for = (file.metadata() or {}).get("header")
+                shape = file.get_slice("trajectories").get_shape()
+        except Exception as error:  # safetensors raises several kinds for a damaged file
+            return f"damaged ({reason(error)})"
+        if made_for != self._digest:
+            return f"belongs to another {HEADER}"
+        if shape != [len(self.shards[shard]), *self.header["shape"]]:
+            return f"has trajectories {shape[1:]} instead of {list(self.header['shape'])}"
+        return None
+
+
+def open_folder(path: Path, header: Mapping[str, Any]) -> TrajectoryFolder:
+    """A new folder with this header, or the one that is there to go on with.
+
+    Raises:
+        ZooError: it cannot be written, or holds trajectories that were made otherwise.
+    """
+    header = json.loads(json.dumps({"format": FORMAT, **header}))
+    prepare_folder(path)
+    if (path / HEADER).exists():
+        there = read_folder(path).header
+        if difference := _difference(there, header):
+            raise ZooError(
+                f"{path}: holds trajectories made otherwise ({difference}); choose another folder, "
+                "or delete this one"
+            )
+    else:
+        write_json(path / HEADER, header)
+    return TrajectoryFolder(path, header)
+
+
+def read_folder(path: Path) -> TrajectoryFolder:
+    """The folder with its header; whether its shards are there is for `check` to say.
+
+    Raises:
+        ZooError: there is no header, or it is not one of this version.
+    """
+    file = path / HEADER
+    if not path.is_dir():
+        raise ZooError(
+            f"{path}: there is no such folder; make it with "
+            f"'salt-zoo pretrain trajectories --out {path}'"
+        )
+    try:
+        header = json.loads(file.read_text(encoding="utf-8"))
+        version = header["format"]
+    except FileNotFoundError:
+        raise ZooError(f"{path}: holds no trajectories (it has no {HEADER})") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{file}: damaged ({reason(error)}); make the folder anew") from None
+    if version != FORMAT:
+        raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")
+    missing = {"batch_size", "dataset", "prompts", "shape", "times"} - header.keys()
+    if missing:
+        raise ZooError(f"{file}: damaged (it lacks {min(missing)!r}); make the folder anew")
+    return TrajectoryFolder(path, header)
+
+
+def _difference(there: Any, here: Any, key: str = "") -> str | None:
+    """The first key whose value is another, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted({*there, *here}):
+            inner = f"{key}.{name}" if key else name
+            if found := _difference(there.get(name), here.get(name), inner):
+                return found
+        return None
+    return None if there == here else f"{key} is {_short(there)} there and {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
