@@ -1,7 +1,8 @@
 """Videos of real handwritten digits that move as their prompt says.
 
-scikit-learn's 1,797 scanned 8x8 digits, split by digit image, on a 16x16 canvas, 9 frames. A prompt
-names the digit, one of 8 directions and one of 2 speeds ("a 7 moving up-left slowly"): 160 prompts.
+scikit-learn's 1,797 scanned 8x8 digits, split by digit image, on a 16x16 canvas, 9 frames unless
+more are asked for. A prompt names the digit, one of 8 directions and one of 2 speeds ("a 7 moving
+up-left slowly"): 160 prompts.
 The digit moves on the 4-pixel grid of the network's patches and bounces at the borders; its first
 move is never a bounce, so that the path tells the command apart from all others.
 """
@@ -87,8 +88,14 @@ def starts(direction: str) -> list[tuple[int, int]]:
     return [(row, column) for row in allowed(down) for column in allowed(right)]
 
 
-def path(direction: str, speed: str, start: tuple[int, int]) -> np.ndarray:
-    """Pixel position (row, column) of the digit's corner in every frame: `[FRAMES, 2]`."""
+def path(
+    direction: str, speed: str, start: tuple[int, int], frames: int = FRAMES, first: int = 0
+) -> np.ndarray:
+    """Pixel position (row, column) of the digit's corner in every frame: `[frames, 2]`.
+
+    The motion goes on bouncing however long it is followed; `first` is the frame of the whole video
+    with which the clip begins.
+    """
 
     def bounce(cell: int) -> int:
         period = 2 * (CELLS - 1)
@@ -96,7 +103,7 @@ def path(direction: str, speed: str, start: tuple[int, int]) -> np.ndarray:
         return min(cell, period - cell)
 
     rows = []
-    for frame in range(FRAMES):
+    for frame in range(first, first + frames):
         moves = frame // SPEEDS[speed]
         rows.append(
             [
@@ -134,8 +141,8 @@ def images(split: str) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
 
 
 def render(image: Tensor, positions: np.ndarray) -> Tensor:
-    """One video `[1, FRAMES, 16, 16]` of an 8x8 image on a path of corner positions."""
-    video = torch.zeros(1, FRAMES, SIZE, SIZE)
+    """One video `[1, F, 16, 16]` of an 8x8 image on a path of F corner positions."""
+    video = torch.zeros(1, len(positions), SIZE, SIZE)
     for frame, (row, column) in enumerate(positions):
         video[0, frame, row : row + DIGIT, column : column + DIGIT] = image
     return video
@@ -155,7 +162,9 @@ class Digits:
         prompts = [str(COMMANDS[i]) for i in chosen]
         return Sample(prompts, self.real(prompts, draws, split) if videos else None)
 
-    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor:
+    def real(
+        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+    ) -> Tensor:
         pictures, classes = images(split)
         rows = []
         # one draw a row decides image and start together
@@ -165,7 +174,8 @@ class Digits:
             places = starts(command.direction)
             image = pictures[candidates[number % len(candidates)]]
             start = places[number // len(candidates) % len(places)]
-            rows.append(render(image, path(command.direction, command.speed, start)))
+            corners = path(command.direction, command.speed, start, frames or FRAMES)
+            rows.append(render(image, corners))
         return torch.stack(rows)
 
     def fingerprint(self) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Exact measures of digit videos against what their prompts command. Pure functions.
 
-Videos are grey values `[N, 1, F, 16, 16]`, nominally in [0, 1] with a background of 0.
+Videos are grey values `[N, 1, F, 16, 16]`, nominally in [0, 1] with a background of 0. They may be
+clips of longer videos: `first` is the frame of the whole video with which they begin.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from salt_zoo_digits.data import (
     DIGIT,
     DIRECTIONS,
+    FRAMES,
     SPEEDS,
     parse,
     path,
@@ -25,12 +27,12 @@ MOTIONS = tuple((direction, speed) for direction in DIRECTIONS for speed in SPEE
 
 
 @functools.cache
-def all_paths() -> tuple[Tensor, Tensor]:
+def all_paths(frames: int = FRAMES, first: int = 0) -> tuple[Tensor, Tensor]:
     """Every path that a command can take: corners `[P, F, 2]` and the motion's index `[P]`."""
     paths, motions = [], []
     for index, (direction, speed) in enumerate(MOTIONS):
         for start in starts(direction):
-            paths.append(path(direction, speed, start))
+            paths.append(path(direction, speed, start, frames, first))
             motions.append(index)
     return torch.tensor(np.stack(paths), dtype=torch.float32), torch.tensor(motions)
 
@@ -56,23 +58,23 @@ def centroids(videos: Tensor) -> Tensor:
     return torch.stack(centre, dim=-1)
 
 
-def path_errors(videos: Tensor) -> Tensor:
+def path_errors(videos: Tensor, first: int = 0) -> Tensor:
     """Root mean square distance in pixels of the centroids to each path, `[N, P]`.
 
     A digit's centre of mass lies at its own place in its 8x8 box, so a constant offset is free.
     """
-    paths = all_paths()[0].to(videos)
+    paths = all_paths(videos.shape[2], first)[0].to(videos)
     track = centroids(videos)
     track = track - track.mean(dim=1, keepdim=True)
     paths = paths - paths.mean(dim=1, keepdim=True)
     return (track[:, None] - paths[None]).square().sum(-1).mean(-1).sqrt()
 
 
-def motion_correct(videos: Tensor, prompts: Sequence[str]) -> Tensor:
+def motion_correct(videos: Tensor, prompts: Sequence[str], first: int = 0) -> Tensor:
     """1 where the path that fits the centroids best belongs to the commanded motion, else 0."""
     motions = all_paths()[1].to(videos.device)
     _, wanted = commanded(prompts)
-    found = motions[path_errors(videos).argmin(dim=1)]
+    found = motions[path_errors(videos, first).argmin(dim=1)]
     return (found == wanted.to(videos.device)).to(videos.dtype)
 
 
@@ -83,16 +85,16 @@ def _best_of_command(scores: Tensor, prompts: Sequence[str]) -> Tensor:
     return scores.masked_fill(motions[None] != wanted[:, None], float("inf")).amin(dim=1)
 
 
-def centroid_error(videos: Tensor, prompts: Sequence[str]) -> Tensor:
+def centroid_error(videos: Tensor, prompts: Sequence[str], first: int = 0) -> Tensor:
     """Distance in pixels of the centroids to the commanded path that fits best."""
-    return _best_of_command(path_errors(videos), prompts)
+    return _best_of_command(path_errors(videos, first), prompts)
 
 
-def displacement_ratio(videos: Tensor, prompts: Sequence[str]) -> Tensor:
+def displacement_ratio(videos: Tensor, prompts: Sequence[str], first: int = 0) -> Tensor:
     """Length of the centroids' track over the commanded one (dynamic degree): 1 is right."""
     track = centroids(videos)
-    paths = all_paths()[0].to(videos)
-    motions = all_paths()[1].to(videos.device)
+    paths, motions = all_paths(videos.shape[2], first)
+    paths, motions = paths.to(videos), motions.to(videos.device)
     length = track.diff(dim=1).norm(dim=-1).sum(dim=1)
     # all starts of one command travel equally far
     lengths = torch.stack([paths[motions == m][0] for m in range(len(MOTIONS))])
@@ -100,7 +102,7 @@ def displacement_ratio(videos: Tensor, prompts: Sequence[str]) -> Tensor:
     return length / lengths[commanded(prompts)[1].to(videos.device)]
 
 
-def rigidity_error(videos: Tensor, prompts: Sequence[str]) -> Tensor:
+def rigidity_error(videos: Tensor, prompts: Sequence[str], first: int = 0) -> Tensor:
     """Share of energy that no rigid digit on the commanded path explains: real data exactly 0.
 
     The best rigid digit on a path is the mean of the 8x8 boxes along it; what it leaves over is
@@ -110,7 +112,7 @@ def rigidity_error(videos: Tensor, prompts: Sequence[str]) -> Tensor:
     pixels = videos[:, 0]
     energy = pixels.square().sum(dim=(1, 2, 3))
     unexplained = []
-    for corners in all_paths()[0].long():
+    for corners in all_paths(frames, first)[0].long():
         boxes = torch.stack(
             [
                 pixels[:, f, r : r + DIGIT, c : c + DIGIT]

@@ -15,7 +15,8 @@ from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance
 from salt_zoo_digits.judge import judge_video, shipped_judge
 
-Measure = Callable[[Tensor, Sequence[str]], Tensor]
+#: Scores of pixels and prompts, for clips that begin at the given frame of their videos.
+Measure = Callable[[Tensor, Sequence[str], int], Tensor]
 
 #: Real training videos that fix the scale of sharpness and diversity and the Frechet references.
 REFERENCE = 1536
@@ -38,7 +39,7 @@ class Score:
         pass
 
     def measure(self, videos: Videos) -> Tensor:
-        return type(self).of(videos.pixels, videos.prompts)
+        return type(self).of(videos.pixels, videos.prompts, videos.first_frame)
 
     def reduce(self, rows: Tensor) -> float:
         return float(rows.mean())
@@ -68,7 +69,7 @@ class Flicker(Score):
     better = "lower"
 
     @staticmethod
-    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         return measures.flicker(pixels)
 
 
@@ -76,7 +77,7 @@ class ClassAccuracy(Score):
     better = "higher"
 
     @staticmethod
-    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].mean(dim=1).argmax(dim=-1)
         return (found == measures.commanded(prompts)[0]).float()
 
@@ -85,7 +86,7 @@ class Consistency(Score):
     better = "higher"
 
     @staticmethod
-    def of(pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].argmax(dim=-1)
         return (found == found[:, :1]).all(dim=1).float()
 
@@ -153,7 +154,12 @@ class FrechetAppearance:
 
 
 class FrechetMotion(FrechetAppearance):
-    """Frechet distance of the centroids' steps between frames to real training videos."""
+    """Frechet distance of the centroids' steps between frames to real training videos.
+
+    Of whole videos only: a clip that begins between two slow moves steps at other frames.
+    """
+
+    whole_video = True
 
     def features(self, pixels: Tensor) -> Tensor:
         return measures.centroid_velocities(pixels)

@@ -1,4 +1,4 @@
-"""How the shipped weights are made: `salt-zoo pretrain digits-teacher|digits-causal|digits-judge`."""
+"""How the shipped weights are made: `salt-zoo pretrain digits-teacher|-causal|-judge`."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class FlowRecipe:
         """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
         from salt_zoo.storage import atomic_folder, file_digest, write_json
+        from salt_zoo_wan.backbone import save_transformer
 
         resolved = resolve(self.content, self.zoo, str(self.file))
         with training_progress(f"digits-{self.name}") as progress:
             trainer = train(resolved, folder / "run", self.zoo, device, progress)
         with atomic_folder(folder / self.name) as draft:
-            trainer.networks.result.transformer.save_pretrained(draft)
+            save_transformer(trainer.networks.result.transformer, draft)
             files = sorted(draft.glob("*.safetensors"))
             log = {
                 "run": resolved.plain(),

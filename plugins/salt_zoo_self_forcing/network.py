@@ -51,7 +51,7 @@ class CausalWanNetwork(WanNetwork):
         rows, columns = self._grid(x)
         weight = next(self.parameters())
         kind = x.device.type
-        mixed = torch.is_autocast_enabled(kind)
+        mixed = kind != "meta" and torch.is_autocast_enabled(kind)
         shape = CacheShape(
             rows=x.shape[0],
             layers=config.num_layers,
