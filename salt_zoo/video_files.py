@@ -6,6 +6,7 @@ import io
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -113,15 +114,47 @@ def gif(video: np.ndarray, frame_rate: float) -> bytes:
 
 def mp4(video: np.ndarray, frame_rate: float) -> bytes:
     """An H.264 MP4 of `[F, H, W, 3]`, in the pixel format that every player knows."""
-    import av
-
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("h264", rate=Fraction(frame_rate).limit_denominator(1000))
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"crf": "16"}
-        for frame in video:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    with Mp4(buffer, frame_rate) as file:
+        file.add(video)
     return buffer.getvalue()
+
+
+class Mp4:
+    """An H.264 MP4 that grows; it can be played once the `with` block has ended.
+
+    Args:
+        target: a path, or a file that is open for writing bytes.
+        frame_rate: frames a second.
+    """
+
+    def __init__(self, target: Any, frame_rate: float) -> None:
+        import av
+
+        self._container = av.open(target, "w", format="mp4")
+        rate = Fraction(frame_rate).limit_denominator(1000)
+        self._stream = self._container.add_stream("h264", rate=rate)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "16"}
+        self._sized = False
+
+    def add(self, video: np.ndarray) -> None:
+        """The next frames, bytes `[F, H, W, 3]`; H and W are even and stay the same."""
+        import av
+
+        if not self._sized:
+            self._stream.height, self._stream.width = video.shape[1:3]
+            self._sized = True
+        for frame in video:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            self._container.mux(self._stream.encode(picture))
+
+    def __enter__(self) -> Mp4:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        try:
+            if self._sized:
+                self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()

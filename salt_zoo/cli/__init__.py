@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
-from salt_zoo.cli import export, list_parts, pretrain, sample, train
+from salt_zoo.cli import export, list_parts, pretrain, sample, stream, train
 from salt_zoo.cli.processes import is_first_of_machine, is_main_process
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.plugins import Zoo, load_zoo
 from salt_zoo.storage import FULL
 
-COMMANDS = (list_parts, train, sample, export, pretrain)
+COMMANDS = (list_parts, train, sample, stream, export, pretrain)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -51,6 +51,25 @@ def _bar(console: Console) -> Progress:
     )
 
 
+@contextlib.contextmanager
+def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]]:
+    """Yields what a stream calls after each block with (frames done, frames a second).
+
+    `frames` is the length of the stream; None is without end.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, rate: None
+        return
+    columns = [] if frames is None else [BarColumn()]
+    count = TextColumn("{task.completed}" if frames is None else "{task.completed}/{task.total}")
+    end = "; Ctrl-C ends it" if frames is None else ""
+    shown = TextColumn("frames  {task.fields[rate]:.1f} a second" + end)
+    with Progress(*columns, count, shown, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("", total=frames, rate=0.0)
+        yield lambda done, rate: bar.update(task, completed=done, rate=rate)
+
+
 def _bar_update(bar: Progress, name: str) -> Update:
     task: TaskID | None = None
 

@@ -21,19 +21,24 @@ TEACHER_STEPS = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="one or more prompts")
     parser.add_argument("--out", type=Path, required=True, help=".mp4, .gif or .png (a strip)")
-    parser.add_argument("--checkpoint", type=Path, help="a student folder that 'train' has saved")
     parser.add_argument("--backbone", help="without --checkpoint: whose teacher to sample")
-    parser.add_argument("--size", help="the backbone's size, for instance digits")
     parser.add_argument(
         "--nfe", type=int, help="steps (default: 4 for a student, 50 for a teacher)"
     )
     parser.add_argument(
         "--sampler", choices=("sde", "ode"), help="default: sde for a student, ode for a teacher"
     )
-    parser.add_argument("--shift", type=float, default=5.0, help="timestep shift (default: 5)")
     parser.add_argument(
         "--guidance", type=float, help="default: 1 for a student, the size's own for a teacher"
     )
+    add_common_arguments(parser)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What all commands that generate have."""
+    parser.add_argument("--checkpoint", type=Path, help="a student folder that 'train' has saved")
+    parser.add_argument("--size", help="the backbone's size, for instance digits")
+    parser.add_argument("--shift", type=float, default=5.0, help="timestep shift (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument(
@@ -84,7 +89,16 @@ def student_folder(folder: Path) -> Path:
 def backbone_content(
     options: argparse.Namespace, student: Path | None
 ) -> tuple[dict[str, Any], str]:
-    """The backbone by name with its options beside it, and where that is written."""
+    """The backbone by name with its options beside it, as `--set` changes them, and where that is
+    written."""
+    content, where = written_backbone(options, student)
+    return with_overrides(content, options.overrides), where
+
+
+def written_backbone(
+    options: argparse.Namespace, student: Path | None
+) -> tuple[dict[str, Any], str]:
+    """The backbone of the checkpoint, or of the options `--backbone` and `--size`."""
     where = "--backbone"
     if student:
         if options.backbone or options.size:
@@ -108,11 +122,16 @@ def backbone_content(
             "what is to be sampled? Give --checkpoint DIR for a student, or for a teacher "
             "--backbone NAME --size NAME"
         )
-    changed = apply_overrides({"backbone": content}, options.overrides)
+    return content, where
+
+
+def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The backbone as `--set backbone.a.b=VALUE` changes it."""
+    changed = apply_overrides({"backbone": content}, overrides)
     for key in changed:
         if key != "backbone":
             raise ZooError(f"--set {key}: unknown key; {did_you_mean(key, ['backbone'])}")
-    return changed["backbone"], where
+    return changed["backbone"]
 
 
 def sampling_config(
@@ -130,7 +149,7 @@ def sampling_config(
     }
     if options.nfe is None:
         content["steps"] = 4 if is_student else TEACHER_STEPS
-    return validate(model, content, "salt-zoo sample (--nfe, --sampler, --shift, --guidance)")
+    return validate(model, content, "wrong option (--nfe, --sampler, --shift, --guidance)")
 
 
 def make(

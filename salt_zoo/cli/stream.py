@@ -1,0 +1,210 @@
+"""`salt-zoo stream`: video as it is made, with prompts that change, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salt_zoo.cli.sample import (
+    add_common_arguments,
+    sampling_config,
+    student_folder,
+    with_overrides,
+    written_backbone,
+)
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from salt_zoo.streaming import Stream
+
+NAME = "stream"
+HELP = "generate video block by block with an autoregressive student, without end if you like"
+
+_FORM = '--switch 40:"a 7 moving left quickly"'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="what the video begins with")
+    parser.add_argument(
+        "--out", type=Path, required=True, help=".mp4; .gif or .png (a strip) for a given length"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--frames", type=int, help="length (default: until Ctrl-C)")
+    length.add_argument("--seconds", type=float, help="length at the video's frame rate")
+    parser.add_argument(
+        "--switch",
+        action="append",
+        default=[],
+        metavar="FRAME:PROMPT",
+        dest="switches",
+        help="a new prompt from the block with this frame (from 0) on; may be repeated",
+    )
+    parser.add_argument("--backbone", help="without --checkpoint: whose initial student to use")
+    parser.add_argument("--memory", help="instead of the checkpoint's own, for instance window")
+    parser.add_argument("--nfe", type=int, help="steps of a block (default: 4)")
+    parser.add_argument("--sampler", choices=("sde", "ode"), help="default: sde")
+    parser.add_argument("--guidance", type=float, help="default: 1, which is none")
+    add_common_arguments(parser)
+
+
+def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    switches = read_switches(options.switches)
+    check_length(options)
+    if not options.checkpoint and not options.backbone:
+        raise ZooError(
+            "what is to be streamed? Give --checkpoint DIR for a student, or for an untrained one "
+            "--backbone self-forcing --size NAME"
+        )
+    student = student_folder(options.checkpoint) if options.checkpoint else None
+    content, where = written_backbone(options, student)
+    content = with_memory(content, options.memory, zoo)
+    content = with_overrides(content, options.overrides)
+
+    from salt_zoo.devices import find_device  # torch takes seconds to import
+    from salt_zoo.draws import Draws
+    from salt_zoo.run import configure_part
+    from salt_zoo.sampling import SamplingConfig
+    from salt_zoo.streaming import Timeline, stream
+
+    device = find_device(options.device)
+    config = configure_part(zoo.backbones, content, zoo, where)
+    backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
+    timeline = Timeline.of(backbone)
+    sampling = sampling_config(options, True, backbone, SamplingConfig)
+    frames = length_in_frames(options, backbone.frame_rate)
+    if frames is not None and switches and max(switches) >= frames:
+        raise ZooError(f"--switch {max(switches)}: behind the end; the last frame is {frames - 1}")
+    network = backbone.load(student) if student else backbone.network("student")
+    made = stream(
+        network.eval(),
+        backbone,
+        options.prompt,
+        Draws(options.seed, ("sample",), range(1), device),
+        sampling,
+        switches=switches,
+        blocks=None if frames is None else timeline.count(frames),
+    )
+    done, interrupted = write(options.out, made, frames, backbone.frame_rate)
+    print(options.out)
+    print(report(made, done, backbone.frame_rate, options.seed))
+    if interrupted and frames is not None:
+        print(f"interrupted: {done} of {frames} frames were made and are kept")
+        return 130
+    return 0
+
+
+def read_switches(texts: list[str]) -> dict[int, str]:
+    """Prompts by the frame at which they begin."""
+    switches: dict[int, str] = {}
+    for text in texts:
+        frame, colon, prompt = text.partition(":")
+        if not (colon and frame.strip().isdecimal() and prompt.strip()):
+            raise ZooError(f"--switch {text!r}: write FRAME:PROMPT, for instance {_FORM}")
+        if int(frame) in switches:
+            raise ZooError(f"--switch {text!r}: frame {int(frame)} has a prompt already")
+        switches[int(frame)] = prompt.strip()
+    return switches
+
+
+def check_length(options: argparse.Namespace) -> None:
+    """The ending of the file, and a length that it can hold."""
+    ending = options.out.suffix.lower()
+    if ending not in (".mp4", ".gif", ".png"):
+        raise ZooError(f"--out {options.out}: write a name that ends in .mp4, .gif or .png")
+    if options.frames is not None and options.frames < 1:
+        raise ZooError(f"--frames {options.frames}: must be at least 1")
+    if options.seconds is not None and not (0 < options.seconds < math.inf):
+        raise ZooError(f"--seconds {options.seconds}: must be more than 0")
+    if ending != ".mp4" and options.frames is None and options.seconds is None:
+        raise ZooError(
+            f"--out {options.out}: only .mp4 can grow without end; give --frames N or --seconds S"
+        )
+
+
+def length_in_frames(options: argparse.Namespace, frame_rate: float) -> int | None:
+    if options.seconds is not None:
+        return max(1, round(options.seconds * frame_rate))
+    frames: int | None = options.frames
+    return frames
+
+
+def with_memory(content: dict[str, Any], name: str | None, zoo: Zoo) -> dict[str, Any]:
+    """The backbone with the memory `name`; options stay only if it is the memory they are of."""
+    if name is None:
+        return content
+    model = getattr(zoo.backbones[content["name"]].load(), "Config", None)
+    if "memory" not in getattr(model, "model_fields", {}):
+        raise ZooError(
+            f"--memory {name}: the backbone {content['name']!r} has none, because it is not "
+            "autoregressive; stream with the backbone self-forcing"
+        )
+    old = content.get("memory")
+    same = isinstance(old, dict) and old.get("name") == name
+    return content | {"memory": old if same else {"name": name}}
+
+
+def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tuple[int, bool]:
+    """Write a stream to a file as it is made, and cut it after `frames` frames.
+
+    Returns how many there are in the file, and whether Ctrl-C has ended it.
+    """
+    from salt_zoo.cli.interruption import asked_to_stop
+    from salt_zoo.cli.progress import stream_progress
+
+    done, interrupted = 0, False
+    with asked_to_stop() as stopped, writer(path, frame_rate) as add:
+        try:
+            with stream_progress(frames) as progress:
+                for pixels in made:
+                    pixels = pixels[:, :, : None if frames is None else frames - done]
+                    add(pixels)
+                    done += pixels.shape[2]
+                    progress(done, made.statistics.whole_rate)
+                    if stopped() and done != frames:
+                        interrupted = True
+                        break
+        except KeyboardInterrupt:  # the second one, which does not wait for the block
+            if not done:
+                raise
+            interrupted = True
+    return done, interrupted
+
+
+@contextmanager
+def writer(path: Path, frame_rate: float) -> Iterator[Callable[[Tensor], None]]:
+    """Yields what takes the next pixels `[1, C, f, H, W]`; the file has its name at the end."""
+    import torch
+
+    from salt_zoo.storage import atomic_file
+    from salt_zoo.video_files import Mp4, enlarge, side_by_side, to_bytes, write_videos
+
+    if path.suffix.lower() == ".mp4":
+        with atomic_file(path) as draft, Mp4(str(draft), frame_rate) as file:
+            yield lambda pixels: file.add(side_by_side(enlarge(to_bytes(pixels))))
+    else:
+        parts: list[Tensor] = []
+        yield parts.append
+        write_videos(path, torch.cat(parts, dim=2), frame_rate)
+
+
+def report(made: Stream, frames: int, frame_rate: float, seed: int) -> str:
+    """What it was and what it took, in a few lines."""
+    costs = made.statistics
+    return "\n".join(
+        (
+            f"{frames} frames, {frames / frame_rate:.4g} s at {frame_rate:g} a second; seed {seed}",
+            f"first block after {costs.first_block_seconds:.3g} s",
+            f"frames per second: {costs.denoising_rate:.4g} denoising only, "
+            f"{costs.whole_rate:.4g} end to end",
+            f"memory: {costs.memory_bytes:,} bytes",
+        )
+    )
