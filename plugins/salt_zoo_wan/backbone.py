@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,16 @@ class WanBackbone:
 
     def decode_video(self, latents: Tensor) -> Tensor:
         return self.size.decode_video(latents)
+
+    def frame_decoder(self) -> Callable[[Tensor], Tensor]:
+        """Decodes the blocks of one stream in their order; keeps what the next one needs."""
+        make = getattr(self.size, "frame_decoder", None)
+        return make(self.device) if make else self.decode_video
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Frames of a decoded video of `latent_frames` latent frames."""
+        count = getattr(self.size, "pixel_frames", None)
+        return count(latent_frames) if count else latent_frames
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """Write `network` as a diffusers folder, `transformer/` only for a size without codecs.

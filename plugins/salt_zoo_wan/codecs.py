@@ -12,6 +12,7 @@ from torch import Tensor
 
 from salt_zoo.errors import ZooError
 from salt_zoo.storage import atomic_file, digest
+from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import Parts
 
 #: Rows of an encoded prompt; what is shorter is padded with zeros, as WanPipeline does.
@@ -138,6 +139,10 @@ class VideoCodec:
             vae.decode(z[None], return_dict=False)[0] for z in latents.float() * deviation + mean
         ]
         return (torch.cat(rows) + 1) / 2
+
+    def frame_decoder(self, device: Any) -> FrameDecoder:
+        """A decoder for the blocks of one stream."""
+        return FrameDecoder(*self._on(torch.device(device)))
 
     def _on(self, device: torch.device) -> tuple[Any, Tensor, Tensor]:
         if self._vae is None:

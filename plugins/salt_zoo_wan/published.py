@@ -17,6 +17,7 @@ from salt_zoo.protocols import Condition
 from salt_zoo.storage import digest
 from salt_zoo_wan.codecs import MAX_TOKENS, TextEncoder, VideoCodec
 from salt_zoo_wan.configs import PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import PARTS, Parts, known_digest
 from salt_zoo_wan.weights import load_original
 
@@ -127,6 +128,12 @@ class PublishedSize:
 
     def decode_video(self, latents: Tensor) -> Tensor:
         return self.video.decode(latents)
+
+    def frame_decoder(self, device: Any) -> FrameDecoder:
+        return self.video.frame_decoder(device)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        return max(0, 4 * latent_frames - 3)
 
     def fingerprint(self) -> dict[str, str]:
         found = {"transformer_config": digest(self.transformer_config)}

@@ -15,7 +15,9 @@ class WanSize(Protocol):
 
     It may also have `codec_folders()`, `codec_modules()` and `downloads()`, as `PublishedSize` has:
     a student is then saved as a whole pipeline, and planning knows what the codecs take. With
-    `causal_weights`, a diffusers transformer folder or None, causal students start from that.
+    `causal_weights`, a diffusers transformer folder or None, causal students start from that. With
+    `frame_decoder(device)` and `pixel_frames(n)` it says how streams are decoded, see
+    `salt_zoo.protocols.Backbone`.
     """
 
     latent_shape: tuple[int, int, int, int]
