@@ -21,7 +21,12 @@ Condition = Mapping[str, "Tensor"]
 
 
 class Memory(Protocol):
-    """A KV cache and its policy. Read by `forward`, written by `remember` only."""
+    """A KV cache and its policy. Read by `forward`, written by `remember` only.
+
+    It may also have `slots`, the frames that it has room for (a switch is then handed no more of
+    the past than that), and `limit`, the frames after which it is full; None or nothing says that
+    it is never full.
+    """
 
     def bytes(self) -> int:
         """Bytes that the cached keys and values take."""
@@ -52,7 +57,12 @@ class VelocityNetwork(Protocol):
 
 
 class Backbone(Protocol):
-    """A pretrained family of velocity networks with its text and video codecs."""
+    """A pretrained family of velocity networks with its text and video codecs.
+
+    For streams it may also have `frame_decoder()`, a new decoder for the blocks of one stream in
+    their order, latents `[B, C, F, H, W]` to pixels (default: `decode_video` of each block), and
+    `pixel_frames(n)`, the decoded frames of a video of n latent frames (default: n).
+    """
 
     latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video
     frame_rate: float  # frames of decoded video a second

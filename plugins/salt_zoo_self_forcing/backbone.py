@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, field_validator
 from torch import nn
 
 from salt_zoo.errors import ZooError
 from salt_zoo.rollout import Blocks
 from salt_zoo.storage import file_digest
-from salt_zoo_self_forcing.cache import Policy
+from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, load_transformer
 from salt_zoo_wan.weights import load_original
@@ -81,7 +82,8 @@ class SelfForcingBackbone(WanBackbone):
         except ValueError as error:
             raise ZooError(f"backbone.block_frames: {error}") from None
         # a window with no room for a block is an error now, not in the middle of a video
-        self.policy.span(parts[-1].stop)
+        size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
+        self.policy.place(KVCache(self.policy, size, parts[-1].stop), config.block_frames)
 
     def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
         if start == "teacher":
