@@ -112,7 +112,7 @@ class Released:
         """What the network's velocity is multiplied by at a time of the rollout."""
         return self._sigmas[t] / t
 
-    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: KVCache) -> None:
+    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
         if self.context:
             block = memory.count // x.shape[2]
             x = flow.add_noise(x, self._draw(block, self.each - 1), self.end)
