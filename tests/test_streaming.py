@@ -274,3 +274,17 @@ def test_a_wrong_prompt_is_told_before_anything_is_made(make, monkeypatch):
     monkeypatch.setattr(network, "forward", None)
     with pytest.raises(ZooError, match="'a dog'"):
         stream(network, backbone, "a dog", DRAWS, TWO)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(make):
+    network, backbone = make(WINDOW)
+    network, backbone = network.to("cuda"), backbone.to("cuda")
+    draws = replace(DRAWS, device="cuda")
+    made = stream(network, backbone, SEVEN, draws, TWO, switches={6: THREE}, blocks=4)
+    parts = list(made)
+    costs = made.statistics
+    assert costs.denoising_rate >= costs.whole_rate > 0 and costs.first_block_seconds > 0
+    latents = generate(network, backbone, [SEVEN] * 2, draws, TWO, frames=6)
+    assert torch.equal(joined(parts[:2]), backbone.decode_video(latents))
