@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from salt_zoo.draws import Draws
-    from salt_zoo.rollout import Blocks, Exit
+    from salt_zoo.rollout import Blocks, Exit, Path
 
 #: What a network is told about the wanted video: named tensors, each with the batch in front.
 #: Text-to-video backbones have `text`, `[B, tokens, width]`.
@@ -42,7 +42,12 @@ class Memory(Protocol):
 
 
 class VelocityNetwork(Protocol):
-    """A torch module that predicts the velocity `noise - x0`."""
+    """A torch module that predicts the velocity `noise - x0`.
+
+    It may also have `features(x, t, condition, depth) -> [B, F*S, D]`, its hidden states after the
+    share `depth` of its blocks (tokens in the order of the frames), and
+    `given_past(x, t, x0, condition)`, see `rollout.given_clean_past`.
+    """
 
     def __call__(
         self, x: Tensor, t: Tensor, condition: Condition, memory: Memory | None = None
@@ -127,8 +132,13 @@ class Dataset(Protocol):
         """One row for each row of `draws`; `videos=False` saves making what is not looked at."""
         ...
 
-    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor | None:
-        """A real video for each of the prompts, or None where there is none."""
+    def real(
+        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+    ) -> Tensor | None:
+        """A real video for each of the prompts, or None where there is none.
+
+        `frames` of pixels; None is the data's own length. A longer video begins as a shorter one.
+        """
         ...
 
     def fingerprint(self) -> Mapping[str, str]: ...
@@ -210,14 +220,14 @@ class Objective(Protocol):
 
     weight: float
 
-    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> Tensor | None:
+    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> Tensor | None:
         """The term's share at one block's exit step, before the block is remembered; or None.
 
-        `times` is the step list of this rollout. Shares are averaged by their share of frames.
+        Shares are averaged by their share of frames.
         """
         ...
 
-    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> Tensor | None:
+    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor | None:
         """The term's share for the whole generated video, `[B, C, F, H, W]` with gradient; or
         None."""
         ...
@@ -227,7 +237,8 @@ class Objective(Protocol):
 class Metric(Protocol):
     """Scores of generated videos, one row a video, so that they can be paired and resampled.
 
-    Made as `Factory(config, zoo)`.
+    Made as `Factory(config, zoo)`. One that cannot score clips out of the middle of longer videos
+    has `whole_video = True`; one with weights to fetch does that in `prepare()`.
     """
 
     better: Literal["higher", "lower"]

@@ -21,8 +21,9 @@ from salt_zoo.protocols import Condition, Memory, VelocityNetwork
 
 #: How a step goes on to the next time: by noising the clean estimate anew, or along the velocity.
 Sampler = Literal["sde", "ode"]
-#: Noise for one block at the time to which it is noised again: `(block, time) -> [B, C, f, H, W]`.
-Renoise = Callable[[int, float], Tensor]
+#: Noise for one block at the time to which it is noised again: `(block, time) -> [B, C, f, H, W]`;
+#: None goes on along the velocity for this once.
+Renoise = Callable[[int, float], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ class Blocks:
         if isinstance(network, Guided):  # it holds a row for each half of its doubled batch
             return network.new_memory(self.new_memory, x)
         return self.new_memory(network, x)
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a training rollout goes: its step list, the exit step (an index into it) and how a step
+    goes on to the next."""
+
+    times: list[float]
+    exit_step: int
+    sampler: Sampler = "sde"
 
 
 @dataclass(frozen=True)
@@ -167,10 +178,11 @@ def denoise(
         yield Exit(block, frames, k, t, x, v, x0, condition, memory)
         if k + 1 < len(times):
             with torch.no_grad():
-                if sampler == "ode":
+                fresh = None if sampler == "ode" else renoise(block, times[k + 1])
+                if fresh is None:
                     x = flow.euler_step(x, v, t, times[k + 1])
                 else:
-                    x = flow.add_noise(x0, renoise(block, times[k + 1]), times[k + 1])
+                    x = flow.add_noise(x0, fresh, times[k + 1])
 
 
 @torch.no_grad()
@@ -179,8 +191,9 @@ def commit(network: VelocityNetwork, exit: Exit, blocks: Blocks, renoise: Renois
     if exit.memory is None:
         return
     t, x0 = blocks.context_noise, exit.x0.detach()
-    if t:
-        x0 = flow.add_noise(x0, renoise(exit.block, t), t)
+    fresh = renoise(exit.block, t) if t else None
+    if fresh is not None:
+        x0 = flow.add_noise(x0, fresh, t)
     network.remember(x0, full_time(t, x0), exit.condition, exit.memory)
 
 

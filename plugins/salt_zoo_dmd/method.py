@@ -19,6 +19,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.protocols import Objective, Role, Turn
 from salt_zoo.rollout import (
     Exit,
+    Path,
     Sampler,
     initial_noise,
     renoise_from,
@@ -106,8 +107,9 @@ class DMD:
     def train(self, turn: Turn) -> Mapping[str, Tensor]:
         return self._student(turn) if turn.role == "student" else self._fake_score(turn)
 
-    def step_list(self, draws: Draws) -> tuple[list[float], int]:
-        """The step list and the exit step of this turn, the same for all blocks and processes."""
+    def path(self, draws: Draws) -> Path:
+        """The step list and the exit step of a turn, the same for all blocks and processes; every
+        turn has draws of its own, so those of student and fake score are independent."""
         position, wanted = 0.0, draws.shared_uniform("step list")
         counts = list(self.config.steps)
         chosen = counts[-1]
@@ -117,10 +119,10 @@ class DMD:
                 chosen = count
                 break
         times = flow.step_list(chosen, self.config.timestep_shift)
-        return times, draws.shared_integer(chosen, "exit step")
+        return Path(times, draws.shared_integer(chosen, "exit step"), self.config.sampler)
 
     def _student(self, turn: Turn) -> dict[str, Tensor]:
-        times, exit_step = self.step_list(turn.draws)
+        path = self.path(turn.draws)
         student, condition = turn.networks["student"], turn.batch.condition
         renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
         alone = len(turn.blocks.split(turn.latent_shape[1])) == 1
@@ -128,40 +130,40 @@ class DMD:
             student,
             initial_noise(turn.draws, turn.blocks, turn.latent_shape),
             condition,
-            times,
+            path.times,
             blocks=turn.blocks,
             renoise=renoise,
-            exit_step=exit_step,
-            sampler=self.config.sampler,
+            exit_step=path.exit_step,
+            sampler=path.sampler,
             gradient=alone,
         )
         if alone:
             (exit,) = exits
-            terms = self._on_video(exit.x0, times, turn)
-            self._add(terms, self._on_exit(exit, times, turn), 1.0)
+            terms = self._on_video(exit.x0, path, turn)
+            self._add(terms, self._on_exit(exit, path, turn), 1.0)
             turn.backward(self._total(terms, exit.x0))
             return self._logs(terms)
         # no gradient flows through the memory, so the video's gradient is all that a block needs
         # of the others: blocks are run again one by one, and only one block's graph exists
         finished = [replace(exit, memory=None) for exit in exits]
         video = torch.cat([exit.x0 for exit in finished], dim=2).requires_grad_()
-        terms = self._on_video(video, times, turn)
+        terms = self._on_video(video, path, turn)
         (gradient,) = torch.autograd.grad(self._total(terms, video), video)
         terms = {name: term.detach() for name, term in terms.items()}
         for exit in replay(student, finished, turn.blocks, renoise):
             share = (exit.frames.stop - exit.frames.start) / turn.latent_shape[1]
-            own = self._on_exit(exit, times, turn)
+            own = self._on_exit(exit, path, turn)
             weighted = share * self._total(own, exit.x0)
             turn.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
             self._add(terms, own, share)
         return self._logs(terms)
 
-    def _on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> dict[str, Tensor]:
-        found = {name: o.on_video(video, times, turn) for name, o in self.objectives.items()}
+    def _on_video(self, video: Tensor, path: Path, turn: Turn) -> dict[str, Tensor]:
+        found = {name: o.on_video(video, path, turn) for name, o in self.objectives.items()}
         return {name: term for name, term in found.items() if term is not None}
 
-    def _on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> dict[str, Tensor]:
-        found = {name: o.on_exit(exit, times, turn) for name, o in self.objectives.items()}
+    def _on_exit(self, exit: Exit, path: Path, turn: Turn) -> dict[str, Tensor]:
+        found = {name: o.on_exit(exit, path, turn) for name, o in self.objectives.items()}
         return {name: term for name, term in found.items() if term is not None}
 
     @staticmethod
@@ -182,17 +184,17 @@ class DMD:
         return {"loss": loss, **(apart if len(apart) > 1 else {})}
 
     def _fake_score(self, turn: Turn) -> dict[str, Tensor]:
-        times, exit_step = self.step_list(turn.draws)
+        path = self.path(turn.draws)
         condition = turn.batch.condition
         x0 = rollout(
             turn.networks["student"],
             initial_noise(turn.draws, turn.blocks, turn.latent_shape),
             condition,
-            times,
+            path.times,
             blocks=turn.blocks,
             renoise=renoise_from(turn.draws, turn.blocks, turn.latent_shape),
-            exit_step=exit_step,
-            sampler=self.config.sampler,
+            exit_step=path.exit_step,
+            sampler=path.sampler,
         ).detach()
         t = self.config.fake_score.times.draw(turn.draws.uniform("score time"))
         noise = turn.draws.normal(turn.latent_shape, "score noise")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -13,7 +12,7 @@ from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Turn
-from salt_zoo.rollout import Exit, full_time
+from salt_zoo.rollout import Exit, Path, full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
 
@@ -54,10 +53,10 @@ class DistributionMatching:
         self.config = config
         self.weight = config.weight
 
-    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> None:
+    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> None:
         return None
 
-    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> Tensor:
+    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor:
         x, condition = video.detach(), turn.batch.condition
         t = self.config.times.draw(turn.draws.uniform("score time"))
         noisy = flow.add_noise(x, turn.draws.normal(turn.latent_shape, "score noise"), t)
@@ -92,10 +91,10 @@ class SelfConsistency:
         self.config = config
         self.weight = config.weight
 
-    def on_exit(self, exit: Exit, times: Sequence[float], turn: Turn) -> Tensor | None:
-        if len(times) != self.config.steps:
+    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> Tensor | None:
+        if len(path.times) != self.config.steps:
             return None
-        ends = choices(times, exit.step, self.config.num_segments)
+        ends = choices(path.times, exit.step, self.config.num_segments)
         if not ends:
             return None
         # without the block in the keys: all blocks share one pair of times
@@ -117,5 +116,5 @@ class SelfConsistency:
             time_weight=self.config.time_weight,
         )
 
-    def on_video(self, video: Tensor, times: Sequence[float], turn: Turn) -> None:
+    def on_video(self, video: Tensor, path: Path, turn: Turn) -> None:
         return None

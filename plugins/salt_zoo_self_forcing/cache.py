@@ -151,6 +151,16 @@ class KVCache:
         self.count, self.origin, self.cuts = 0, origin, []
         self.version += 1
 
+    def distance(self, other: KVCache) -> Tensor:
+        """Relative L2 distance of what is kept to another memory's, the mean over layers and over
+        keys and values: `[rows]`."""
+        found = []
+        for mine, its in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            seen = min(self.count, self.slots) * self.shape.tokens
+            own, wanted = (x[:, :seen].flatten(1).float() for x in (mine, its))
+            found.append((own - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-12))
+        return torch.stack(found).mean(dim=0)
+
     def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""
         self.version += 1

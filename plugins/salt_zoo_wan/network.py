@@ -48,6 +48,21 @@ class WanNetwork(nn.Module):
             return_dict=False,
         )[0]
 
+    def features(self, x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
+        """Hidden states `[B, F*S, D]` after one transformer block: 0.5 is index 20 of 40, counted
+        from 0, which Salt uses (arXiv 2604.03118)."""
+        model: Any = self.transformer
+        index = min(len(model.blocks) - 1, int(depth * len(model.blocks)))
+        kept: list[Tensor] = []
+        hook = model.blocks[index].register_forward_hook(
+            lambda module, inputs, output: kept.append(output)
+        )
+        try:
+            self(x, t, condition)
+        finally:
+            hook.remove()
+        return kept[0]
+
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each transformer block in the backward pass instead of keeping its insides."""
         self.transformer.enable_gradient_checkpointing()

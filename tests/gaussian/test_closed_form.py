@@ -10,7 +10,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.evaluation import Videos
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Blocks
+from salt_zoo.rollout import Blocks, Path
 from salt_zoo_dmd.defect import SemigroupDefect, SemigroupDefectConfig
 from salt_zoo_dmd.losses import distribution_matching_gradient
 from salt_zoo_dmd.objectives import DistributionMatching, DistributionMatchingConfig
@@ -186,7 +186,7 @@ def test_the_objective_pushes_along_the_guided_score_difference():
     )
     video = draws.normal(backbone.latent_shape, "video").requires_grad_()
     objective = DistributionMatching(DistributionMatchingConfig(guidance_scale=w), None)
-    objective.on_video(video, [1.0], turn).backward()
+    objective.on_video(video, Path([1.0], 0), turn).backward()
 
     t = flow.training_times(draws.uniform("score time"), 5.0, 0.02, 0.98).double()[:, None]
     x, noise = points(video.detach()), points(draws.normal(backbone.latent_shape, "score noise"))

@@ -207,8 +207,8 @@ def test_the_term_is_the_mean_over_blocks(toys):
         on_video = staticmethod(objective.on_video)
 
         @staticmethod
-        def on_exit(exit, times, turn):
-            shares.append(objective.on_exit(exit, times, turn))
+        def on_exit(exit, path, turn):
+            shares.append(objective.on_exit(exit, path, turn))
             return shares[-1]
 
     method.objectives["self-consistency"] = Listening()
@@ -229,9 +229,9 @@ def test_the_term_is_used_on_its_own_list_only(toys):
 
 def test_mixed_lists_are_drawn_with_their_probabilities(toys):
     method = make(toys, "dmd", steps={8: 0.4, 4: 0.4, 2: 0.2})
-    drawn = [method.step_list(Draws(seed)) for seed in range(2000)]
+    drawn = [method.path(Draws(seed)) for seed in range(2000)]
     for steps, share in ((8, 0.4), (4, 0.4), (2, 0.2)):
-        of_list = [exit_step for times, exit_step in drawn if len(times) == steps]
+        of_list = [path.exit_step for path in drawn if len(path.times) == steps]
         assert len(of_list) / 2000 == pytest.approx(share, abs=0.04)
         for exit_step in range(steps):
             assert of_list.count(exit_step) / len(of_list) == pytest.approx(1 / steps, abs=0.06)
@@ -239,7 +239,7 @@ def test_mixed_lists_are_drawn_with_their_probabilities(toys):
 
 def test_rows_do_not_change_the_shared_draws(toys):
     method, draws = make(toys, "dmd"), Draws(5, rows=range(2))
-    assert method.step_list(draws) == method.step_list(replace(draws, rows=range(2, 4)))
+    assert method.path(draws) == method.path(replace(draws, rows=range(2, 4)))
 
 
 @pytest.mark.parametrize(

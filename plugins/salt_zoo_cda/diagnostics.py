@@ -1,0 +1,134 @@
+"""Is the cache a condition whose quality depends on how it was made? Two metrics of any network.
+
+Both make the same videos, from the same noise, with few and with many steps, and compare the
+memories before the last block, or what the last block becomes on either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.draws import Draws
+from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Memory
+from salt_zoo.rollout import Exit, Sampler, commit, denoise, initial_noise, renoise_from
+
+
+class CacheDiagnosticConfig(StrictModel):
+    """Options of `cache-distance` and `cache-sensitivity`."""
+
+    #: Steps of the memory that is looked at, and of the one it is compared with.
+    steps: Annotated[int, Field(ge=1)] = 2
+    reference: Annotated[int, Field(ge=1)] = 8
+    #: Along the velocity nothing but the number of steps differs; fresh noise would change what
+    #: the videos show, too.
+    sampler: Sampler = "ode"
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: Videos measured at a time.
+    batch_size: Annotated[int, Field(ge=1)] = 32
+
+
+class _CacheDiagnostic:
+    """What both have in common: memories made by different numbers of steps, from equal noise.
+
+    NaN rows for networks without a memory.
+    """
+
+    Config = CacheDiagnosticConfig
+    better: Literal["higher", "lower"] = "lower"
+
+    def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
+        self.config = config
+        self.own_steps = config.reference
+
+    def measure(self, videos: Videos) -> Tensor:
+        network, backbone = videos.network, videos.backbone
+        if backbone is None or backbone.blocks(network).new_memory is None:
+            return torch.full((len(videos.prompts),), float("nan"))
+        rows, size = list(videos.draws.rows), self.config.batch_size
+        found = [
+            self.compare(
+                Walker(videos, rows[i : i + size], videos.prompts[i : i + size], self.config)
+            )
+            for i in range(0, len(rows), size)
+        ]
+        return torch.cat(found)
+
+    def compare(self, walker: Walker) -> Tensor:
+        raise NotImplementedError
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())
+
+
+class Walker:
+    """Some videos of one network, with their noise."""
+
+    def __init__(
+        self, videos: Videos, rows: Sequence[int], prompts: Sequence[str], config: Any
+    ) -> None:
+        backbone = videos.backbone
+        assert backbone is not None
+        self.network, self.config = videos.network, config
+        self.draws: Draws = videos.draws.for_rows(rows)
+        self.blocks, self.shape = backbone.blocks(videos.network), backbone.latent_shape
+        self.condition = backbone.encode_prompts(list(prompts))
+        self.noise = initial_noise(self.draws, self.blocks, self.shape)
+        self.parts = self.blocks.split(self.shape[1])
+        self.renoise = renoise_from(self.draws, self.blocks, self.shape)
+
+    def memory_before_last(self, steps: int) -> Memory:
+        """The memory of all blocks but the last, each made with `steps` steps."""
+        memory = self.blocks.memory(self.network, self.noise)
+        assert memory is not None
+        for block in range(len(self.parts) - 1):
+            commit(self.network, self.block(block, steps, memory), self.blocks, self.renoise)
+        return memory
+
+    def block(self, block: int, steps: int, memory: Memory) -> Exit:
+        """The last step of one block, given a memory."""
+        frames = self.parts[block]
+        walked = denoise(
+            self.network,
+            self.noise[:, :, frames],
+            self.condition,
+            flow.step_list(steps, self.config.timestep_shift),
+            block=block,
+            frames=frames,
+            memory=memory,
+            renoise=self.renoise,
+            sampler=self.config.sampler,
+        )
+        *_, last = walked
+        return last
+
+
+class CacheDistance(_CacheDiagnostic):
+    """Relative L2 distance of keys and values made by few steps to those made by many, the mean
+    over layers; what the paper calls the quality of a cache (arXiv 2604.03118)."""
+
+    def compare(self, walker: Walker) -> Tensor:
+        few: Any = walker.memory_before_last(self.config.steps)
+        many: Any = walker.memory_before_last(self.config.reference)
+        found: Tensor = few.distance(many)
+        return found
+
+
+class CacheSensitivity(_CacheDiagnostic):
+    """Relative L2 change of the last block, made by many steps from the same noise, when the memory
+    was made by few steps instead of many."""
+
+    def compare(self, walker: Walker) -> Tensor:
+        last, steps = len(walker.parts) - 1, self.config.reference
+        made = [
+            walker.block(last, steps, walker.memory_before_last(k)).x0.flatten(1)
+            for k in (self.config.steps, steps)
+        ]
+        return (made[0] - made[1]).norm(dim=1) / made[1].norm(dim=1).clamp(min=1e-12)

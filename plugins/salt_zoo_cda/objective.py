@@ -1,0 +1,101 @@
+"""Cache-conditioned alignment, an objective for any method with a frozen `teacher`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo import flow
+from salt_zoo.config import StrictModel
+from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Turn
+from salt_zoo.rollout import Exit, Path
+from salt_zoo_cda import alignment
+from salt_zoo_cda.reference import Renoising, reference_video
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class CacheAlignmentConfig(StrictModel):
+    """Options of `cache-alignment`; the defaults are the paper's (arXiv 2604.03118)."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    #: What is compared: relations of the frozen teacher's tokens, their distribution, or the
+    #: videos themselves.
+    loss: Literal["trd", "mmd", "x0"] = "trd"
+    #: The update from which on the term is used.
+    start: Annotated[int, Field(ge=0)] = 700
+    #: Which step lists are aligned, each to which denser one. The released code has `{2: 4}`.
+    reference: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=2)]] = {2: 4, 4: 8}
+    renoising: Renoising = "independent"
+    timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: How deep in the teacher the features are taken, as a share of its blocks (20 of 40).
+    depth: Fraction = 0.5
+    #: Features are those of videos noised to times up to this (before the shift).
+    highest: Fraction = 0.2
+    #: Of `trd`: differences of a cosine that cost nothing.
+    margin: Annotated[float, Field(ge=0)] = 0.1
+    #: Of `mmd`.
+    kernel: alignment.Kernel = "linear"
+    sigma: Annotated[float, Field(gt=0)] = 100.0
+
+
+class CacheAlignment:
+    """Pulls what few steps make on their own memory to what more steps make on theirs.
+
+    For draws of a listed step list with an exit index above 0. The reference is detached; the
+    student's side is back-propagated through the frozen teacher.
+    """
+
+    Config = CacheAlignmentConfig
+
+    def __init__(self, config: CacheAlignmentConfig, zoo: Any) -> None:
+        self.config = config
+        self.weight = config.weight
+        for sparse, dense in config.reference.items():
+            if dense <= sparse or dense % sparse:
+                raise ZooError(
+                    f"cache-alignment.reference: {sparse}: {dense}; a reference list has a whole "
+                    f"multiple of the steps, so that it has all their times, for instance "
+                    f"{sparse}: {2 * sparse}"
+                )
+
+    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> None:
+        return None
+
+    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor | None:
+        if turn.blocks.new_memory is None:
+            raise ZooError(
+                "cache-alignment: this backbone is bidirectional and has no KV cache whose "
+                "distribution could be aligned; switch the term off "
+                "(objectives.cache-alignment: null; mixed step lists remain), or use an "
+                "autoregressive backbone such as 'self-forcing'"
+            )
+        dense = self.config.reference.get(len(path.times))
+        if turn.step < self.config.start or dense is None or path.exit_step == 0:
+            return None
+        times = flow.step_list(dense, self.config.timestep_shift)
+        reference = reference_video(
+            turn.networks["student"], turn, path, times, self.config.renoising
+        )
+        if self.config.loss == "x0":
+            return alignment.x0(video, reference)
+        u = torch.full((len(video),), turn.draws.shared_uniform("alignment time"))
+        t = flow.training_times(self.config.highest * u, self.config.timestep_shift, 0.02, 0.98)
+        t = t.to(video.device)
+        noise = turn.draws.normal(turn.latent_shape, "alignment noise")
+        own = self._features(flow.add_noise(video, noise, t), t, turn)
+        with torch.no_grad():
+            wanted = self._features(flow.add_noise(reference, noise, t), t, turn)
+        frames = video.shape[2]
+        if self.config.loss == "trd":
+            return alignment.trd(own, wanted, frames, self.config.margin)
+        return alignment.mmd(own, wanted, frames, self.config.kernel, self.config.sigma)
+
+    def _features(self, x: Tensor, t: Tensor, turn: Turn) -> Tensor:
+        teacher: Any = turn.networks["teacher"]
+        found: Tensor = teacher.features(x, t, turn.batch.condition, self.config.depth)
+        return found

@@ -1,0 +1,70 @@
+"""The reference path: the same network with more steps, on a memory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from salt_zoo.protocols import Turn
+from salt_zoo.rollout import Path, Renoise, initial_noise, renoise_from, rollout
+
+#: How the reference is noised again: with noise of its own, or with the student's noise at the
+#: times that both lists have and along the velocity at the others.
+Renoising = Literal["independent", "aligned"]
+
+_SAME = 1e-6
+
+
+def reference_video(
+    student: Any, turn: Turn, path: Path, times: Sequence[float], renoising: Renoising
+) -> Tensor:
+    """What `student` makes of the turn's initial noise and prompts on a denser step list.
+
+    Without gradient. It exits at the student's exit time and remembers its own blocks.
+
+    Args:
+        path: the student's; its exit time is one of `times`.
+        times: the reference's step list.
+
+    Returns:
+        `[B, C, F, H, W]`.
+
+    Raises:
+        ValueError: the student's exit time is not one of `times`.
+
+    Source: arXiv 2604.03118; `aligned` is `noise_aligned_b` of its released code.
+    """
+    exit_time = path.times[path.exit_step]
+    found = [step for step, t in enumerate(times) if abs(t - exit_time) < _SAME]
+    if not found:
+        raise ValueError(f"the reference's list {list(times)} does not have the time {exit_time}")
+    video = rollout(
+        student,
+        initial_noise(turn.draws, turn.blocks, turn.latent_shape),
+        turn.batch.condition,
+        times,
+        blocks=turn.blocks,
+        renoise=reference_noise(turn, path, renoising),
+        exit_step=found[0],
+        sampler=path.sampler if renoising == "independent" else "sde",
+    )
+    return video.detach()
+
+
+def reference_noise(turn: Turn, path: Path, renoising: Renoising) -> Renoise:
+    """The noise of the reference's steps; see `Renoising`."""
+    if renoising == "independent":
+        return renoise_from(turn.draws.at("reference"), turn.blocks, turn.latent_shape)
+    own = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+
+    def shared(block: int, t: float) -> Tensor | None:
+        if path.sampler == "ode":
+            return None
+        # draws are keyed by the time: where both lists have it, these are the student's
+        # t below all of a list's times is the memory's, which both write with the same noise
+        listed = any(abs(t - other) < _SAME for other in path.times) or t < min(path.times)
+        return own(block, t) if listed else None
+
+    return shared
