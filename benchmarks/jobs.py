@@ -13,11 +13,11 @@ import numpy as np
 
 from benchmarks.measuring import Measurer
 from benchmarks.provenance import commit
-from benchmarks.records import ArmCost, Measured
+from benchmarks.records import ArmCost, Long, Measured
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, resolve, save_student, train
-from salt_zoo.storage import atomic_folder, digest, plain, write_json
+from salt_zoo.storage import atomic_folder, digest, write_json
 
 DONE = "measured.json"
 
@@ -54,7 +54,7 @@ class Job:
         decides.pop("quality")  # looks on, and changes nothing
         if seed is None:  # a reference row does not depend on any training
             decides = {key: content[key] for key in ("backbone", "dataset")}
-        key = digest([decides, plain(evaluation), inputs, label if seed is None else ""])
+        key = digest([decides, evaluation.plain(), inputs, label if seed is None else ""])
         name = f"{label}-{key}" if seed is None else f"{label}-seed{seed}-{key}"
         return cls(label, seed, content, evaluation, out / "arms" / name)
 
@@ -75,12 +75,14 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
         for index, one in enumerate(measured):
             arrays: dict[str, Any] = {"pixels": one.pixels, **one.rows}
             np.savez_compressed(draft / f"{index}.npz", **arrays)
+            if one.long:
+                arrays = {"pixels": one.long.pixels, **one.long.rows}
+                np.savez_compressed(draft / f"{index}-long.npz", **arrays)
     write_json(
         job.folder / DONE,
         {
             "measured": [
-                {k: v for k, v in vars(one).items() if k not in ("rows", "pixels")}
-                for one in measured
+                {**_facts(one), "long": _facts(one.long) if one.long else None} for one in measured
             ],
             "cost": vars(cost) if cost else None,
             "commit": commit(),
@@ -92,15 +94,27 @@ def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
     """What a done job found."""
     content = json.loads((job.folder / DONE).read_text(encoding="utf-8"))
     measured = []
-    for index, one in enumerate(content["measured"]):
-        with np.load(job.folder / "scores" / f"{index}.npz") as arrays:
-            rows = {name: arrays[name] for name in arrays.files if name != "pixels"}
-            # the label is this study's; a reused folder may have had another
-            measured.append(
-                Measured(**{**one, "arm": job.label}, rows=rows, pixels=arrays["pixels"])
-            )
+    for index, facts in enumerate(content["measured"]):
+        scores = job.folder / "scores"
+        long = facts.get("long")  # older folders lack it
+        if long:
+            long = Long(**long, **_arrays(scores / f"{index}-long.npz"))
+        # the label is this study's; a reused folder may have had another
+        facts = {**facts, "arm": job.label, "long": long}
+        measured.append(Measured(**facts, **_arrays(scores / f"{index}.npz")))
     cost = ArmCost(**{**content["cost"], "arm": job.label}) if content["cost"] else None
     return measured, cost
+
+
+def _facts(one: Measured | Long) -> dict[str, Any]:
+    """All but the arrays."""
+    return {k: v for k, v in vars(one).items() if k not in ("rows", "pixels", "long")}
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    with np.load(path) as arrays:
+        rows = {name: arrays[name] for name in arrays.files if name != "pixels"}
+        return {"rows": rows, "pixels": arrays["pixels"]}
 
 
 def commit_of(job: Job) -> str:

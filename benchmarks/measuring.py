@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.long_rollouts import LongMeasurer
 from benchmarks.records import Measured
 from benchmarks.study import EvaluationConfig
 from salt_zoo.errors import ZooError
@@ -46,6 +48,23 @@ class Measurer:
         )
         count = len(self.prompts)
         self.draws = evaluation_draws(0, evaluation.split, count, backbone.device)
+        self.zoo = zoo
+
+    @functools.cached_property
+    def long(self) -> LongMeasurer | None:
+        """What measures long videos, if the study asks for them."""
+        evaluation = self.evaluation
+        if evaluation.long is None:
+            return None
+        names = evaluation.long.metrics
+        return LongMeasurer(
+            evaluation.long,
+            evaluation.split,
+            self.metrics if names is None else make_metrics(self.zoo, names),
+            self.dataset,
+            self.backbone,
+            evaluation.batch_size,
+        )
 
     def grid(self, network: Any, guidance_scale: float = 1.0, own: bool = True) -> list[Measured]:
         """Every NFE with every sampler; with `own`, the metrics that make rollouts of their own."""
@@ -54,28 +73,21 @@ class Measurer:
             for nfe in self.evaluation.nfe
             for sampler in self.evaluation.samplers
         ]
+        nothing = torch.zeros(0, 1, 1, 1, 1)
+        videos = Videos(nothing, self.prompts, self.draws, self.dataset, self.backbone, network)
         for name, metric in self.metrics.items():
-            if not own or metric.own_steps is None:
-                continue
-            nothing = torch.zeros(0, 1, 1, 1, 1)
-            videos = Videos(nothing, self.prompts, self.draws, self.dataset, self.backbone, network)
-            extra = self._row(videos, [name], metric.own_steps, "sde", {})
-            place = [i for i, m in enumerate(found) if (m.nfe, m.sampler) == (extra.nfe, "sde")]
-            if place:  # one row for each setting
-                first = found[place[0]]
-                found[place[0]] = replace(first, rows={**first.rows, **extra.rows})
-            else:
-                found.append(extra)
+            if own and metric.own_steps is not None:
+                _merge(found, self._row(videos, [name], metric.own_steps, "sde", {}))
+        if self.long and self.backbone.blocks(network).frames is not None:
+            for nfe in self.long.config.nfe:
+                sampling = self._sampling(nfe, self.long.config.sampler, guidance_scale)
+                extra = self._row(videos, [], nfe, sampling.sampler, {})
+                _merge(found, replace(extra, long=self.long.sampled(network, sampling)))
         return found
 
     def sampled(self, network: Any, nfe: int, sampler: Sampler, guidance_scale: float) -> Measured:
         """One sampling setting of a network."""
-        sampling = SamplingConfig(
-            steps=nfe,
-            sampler=sampler,
-            timestep_shift=self.evaluation.timestep_shift,
-            guidance_scale=guidance_scale,
-        )
+        sampling = self._sampling(nfe, sampler, guidance_scale)
         videos = make_videos(
             network,
             self.backbone,
@@ -85,7 +97,7 @@ class Measurer:
             sampling,
             self.evaluation.batch_size,
         )
-        blocks = len(self.backbone.blocks().split(self.backbone.latent_shape[1]))
+        blocks = len(self.backbone.blocks(network).split(self.backbone.latent_shape[1]))
         return self._row(videos, self._shared(), nfe, sampler, sampling.passes(blocks))
 
     def real(self) -> Measured:
@@ -96,7 +108,16 @@ class Measurer:
             name = self.resolved.config.dataset["name"]
             raise ZooError(f"dataset {name!r} has no real videos to compare with")
         videos = Videos(pixels, self.prompts, self.draws, self.dataset)
-        return self._row(videos, self._shared(), None, None, {})
+        found = self._row(videos, self._shared(), None, None, {})
+        return replace(found, long=self.long.real()) if self.long else found
+
+    def _sampling(self, nfe: int, sampler: Sampler, guidance_scale: float) -> SamplingConfig:
+        return SamplingConfig(
+            steps=nfe,
+            sampler=sampler,
+            timestep_shift=self.evaluation.timestep_shift,
+            guidance_scale=guidance_scale,
+        )
 
     def _shared(self) -> list[str]:
         return [name for name, metric in self.metrics.items() if metric.own_steps is None]
@@ -117,7 +138,7 @@ class Measurer:
             arm=self.label,
             method=config.method["name"] if self.seed is not None else self.label,
             backbone=config.backbone["name"],
-            memory=getattr(self.resolved.backbone, "memory", None),
+            memory=memory_label(getattr(self.resolved.backbone, "memory", None)),
             seed=self.seed,
             nfe=nfe,
             sampler=sampler,
@@ -125,3 +146,21 @@ class Measurer:
             rows=rows,
             pixels=np.asarray(shown * 255 + 0.5).astype(np.uint8),
         )
+
+
+def _merge(found: list[Measured], extra: Measured) -> None:
+    """Add to the row of the same setting, or as a row of its own: one row for each setting."""
+    for place, one in enumerate(found):
+        if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):
+            rows = {**one.rows, **extra.rows}
+            found[place] = replace(one, rows=rows, long=extra.long or one.long)
+            return
+    found.append(extra)
+
+
+def memory_label(memory: Any) -> str | None:
+    """A memory's name with its numbers, as in `window-9-3`, for tables; None without one."""
+    if memory is None:
+        return None
+    sizes = [str(memory[key]) for key in ("frames", "sink") if key in memory]
+    return "-".join([str(memory["name"]), *sizes])

@@ -17,6 +17,25 @@ REFERENCES = ("real", "teacher", *STEPPED_REFERENCES)
 
 
 @dataclass(frozen=True)
+class Long:
+    """Videos longer than the training's, measured clip by clip.
+
+    Attributes:
+        frames: of a clip: the training's length. All frames here are of pixels.
+        stops: the frame at which each clip ends: one at the end of every block.
+        ends: by length, in multiples of the training's, the number of its last clip.
+        rows: by metric `[clips, P]` scores or `[clips, P, D]` features of the same P prompts.
+        pixels: uint8 `[K, channels, frames, height, width]`, the whole videos of the first K rows.
+    """
+
+    frames: int
+    stops: list[int]
+    ends: dict[str, int]
+    rows: dict[str, np.ndarray]
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
 class Measured:
     """One arm, one training seed, one sampling setting.
 
@@ -28,6 +47,7 @@ class Measured:
         passes: network passes per generated video: `nfe`, `guidance` and `memory`.
         rows: by metric `[P]` scores or `[P, D]` features of the same P prompts everywhere.
         pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K rows.
+        long: what longer videos showed, where the study asks for them.
     """
 
     arm: str
@@ -40,6 +60,7 @@ class Measured:
     passes: dict[str, int]
     rows: dict[str, np.ndarray]
     pixels: np.ndarray
+    long: Long | None = None
 
 
 @dataclass(frozen=True)

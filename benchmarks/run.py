@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import StudyConfig, load_study, read_study, runs_of, select_arms
+from benchmarks.study import StudyConfig, check_long, load_study, read_study, runs_of, select_arms
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError
@@ -76,9 +76,13 @@ def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     """Every arm's resolved run (at the first seed), its updates matched to the study's budget."""
     from benchmarks.budget import match_budget
 
-    for name in study.evaluation.metrics:
+    long = study.evaluation.long
+    for name in [*study.evaluation.metrics, *(long.metrics or () if long else ())]:
         zoo.metrics[name]  # an unknown name is an error now, not after the training
-    return match_budget(study, runs_of(study, zoo, where), zoo)
+    runs = runs_of(study, zoo, where)
+    if long:
+        check_long(runs, zoo, where)
+    return match_budget(study, runs, zoo)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,24 @@ class TeacherConfig(StrictModel):
     guidance_scale: float = 4.0
 
 
+class LongConfig(StrictModel):
+    """Videos longer than those of the training, for autoregressive backbones."""
+
+    #: At the end of which lengths, in multiples of the training's, quality is compared. One rollout
+    #: of the longest serves all.
+    lengths: Annotated[list[Positive], Field(min_length=1)] = [1, 4, 10]
+    nfe: Annotated[list[Positive], Field(min_length=1)] = [4]
+    sampler: Sampler = "sde"
+    #: The first of the evaluation's prompts, with its noise.
+    prompts: Annotated[int, Field(ge=2)] = 64
+    videos_per_prompt: Positive = 1
+    #: None is the evaluation's. Those that need the whole video or make rollouts of their own are
+    #: left out.
+    metrics: list[str] | None = None
+    #: Videos of each arm that the report shows.
+    shown: Positive = 2
+
+
 class EvaluationConfig(StrictModel):
     """What every arm is measured on: the same prompts and noise for all."""
 
@@ -41,16 +59,29 @@ class EvaluationConfig(StrictModel):
     batch_size: Positive = 32
     #: Videos of each arm that the report shows.
     shown: Positive = 4
+    long: LongConfig | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """What decides the folders of jobs: a study without long videos keeps those it had before
+        there were any."""
+        content = self.model_dump(mode="json")
+        return content if self.long else {k: v for k, v in content.items() if k != "long"}
 
 
 class Outcome(StrictModel):
-    """A comparison whose direction is claimed before the runs: `a` better than `b`."""
+    """A comparison whose direction is claimed before the runs: `a` better than `b`.
+
+    `length`: at the end of a video so many times as long as the training's; `slope`: in how the
+    metric changes over such a video.
+    """
 
     a: str
     b: str
     metric: str
     nfe: Positive
     sampler: Sampler = "sde"
+    length: Positive | None = None
+    slope: bool = False
     claim: str = ""
 
 
@@ -104,7 +135,26 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             if label not in study.arms and label not in ("teacher-naive",):
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
+        _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
     return study
+
+
+def _check_long(outcome: Outcome, long: LongConfig | None, where: str) -> None:
+    """An outcome about long videos must be one that is measured."""
+    if outcome.length is None and not outcome.slope:
+        return
+    if outcome.length is not None and outcome.slope:
+        raise ZooError(f"{where}: give length or slope, not both")
+    if long is None:
+        raise ZooError(f"{where}: there are no long videos; see evaluation.long")
+    if outcome.length is not None and outcome.length not in long.lengths:
+        known = ", ".join(map(str, long.lengths))
+        raise ZooError(
+            f"{where}.length: {outcome.length} is not of evaluation.long.lengths: {known}"
+        )
+    if outcome.nfe not in long.nfe:
+        known = ", ".join(map(str, long.nfe))
+        raise ZooError(f"{where}.nfe: {outcome.nfe} is not of evaluation.long.nfe: {known}")
 
 
 def read_study(name: str) -> tuple[dict[str, Any], Path]:
@@ -145,3 +195,18 @@ def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
         )
         for label, own in study.arms.items()
     }
+
+
+def check_long(runs: Mapping[str, Resolved], zoo: Zoo, where: str) -> None:
+    """Only what is made block by block can be made longer.
+
+    Raises:
+        ZooError: an arm's students are bidirectional.
+    """
+    for label, run in runs.items():
+        name = run.config.backbone["name"]
+        if zoo.backbones.create(name, run.backbone, zoo).blocks().frames is None:
+            raise ZooError(
+                f"{where}: evaluation.long: arm {label!r} cannot make longer videos: its backbone "
+                f"{name!r} is bidirectional; choose an autoregressive one"
+            )

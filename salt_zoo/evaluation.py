@@ -23,6 +23,7 @@ class Videos:
         prompts: what each video was asked to show.
         draws: the rows' random streams, for metrics that need noise of their own.
         network, backbone, sampling: what made the videos; None for real ones.
+        first_frame: the frame of a longer video with which these clips of it begin.
     """
 
     pixels: Tensor
@@ -32,6 +33,7 @@ class Videos:
     backbone: Backbone | None = None
     network: Any = None
     sampling: SamplingConfig | None = None
+    first_frame: int = 0
 
 
 def evaluation_prompts(
@@ -59,9 +61,10 @@ def make_videos(
     draws: Draws,
     sampling: SamplingConfig,
     batch_size: int = 32,
+    frames: int | None = None,
 ) -> Videos:
-    """Generate and decode one video a prompt."""
-    latents = generate(network, backbone, prompts, draws, sampling, batch_size)
+    """Generate and decode one video a prompt; `frames` are latent ones, as in `generate`."""
+    latents = generate(network, backbone, prompts, draws, sampling, batch_size, frames)
     with torch.inference_mode():
         parts = [backbone.decode_video(part).float().cpu() for part in latents.split(batch_size)]
         pixels = torch.cat(parts)

@@ -79,7 +79,9 @@ class Prompts:
         prompts = [known[i] for i in draws.integers(len(known), "prompt")]
         return Sample(prompts, self._latents(prompts, draws) if videos else None)
 
-    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> None:
+    def real(
+        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+    ) -> None:
         """None: there are no real videos."""
         return None
 

@@ -110,8 +110,11 @@ class ToyData:
         prompts = [PROMPTS[row % 2] for row in draws.rows]
         return Sample(prompts, self.real(prompts, draws, split) if videos else None)
 
-    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor:
-        return draws.normal(ToyBackbone.latent_shape, "video")
+    def real(
+        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+    ) -> Tensor:
+        one = (CHANNELS, SIZE, SIZE)
+        return torch.stack([draws.normal(one, "video", i) for i in range(frames or FRAMES)], dim=2)
 
     def fingerprint(self) -> dict[str, str]:
         return {}
