@@ -5,7 +5,7 @@ Its memory is the list of the finished blocks' means. The network writes down wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +30,9 @@ class Means:
 
     def bytes(self) -> int:
         return sum(block.nbytes for block in self.blocks)
+
+    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+        pass
 
 
 class ToyNetwork(nn.Module):
@@ -56,6 +59,12 @@ class ToyNetwork(nn.Module):
             offset = offset + self.look(torch.stack(memory.blocks).mean(dim=0))
         offset = offset[:, :, None, None, None] + self.gain.view(-1, 1, 1, 1) * flow.at(t, x)
         return self.mix(x.movedim(1, -1)).movedim(-1, 1) + offset
+
+    def features(
+        self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], depth: float
+    ) -> Tensor:
+        """The velocity's pixels as tokens: `[B, F * H * W, C]`."""
+        return self(x, t, condition).flatten(2).transpose(1, 2)
 
     def remember(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means
