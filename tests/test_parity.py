@@ -40,6 +40,7 @@ def test_the_committed_subset_agrees(capsys):
         "g5_scheduler",
         "g6_dmd/cfg3_mask",
         "g7_semigroup_loss/seg4",
+        "g8_alignment_losses/trd_margin0.1",
         "g9_rollouts/salt_8step_exit1_sde",
     ):
         assert case in printed
@@ -72,6 +73,9 @@ def test_the_full_set_agrees():
         ("g6_dmd", "in/real_x0_uncond"),
         ("g7_semigroup_loss", "seg2_exit5/dloss_dv1"),
         ("g7_semigroup_loss", "seg4_exit2/v2"),
+        ("g8_alignment_losses", "in/student"),
+        ("g8_alignment_losses", "trd_margin0.1/grad"),
+        ("g8_alignment_losses", "mmd_rbf_sigma2/loss"),
         ("g9_rollouts", "sf_inference_4step/draws"),
         ("g9_rollouts", "salt_8step_exit1_sde/grad_noleak/blocks.1.modulation"),
     ],

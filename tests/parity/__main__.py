@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from salt_zoo.errors import ZooError
-from tests.parity import g1, g2, g3, g4, g5, g6, g7, g9
+from tests.parity import g1, g2, g3, g4, g5, g6, g7, g8, g9
 from tests.parity.goldens import Check, Golden, Skipped, WrongFolder
 
 SUBSET = Path(__file__).resolve().parent.parent / "goldens"
@@ -23,11 +23,8 @@ COVERED: dict[str, Callable[[Golden], Iterator[Check | Skipped]]] = {
     "g5": g5.check,
     "g6": g6.check,
     "g7": g7.check,
+    "g8": g8.check,
     "g9": g9.check,
-}
-#: Families of cases that no part of this project computes yet.
-NOT_YET = {
-    "g8": "no alignment losses yet",
 }
 
 
@@ -40,7 +37,7 @@ def compare(folder: Path) -> Iterator[Check | Skipped]:
     if not folder.is_dir():
         raise WrongFolder(f"{folder}: there is no such folder")
     names = [p.stem for p in sorted(folder.glob("*.safetensors")) if not p.stem.endswith("weights")]
-    if not any(family(name) in COVERED or family(name) in NOT_YET for name in names):
+    if not any(family(name) in COVERED for name in names):
         raise WrongFolder(f"{folder}: no goldens in it (NAME.safetensors with NAME from g1 to g9)")
     for name in names:
         if check := COVERED.get(family(name)):
@@ -53,7 +50,7 @@ def compare(folder: Path) -> Iterator[Check | Skipped]:
                 reason = f"not a case of this family ({type(error).__name__}: {text})"
                 raise WrongFolder(f"{folder / name}.safetensors: {reason}") from error
         else:
-            yield Skipped(name, "all", NOT_YET.get(family(name), "unknown case"))
+            yield Skipped(name, "all", "unknown case")
 
 
 def family(name: str) -> str:
