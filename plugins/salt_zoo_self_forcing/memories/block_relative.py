@@ -60,9 +60,11 @@ class BlockRelativeMemory:
         if self.config.on_switch == "cut":
             cache.cuts.append(cache.count)
         elif self.config.on_switch == "flush" and cache.count > 3:
-            kept = (0, cache.count - 2, cache.count - 1) if self.ring.sink else (-3, -2, -1)
-            frames = [frame if frame >= 0 else cache.count + frame for frame in kept]
-            _keep(cache, [self.ring.slot(frame) for frame in frames])
+            latest = range(cache.count - (2 if self.ring.sink else 3), cache.count)
+            first = range(min(1, self.ring.sink))
+            held = self.ring.seen(cache.count - 1, 1)  # by slot; a small window has less
+            kept = sorted(frame for frame in held if frame in first or frame in latest)
+            _keep(cache, [held.index(frame) for frame in kept])
 
     def span(self, frames: int) -> Span | None:
         return Span() if frames <= self.ring.size else None
