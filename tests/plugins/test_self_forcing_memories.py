@@ -1,0 +1,275 @@
+"""The four memories against slow, literal references; and what they cost, refuse and switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salt_zoo.errors import ZooError
+from salt_zoo_self_forcing.cache import CacheShape, KVCache
+from tests.plugins.tiny_causal import at, network, policy, prompt, video
+
+GAP = 21
+
+
+@dataclass
+class Reference:
+    """The rules, word for word: a list of committed frames, each a number that names it."""
+
+    name: str
+    size: int = 0
+    sink: int = 0
+    frames: list[int] = field(default_factory=list)
+    made: int = 0
+    #: For each cut the frame that came right after it.
+    cuts: list[int] = field(default_factory=list)
+
+    def seen(self, count: int) -> dict[int, int]:
+        """Frame -> position of all that a next block of `count` frames sees, itself included."""
+        video = [*self.frames, *range(self.made, self.made + count)]
+        if self.name == "full":
+            return {frame: frame for frame in video}
+        sink, rest = video[: self.sink], video[self.sink :]
+        kept = sink + rest[max(0, len(rest) - (self.size - self.sink)) :]
+        if self.name == "window":
+            return {frame: frame for frame in kept}
+        return {
+            frame: place + GAP * sum(frame >= cut for cut in self.cuts)
+            for place, frame in enumerate(kept)
+        }
+
+    def commit(self, count: int) -> None:
+        self.frames += range(self.made, self.made + count)
+        self.made += count
+
+    def flush(self) -> None:
+        if len(self.frames) > 3:
+            last = self.frames[-2:] if self.sink else self.frames[-3:]
+            wanted = [*self.frames[: 1 if self.sink else 0], *last]
+            held = [*self.frames[: self.sink], *self.frames[-(self.size - self.sink) :]]
+            self.frames = [frame for frame in wanted if frame in held]
+            self.cuts = []
+
+    def cut(self) -> None:
+        self.cuts.append(self.made)
+
+
+class Tagged:
+    """A memory of one number a frame: which one it is, and the position it was stored at."""
+
+    def __init__(self, name: str, most: int, **options: object) -> None:
+        shape = CacheShape(1, 1, 1, 1, 1, torch.float64, "cpu")
+        self.cache = KVCache(policy(name, **options), shape, most)
+        self.made = 0
+
+    def seen(self, count: int) -> dict[int, int]:
+        """What a pass over the next block finds in the buffers."""
+        placement = self.cache.policy.place(self.cache, count)
+        frames = torch.arange(self.made, self.made + count, dtype=torch.float64)
+        places = torch.tensor(placement.positions, dtype=torch.float64)
+        with torch.no_grad():
+            keys, values = self.cache.extended(
+                0,
+                frames.view(1, -1, 1, 1),
+                places.view(1, -1, 1, 1),
+                self.cache.rows(placement.slots),
+                placement.used,
+            )
+        stored = values.flatten().tolist() if placement.keys is None else placement.keys
+        assert len(placement.slots) == count
+        assert keys.shape[1] == placement.used
+        found = dict(zip(map(int, keys.flatten().tolist()), map(int, stored), strict=True))
+        assert len(found) == placement.used, "no frame is seen twice"
+        own = [found[frame] for frame in range(self.made, self.made + count)]
+        assert own == placement.positions
+        return found
+
+    def commit(self, count: int) -> None:
+        self.cache.commit(count)
+        self.made += count
+
+
+@st.composite
+def streams(draw):
+    """Sizes of a window with room for its blocks, and of the blocks."""
+    block = draw(st.integers(1, 4))
+    sink = draw(st.integers(0, 5))
+    local = block + draw(st.integers(0, 6))
+    first = draw(st.sampled_from([block, min(1, block)]))
+    return sink + local, sink, [first] + [block] * draw(st.integers(1, 10))
+
+
+@given(streams(), st.sampled_from(["full", "window", "block-relative", "ema-sink"]))
+def test_what_is_seen_and_where(stream, name):
+    size, sink, blocks = stream
+    if name == "ema-sink":
+        # numbers that name frames must not be averaged
+        sink, size = max(sink, 1), size + (sink == 0)
+        options = {"frames": size, "sink": sink, "decay": 1.0}
+    else:
+        options = {} if name == "full" else {"frames": size, "sink": sink}
+    reference, found = Reference(name, size, sink), Tagged(name, sum(blocks), **options)
+    for count in blocks:
+        wanted = reference.seen(count)
+        assert found.seen(count) == wanted
+        assert found.seen(count) == wanted  # a second pass over the block finds the same
+        reference.commit(count)
+        found.commit(count)
+
+
+@given(streams(), st.lists(st.sampled_from(["keep", "flush", "cut"]), min_size=11, max_size=11))
+def test_flush_and_cut(stream, switches):
+    size, sink, blocks = stream
+    reference = Reference("block-relative", size, sink)
+    options = {"frames": size, "sink": sink, "cut_gap": GAP}
+    found = Tagged("block-relative", sum(blocks), **options)
+    for count, switch in zip(blocks, switches, strict=False):
+        found.cache.policy = policy("block-relative", on_switch=switch, **options)
+        if switch == "flush":
+            found.cache.switch([], lambda x: None)
+            reference.flush()
+        elif switch == "cut":
+            found.cache.switch([], lambda x: None)
+            reference.cut()
+        assert found.seen(count) == reference.seen(count)
+        reference.commit(count)
+        found.commit(count)
+
+
+@pytest.mark.parametrize(("size", "sink", "kept"), [(2, 1, [0, 5]), (2, 0, [4, 5]), (1, 0, [5])])
+def test_a_flush_keeps_no_frame_that_has_left(size, sink, kept):
+    found = Tagged("block-relative", 7, frames=size, sink=sink)
+    for _ in range(6):
+        found.seen(1)
+        found.commit(1)
+    found.cache.switch([], lambda x: None)
+    assert found.cache.count == len(kept)
+    assert found.cache.keys[0][0, : len(kept)].flatten().tolist() == kept
+
+
+@given(streams(), st.sampled_from([0.0, 0.5, 0.999]))
+def test_the_averaging_sink(stream, decay):
+    size, sink, blocks = stream
+    sink, size = max(sink, 1), size + (sink == 0)
+    shape = CacheShape(1, 1, 1, 1, 1, torch.float64, "cpu")
+    memory = policy("ema-sink", frames=size, sink=sink, decay=decay)
+    cache, video = KVCache(memory, shape, 1), []  # the reference: every frame's number
+    average: list[float] = []
+    gone = sink
+    for count in blocks:
+        placement = memory.place(cache, count)
+        new = torch.arange(len(video), len(video) + count, dtype=torch.float64) ** 2 + 1
+        with torch.no_grad():
+            keys, values = cache.extended(
+                0,
+                new.view(1, -1, 1, 1),
+                -new.view(1, -1, 1, 1),
+                cache.rows(placement.slots),
+                placement.used,
+            )
+        video += new.tolist()
+        average += video[len(average) : sink]
+        # whatever this block does not see any more has gone into the sink by now
+        while gone < len(video) - (size - sink):
+            place = gone % sink
+            average[place] = decay * average[place] + (1 - decay) * video[gone]
+            gone += 1
+        wanted = [*average, *video[max(sink, len(video) - (size - sink)) :]]
+        order = torch.tensor(placement.keys).argsort()
+        assert keys[0, order].flatten().tolist() == pytest.approx(wanted, rel=1e-12)
+        assert values[0, order].flatten().tolist() == pytest.approx([-x for x in wanted], rel=1e-12)
+        cache.commit(count)
+
+
+# --- a new prompt ---
+
+RECACHING = [
+    ("full", {"on_switch": "recache"}),
+    ("window", {"frames": 6, "sink": 2}),
+    ("window", {"frames": 7, "sink": 0}),
+    ("ema-sink", {"frames": 6, "sink": 2, "decay": 0.5}),
+]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5])
+@pytest.mark.parametrize(("name", "options"), RECACHING)
+@torch.no_grad()
+def test_a_recache_is_a_fresh_memory_of_the_last_frames(name, options, blocks):
+    net = network(policy(name, **options))
+    x, old, new = video(2 * blocks + 2), prompt(2), prompt(3)
+    parts = [x[:, :, frames] for frames in net.partition.split(2 * blocks)]
+    memory = net.new_memory(x)
+    for part in parts:
+        net.remember(part, at(0.0), old, memory)
+
+    def remember(part):
+        net.remember(part, at(0.0), new, memory)
+
+    memory.switch(parts, remember)
+    fresh = net.new_memory(x)
+    kept = parts if name == "full" else parts[-3:]
+    fresh.reset(2 * (blocks - len(kept)))
+    for part in kept:
+        net.remember(part, at(0.0), new, fresh)
+    found, wanted = (net(x[:, :, -2:], at(0.5), new, one) for one in (memory, fresh))
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["full", "window", "ema-sink", "block-relative"])
+@torch.no_grad()
+def test_keeping_changes_nothing_but_the_prompt(name):
+    net = network(policy(name, on_switch="keep"))
+    x, old, new = video(6), prompt(2), prompt(3)
+    found = []
+    for switching in (False, True):
+        memory = net.new_memory(x)
+        for start in (0, 2):
+            net.remember(x[:, :, start : start + 2], at(0.0), old, memory)
+        if switching:
+            memory.switch([x[:, :, :2], x[:, :, 2:4]], lambda part: pytest.fail("nothing to do"))
+        found.append(net(x[:, :, 4:], at(0.5), new, memory))
+    assert torch.equal(*found)
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize("name", ["window", "block-relative", "ema-sink"])
+@torch.no_grad()
+def test_two_hundred_blocks_take_the_memory_of_one(name):
+    net = network(policy(name, frames=6, sink=2))
+    part, condition = video(2, rows=1), prompt(rows=1)
+    memory = net.new_memory(video(2, rows=1))
+    net.remember(part, at(0.0, 1), condition, memory)
+    bytes_, places = memory.bytes(), [one.data_ptr() for one in (*memory.keys, *memory.values)]
+    for _ in range(199):
+        net.remember(part, at(0.0, 1), condition, memory)
+    assert memory.count == 400
+    assert memory.bytes() == bytes_ > 0
+    assert [one.data_ptr() for one in (*memory.keys, *memory.values)] == places
+    assert all(one.isfinite().all() for one in (*memory.keys, *memory.values))
+
+
+@torch.no_grad()
+def test_a_full_memory_refuses_what_it_has_no_room_for():
+    net = network(policy("full"))
+    x = video(4)
+    memory = net.new_memory(x)
+    for start in (0, 2):
+        net.remember(x[:, :, start : start + 2], at(0.0), prompt(), memory)
+    with pytest.raises(ZooError, match="made for 4 frames and is asked for 6") as refused:
+        net(x[:, :, :2], at(0.5), prompt(), memory)
+    assert "\n" not in str(refused.value)
+    memory.reset()
+    net(x[:, :, :2], at(0.5), prompt(), memory)
+
+
+@pytest.mark.parametrize("name", ["window", "block-relative", "ema-sink"])
+def test_a_window_with_no_room_for_a_block_refuses(name):
+    net = network(policy(name, frames=4, sink=2), frames=3)
+    with pytest.raises(ZooError, match="leaves 2 for a block of 3; raise its 'frames'"):
+        net.remember(video(3), at(0.0), prompt(), net.new_memory(video(3)))
