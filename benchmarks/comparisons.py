@@ -65,16 +65,36 @@ def _cell(group: list[Measured], metrics: Sequence[MetricInfo], bootstrap: Boots
 
 
 def _replicates(rows: np.ndarray, metric: MetricInfo, bootstrap: Bootstrap) -> Replicates:
-    def reduce(some: np.ndarray) -> float:
-        return float(metric.reduce(torch.from_numpy(np.ascontiguousarray(some))))
+    # most metrics of scores are means, which one matrix product resamples
+    if is_mean(metric, rows[0], bootstrap):
+        return bootstrap.means(rows)
 
-    if rows.ndim == 2:
-        # most metrics of scores are means, which one matrix product resamples; what agrees with
-        # the mean on all rows and on a few resamples is taken for one
-        probes = [rows[0], *(rows[0, pick] for pick in bootstrap.picks[:8])]
-        if all(math.isclose(reduce(p), p.mean(), rel_tol=1e-5, abs_tol=1e-7) for p in probes):
-            return bootstrap.means(rows)
-    return bootstrap.statistic(rows, reduce, FEATURE_RESAMPLES)
+    def many(some: np.ndarray) -> np.ndarray:
+        assert metric.reduce_many is not None
+        return metric.reduce_many(torch.from_numpy(some)).numpy()
+
+    return bootstrap.statistic(
+        rows,
+        lambda some: _reduce(metric, some),
+        FEATURE_RESAMPLES,
+        many if metric.reduce_many else None,
+    )
+
+
+def is_mean(metric: MetricInfo, rows: np.ndarray, bootstrap: Bootstrap) -> bool:
+    """Whether a metric is the mean of its scores: what agrees with it on all `rows` `[P]` and on a
+    few resamples is taken for one."""
+    if rows.ndim != 1:
+        return False
+    probes = [rows, *(rows[pick] for pick in bootstrap.picks[:8])]
+    return all(
+        math.isclose(_reduce(metric, some), some.mean(), rel_tol=1e-5, abs_tol=1e-7)
+        for some in probes
+    )
+
+
+def _reduce(metric: MetricInfo, rows: np.ndarray) -> float:
+    return float(metric.reduce(torch.from_numpy(np.ascontiguousarray(rows))))
 
 
 def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -103,7 +123,7 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
 
 
 def pairs(cells: Sequence[Cell]) -> Iterable[tuple[Cell, Cell]]:
-    """Every two distilled arms, and each of them with the naive teacher, setting by setting."""
+    """Every two distilled arms, and each of them with naive references, setting by setting."""
     for a, b in itertools.combinations(cells, 2):
         if a.setting != b.setting or (a.reference and b.reference):
             continue

@@ -36,6 +36,12 @@ def execute(
         prepare = getattr(make_backbone(run, zoo), "prepare", None)
         if prepare:  # what cannot be had is one error now, not one of every arm
             prepare()
+    long = study.evaluation.long
+    names = [*study.evaluation.metrics, *(long.metrics or () if long else ())]
+    for metric in make_metrics(zoo, names).values():
+        prepare = getattr(metric, "prepare", None)
+        if prepare:
+            prepare()
     prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out)
     with _progress(jobs) as show:
@@ -105,21 +111,38 @@ def collect(
         found, cost = read_job(job)
         measured += found
         costs += [cost] if cost else []
-    metrics = [
-        MetricInfo(name, metric.better, zoo.metrics[name].summary, metric.reduce)
-        for name, metric in make_metrics(zoo, study.evaluation.metrics).items()
-    ]
+    evaluation, long = study.evaluation, study.evaluation.long
+    metrics = _metric_infos(zoo, evaluation.metrics)
     first = next(iter(runs.values()))
     dataset = make_dataset(first, zoo)
-    evaluation = study.evaluation
     prompts = evaluation_prompts(
         dataset, evaluation.split, evaluation.prompts, evaluation.videos_per_prompt
     )
+    of_long: dict[str, Any] = {}
+    if long:
+        of_long["long_metrics"] = _metric_infos(zoo, long.metrics or evaluation.metrics)
+        of_long["long_prompts"] = evaluation_prompts(
+            dataset, evaluation.split, long.prompts, long.videos_per_prompt
+        )
     facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
     done = [job for job in jobs if job.folder not in errors]
     facts["measured_at_commits"] = sorted({commit_of(job) for job in done})
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
-    return build_results(plain(study), measured, costs, metrics, prompts, facts), measured
+    results = build_results(plain(study), measured, costs, metrics, prompts, facts, **of_long)
+    return results, measured
+
+
+def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:
+    return [
+        MetricInfo(
+            name,
+            metric.better,
+            zoo.metrics[name].summary,
+            metric.reduce,
+            getattr(metric, "reduce_many", None),
+        )
+        for name, metric in make_metrics(zoo, list(names)).items()
+    ]
 
 
 def write(results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path) -> None:

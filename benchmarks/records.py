@@ -81,9 +81,11 @@ class ArmCost:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """A metric as a report needs it. `reduce` takes `[P]` or `[P, D]` rows to one number."""
+    """A metric as a report needs it. `reduce` takes `[P]` or `[P, D]` rows to one number;
+    `reduce_many`, where a metric has it, `[R, P, D]` to `[R]` numbers at once."""
 
     name: str
     better: Literal["higher", "lower"]
     summary: str
     reduce: Callable[[torch.Tensor], float]
+    reduce_many: Callable[[torch.Tensor], torch.Tensor] | None = None

@@ -4,6 +4,12 @@ The schema (version 1): `rows` holds one entry per arm, NFE, sampler and metric;
 per pair of arms under the same conditions; `primary` the outcomes that were fixed beforehand, with
 their verdicts; `arms` what each training cost, and its errors; `curves` the training histories.
 Numbers that do not exist are null.
+
+`drift` is null without long videos. Else its `curves` hold one entry per arm, NFE and metric: its
+`points` are the metric over the clips, `frames` long as in training, that end at frame `stop`. Its
+`values` are like `rows`, one per `length` (in multiples of the training's) over the last clip of
+that length, or of the `slope`, the change per training length of a video's score; its `comparisons`
+are those of these values. They count like the others in `comparisons_count` and its fellows.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from benchmarks.comparisons import (
     row,
     verdict,
 )
+from benchmarks.drift import Drift
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
 from benchmarks.statistics import Bootstrap
 from salt_zoo import storage
@@ -45,12 +52,15 @@ def build_results(
     prompts: Sequence[str],
     provenance: Mapping[str, Any],
     resamples: int = 1000,
+    long_metrics: Sequence[MetricInfo] = (),
+    long_prompts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of results.json.
 
     `prompts` are those of the rows, in their order; a prompt may have several rows. `study` is the
     resolved study. Its `primary`, outcomes fixed beforehand, is a list of `metric`,
-    `nfe`, `a`, `b` and optionally `sampler`, each the claim that `a` is better than `b`.
+    `nfe`, `a`, `b` and optionally `sampler`, each the claim that `a` is better than `b`; `length`
+    or `slope` make it one about the long videos, whose metrics and prompts are `long_*`.
     """
     if len(set(prompts)) < 2:
         raise ZooError("one evaluation prompt: intervals need at least 2; raise evaluation.prompts")
@@ -70,7 +80,17 @@ def build_results(
     ]
     mark_winners(rows, comparisons)
     by_name = {metric.name: metric for metric in metrics}
-    clear = sum(entry["clear"] for entry in comparisons)
+    drift = None
+    if any(one.long for one in measured):
+        drift = Drift(measured, long_metrics, long_prompts, resamples)
+    over_time = drift.section() if drift else None
+    counted = comparisons + (over_time["comparisons"] if over_time else [])
+
+    def judge(outcome: Mapping[str, Any]) -> dict[str, Any]:
+        if outcome.get("slope") or outcome.get("length"):
+            return drift.verdict(outcome) if drift else {**outcome, "verdict": "not measured"}
+        return verdict(outcome, cells, by_name, bootstrap)
+
     results = {
         "schema": SCHEMA,
         "study": dict(study),
@@ -81,13 +101,12 @@ def build_results(
         "prompts": list(prompts),
         "rows": rows,
         "comparisons": comparisons,
-        "comparisons_count": len(comparisons),
-        "comparisons_clear": clear,
+        "drift": over_time,
+        "comparisons_count": len(counted),
+        "comparisons_clear": sum(entry["clear"] for entry in counted),
         # of comparisons without any true difference, a 95% interval excludes zero in one of twenty
-        "comparisons_by_chance": 0.05 * len(comparisons),
-        "primary": [
-            verdict(outcome, cells, by_name, bootstrap) for outcome in study.get("primary") or ()
-        ],
+        "comparisons_by_chance": 0.05 * len(counted),
+        "primary": [judge(outcome) for outcome in study.get("primary") or ()],
         "arms": _arms(measured, costs),
         "curves": [
             {"arm": cost.arm, "seed": cost.seed, "points": _thin(cost.curve)}
@@ -101,27 +120,54 @@ def build_results(
 
 
 def write_results(results: Mapping[str, Any], measured: Sequence[Measured], folder: Path) -> None:
-    """Write results.json, and every single score to samples.parquet."""
+    """Write results.json, every single score to samples.parquet, and those of the clips of long
+    videos to drift.parquet."""
+    parts = [_scores(item, item.rows, results["prompts"], {}) for item in measured]
+    _write_parquet(parts, Path(folder) / "samples.parquet")
+    if results["drift"]:
+        clips = [
+            _scores(
+                item,
+                {name: rows[clip] for name, rows in item.long.rows.items()},
+                results["drift"]["prompts"],
+                {"stop": stop},
+            )
+            for item in measured
+            if item.long
+            for clip, stop in enumerate(item.long.stops)
+        ]
+        _write_parquet(clips, Path(folder) / "drift.parquet")
+    storage.write_json(Path(folder) / "results.json", results)
+
+
+def _scores(
+    item: Measured, rows: Mapping[str, Any], prompts: Sequence[str], more: Mapping[str, Any]
+) -> list[Any]:
+    """A table for each metric of scores; features are no scores."""
     import pandas
 
-    parts = []
-    prompts = results["prompts"]
-    for item in measured:
-        for metric, scores in item.rows.items():
-            if np.ndim(scores) != 1:
-                continue  # features are no scores
-            columns = {key: getattr(item, key) for key in ("arm", "method", "backbone", "seed")}
-            columns |= {"nfe": item.nfe, "sampler": item.sampler}
-            columns |= {"prompt_index": np.arange(len(prompts)), "prompt": prompts}
-            columns |= {"metric": metric, "score": np.asarray(scores, np.float32)}
-            parts.append(pandas.DataFrame(columns).astype({"seed": "Int64", "nfe": "Int64"}))
-    if parts:
-        table = pandas.concat(parts, ignore_index=True)
+    tables = []
+    for metric, scores in rows.items():
+        if np.ndim(scores) != 1:
+            continue
+        columns = {key: getattr(item, key) for key in ("arm", "method", "backbone", "seed")}
+        columns |= {"nfe": item.nfe, "sampler": item.sampler, **more}
+        columns |= {"prompt_index": np.arange(len(prompts)), "prompt": prompts}
+        columns |= {"metric": metric, "score": np.asarray(scores, np.float32)}
+        tables.append(pandas.DataFrame(columns).astype({"seed": "Int64", "nfe": "Int64"}))
+    return tables
+
+
+def _write_parquet(parts: Sequence[Sequence[Any]], path: Path) -> None:
+    import pandas
+
+    tables = [table for some in parts for table in some]
+    if tables:
+        table = pandas.concat(tables, ignore_index=True)
     else:
         table = pandas.DataFrame({"arm": [], "metric": [], "score": []})
-    with storage.atomic_file(Path(folder) / "samples.parquet") as draft:
+    with storage.atomic_file(path) as draft:
         table.to_parquet(draft, index=False, compression="zstd")
-    storage.write_json(Path(folder) / "results.json", results)
 
 
 def _arms(measured: Iterable[Measured], costs: Iterable[ArmCost]) -> list[dict[str, Any]]:

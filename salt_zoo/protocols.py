@@ -238,7 +238,8 @@ class Metric(Protocol):
     """Scores of generated videos, one row a video, so that they can be paired and resampled.
 
     Made as `Factory(config, zoo)`. One that cannot score clips out of the middle of longer videos
-    has `whole_video = True`; one with weights to fetch does that in `prepare()`.
+    has `whole_video = True`; one with weights to fetch does that in `prepare()`; one whose `reduce`
+    is slow may have `reduce_many`, of `[R, N, D]` rows to `[R]` numbers, for the bootstrap.
     """
 
     better: Literal["higher", "lower"]

@@ -32,3 +32,15 @@ def frechet_distance(real: Gaussian, other: Gaussian) -> float:
     roots = torch.linalg.eigvalsh(product).clamp(min=0).sqrt()
     trace = torch.trace(real.covariance) + torch.trace(other.covariance) - 2 * roots.sum()
     return float((real.mean - other.mean).square().sum() + trace)
+
+
+def frechet_distances(real: Gaussian, rows: Tensor) -> Tensor:
+    """`frechet_distance` to the Gaussian of each of R sets of features `[R, N, D]`, at once."""
+    rows = rows.double()
+    mean = rows.mean(dim=1)
+    centred = rows - mean[:, None]
+    covariance = centred.mT @ centred / (rows.shape[1] - 1)
+    roots = torch.linalg.eigvalsh(real.root @ covariance @ real.root).clamp(min=0).sqrt()
+    traces = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    trace = torch.trace(real.covariance) + traces - 2 * roots.sum(dim=-1)
+    return (real.mean - mean).square().sum(dim=-1) + trace

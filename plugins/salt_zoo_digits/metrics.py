@@ -12,7 +12,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.evaluation import Videos
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
-from salt_zoo_digits.frechet import Gaussian, frechet_distance
+from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
 from salt_zoo_digits.judge import judge_video, shipped_judge
 
 #: Scores of pixels and prompts, for clips that begin at the given frame of their videos.
@@ -151,6 +151,10 @@ class FrechetAppearance:
 
     def reduce(self, rows: Tensor) -> float:
         return frechet_distance(self.real, Gaussian.of(rows))
+
+    def reduce_many(self, rows: Tensor) -> Tensor:
+        """`reduce` of every `[N, D]` in `[R, N, D]`."""
+        return frechet_distances(self.real, rows)
 
 
 class FrechetMotion(FrechetAppearance):

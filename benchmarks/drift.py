@@ -1,0 +1,156 @@
+"""Quality over the length of videos: curves, slopes, and values at the end of each length.
+
+A curve's point is a metric over the clips that end at one frame. The slope is fitted to each video
+by least squares, per training length, and averaged; it exists for metrics that are means of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.comparisons import (
+    Cell,
+    cells_of,
+    compare,
+    is_mean,
+    mark_winners,
+    pairs,
+    row,
+    verdict,
+)
+from benchmarks.records import Long, Measured, MetricInfo
+from benchmarks.statistics import Bootstrap
+
+#: What a row of a table says of its arm, and what of its value.
+ARM = ("arm", "method", "reference", "backbone", "memory", "nfe", "sampler")
+VALUE = ("mean", "low", "high", "seed_sd", "prompt_se")
+
+
+def slopes(long: Long, metric: str) -> NDArray[np.float64]:
+    """Change of every video's score per training length, `[P]`, by least squares over clips."""
+    time = np.array(long.stops, np.float64) / long.frames
+    time -= time.mean()
+    scores = np.asarray(long.rows[metric], np.float64)
+    return np.asarray(time @ scores / (time @ time))
+
+
+class Drift:
+    """What the long videos of a study showed; `prompts` are those of their rows."""
+
+    def __init__(
+        self,
+        measured: Sequence[Measured],
+        metrics: Sequence[MetricInfo],
+        prompts: Sequence[str],
+        resamples: int = 1000,
+    ) -> None:
+        self.measured = [(one, one.long) for one in measured if one.long]
+        known = {name for _, long in self.measured for name in long.rows}
+        self.metrics = [metric for metric in metrics if metric.name in known]
+        self.prompts = list(prompts)
+        self.bootstrap = Bootstrap(prompts, resamples)
+        ends = {int(length) for _, long in self.measured for length in long.ends}
+        self.lengths = sorted(ends)
+        self._at = {length: self._end(length) for length in self.lengths}
+        self._slopes = self._slope_cells()
+
+    def section(self) -> dict[str, Any]:
+        """What results.json holds under `drift`."""
+        values: list[dict[str, Any]] = []
+        comparisons: list[dict[str, Any]] = []
+        for length, cells in [*self._at.items(), (None, self._slopes)]:
+            rows, found = self._compared(cells)
+            values += [{**entry, "length": length, "slope": length is None} for entry in rows]
+            comparisons += [{**entry, "length": length, "slope": length is None} for entry in found]
+        return {
+            "prompts": self.prompts,
+            "lengths": self.lengths,
+            "metrics": [
+                {"name": metric.name, "better": metric.better, "summary": metric.summary}
+                for metric in self.metrics
+            ],
+            "curves": self._curves(),
+            "values": values,
+            "comparisons": comparisons,
+        }
+
+    def verdict(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """An outcome about a `length` or the `slope`, with what was found."""
+        cells = self._slopes if outcome.get("slope") else self._at.get(outcome["length"], [])
+        by_name = {metric.name: metric for metric in self.metrics}
+        return verdict(outcome, cells, by_name, self.bootstrap)
+
+    def _compared(self, cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        comparisons = [
+            entry
+            for a, b in pairs(cells)
+            for metric in self.metrics
+            if (entry := compare(a, b, metric, self.bootstrap))
+        ]
+        rows = [
+            row(cell, metric, self.bootstrap)
+            for metric in self.metrics
+            for cell in cells
+            if metric.name in cell.replicates
+        ]
+        mark_winners(rows, comparisons)
+        return rows, comparisons
+
+    def _end(self, length: int) -> list[Cell]:
+        key = str(length)
+        clips = [
+            _clip(one, long, long.ends[key]) for one, long in self.measured if key in long.ends
+        ]
+        return cells_of(clips, self.metrics, self.bootstrap)
+
+    def _slope_cells(self) -> list[Cell]:
+        fitted = []
+        for one, long in self.measured:
+            names = [
+                metric.name
+                for metric in self.metrics
+                if metric.name in long.rows
+                and len(long.stops) > 1
+                and is_mean(metric, long.rows[metric.name][0], self.bootstrap)
+            ]
+            rows = {name: slopes(long, name) for name in names}
+            fitted.append(replace(one, rows=rows, long=None))
+        means = [replace(metric, reduce=_mean) for metric in self.metrics]
+        return cells_of(fitted, means, self.bootstrap)
+
+    def _curves(self) -> list[dict[str, Any]]:
+        curves: dict[tuple[Any, ...], dict[str, Any]] = {}
+        groups: dict[tuple[Any, ...], list[tuple[Measured, Long]]] = {}
+        for one, long in self.measured:
+            groups.setdefault((one.arm, one.backbone, one.nfe, one.sampler), []).append((one, long))
+        for group in groups.values():
+            long = group[0][1]
+            for clip, stop in enumerate(long.stops):
+                clips = [_clip(one, of_seed, clip) for one, of_seed in group]
+                [cell] = cells_of(clips, self.metrics, self.bootstrap)
+                for metric in self.metrics:
+                    if metric.name not in cell.replicates:
+                        continue
+                    entry = row(cell, metric, self.bootstrap)
+                    curve = curves.setdefault(
+                        (*cell.setting, cell.first.arm, metric.name),
+                        {key: entry[key] for key in (*ARM, "metric", "better", "seeds", "prompts")}
+                        | {"frames": long.frames, "points": []},
+                    )
+                    point = {"stop": stop, **{key: entry[key] for key in VALUE}}
+                    curve["points"].append(point)
+        return list(curves.values())
+
+
+def _clip(one: Measured, long: Long, clip: int) -> Measured:
+    """The measurement of one clip, as if it were a video of its own."""
+    return replace(one, rows={name: rows[clip] for name, rows in long.rows.items()}, long=None)
+
+
+def _mean(rows: Any) -> float:
+    return float(rows.mean())
