@@ -1,4 +1,4 @@
-"""Rows with intervals, paired differences of arms, and verdicts on outcomes fixed beforehand."""
+"""Rows with intervals, paired differences of arms, and verdicts on a study's outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.records import REFERENCES, Measured, MetricInfo
+from benchmarks.records import NAIVE_REFERENCES, REFERENCES, Measured, MetricInfo
 from benchmarks.statistics import Bootstrap, Interval, Replicates
 
 #: A statistic of features (eigenvalues, for a Frechet distance) is asked for so many resamples
@@ -129,7 +129,7 @@ def pairs(cells: Sequence[Cell]) -> Iterable[tuple[Cell, Cell]]:
             continue
         if a.reference:
             a, b = b, a
-        if not b.reference or b.first.method == "teacher-naive":
+        if not b.reference or b.first.method in NAIVE_REFERENCES:
             yield a, b
 
 
@@ -191,7 +191,7 @@ def verdict(
     metrics: Mapping[str, MetricInfo],
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """An outcome fixed beforehand with what was found."""
+    """An outcome of the study's file with what was found."""
     entry = None
     a = _find(cells, outcome["a"], outcome)
     b = _find(cells, outcome["b"], outcome, like=a)

@@ -57,18 +57,29 @@ def execute(
 def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path) -> list[Job]:
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
     whole seeds to show."""
-    any_run = next(iter(runs.values()))
-    inputs = inputs_of(any_run, zoo)
-    dataset = make_dataset(any_run, zoo)
-    split = study.evaluation.split
-    one = dataset.real(dataset.prompts(split)[:1], Draws(0, ("try",), range(1)), split)
-    rows = [name for name in REFERENCES if name != "real" or one is not None]
-    jobs = [Job.of(name, None, any_run, study.evaluation, inputs, out) for name in rows]
+    jobs = []
+    # references do not depend on what is trained: one set for each backbone
+    for run in {run.config.backbone["name"]: run for run in reversed(runs.values())}.values():
+        inputs = inputs_of(run, zoo)
+        rows = references_of(run, zoo, study.evaluation.split)
+        jobs += [Job.of(name, None, run, study.evaluation, inputs, out) for name in rows]
     for seed in study.seeds:
         for label, run in runs.items():
             seeded = run.with_seed(seed)
             jobs.append(Job.of(label, seed, seeded, study.evaluation, inputs_of(run, zoo), out))
     return jobs
+
+
+def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
+    """Which reference rows there are for a run's data and backbone."""
+    dataset, backbone = make_dataset(run, zoo), make_backbone(run, zoo)
+    one = dataset.real(dataset.prompts(split)[:1], Draws(0, ("try",), range(1)), split)
+    causal = backbone.blocks().new_memory is not None
+    return [
+        name
+        for name in REFERENCES
+        if (name != "real" or one is not None) and (causal or not name.startswith("initial"))
+    ]
 
 
 def inputs_of(run: Resolved, zoo: Zoo) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.measuring import Measurer
 from benchmarks.provenance import commit
-from benchmarks.records import ArmCost, Long, Measured
+from benchmarks.records import FULL_REFERENCES, ArmCost, Long, Measured
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, resolve, save_student, train
@@ -154,9 +154,9 @@ def _reference(job: Job, zoo: Zoo, device: str) -> list[Measured]:
     measurer = Measurer(job.label, None, resolved, job.evaluation, backbone, zoo)
     if job.label == "real":
         return [measurer.real()]
-    network = backbone.network("teacher")
-    if job.label == "teacher":
+    network = backbone.network("teacher" if job.label.startswith("teacher") else "student")
+    if job.label in FULL_REFERENCES:
         return [measurer.sampled(network, teacher.steps, "ode", teacher.guidance_scale)]
-    if job.label == "teacher-guided":
+    if job.label.endswith("-guided"):
         return measurer.grid(network, teacher.guidance_scale, own=False)
     return measurer.grid(network)

@@ -9,11 +9,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-#: References with the students' numbers of steps: the teacher without guidance, and with it, which
-#: doubles its passes.
-STEPPED_REFERENCES = ("teacher-naive", "teacher-guided")
-#: Rows that are measured and not trained: those, held-out data, and the teacher at full steps.
-REFERENCES = ("real", "teacher", *STEPPED_REFERENCES)
+#: Networks that are not distilled, at full steps with guidance: the teacher, and the initial student
+#: where students start from a network of another kind (a causal one).
+FULL_REFERENCES = ("teacher", "initial")
+#: Those with the students' numbers of steps and without guidance: what distillation must beat.
+NAIVE_REFERENCES = ("teacher-naive", "initial-naive")
+#: The naive ones, and the same with guidance, which doubles their passes.
+STEPPED_REFERENCES = (*NAIVE_REFERENCES, "teacher-guided", "initial-guided")
+#: Rows that are measured and not trained: those and held-out data.
+REFERENCES = ("real", *FULL_REFERENCES, *STEPPED_REFERENCES)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.records import STEPPED_REFERENCES, Measured
+from benchmarks.records import FULL_REFERENCES, STEPPED_REFERENCES, Measured
 from benchmarks.report_view import Setting, View
 
 FRAMES_PER_SECOND = 4
 #: Longer videos are shown by this many of their frames.
 MOST_FRAMES = 16
+#: Pixels of a sheet's width, which the format WebP bounds.
+WIDEST = 16_000
 #: Bytes of all sheets together; fewer prompts, then smaller frames are shown to keep it.
 BUDGET = 2_200_000
 
@@ -71,7 +73,7 @@ def videos_of(measured: Sequence[Measured], view: View, setting: Setting) -> Vid
     their own sampler."""
     found: dict[tuple[str, int | None], np.ndarray] = {}
     for item in measured:
-        free = item.arm in ("real", "teacher")
+        free = item.arm in ("real", *FULL_REFERENCES)
         same = (item.backbone, item.sampler) == (setting.backbone, setting.sampler)
         if (free or same) and len(item.pixels):
             found.setdefault((item.arm, None if free else item.nfe), item.pixels)
@@ -105,16 +107,19 @@ def _card(
         name = f"{prefix}_{order.index(arm)}_{nfe or 0}"
         return Player(name, arm, nfe, sheet(videos[arm, nfe][place], height))
 
-    order = ["real", "teacher", *STEPPED_REFERENCES, *view.arms]
-    references = [found for arm in order[:2] if (found := player(arm, None))]
+    free = ["real", *FULL_REFERENCES]
+    order = [*free, *STEPPED_REFERENCES, *view.arms]
+    references = [found for arm in free if (found := player(arm, None))]
     nfes = [nfe for nfe in view.nfes if any(key[1] == nfe for key in videos)]
-    lines = [(arm, [player(arm, nfe) for nfe in nfes]) for arm in order[2:]]
+    lines = [(arm, [player(arm, nfe) for nfe in nfes]) for arm in order[len(free) :]]
     return Card(prompt, nfes, references, [line for line in lines if any(line[1])])
 
 
-def sheet(video: np.ndarray, height: int = 96) -> Sheet:
+def sheet(video: np.ndarray, height: int = 96, most: int = MOST_FRAMES) -> Sheet:
     """uint8 `[channels, frames, height, width]` as a sheet; small frames keep every pixel."""
-    frames = _frames(video)
+    shown = min(video.shape[2], height) / video.shape[2]
+    most = min(most, max(1, int(WIDEST / (video.shape[3] * shown + 1))))
+    frames = _frames(video, most)
     if frames[0].height > height:
         size = (max(1, round(frames[0].width * height / frames[0].height)), height)
         frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
@@ -133,11 +138,13 @@ def sheet(video: np.ndarray, height: int = 96) -> Sheet:
     return Sheet(f"data:image/{kind};base64,{text}", len(frames), width, high)
 
 
-def _frames(video: np.ndarray) -> list[Image.Image]:
-    chosen = (
-        np.linspace(0, video.shape[1] - 1, min(video.shape[1], MOST_FRAMES)).round().astype(int)
-    )
-    pixels = video[:, chosen].transpose(1, 2, 3, 0)
+def chosen_frames(frames: int, most: int) -> np.ndarray:
+    """Indices of at most `most` frames, evenly spread from the first to the last."""
+    return np.linspace(0, frames - 1, min(frames, most)).round().astype(int)
+
+
+def _frames(video: np.ndarray, most: int = MOST_FRAMES) -> list[Image.Image]:
+    pixels = video[:, chosen_frames(video.shape[1], most)].transpose(1, 2, 3, 0)
     if pixels.shape[-1] == 3:
         return [Image.fromarray(np.ascontiguousarray(frame)) for frame in pixels]
     return [Image.fromarray(np.ascontiguousarray(frame[..., 0])) for frame in pixels]
@@ -151,7 +158,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     arms = [
         arm for arm in (*STEPPED_REFERENCES, *view.arms) if any(key[0] == arm for key in videos)
     ]
-    arms += [arm for arm in ("teacher", "real") if (arm, None) in videos]
+    arms += [arm for arm in (*FULL_REFERENCES, "real") if (arm, None) in videos]
     moving = {key: [_frames(video) for video in pixels[:shown]] for key, pixels in videos.items()}
     first = next(iter(moving.values()))[0]
     high = 48
@@ -177,7 +184,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
         for line, arm in enumerate(arms):
             for place in range(shown):
                 for column, nfe in enumerate(nfes):
-                    if arm in ("teacher", "real"):
+                    if arm in ("real", *FULL_REFERENCES):
                         if column:
                             continue
                         nfe = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.records import STEPPED_REFERENCES
+from benchmarks.records import FULL_REFERENCES, STEPPED_REFERENCES
 
 Entry = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ class View:
         self.results = results
         rows: list[Entry] = results["rows"]
         trained = [row for row in rows if not row["reference"]]
-        stepped = [row for row in rows if row["arm"] not in ("real", "teacher")]
+        stepped = [row for row in rows if row["arm"] not in ("real", *FULL_REFERENCES)]
         failed = [arm["arm"] for arm in results["arms"]]
         #: Distilled arms, those without any result last.
         self.arms: list[str] = list(dict.fromkeys([row["arm"] for row in trained] + failed))
@@ -131,10 +131,10 @@ class View:
             for arm, cells in found.items()
             if any(cells.values())
         ]
-        for arm in ("teacher", "real"):
+        for arm in (*FULL_REFERENCES, "real"):
             entry = self.reference(name, arm, setting)
             if entry:
-                label = f"teacher, {entry['nfe']} steps" if entry["nfe"] else arm
+                label = f"{arm}, {entry['nfe']} steps" if entry["nfe"] else arm
                 lines.append(Line(label, arm, True, [], entry))
         means = [cell["mean"] for line in lines for cell in [line.single, *line.cells] if cell]
         return Table(metric, setting, nfes, lines, decimals(means))

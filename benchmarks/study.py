@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from benchmarks.records import NAIVE_REFERENCES
 from salt_zoo.config import StrictModel, read_yaml, validate
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
@@ -132,7 +133,7 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
         raise ZooError(f"{where}: budget_of: must name the arm whose cost all arms get; {hint}")
     for place, outcome in enumerate(study.primary):
         for label in (outcome.a, outcome.b):
-            if label not in study.arms and label not in ("teacher-naive",):
+            if label not in study.arms and label not in NAIVE_REFERENCES:
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
         _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
@@ -178,7 +179,7 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
                 f"--methods {wanted}: {where} has no such arm; {did_you_mean(wanted, known)}"
             )
     kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in methods}
-    primary = [o for o in study.primary if {o.a, o.b} <= {*kept, "teacher-naive"}]
+    primary = [o for o in study.primary if {o.a, o.b} <= {*kept, *NAIVE_REFERENCES}]
     if study.match == "compute" and study.budget_of not in kept:
         raise ZooError(
             f"--methods: {where} gives all arms the budget of {study.budget_of!r}; name it, too, "

@@ -85,6 +85,11 @@ class SelfForcingBackbone(WanBackbone):
         size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
         self.policy.place(KVCache(self.policy, size, parts[-1].stop), config.block_frames)
 
+    def to(self, device: Any) -> SelfForcingBackbone:
+        self.teacher_backbone.to(device)
+        self.device = device
+        return self
+
     def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
         if start == "teacher":
             return super().network("teacher")

@@ -62,8 +62,9 @@ class TokenMask:
     @functools.cached_property
     def dense(self) -> Tensor:
         """Bool `[Q * tokens, K * tokens]`, for SDPA."""
-        rows = self.frames.repeat_interleave(self.tokens, dim=0)
-        return rows.repeat_interleave(self.tokens, dim=1)
+        with torch.inference_mode(False):  # training may follow
+            rows = self.frames.repeat_interleave(self.tokens, dim=0)
+            return rows.repeat_interleave(self.tokens, dim=1)
 
     @functools.cached_property
     def blocks(self) -> Any:
@@ -76,7 +77,8 @@ class TokenMask:
             return frames[query // tokens, key // tokens]
 
         queries, keys = (tokens * n for n in frames.shape)
-        return create_block_mask(sees, None, None, queries, keys, device=str(frames.device))
+        with torch.inference_mode(False):
+            return create_block_mask(sees, None, None, queries, keys, device=str(frames.device))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: TokenMask | None) -> Tensor:

@@ -93,6 +93,18 @@ class CausalWanNetwork(WanNetwork):
         finally:
             self._rope.run = None  # it holds the memory
 
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """`torch.compile` the transformer in place, as `nn.Module.compile` does.
+
+        Attention stays as it is: its slots, positions and memory change with every block, and each
+        change would be compiled anew.
+        """
+        model: Any = self.transformer
+        for block in model.blocks:
+            for attention in (block.attn1, block.attn2):
+                attention.set_processor(torch.compiler.disable(attention.processor.__call__))
+        model.compile(*arguments, **options)
+
     def _in_turn(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         """The pass over noisy blocks where no mask can say what they see: each is remembered as it
         is. Twice the passes, and no gradient through the past."""
@@ -139,13 +151,13 @@ class CausalWanNetwork(WanNetwork):
     def with_coordinates(self, x: Tensor) -> Tensor:
         if not self.coordinates:
             return x
-        key = (*x.shape[3:], x.dtype, x.device)
+        key = (x.shape, x.dtype, x.device)
         if key not in self._known:
             one = coordinate_channels(torch.Size((1, *x.shape[3:])), self.coordinates)
             one[:, 1 : 1 + self.coordinates] = 0  # the frame's
-            self._known[key] = one.to(x)
+            self._known[key] = one.to(x).expand(x.shape[0], -1, x.shape[2], -1, -1)
         channels: Tensor = self._known[key]
-        return torch.cat([x, channels.expand(x.shape[0], -1, x.shape[2], -1, -1)], dim=1)
+        return torch.cat([x, channels], dim=1)
 
     def _grid(self, x: Tensor) -> tuple[int, int]:
         height, width = self.tokens_per_frame
@@ -183,10 +195,12 @@ class CausalWanNetwork(WanNetwork):
             if span is None:
                 return None
             mask = None
-            if clean_copy or len(parts) > 1:
-                rows, columns = self._grid(x)
-                mask = TokenMask(frame_mask(parts, span, clean_copy).to(x.device), rows * columns)
-            table = self._table([*range(frames)] * (2 if clean_copy else 1), x)
+            with torch.inference_mode(False):  # training may follow
+                if clean_copy or len(parts) > 1:
+                    sees = frame_mask(parts, span, clean_copy).to(x.device)
+                    rows, columns = self._grid(x)
+                    mask = TokenMask(sees, rows * columns)
+                table = self._table([*range(frames)] * (2 if clean_copy else 1), x)
             self._known[key] = Pass(table, mask)
         whole: Pass = self._known[key]
         return whole

@@ -5,6 +5,7 @@ As in Wan, a head's width is split over frame, row and column, and angles are in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,22 +20,29 @@ def rotary_table(
 
     `frames` are the positions of the frames, in any order; tokens are frame-major.
     """
-    side = 2 * (width // 6)
-    parts = []
-    for axis, (places, size) in enumerate(
-        (
-            (torch.tensor(list(frames)), width - 2 * side),
-            (torch.arange(rows), side),
-            (torch.arange(columns), side),
-        )
-    ):
-        speeds = theta ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
-        angles = places.to(torch.float64)[:, None] * speeds
-        view = [1, 1, 1, angles.shape[1]]
-        view[axis] = len(places)
-        parts.append(angles.view(view).expand(len(frames), rows, columns, -1))
-    angles = torch.cat(parts, dim=-1).flatten(0, 2)[:, None]
+    speeds, within = _within_frame(rows, columns, width, theta)
+    along = torch.tensor(frames, dtype=torch.float64)[:, None] * speeds
+    tokens = rows * columns
+    angles = torch.empty(len(frames), tokens, width // 2, dtype=torch.float64)
+    angles[..., : len(speeds)] = along[:, None]
+    angles[..., len(speeds) :] = within
+    angles = angles.flatten(0, 1)[:, None]
     return angles.cos().float().to(device), angles.sin().float().to(device)
+
+
+@functools.lru_cache(maxsize=16)
+def _within_frame(rows: int, columns: int, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """The angle of one frame, by channel, and the angles of its tokens' rows and columns."""
+    side = 2 * (width // 6)
+    with torch.inference_mode(False):  # training may follow
+        frame, row, column = (
+            theta ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+            for size in (width - 2 * side, side, side)
+        )
+        down = torch.arange(rows, dtype=torch.float64)[:, None] * row
+        across = torch.arange(columns, dtype=torch.float64)[:, None] * column
+        within = torch.cat([down.repeat_interleave(columns, 0), across.repeat(rows, 1)], dim=1)
+    return frame, within
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

@@ -79,7 +79,7 @@ class WanBackbone:
         With text encoder and VAE beside it a stock `WanPipeline` loads it; its README shows how.
         """
         transformer: Any = network.transformer
-        transformer.save_pretrained(folder / "transformer")
+        save_transformer(transformer, folder / "transformer")
         if codecs := getattr(self.size, "codec_folders", None):
             write_pipeline(folder, codecs(), self.latent_shape)
 
@@ -129,3 +129,9 @@ def load_transformer(folder: Path) -> WanTransformer3DModel:
     except Exception as error:  # diffusers raises many kinds for a damaged file
         raise ZooError(f"{source}: cannot be loaded ({reason(error)})") from None
     return transformer
+
+
+def save_transformer(transformer: Any, folder: Path) -> None:
+    """Write a transformer as diffusers does, without the path that it was loaded from."""
+    transformer.register_to_config(_name_or_path="")
+    transformer.save_pretrained(folder)
