@@ -43,8 +43,10 @@ class Draws:
 
     def normal(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal rows `[len(rows), *shape]` on the device."""
-        drawn = [torch.randn(*shape, generator=self.generator(*key, row)) for row in self.rows]
-        return torch.stack(drawn).to(self.device, dtype)
+        drawn = torch.empty(len(self.rows), *shape)
+        for place, row in enumerate(self.rows):
+            drawn[place].normal_(generator=self.generator(*key, row))
+        return drawn.to(self.device, dtype)
 
     def uniform(self, *key: Key) -> Tensor:
         """One number in [0, 1) a row: `[len(rows)]`."""

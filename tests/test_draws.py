@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,3 +79,10 @@ def test_the_distributions():
     counts = torch.bincount(torch.tensor(draws.integers(4, "i")), minlength=4)
     assert counts.min() > 900 and counts.sum() == 4000
     assert draws.normal((3, 2), "n", dtype=torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (16,), (17,), (3, 5), (1, 3, 16, 16), (2, 3, 7)])
+def test_a_row_is_what_its_own_generator_draws(shape):
+    draws = Draws(3, ("x",), [0, 5])
+    rows = [torch.randn(shape, generator=draws.generator("noise", 1, row)) for row in (0, 5)]
+    assert torch.equal(draws.normal(shape, "noise", 1), torch.stack(rows))
