@@ -14,6 +14,7 @@ from markupsafe import Markup
 from benchmarks import report_view
 from benchmarks.records import Measured
 from benchmarks.report_answer import answer
+from benchmarks.report_drift import DriftView, column_title
 from benchmarks.report_figures import quality_plot, standalone, training_plot
 from benchmarks.report_tables import slug, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
@@ -40,9 +41,13 @@ def write_report(
     folder = Path(folder)
     view = View(results)
     plots = _plots(view)
+    drift = DriftView(view) if results["drift"] else None
+    drift_plots = drift.plots() if drift else {}
     videos = {setting: videos_of(measured, view, setting) for setting in view.settings}
     with storage.atomic_folder(folder / "tables") as draft:
         write_tables(view, draft)
+        if drift:
+            drift.write_tables(draft)
     with storage.atomic_folder(folder / "figures") as draft:
         figures = []
         for (metric, setting), plot in plots.items():
@@ -50,6 +55,13 @@ def write_report(
             name = "-".join(filter(None, ("quality", slug(metric), slug(title)))) + ".svg"
             (draft / name).write_text(standalone(plot), encoding="utf-8")
             figures.append((name, metric, title))
+        drift_figures = []
+        for (metric, where), plot in drift_plots.items():
+            assert drift is not None
+            title = where.title(drift.settings)
+            name = f"drift-{slug(metric)}-{slug(title)}.svg"
+            (draft / name).write_text(standalone(plot), encoding="utf-8")
+            drift_figures.append((name, metric, title))
         first = next((found for found in videos.values() if found), None)
         if first:
             write_animation(first, view, draft / "videos.gif")
@@ -60,11 +72,14 @@ def write_report(
         "answer": answer(view),
         "sections": [(title, _paragraphs(text)) for title, text in sections],
         "animation": bool(first),
+        "drift": drift,
     }
     html = _environment(autoescape=True)
     page = html.get_template("report.html.j2").render(
         **context,
         plots={key: Markup(plot) for key, plot in plots.items()},
+        drift_plots={key: Markup(plot) for key, plot in drift_plots.items()},
+        films=drift.films(measured) if drift else [],
         training=[(name, Markup(plot)) for name, plot in _training(view)],
         galleries=[
             (setting, shown)
@@ -76,7 +91,9 @@ def write_report(
     )
     markdown = _environment(autoescape=False)
     markdown.filters["e"] = _markdown
-    text = markdown.get_template("report.md.j2").render(**context, figures=figures)
+    text = markdown.get_template("report.md.j2").render(
+        **context, figures=figures, drift_figures=drift_figures
+    )
     storage.write_text(folder / "report.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     storage.write_text(folder / "index.html", page)
 
@@ -91,6 +108,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     )
     for name in ("number", "signed", "interval", "quantity", "duration"):
         environment.filters[name] = getattr(report_view, name)
+    environment.filters["column_title"] = column_title
     environment.filters["pretty"] = lambda content: json.dumps(
         storage.plain(content), indent=2, ensure_ascii=False
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from benchmarks.report_drift import sentence as drift_sentence
 from benchmarks.report_view import Entry, View, decimals, number
 
 
 def answer(view: View) -> list[str]:
-    """Two sentences: who is better and by how much, and how many comparisons that was chosen from;
-    a third where a single seed limits what they mean."""
+    """Who is better and by how much, how many comparisons that was chosen from, which arms drift,
+    and a sentence where a single seed limits what all of it means."""
     results = view.results
     sentences = [_who(view)]
     count, clear = results["comparisons_count"], results["comparisons_clear"]
@@ -20,6 +21,8 @@ def answer(view: View) -> list[str]:
             f"{count} comparisons were made and {clear} of them have a 95% interval clear of zero; "
             f"about {chance:.0f} would if no arm differed from another."
         )
+    over_time = drift_sentence(view)
+    sentences += [over_time] if over_time else []
     if view.seeds == 1:
         sentences.append(
             "Every arm was trained once, so the intervals cover the choice of prompts and noise, "

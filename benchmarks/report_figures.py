@@ -77,10 +77,7 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             values += y.tolist()
         if not values:
             return None
-        if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
-            axes.set_yscale("log")
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], min(values) / 4))  # bands may go below 0
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        _scale(axes, metric, values)
         for line in table.lines:
             entry = line.single
             if entry and entry["mean"] is not None and not _off_scale(axes, entry["mean"]):
@@ -91,6 +88,49 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
         axes.set_xticks(view.nfes, [str(nfe) for nfe in view.nfes])
         axes.minorticks_off()
         axes.set_xlabel("steps (NFE)")
+        axes.margins(x=0.02)
+        _label_ends(axes, ends)
+        return _svg(figure)
+
+
+def drift_plot(
+    curves: Sequence[Entry], metric: Entry, view: View, lengths: Sequence[int]
+) -> str | None:
+    """A metric against the frame at which its clips end, a line with its band for each arm; None
+    without data. The training's length and its multiples are marked."""
+    salt = f"drift {metric['name']}{[curve['nfe'] for curve in curves]}"
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure, axes = _panel(right=0.74)
+        ends: list[tuple[float, str, str]] = []
+        values: list[float] = []
+        for curve in curves:
+            points = [point for point in curve["points"] if point["mean"] is not None]
+            if not points:
+                continue
+            x = [point["stop"] for point in points]
+            y, low, high = (
+                np.array([np.nan if p[k] is None else p[k] for p in points], float)
+                for k in ("mean", "low", "high")
+            )
+            shade = colour(view.arms, curve["arm"])
+            style: dict[str, Any] = {"linewidth": 1.6}
+            if curve["reference"]:
+                dashes = (0, (5, 1.5)) if curve["arm"] == "real" else (0, (3, 2))
+                style = {"linewidth": 1.0, "linestyle": dashes}
+            else:
+                axes.fill_between(x, low, high, color=shade, alpha=0.16, linewidth=0)
+            axes.plot(x, y, color=shade, **style)
+            ends.append((y[-1], curve["arm"], shade))
+            if curve["arm"] != "real":
+                values += y.tolist()
+        if not values:
+            return None
+        _scale(axes, metric, values)
+        ends = [end for end in ends if not _off_scale(axes, end[0])]
+        frames = curves[0]["frames"]
+        axes.axvline(frames, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
+        axes.set_xticks([frames * length for length in lengths])
+        axes.set_xlabel(f"last frame of the clip (trained on {frames}: the dotted line)")
         axes.margins(x=0.02)
         _label_ends(axes, ends)
         return _svg(figure)
@@ -149,6 +189,14 @@ def _line_style(arms: Sequence[str], arm: str) -> dict[str, Any]:
         return {"linewidth": 1.1, "linestyle": (0, (3, 2)), "marker": ".", "markersize": 4}
     marker = MARKERS[arms.index(arm) % len(MARKERS)]
     return {"linewidth": 1.6, "marker": marker, "markersize": 4.2}
+
+
+def _scale(axes: Axes, metric: Entry, values: Sequence[float]) -> None:
+    """A logarithmic scale for errors of very different sizes."""
+    if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], min(values) / 4))  # bands may go below 0
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _off_scale(axes: Axes, value: float) -> bool:

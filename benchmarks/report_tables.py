@@ -24,7 +24,7 @@ COST_COLUMNS = ("arm", "method", "backbone", "memory", "updates", "flops", "seco
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "\n": " ",
+    "<": r"\textless{}", ">": r"\textgreater{}", "\n": " ", "×": r"$\times$",
 }  # fmt: skip
 
 
@@ -33,14 +33,15 @@ def write_tables(view: View, folder: Path) -> None:
     results = view.results
     for metric in view.metrics:
         rows = [row for row in results["rows"] if row["metric"] == metric["name"]]
-        _write_csv(folder / f"{slug(metric['name'])}.csv", ROW_COLUMNS, rows)
+        write_csv(folder / f"{slug(metric['name'])}.csv", ROW_COLUMNS, rows)
     for table in view.tables():
         setting = slug(table.setting.title(view.settings))
         name = slug(table.metric["name"]) + (f"-{setting}" if setting else "")
         (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
-    _write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, results["comparisons"])
+    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, results["comparisons"])
     if results["primary"]:
-        _write_csv(folder / "primary.csv", ["verdict", *COMPARISON_COLUMNS], results["primary"])
+        columns = ("verdict", *COMPARISON_COLUMNS, "length", "slope")
+        write_csv(folder / "primary.csv", columns, results["primary"])
     if results["arms"]:
         roles = sorted({role for arm in results["arms"] for role in arm["passes"]})
         ways = [(role, way) for role in roles for way in ("forward", "backward")]
@@ -53,28 +54,43 @@ def write_tables(view: View, folder: Path) -> None:
             for arm in results["arms"]
         ]
         networks = [f"{role} {way}" for role, way in ways]
-        _write_csv(folder / "costs.csv", [*COST_COLUMNS, *networks, "errors"], costs)
+        write_csv(folder / "costs.csv", [*COST_COLUMNS, *networks, "errors"], costs)
 
 
 def latex(table: Table) -> str:
     """Arms by NFE with their intervals; a winner in bold."""
-    count, places = len(table.nfes), table.decimals
     lines = [
-        f"% {_latex(table.metric['name'])}, {table.metric['better']} is better",
+        (line.label, line.reference, [line.single] if line.single else line.cells)
+        for line in table.lines
+    ]
+    heads = [str(nfe) for nfe in table.nfes]
+    return latex_rows(table.metric, "NFE", heads, lines, [table.decimals] * len(heads))
+
+
+def latex_rows(
+    metric: Entry,
+    corner: str,
+    heads: Sequence[str],
+    lines: Sequence[tuple[str, bool, Sequence[Entry | None]]],
+    places: Sequence[int],
+) -> str:
+    """A tabular of lines (label, whether a reference, cells); a lone cell spans the columns."""
+    count = len(heads)
+    text = [
+        f"% {_latex(metric['name'])}, {metric['better']} is better",
         rf"\begin{{tabular}}{{l{'c' * count}}}",
         r"\toprule",
-        " & ".join(["NFE", *map(str, table.nfes)]) + r" \\",
+        " & ".join([corner, *map(_latex, heads)]) + r" \\",
         r"\midrule",
     ]
-    for place, line in enumerate(table.lines):
-        if place and line.reference and not table.lines[place - 1].reference:
-            lines.append(r"\midrule")
-        if line.single:
-            cells = [rf"\multicolumn{{{count}}}{{c}}{{{_cell(line.single, places)}}}"]
-        else:
-            cells = [_cell(cell, places) for cell in line.cells]
-        lines.append(" & ".join([_latex(line.label), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+    for place, (label, reference, entries) in enumerate(lines):
+        if place and reference and not lines[place - 1][1]:
+            text.append(r"\midrule")
+        cells = [_cell(entry, some) for entry, some in zip(entries, places, strict=False)]
+        if len(cells) < count:
+            cells = [rf"\multicolumn{{{count}}}{{c}}{{{cells[0]}}}"]
+        text.append(" & ".join([_latex(label), *cells]) + r" \\")
+    return "\n".join([*text, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def slug(name: str) -> str:
@@ -96,7 +112,8 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Entry]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Entry]) -> None:
+    """A file of these columns; what else the rows hold is left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,8 +1,8 @@
 """From the scores of a study's arms to results.json: means, intervals, comparisons, costs.
 
 The schema (version 1): `rows` holds one entry per arm, NFE, sampler and metric; `comparisons` one
-per pair of arms under the same conditions; `primary` the outcomes that were fixed beforehand, with
-their verdicts; `arms` what each training cost, and its errors; `curves` the training histories.
+per pair of arms under the same conditions; `primary` the outcomes that the study's file states,
+with their verdicts; `arms` what each training cost, and its errors; `curves` the training histories.
 Numbers that do not exist are null.
 
 `drift` is null without long videos. Else its `curves` hold one entry per arm, NFE and metric: its
@@ -58,7 +58,7 @@ def build_results(
     """The content of results.json.
 
     `prompts` are those of the rows, in their order; a prompt may have several rows. `study` is the
-    resolved study. Its `primary`, outcomes fixed beforehand, is a list of `metric`,
+    resolved study. Its `primary`, the outcomes that its file states, is a list of `metric`,
     `nfe`, `a`, `b` and optionally `sampler`, each the claim that `a` is better than `b`; `length`
     or `slope` make it one about the long videos, whose metrics and prompts are `long_*`.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks.results import ArmCost, Measured, MetricInfo
+from benchmarks.records import ArmCost, Long, Measured, MetricInfo
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
 ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}
@@ -29,6 +29,8 @@ class Study:
     metrics: list[MetricInfo]
     prompts: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
+    long_metrics: list[MetricInfo] = field(default_factory=list)
+    long_prompts: list[str] = field(default_factory=list)
 
 
 def _mean(rows: torch.Tensor) -> float:
@@ -52,13 +54,13 @@ METRICS = [
 ]
 
 
-def _videos(count: int, noise: float) -> np.ndarray:
-    """uint8 `[count, 1, 9, 16, 16]`."""
+def _videos(count: int, noise: float, frames: int = 9) -> np.ndarray:
+    """uint8 `[count, 1, frames, 16, 16]`."""
     images = load_digits().images[:count] / 16
     generator = np.random.default_rng(3)
-    videos = np.zeros((count, 1, 9, 16, 16))
+    videos = np.zeros((count, 1, frames, 16, 16))
     for index, image in enumerate(images):
-        for frame in range(9):
+        for frame in range(frames):
             videos[index, 0, frame, 4:12, :8] += image
             videos[index, 0, frame] = np.roll(videos[index, 0, frame], frame, axis=1)
     videos = videos * (1 - noise) + noise * generator.random(videos.shape)
@@ -88,6 +90,30 @@ def _measured(
     )  # fmt: skip
 
 
+#: Long videos: clips of 9 frames that end at every third up to ten times as many.
+STOPS = list(range(9, 91, 3))
+
+
+def _long(item: Measured, prompts: int) -> Long:
+    """Clips that get worse with time as fast as the arm is bad; real ones do not."""
+    own = np.random.default_rng([zlib.crc32(item.arm.encode()), item.seed or 0, 7])
+    pace = 0.0 if item.arm == "real" else 0.02 * ARMS.get(item.arm, 0.6)
+    rows = {
+        name: np.stack(
+            [
+                scores[:prompts]
+                + (pace * stop / 9 + 0.01 * own.normal(size=scores[:prompts].shape))
+                * (-1 if name == "accuracy" else 1)
+                for stop in STOPS
+            ]
+        ).astype(np.float32)
+        for name, scores in item.rows.items()
+        if name != "defect"
+    }
+    noise = min(pace * 10, 1)
+    return Long(9, STOPS, {"1": 0, "4": 9, "10": 27}, rows, _videos(2, noise, 90))
+
+
 @pytest.fixture(scope="session")
 def make_study() -> Callable[..., Study]:
     def make(
@@ -97,6 +123,7 @@ def make_study() -> Callable[..., Study]:
         samplers: tuple[str, ...] = ("sde",),
         prompts: int = 48,
         failing: dict[str, str] | None = None,
+        long: int = 0,
     ) -> Study:
         arms = ARMS if arms is None else arms
         texts = [f"a {i % 10} moving {DIRECTIONS[i % 4]} slowly" for i in range(prompts)]
@@ -154,6 +181,12 @@ def make_study() -> Callable[..., Study]:
             "hardware": "2 CPU cores",
             "teacher": {"teacher.safetensors": "deadbeefdeadbeef"},
         }
-        return Study(study, measured, costs, METRICS, texts, provenance)
+        if long:  # of so many rows
+            measured = [
+                replace(item, long=_long(item, long)) if item.nfe in (None, 4) else item
+                for item in measured
+            ]
+        made = Study(study, measured, costs, METRICS, texts, provenance)
+        return replace(made, long_metrics=METRICS, long_prompts=texts[:long]) if long else made
 
     return make

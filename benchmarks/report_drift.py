@@ -1,0 +1,236 @@
+"""Quality over the length of videos, arranged for a report: settings, tables, plots and films."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.records import Measured
+from benchmarks.report_figures import drift_plot
+from benchmarks.report_tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, slug, write_csv
+from benchmarks.report_videos import MOST_FRAMES, Player, chosen_frames, sheet
+from benchmarks.report_view import Entry, View, decimals
+
+#: Frames of a long player; longer videos are shown by this many.
+LONG_FRAMES = 120
+#: Bytes of all films together.
+FILM_BUDGET = 1_200_000
+
+
+@dataclass(frozen=True)
+class DriftSetting:
+    """Long videos are compared under the same backbone, number of steps and sampler."""
+
+    backbone: str
+    nfe: int
+    sampler: str
+
+    def title(self, among: Sequence[DriftSetting]) -> str:
+        """Its number of steps, and what else tells it from the others."""
+        parts = ["1 step" if self.nfe == 1 else f"{self.nfe} steps"]
+        if len({setting.backbone for setting in among}) > 1:
+            parts.insert(0, self.backbone)
+        return ", ".join(parts)
+
+    def holds(self, entry: Mapping[str, Any]) -> bool:
+        """Real videos, which no one samples, belong to every setting of their backbone."""
+        if entry["backbone"] != self.backbone:
+            return False
+        return entry["nfe"] is None or (entry["nfe"], entry["sampler"]) == (self.nfe, self.sampler)
+
+
+@dataclass(frozen=True)
+class DriftTable:
+    """A metric under one setting: the slope, where there is one, and the value at each length."""
+
+    metric: Entry
+    setting: DriftSetting
+    columns: list[int | None]  # a length; None is the slope
+    places: list[int]
+    lines: list[tuple[str, bool, list[Entry | None]]]  # arm, whether a reference, cells
+    pairs: list[tuple[str, str, list[Entry | None]]]
+    pair_places: list[int]
+
+
+@dataclass(frozen=True)
+class Film:
+    """The long videos of one prompt: of each arm a player and a strip; `mark` is the share of the
+    strip that is as long as the training's videos."""
+
+    prompt: str
+    lines: list[tuple[str, Player, Player]]
+    mark: float
+
+
+class DriftView:
+    """The section `drift` of results.json, looked at as a report needs it."""
+
+    def __init__(self, view: View) -> None:
+        self.view, self.drift = view, view.results["drift"]
+        self.metrics: list[Entry] = self.drift["metrics"]
+        self.lengths: list[int] = self.drift["lengths"]
+        self.settings = list(
+            dict.fromkeys(
+                DriftSetting(curve["backbone"], curve["nfe"], curve["sampler"])
+                for curve in self.drift["curves"]
+                if curve["nfe"] is not None
+            )
+        )
+        self.settings.sort(key=lambda setting: abs(math.log2(setting.nfe / 4)))
+
+    def curves(self, metric: Entry, setting: DriftSetting) -> list[Entry]:
+        curves = self.drift["curves"]
+        found = [c for c in curves if c["metric"] == metric["name"] and setting.holds(c)]
+        return sorted(found, key=lambda curve: self._place(curve["arm"]))
+
+    def plots(self) -> dict[tuple[str, DriftSetting], str]:
+        return {
+            (metric["name"], setting): plot
+            for setting in self.settings
+            for metric in self.metrics
+            if (plot := drift_plot(self.curves(metric, setting), metric, self.view, self.lengths))
+        }
+
+    def table(self, metric: Entry, setting: DriftSetting) -> DriftTable:
+        def cells(entries: Sequence[Entry], columns: Sequence[int | None]) -> list[Entry | None]:
+            by_column = {None if entry["slope"] else entry["length"]: entry for entry in entries}
+            return [by_column.get(column) for column in columns]
+
+        here = [
+            [e for e in self.drift[key] if e["metric"] == metric["name"] and setting.holds(e)]
+            for key in ("values", "comparisons")
+        ]
+        values, comparisons = here
+        sloped = any(entry["slope"] for entry in values)
+        columns: list[int | None] = [None] if sloped else []
+        columns += self.lengths
+        arms = sorted(dict.fromkeys(e["arm"] for e in values), key=self._place)
+        lines = []
+        for arm in arms:
+            own = [entry for entry in values if entry["arm"] == arm]
+            lines.append((arm, own[0]["reference"], cells(own, columns)))
+        pairs = []
+        for a, b in dict.fromkeys((entry["a"], entry["b"]) for entry in comparisons):
+            own = [entry for entry in comparisons if (entry["a"], entry["b"]) == (a, b)]
+            pairs.append((a, b, cells(own, columns)))
+        return DriftTable(
+            metric,
+            setting,
+            columns,
+            _places([line[2] for line in lines], "mean"),
+            lines,
+            pairs,
+            _places([pair[2] for pair in pairs], "difference"),
+        )
+
+    def tables(self) -> list[DriftTable]:
+        made = [self.table(metric, s) for s in self.settings for metric in self.metrics]
+        return [table for table in made if table.lines]
+
+    def films(self, measured: Sequence[Measured]) -> list[Film]:
+        """Films of as many prompts as there are videos of and the budget lets in, under the first
+        setting; the first seed's."""
+        if not self.settings:
+            return []
+        setting, found, mark = self.settings[0], dict[str, np.ndarray](), 0.0
+        for one in measured:
+            if one.long and setting.holds(vars(one)):
+                video = one.long.pixels
+                found.setdefault(one.arm, video)
+                shown = chosen_frames(video.shape[2], MOST_FRAMES)
+                mark = float(np.mean(shown < one.long.frames))
+        arms = sorted(found, key=lambda arm: (arm != "real", self._place(arm)))
+        films: list[Film] = []
+        size = 0
+        for place in range(min((len(video) for video in found.values()), default=0)):
+            lines = []
+            for number, arm in enumerate(arms):
+                video, name = found[arm][place], f"{place}_{number}"
+                moving = Player(f"l{name}", arm, setting.nfe, sheet(video, 64, LONG_FRAMES))
+                strip = Player(f"f{name}", arm, setting.nfe, sheet(video, 96))
+                lines.append((arm, moving, strip))
+            size += sum(len(p.sheet.uri) for _, *both in lines for p in both)
+            if size > FILM_BUDGET:
+                break
+            films.append(Film(self.drift["prompts"][place], lines, mark))
+        return films
+
+    def write_tables(self, folder: Path) -> None:
+        """CSV files of curves and comparisons, and one CSV and LaTeX file a metric."""
+        points = [{**curve, **point} for curve in self.drift["curves"] for point in curve["points"]]
+        columns = ("metric", "stop", "frames", *ROW_COLUMNS)
+        write_csv(folder / "drift-curves.csv", columns, points)
+        more = ("slope", "length")
+        comparisons = self.drift["comparisons"]
+        write_csv(folder / "drift-comparisons.csv", (*COMPARISON_COLUMNS, *more), comparisons)
+        for metric in self.metrics:
+            values = [v for v in self.drift["values"] if v["metric"] == metric["name"]]
+            name = f"drift-{slug(metric['name'])}"
+            write_csv(folder / f"{name}.csv", (*ROW_COLUMNS, *more), values)
+        for table in self.tables():
+            title = slug(table.setting.title(self.settings)) if len(self.settings) > 1 else ""
+            name = "-".join(filter(None, ("drift", slug(table.metric["name"]), title)))
+            lines = [(arm, reference, cells) for arm, reference, cells in table.lines]
+            heads = [column_title(column) for column in table.columns]
+            text = latex_rows(table.metric, "length", heads, lines, table.places)
+            (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+
+    def _place(self, arm: str) -> tuple[bool, int]:
+        """Arms as in the rest of the report, references after them."""
+        arms = self.view.arms
+        return arm not in arms, arms.index(arm) if arm in arms else 0
+
+
+def column_title(column: int | None) -> str:
+    """
+    >>> column_title(4), column_title(None)
+    ('4×', 'slope')
+    """
+    return "slope" if column is None else f"{column}×"
+
+
+def _places(lines: Sequence[Sequence[Entry | None]], key: str) -> list[int]:
+    """Decimal places: one number for the slope, one for the lengths together."""
+    cells = [cell for line in lines for cell in line if cell]
+    slope = decimals(cell[key] for cell in cells if cell["slope"])
+    rest = decimals(cell[key] for cell in cells if not cell["slope"])
+    first = max(lines, key=len, default=[])
+    sloped = bool(cells) and any(cell["slope"] for cell in cells)
+    return [slope if sloped and place == 0 else rest for place in range(len(first))]
+
+
+def sentence(view: View) -> str:
+    """Which arms clearly get worse over long videos, in the first metric that has slopes."""
+    drift = view.results["drift"]
+    if not drift:
+        return ""
+    found = DriftView(view)
+    for table in found.tables():
+        if None not in table.columns:
+            continue
+        sign = 1 if table.metric["better"] == "higher" else -1
+        ways: dict[str, list[str]] = {"gets worse": [], "gets better": [], "does not change": []}
+        for arm, reference, cells in table.lines:
+            slope = cells[0]
+            if reference or slope is None or slope["low"] is None:
+                continue
+            if slope["low"] <= 0 <= slope["high"]:
+                ways["does not change"].append(arm)
+            else:
+                ways["gets better" if sign * slope["mean"] > 0 else "gets worse"].append(arm)
+        parts = [f"{way} clearly for {_and(arms)}" for way, arms in ways.items() if arms]
+        if parts:
+            longest = f"{found.lengths[-1]} times the training's length"
+            steps = table.setting.title(found.settings)
+            return f"Over {longest}, at {steps}, {table.metric['name']} {_and(parts)}."
+    return ""
+
+
+def _and(parts: Sequence[str]) -> str:
+    *rest, last = parts
+    return f"{', '.join(rest)} and {last}" if rest else last

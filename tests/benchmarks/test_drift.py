@@ -1,0 +1,175 @@
+"""Quality over the length of videos: slopes, values at the end, comparisons, and their report."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+from benchmarks.drift import slopes
+from benchmarks.records import Long
+from benchmarks.report import write_report
+from benchmarks.report_answer import answer
+from benchmarks.report_drift import DriftView
+from benchmarks.report_videos import sheet
+from benchmarks.report_view import View
+from benchmarks.results import build_results, write_results
+
+OUTCOMES = [
+    {"metric": "rigidity", "nfe": 4, "a": "sc-dmd-velocity", "b": "consistency", "slope": True},
+    {"metric": "rigidity", "nfe": 4, "a": "consistency", "b": "sc-dmd-velocity", "length": 10},
+    {"metric": "frechet", "nfe": 4, "a": "dmd", "b": "consistency", "slope": True},
+    {"metric": "rigidity", "nfe": 4, "a": "dmd", "b": "consistency", "length": 2},
+]
+
+
+@pytest.fixture(scope="module")
+def study(make_study: Callable[..., Any]) -> Any:
+    made = make_study(nfes=(1, 4), long=24)
+    made.study["primary"] = made.study["primary"][:1] + OUTCOMES
+    return made
+
+
+@pytest.fixture(scope="module")
+def results(study: Any) -> dict[str, Any]:
+    return build_results(**vars(study), resamples=100)
+
+
+@pytest.fixture(scope="module")
+def written(study: Any, results: dict[str, Any], tmp_path_factory: Any) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_results(results, study.measured, folder)
+    write_report(results, study.measured, folder)
+    return folder
+
+
+def of(entries: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    [found] = [e for e in entries if all(e[key] == value for key, value in wanted.items())]
+    return found
+
+
+def longs(study: Any, arm: str) -> list[Long]:
+    return [item.long for item in study.measured if item.arm == arm and item.long]
+
+
+def test_a_slope_is_polyfits() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(7, 5)).astype(np.float32)
+    stops = [9, 12, 15, 20, 21, 24, 40]  # not evenly spaced
+    long = Long(9, stops, {"1": 0}, {"m": scores}, np.zeros((0, 1, 40, 1, 1), np.uint8))
+    wanted = np.polyfit(np.array(stops) / 9, scores, 1)[0]
+    assert slopes(long, "m") == pytest.approx(wanted, rel=1e-6)
+    assert slopes(replace(long, rows={"m": 0 * scores + 3}), "m") == pytest.approx(0, abs=1e-12)
+
+
+def test_values_are_means_over_videos_and_seeds(study: Any, results: dict[str, Any]) -> None:
+    values, arm = results["drift"]["values"], {"arm": "dmd", "metric": "rigidity"}
+    found = of(values, **arm, slope=True)
+    wanted = np.mean([slopes(long, "rigidity") for long in longs(study, "dmd")])
+    assert found["mean"] == pytest.approx(wanted, rel=1e-5) and found["low"] < found["mean"]
+    assert (found["seeds"], found["prompts"], found["length"]) == (3, 20, None)
+    for length, clip in ((1, 0), (4, 9), (10, 27)):
+        found = of(values, **arm, length=length)
+        wanted = np.mean([long.rows["rigidity"][clip] for long in longs(study, "dmd")])
+        assert found["mean"] == pytest.approx(wanted, rel=1e-5)
+    assert results["drift"]["lengths"] == [1, 4, 10]
+
+
+def test_curves_go_through_every_clip(study: Any, results: dict[str, Any]) -> None:
+    curve = of(results["drift"]["curves"], arm="sc-dmd", metric="accuracy")
+    assert [point["stop"] for point in curve["points"]] == list(range(9, 91, 3))
+    assert curve["frames"] == 9 and curve["nfe"] == 4
+    wanted = np.mean([long.rows["accuracy"][5] for long in longs(study, "sc-dmd")])
+    assert curve["points"][5]["mean"] == pytest.approx(wanted, rel=1e-5)
+    real = of(results["drift"]["curves"], arm="real", metric="rigidity")
+    assert real["reference"] and real["nfe"] is None and len(real["points"]) == 28
+
+
+def test_a_distance_has_a_curve_and_no_slope(results: dict[str, Any]) -> None:
+    values = [v for v in results["drift"]["values"] if v["metric"] == "frechet"]
+    assert values and not any(value["slope"] for value in values)
+    assert of(results["drift"]["curves"], arm="dmd", metric="frechet")["points"][27]["mean"] > 0
+
+
+def test_comparisons_are_counted(results: dict[str, Any]) -> None:
+    found = results["drift"]["comparisons"]
+    # every two of four arms and each with the naive teacher; slopes of two metrics, ends of three
+    assert len(found) == 10 * (2 + 3 * 3)
+    assert results["comparisons_count"] == len(results["comparisons"]) + len(found)
+    clear = sum(entry["clear"] for entry in [*results["comparisons"], *found])
+    assert results["comparisons_clear"] == clear
+    assert results["comparisons_by_chance"] == pytest.approx(0.05 * results["comparisons_count"])
+    pair = of(found, a="consistency", b="sc-dmd-velocity", metric="rigidity", slope=True)
+    assert pair["difference"] > 0 and pair["favours"] == "b" and pair["paired_by_seed"]
+
+
+def test_outcomes_about_time(results: dict[str, Any]) -> None:
+    verdicts = [outcome["verdict"] for outcome in results["primary"]]
+    assert verdicts[1:] == ["shown", "opposite", "not measured", "not measured"]
+
+
+def test_without_long_videos_there_is_no_drift(make_study: Callable[..., Any]) -> None:
+    study = make_study(nfes=(4,), seeds=1)
+    study.study["primary"] = OUTCOMES[:1]
+    results = build_results(**vars(study), resamples=100)
+    assert results["drift"] is None and results["primary"][0]["verdict"] == "not measured"
+
+
+def test_every_score_of_every_clip_is_kept(study: Any, written: Path) -> None:
+    table = pandas.read_parquet(written / "drift.parquet")
+    some = table[(table.arm == "dmd") & (table.seed == 1) & (table.metric == "rigidity")]
+    scores = some[some.stop == 36].sort_values("prompt_index").score.to_numpy()
+    assert scores == pytest.approx(longs(study, "dmd")[1].rows["rigidity"][9])
+    assert len(some) == 28 * 24 and "frechet" not in set(table.metric)
+
+
+def test_the_report_has_a_section(study: Any, results: dict[str, Any], written: Path) -> None:
+    page = (written / "index.html").read_text()
+    text = unescape(re.sub(r"<[^>]*>", "", re.sub(r"<style.*?</style>", "", page, flags=re.S)))
+    assert "Over time" in text and "at the end of 10 times the training’s length" in text
+    assert "in how it changes over long videos" in text
+    assert "<script" not in page and "default-src 'none'" in page
+    plots = DriftView(View(results)).plots()
+    assert {metric for metric, _ in plots} == {"frechet", "accuracy", "rigidity"}
+    # two prompts of four arms, the naive teacher and real videos, each a player and a strip
+    sheets = dict(re.findall(r"\.([lf]\d_\d) \{ --v: url\(data:(image/png);", page))
+    assert len(sheets) == 2 * 6 * 2
+    assert set(sheets) == set(re.findall(r'class="(?:player|strip) ([lf]\S+)', page))
+    assert page.count('class="film"') == 12 and "--at: 0.125" in page  # 2 of 16 frames
+    sentence = next(s for s in answer(View(results)) if s.startswith("Over 10 times"))
+    assert "gets worse clearly for" in sentence and "sc-dmd-velocity" in sentence
+
+
+def test_markdown_and_tables(results: dict[str, Any], written: Path) -> None:
+    text = (written / "report.md").read_text()
+    linked = re.findall(r"\]\(([^)]+)\)", text)
+    assert "figures/drift-rigidity-4-steps.svg" in linked
+    assert all((written / link).is_file() for link in linked)
+    assert "| length | slope | 1× | 4× | 10× |" in text and "| length | 1× | 4× | 10× |" in text
+    with open(written / "tables" / "drift-rigidity.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = [v for v in results["drift"]["values"] if v["metric"] == "rigidity"]
+    assert [float(row["mean"]) for row in rows] == [value["mean"] for value in wanted]
+    with open(written / "tables" / "drift-curves.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3 * 28 * 6
+    tex = (written / "tables" / "drift-rigidity.tex").read_text()
+    assert r"length & slope & 1$\times$ & 4$\times$ & 10$\times$ \\" in tex
+
+
+def test_a_long_sheet_fits_its_format() -> None:
+    video = np.random.default_rng(0).integers(0, 255, (3, 300, 60, 104), np.uint8)
+    made = sheet(video, 64, 300)
+    assert made.frames * made.width <= 16_000 and made.frames > 100
+    picture = Image.open(io.BytesIO(base64.b64decode(made.uri.partition(",")[2])))
+    assert picture.size == (made.frames * made.width, made.height)
