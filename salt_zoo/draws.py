@@ -37,15 +37,18 @@ class Draws:
 
     def generator(self, *key: Key) -> torch.Generator:
         """A CPU generator that only `(seed, scope, key)` decides."""
+        return torch.Generator().manual_seed(self._seed(key))
+
+    def _seed(self, key: tuple[Key, ...]) -> int:
         text = repr((self.seed, self.scope, key)).encode()
         digest = hashlib.blake2b(text, digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+        return int.from_bytes(digest, "big") >> 1
 
     def normal(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal rows `[len(rows), *shape]` on the device."""
-        drawn = torch.empty(len(self.rows), *shape)
-        for place, row in enumerate(self.rows):
-            drawn[place].normal_(generator=self.generator(*key, row))
+        drawn, generator = torch.empty(len(self.rows), *shape), torch.Generator()
+        for place, row in zip(drawn.unbind(), self.rows, strict=True):
+            place.normal_(generator=generator.manual_seed(self._seed((*key, row))))
         return drawn.to(self.device, dtype)
 
     def uniform(self, *key: Key) -> Tensor:
