@@ -52,7 +52,8 @@ class WanNetwork(nn.Module):
         """Hidden states `[B, F*S, D]` after one transformer block: 0.5 is index 20 of 40, counted
         from 0, which Salt uses (arXiv 2604.03118)."""
         model: Any = self.transformer
-        index = min(len(model.blocks) - 1, int(depth * len(model.blocks)))
+        count = len(model.blocks)
+        index = min(count - 1, int(depth * count + 1e-6))  # 15 / 22 * 22 is below 15
         kept: list[Tensor] = []
         hook = model.blocks[index].register_forward_hook(
             lambda module, inputs, output: kept.append(output)

@@ -84,16 +84,23 @@ class Released:
     time itself. With `sampler="sde"` the times of the rollout are the grid's, and the network is
     told the listed ones; `"ode"` steps by the listed times themselves, with velocities that lead
     to the clean estimate of the grid's. With `context`, a block is noised at the grid's end before
-    it is remembered, with the last of its draws, and the network is told t = 0.
+    it is remembered, and the network is told t = 0.
 
     Args:
         times: the listed times, in [0, 1].
         draws: `[N, f, C, H, W]`, all blocks' later draws in the order of the released code.
         each: draws of a block.
+        context: which of a block's draws noises what is remembered; None remembers it as it is.
     """
 
     def __init__(
-        self, model: Any, times: list[float], draws: Tensor, each: int, sampler: str, context: bool
+        self,
+        model: Any,
+        times: list[float],
+        draws: Tensor,
+        each: int,
+        sampler: str,
+        context: int | None,
     ) -> None:
         self.model, self.draws, self.each, self.context = model, draws, each, context
         listed = torch.tensor(times)
@@ -113,9 +120,9 @@ class Released:
         return self._sigmas[t] / t
 
     def remember(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
-        if self.context:
+        if self.context is not None:
             block = memory.count // x.shape[2]
-            x = flow.add_noise(x, self._draw(block, self.each - 1), self.end)
+            x = flow.add_noise(x, self.draw(block, self.context), self.end)
         self.model.remember(x, t, condition, memory)
 
     def new_memory(self, x: Tensor) -> KVCache:
@@ -124,9 +131,9 @@ class Released:
 
     def renoise(self, block: int, t: float) -> Tensor:
         """The draw with which a block is noised again to `t`."""
-        return self._draw(block, self.times.index(t) - 1)
+        return self.draw(block, self.times.index(t) - 1)
 
-    def _draw(self, block: int, index: int) -> Tensor:
+    def draw(self, block: int, index: int) -> Tensor:
         return video(self.draws[block * self.each + index][None])
 
 
