@@ -29,8 +29,9 @@ class CacheAlignmentConfig(StrictModel):
     #: The update from which on the term is used.
     start: Annotated[int, Field(ge=0)] = 700
     #: Which step lists are aligned, each to which denser one. The released code has `{2: 4}`.
-    reference: dict[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=2)]] = {2: 4, 4: 8}
+    reference: dict[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = {2: 4, 4: 8}
     renoising: Renoising = "independent"
+    #: Of the reference's list (the method's own, or their times differ) and of the features'.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: How deep in the teacher the features are taken, as a share of its blocks (20 of 40).
     depth: Fraction = 0.5

@@ -7,10 +7,9 @@ from salt_zoo import hookimpl
 def register(zoo):
     zoo.methods.add(
         "cda",
-        "salt_zoo_dmd.method:DMD",
+        "salt_zoo_cda.method:CDA",
         "SC-DMD on mixed step lists, aligned with a denser path's own cache (Salt, "
         "arXiv 2604.03118)",
-        steps={8: 0.4, 4: 0.4, 2: 0.2},
         objectives={"distribution-matching": {}, "self-consistency": {}, "cache-alignment": {}},
     )
     zoo.objectives.add(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Turn
 from salt_zoo.rollout import Path, Renoise, initial_noise, renoise_from, rollout
 
@@ -32,14 +33,18 @@ def reference_video(
         `[B, C, F, H, W]`.
 
     Raises:
-        ValueError: the student's exit time is not one of `times`.
+        ZooError: the student's exit time is not one of `times`.
 
     Source: arXiv 2604.03118; `aligned` is `noise_aligned_b` of its released code.
     """
     exit_time = path.times[path.exit_step]
     found = [step for step, t in enumerate(times) if abs(t - exit_time) < _SAME]
     if not found:
-        raise ValueError(f"the reference's list {list(times)} does not have the time {exit_time}")
+        listed = ", ".join(f"{t:.3g}" for t in times)
+        raise ZooError(
+            f"the reference's times {listed} lack the student's exit time {exit_time:.3g}; "
+            "cache-alignment.timestep_shift must be the method's"
+        )
     video = rollout(
         student,
         initial_noise(turn.draws, turn.blocks, turn.latent_shape),
@@ -60,11 +65,10 @@ def reference_noise(turn: Turn, path: Path, renoising: Renoising) -> Renoise:
     own = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
 
     def shared(block: int, t: float) -> Tensor | None:
-        if path.sampler == "ode":
-            return None
+        if t == turn.blocks.context_noise:  # what is remembered is noised whatever the sampler
+            return own(block, t)
         # draws are keyed by the time: where both lists have it, these are the student's
-        # t below all of a list's times is the memory's, which both write with the same noise
-        listed = any(abs(t - other) < _SAME for other in path.times) or t < min(path.times)
-        return own(block, t) if listed else None
+        listed = any(abs(t - other) < _SAME for other in path.times)
+        return own(block, t) if listed and path.sampler == "sde" else None
 
     return shared

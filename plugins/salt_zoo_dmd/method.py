@@ -31,6 +31,8 @@ from salt_zoo_dmd.losses import fake_score_loss
 from salt_zoo_dmd.objectives import ScoreTimes
 
 Rate = Annotated[float, Field(gt=0)]
+#: Step lists by number of steps, each with its probability.
+StepLists = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]]
 
 
 class FakeScoreConfig(StrictModel):
@@ -47,7 +49,7 @@ class DMDConfig(StrictModel):
 
     learning_rate: Rate = 2e-6
     #: The step lists of training rollouts by number of steps, each with its probability.
-    steps: dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]] = {4: 1.0}
+    steps: StepLists = {4: 1.0}
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"
     fake_score: FakeScoreConfig = FakeScoreConfig()
