@@ -14,17 +14,20 @@ from salt_zoo.protocols import Batch, Condition, Method, Turn
 from salt_zoo.rollout import Blocks
 from salt_zoo.training.costs import PassCounter
 
+_MOST = 400  # updates that are run
+
 
 def passes_per_update(
-    method: Method, blocks: Blocks, latent_shape: Sequence[int], steps: int = 400, seed: int = 0
+    method: Method, blocks: Blocks, latent_shape: Sequence[int], updates: int = 400, seed: int = 0
 ) -> tuple[dict[str, dict[str, float]], float]:
     """A method's network passes for each video of the batch, by running it on stand-ins.
 
     Draws are keyed by seed and step, so that rollouts end where they will end in the run itself.
+    Of more than 400 updates so many are looked at, evenly spread: some terms start late.
 
     Returns:
-        role -> `forward`, `backward`, means over `steps` updates; and how many recorded passes are
-        held at once at most (for the activations).
+        role -> `forward`, `backward`, means over `updates`; and how many recorded passes are held
+        at once at most (for the activations).
     """
     channels, frames = latent_shape[:2]
     shape = (channels, frames, 2, 2)
@@ -44,7 +47,8 @@ def passes_per_update(
         most, held = max(most, recorded() - held), recorded()
         loss.backward()
 
-    for step in range(steps):
+    count = min(updates, _MOST)
+    for step in (place * updates // count for place in range(count)):
         for index, role in enumerate(method.turns(step)):
             draws = Draws(seed, ("train", step, index), range(1))
             x0 = draws.normal(shape, "data") if method.needs_data else None
@@ -53,8 +57,8 @@ def passes_per_update(
             method.train(Turn(role, step, networks, batch, draws, blocks, shape, backward))
             networks[role].requires_grad_(False)
     counts = {
-        role: {kind: n / steps for kind, n in count.items()}
-        for role, count in counter.counts.items()
+        role: {kind: n / count for kind, n in counted.items()}
+        for role, counted in counter.counts.items()
     }
     return counts, most or 1.0
 
@@ -79,6 +83,9 @@ class _StandIn(nn.Module):
 
     def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Any) -> None:
         self(x, t, condition, memory)
+
+    def features(self, x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
+        return self(x, t, condition).flatten(2).transpose(1, 2)
 
 
 class _NoMemory:

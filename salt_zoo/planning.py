@@ -69,7 +69,7 @@ def plan_run(run: Resolved, zoo: Any, device: str = "cuda", processes: int = 1) 
 
 
 def flops_per_update(run: Resolved, zoo: Any) -> float:
-    """FLOPs of one update of a run over its whole batch, averaged over its own first 400 updates.
+    """FLOPs of one update of a run over its whole batch, averaged over its own updates.
 
     Without the recomputation of gradient checkpointing, which changes no result.
     """
@@ -82,7 +82,7 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
         method,
         backbone.blocks(),
         backbone.latent_shape,
-        min(training.updates, 400),
+        training.updates,
         run.config.seed,
     )
     return training.batch_size * _flops(counted, one, roles)
@@ -127,7 +127,7 @@ def make_plan(
     if kept:
         memory["KV memory"] = kept / GIB
     counted, graphs = passes_per_update(
-        method, backbone.blocks(), backbone.latent_shape, min(config.updates, 400), seed
+        method, backbone.blocks(), backbone.latent_shape, config.updates, seed
     )
     memory["activations"] = graphs * activations["checkpointing" if checkpointing else "plain"]
     memory |= codecs

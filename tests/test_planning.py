@@ -50,7 +50,7 @@ def test_planned_passes_are_the_ones_that_run(zoo, tmp_path, method, teacher):
 
 def test_consistency_by_hand(zoo):
     counts, held = passes_per_update(
-        method_of(zoo, "consistency"), backbone_of(zoo).blocks(), (1, 9, 16, 16), steps=5
+        method_of(zoo, "consistency"), backbone_of(zoo).blocks(), (1, 9, 16, 16), updates=5
     )
     assert counts["student"] == {"forward": 1, "backward": 1}
     assert counts["target"] == {"forward": 1, "backward": 0}
