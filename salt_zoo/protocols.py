@@ -46,7 +46,7 @@ class VelocityNetwork(Protocol):
 
     It may also have `features(x, t, condition, depth) -> [B, F*S, D]`, its hidden states after the
     share `depth` of its blocks (tokens in the order of the frames), and
-    `given_past(x, t, x0, condition)`, see `rollout.given_clean_past`.
+    `given_past(x, t, x0, condition)`, see `clean_past.given_clean_past`.
     """
 
     def __call__(

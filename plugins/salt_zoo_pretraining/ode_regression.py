@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo import flow
+from salt_zoo.clean_past import given_clean_past
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Role, Turn
-from salt_zoo.rollout import given_clean_past
 from salt_zoo_pretraining.noisy_past import given_noisy_past
 from salt_zoo_pretraining.trajectories import (
     SAME_TIME,
