@@ -37,6 +37,13 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
         f"NFE {', '.join(map(str, evaluation.nfe))}, {' and '.join(evaluation.samplers)}",
         highlight=False,
     )
+    if long := evaluation.long:
+        console.print(
+            f"long videos: {long.prompts} prompts x {long.videos_per_prompt}, up to "
+            f"{max(long.lengths)} times the training's length, "
+            f"NFE {', '.join(map(str, long.nfe))}, {long.sampler}",
+            highlight=False,
+        )
     table = Table(
         "arm",
         "method",

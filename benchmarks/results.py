@@ -2,8 +2,8 @@
 
 The schema (version 1): `rows` holds one entry per arm, NFE, sampler and metric; `comparisons` one
 per pair of arms under the same conditions; `primary` the outcomes that the study's file states,
-with their verdicts; `arms` what each training cost, and its errors; `curves` the training histories.
-Numbers that do not exist are null.
+with their verdicts; `arms` what each training cost, and its errors; `curves` the training
+histories. Numbers that do not exist are null.
 
 `drift` is null without long videos. Else its `curves` hold one entry per arm, NFE and metric: its
 `points` are the metric over the clips, `frames` long as in training, that end at frame `stop`. Its

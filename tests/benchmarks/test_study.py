@@ -8,9 +8,19 @@ import pytest
 import yaml
 
 from benchmarks.budget import match_budget
-from benchmarks.study import STUDIES, find_study, load_study, read_study, runs_of, select_arms
+from benchmarks.jobs import Job
+from benchmarks.study import (
+    STUDIES,
+    LongConfig,
+    find_study,
+    load_study,
+    read_study,
+    runs_of,
+    select_arms,
+)
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
+from salt_zoo.storage import digest, plain
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +93,54 @@ def test_a_wrong_study_is_one_line(change, said):
         load_study(content, "my.yaml")
     text = str(caught.value)
     assert said in text and text.startswith("my.yaml: ") and "\n" not in text
+
+
+LONG = {"lengths": [1, 4], "nfe": [4]}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "long", "said"),
+    [
+        ({"length": 4, "slope": True}, LONG, "primary.0: give length or slope, not both"),
+        ({"length": 10}, LONG, "primary.0.length: 10 is not of evaluation.long.lengths: 1, 4"),
+        ({"slope": True, "nfe": 2}, LONG, "primary.0.nfe: 2 is not of evaluation.long.nfe: 4"),
+        ({"slope": True}, None, "primary.0: there are no long videos; see evaluation.long"),
+        ({}, {"lengths": [0]}, "evaluation.long.lengths.0"),
+        ({}, {"length": [1]}, "evaluation.long.length: unknown key; did you mean 'lengths'"),
+    ],
+)
+def test_a_wrong_wish_for_long_videos_is_one_line(outcome, long, said):
+    content = read_study("quick")[0]
+    content["evaluation"] = {**content["evaluation"], "long": long}
+    one = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
+    content["primary"] = [{**one, **outcome}]
+    with pytest.raises(ZooError) as caught:
+        load_study(content, "my.yaml")
+    text = str(caught.value)
+    assert said in text and text.startswith("my.yaml: ") and "\n" not in text
+
+
+def test_outcomes_about_long_videos():
+    content = read_study("quick")[0]
+    content["evaluation"] = {**content["evaluation"], "long": LONG}
+    one = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
+    content["primary"] = [{**one, "length": 4}, {**one, "slope": True}, one]
+    found = load_study(content, "my.yaml").primary
+    assert [(o.length, o.slope) for o in found] == [(4, False), (None, True), (None, False)]
+
+
+def test_studies_without_long_videos_keep_the_folders_of_their_arms(tmp_path: Path, zoo):
+    study = load_study(read_study("quick")[0], "quick")
+    run = runs_of(study, zoo, "quick")["dmd"]
+    inputs = {"backbone": {"teacher": "1"}, "dataset": {}}
+    job = Job.of("dmd", 0, run, study.evaluation, inputs, tmp_path)
+    content = plain(study.evaluation)
+    assert content.pop("long") is None  # older code had no such key
+    decides = {key: value for key, value in run.plain().items() if key != "quality"}
+    key = digest([decides, content, inputs, ""])
+    assert job.folder.name == f"dmd-seed0-{key}"
+    long = study.evaluation.model_copy(update={"long": LongConfig()})
+    assert Job.of("dmd", 0, run, long, inputs, tmp_path).folder != job.folder
 
 
 def test_an_unknown_study_is_suggested(tmp_path: Path):

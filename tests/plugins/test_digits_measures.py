@@ -13,7 +13,7 @@ from salt_zoo.plugins import load_zoo
 from salt_zoo.run import make_metrics
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import COMMANDS, Digits
-from salt_zoo_digits.frechet import Gaussian, frechet_distance
+from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,54 @@ def test_real_videos_score_perfectly(real):
     assert measures.centroid_error(videos, prompts).max() < 1e-4
     assert torch.allclose(measures.displacement_ratio(videos, prompts), torch.ones(160), atol=1e-5)
     assert measures.flicker(videos).max() < 1e-5
+
+
+@pytest.fixture(scope="module")
+def long_real():
+    prompts = [str(command) for command in COMMANDS]
+    return Digits().real(prompts, Draws(0, (), range(160)), "test", frames=45), prompts
+
+
+@pytest.mark.parametrize("frames", [9, 14])
+def test_clips_of_long_real_videos_are_perfect(long_real, frames):
+    videos, prompts = long_real
+    for first in range(0, videos.shape[2] - frames + 1):
+        clip = videos[:, :, first : first + frames]
+        assert measures.motion_correct(clip, prompts, first).min() == 1
+        assert measures.rigidity_error(clip, prompts, first).max() < 1e-6
+        assert measures.centroid_error(clip, prompts, first).max() < 1e-4
+        ratio = measures.displacement_ratio(clip, prompts, first)
+        assert torch.allclose(ratio, torch.ones(160), atol=1e-5)
+
+
+def test_a_clip_is_measured_where_it_lies(long_real):
+    """The truth of a clip is that of its own frames, not of the video's first ones."""
+    videos, prompts = long_real
+    clip = videos[:, :, 5:14]
+    assert measures.motion_correct(clip, prompts, 0).mean() < 0.6
+    assert measures.rigidity_error(clip, prompts, 0).mean() > 0.05
+
+
+def test_a_long_video_begins_as_a_short_one_and_is_measured_so(real, long_real):
+    videos, prompts = real
+    start = long_real[0][:, :, :9]
+    assert torch.equal(start, videos)
+    zoo = load_zoo()
+    names = [entry.name for entry in zoo.metrics if entry.name.startswith("digits-")]
+    short = Videos(videos, prompts, Draws(0, (), range(160)), Digits())
+    clip = Videos(start, prompts, Draws(0, (), range(160)), Digits(), first_frame=0)
+    for metric in make_metrics(zoo, names).values():
+        assert torch.equal(metric.measure(short).nan_to_num(), metric.measure(clip).nan_to_num())
+
+
+def test_metrics_take_the_first_frame_of_a_clip(long_real):
+    videos, prompts = long_real
+    metrics = make_metrics(load_zoo(), ["digits-rigidity", "digits-motion", "digits-fd"])
+    draws = Draws(0, (), range(160))
+    clip = Videos(videos[:, :, 15:24], prompts, draws, Digits(), first_frame=15)
+    found = {name: metric.reduce(metric.measure(clip)) for name, metric in metrics.items()}
+    assert found["digits-rigidity"] < 1e-6 and found["digits-motion"] == 1
+    assert found["digits-fd"] < 1.5
 
 
 def test_a_video_of_another_command_is_found_out(real):
@@ -88,6 +136,14 @@ def test_frechet_distance_of_diagonal_gaussians_is_the_closed_form(seed, size):
     wanted = ((a - b) ** 2).sum() + ((s - r) ** 2).sum()
     assert frechet_distance(first, second) == pytest.approx(float(wanted), rel=1e-9)
     assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_many_frechet_distances_are_the_single_ones():
+    generator = torch.Generator().manual_seed(0)
+    real = Gaussian.of(torch.randn(50, 6, generator=generator))
+    rows = 1 + 2 * torch.randn(4, 20, 6, generator=generator)
+    wanted = [frechet_distance(real, Gaussian.of(some)) for some in rows]
+    assert frechet_distances(real, rows).tolist() == pytest.approx(wanted, rel=1e-10)
 
 
 def test_every_registered_metric_scores_real_videos(real):
