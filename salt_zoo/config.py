@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +118,9 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     given = given if len(given) <= 60 else given[:57] + "..."
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     told = "" if given in message else f", not {given}"
+    if first["type"] == "literal_error":  # all that may stand there is listed; the nearest is named
+        hint = did_you_mean(str(first["input"]), re.findall("'([^']*)'", first["ctx"]["expected"]))
+        told += f"; {hint}" if hint.startswith("did") else ""
     return f"{at}: {message}{told}{more}"
 
 

@@ -76,6 +76,7 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         (Study, {"zzz": 1}, "zzz: unknown key; known: arms, by_role, either, name, noted, pair"),
         (Study, {"arms": [{}]}, "arms.0.method: this key is required"),
         (Study, {"name": "slow"}, "name: should be 'quick' or 'long', not 'slow'"),
+        (Study, {"name": "quik"}, "'quick' or 'long', not 'quik'; did you mean 'quick'?"),
         (Study, {"arms": {"method": "a"}}, "arms: should be a valid list, not {'method': 'a'}"),
         (
             Study,

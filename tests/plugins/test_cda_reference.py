@@ -1,0 +1,262 @@
+"""CDA's reference path: what it shares with the student's, and what it must leave alone; and the
+gradient of the alignment term."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from salt_zoo import flow
+from salt_zoo.draws import Draws
+from salt_zoo.plugins import load_zoo
+from salt_zoo.protocols import Batch, Turn
+from salt_zoo.rollout import Path, initial_noise, renoise_from, rollout, walk
+from salt_zoo_cda.alignment import Kernel
+from salt_zoo_cda.objective import CacheAlignment, CacheAlignmentConfig
+from salt_zoo_cda.reference import reference_video
+from salt_zoo_wan.network import WanNetwork
+from tests.blocks.plugin import ToyBackbone
+from tests.plugins import tiny_causal as tiny
+
+SHIFT = 5.0
+SMALL = {
+    "full": {},
+    "window": {"frames": 4, "sink": 0},
+    "block-relative": {"frames": 4, "sink": 1},
+    "ema-sink": {"frames": 4, "sink": 2},
+}
+
+
+def times(steps):
+    return flow.step_list(steps, SHIFT)
+
+
+def toy_turn(draws=None, blocks=None):
+    toy = ToyBackbone(None, None)
+    frozen = toy.network("teacher").requires_grad_(False)
+    student, names = toy.network("student"), ["one", "two"]
+    batch = Batch(names, toy.encode_prompts(names), toy.encode_prompts(["", ""]), None)
+    networks = {"student": student, "teacher": frozen, "fake_score": frozen}
+    draws = draws or Draws(0, rows=range(2))
+    return Turn(
+        "student",
+        0,
+        networks,
+        batch,
+        draws,
+        blocks or toy.blocks(),
+        toy.latent_shape,
+        lambda loss: None,
+    )
+
+
+def tiny_turn(memory="full", frames=6, **blocks):
+    """A turn of a causal Wan with a bidirectional teacher; two rows."""
+    student = tiny.network(tiny.policy(memory, **SMALL[memory]), **blocks).requires_grad_(True)
+    teacher = WanNetwork(tiny.transformer(1)).requires_grad_(False)
+    batch = Batch(["one", "two"], tiny.prompt(), tiny.prompt(3), None)
+    shape = (tiny.CHANNELS, frames, tiny.SIZE, tiny.SIZE)
+    networks = {"student": student, "teacher": teacher}
+    draws = Draws(0, rows=range(2))
+    return Turn("student", 0, networks, batch, draws, student.partition, shape, lambda loss: None)
+
+
+def own_video(turn, path):
+    return rollout(
+        turn.networks["student"],
+        initial_noise(turn.draws, turn.blocks, turn.latent_shape),
+        turn.batch.condition,
+        path.times,
+        blocks=turn.blocks,
+        renoise=renoise_from(turn.draws, turn.blocks, turn.latent_shape),
+        exit_step=path.exit_step,
+        sampler=path.sampler,
+    )
+
+
+class Noting(Draws):
+    """Writes down the keys of all that is drawn."""
+
+    def generator(self, *key):
+        NOTED.append((self.scope, key))
+        return super().generator(*key)
+
+
+NOTED: list = []
+
+
+@pytest.mark.parametrize("renoising", ["independent", "aligned"])
+@pytest.mark.parametrize("sampler", ["sde", "ode"])
+def test_the_path_has_its_own_steps_and_memory(renoising, sampler):
+    """From 2 steps at exit 1 to 4: three steps a block, up to the student's time, each block
+    remembered by a memory that begins empty."""
+    turn, path = toy_turn(), Path(times(2), 1, sampler)
+    network = turn.networks["student"]
+    reference_video(network, turn, path, times(4), renoising)
+    calls = iter(network.calls)
+    for block in range(3):
+        for t in times(4)[:3]:
+            kind, frames, at, known = next(calls)
+            assert (kind, frames, known) == ("forward", 2, block)
+            assert at == pytest.approx(t)
+        if block < 2:
+            assert next(calls)[0] == "remember"
+    assert next(calls, None) is None
+
+
+@pytest.mark.parametrize("memory", SMALL)
+@pytest.mark.parametrize("renoising", ["independent", "aligned"])
+def test_it_leaves_everything_else_alone(memory, renoising):
+    turn, path = tiny_turn(memory), Path(times(2), 1)
+    student = turn.networks["student"]
+    student_noise = initial_noise(turn.draws, turn.blocks, turn.latent_shape)
+    renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+    exits = walk(
+        student,
+        student_noise,
+        turn.batch.condition,
+        path.times,
+        blocks=turn.blocks,
+        renoise=renoise,
+        exit_step=1,
+    )
+    next(exits)
+    its = next(exits).memory  # in the middle of the student's own rollout, one block remembered
+    weights = [p.clone() for p in student.parameters()]
+    kept = [buffer.clone() for buffer in (*its.keys, *its.values)]
+    state, known = torch.get_rng_state(), (its.count, its.version)
+    video = reference_video(student, turn, path, times(4), renoising)
+    assert not video.requires_grad and video.grad_fn is None
+    assert all(p.grad is None for p in student.parameters())
+    assert all(map(torch.equal, student.parameters(), weights))
+    assert all(map(torch.equal, (*its.keys, *its.values), kept))
+    assert (its.count, its.version) == known
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.requires_grad for p in student.parameters())
+
+
+def test_independent_draws_are_of_another_scope():
+    turn = toy_turn(Noting(0, rows=range(2)))
+    NOTED.clear()
+    path = Path(times(2), 1)
+    own_video(turn, path)
+    own = set(NOTED)
+    NOTED.clear()
+    reference_video(turn.networks["student"], turn, path, times(4), "independent")
+    shared = {entry for entry in NOTED if "initial noise" in entry[1]}
+    assert shared <= own
+    assert own.isdisjoint(set(NOTED) - shared)
+    NOTED.clear()
+    reference_video(turn.networks["student"], turn, path, times(4), "aligned")
+    assert set(NOTED) == own  # nothing but what the student drew
+
+
+@pytest.mark.parametrize("context_noise", [0.0, 0.1])
+@pytest.mark.parametrize("sampler", ["sde", "ode"])
+@pytest.mark.parametrize("exit_step", [1, 2])
+def test_aligned_on_an_equal_list_is_the_students_path(context_noise, sampler, exit_step):
+    turn = tiny_turn(context_noise=context_noise)
+    path = Path(times(4), exit_step, sampler)
+    found = reference_video(turn.networks["student"], turn, path, times(4), "aligned")
+    assert torch.equal(found, own_video(turn, path))
+
+
+def test_aligned_goes_along_the_velocity_to_times_that_the_student_lacks():
+    """By hand: 1 -> 0.9375 by the velocity, -> 0.8333 with the student's noise; first block."""
+    turn, path = toy_turn(), Path(times(2), 1)
+    network, condition = turn.networks["student"], turn.batch.condition
+    found = reference_video(network, turn, path, times(4), "aligned")
+    x = initial_noise(turn.draws, turn.blocks, turn.latent_shape)[:, :, :2]
+    first, second, third, _ = times(4)
+    ask = lambda x, t: network(x, torch.full((2,), t), condition)  # noqa: E731
+    x = flow.euler_step(x, ask(x, first), first, second)
+    x0 = flow.x0_from_velocity(x, ask(x, second), second)
+    renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+    x = flow.add_noise(x0, renoise(0, third), third)
+    x0 = flow.x0_from_velocity(x, ask(x, third), third)
+    torch.testing.assert_close(found[:, :, :2], x0.detach())
+
+
+@pytest.mark.parametrize("memory", SMALL)
+def test_every_loss_is_finite_and_moves_the_student_alone(memory):
+    turn, path = tiny_turn(memory), Path(times(2), 1)
+    video = own_video(turn, path)
+    losses = [("trd", "linear"), ("x0", "linear"), *(("mmd", k) for k in get_args(Kernel))]
+    for (loss, kernel), renoising in itertools.product(losses, ["independent", "aligned"]):
+        config = CacheAlignmentConfig(
+            loss=loss, kernel=kernel, renoising=renoising, start=0, margin=0.0, sigma=1.0
+        )
+        student_side = video.clone().requires_grad_()
+        term = CacheAlignment(config, None).on_video(student_side, path, turn)
+        assert term.shape == () and torch.isfinite(term)
+        term.backward()
+        assert torch.isfinite(student_side.grad).all()
+        assert student_side.grad.abs().sum() > 0, (loss, kernel)
+        for network in turn.networks.values():
+            assert all(p.grad is None for p in network.parameters())
+
+
+def test_features_have_the_same_gradient_with_checkpointing():
+    teacher, x = WanNetwork(tiny.transformer()).requires_grad_(False), tiny.video(4)
+    found = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            teacher.enable_gradient_checkpointing()
+            teacher.train()
+        own = x.clone().requires_grad_()
+        teacher.features(own, tiny.at(0.3), tiny.prompt(), 0.0).square().sum().backward()
+        found.append(own.grad)
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_rows_do_not_change_the_term():
+    """A term over two rows is the mean of the terms of each: one shared time, own noise."""
+    turn, path = tiny_turn(), Path(times(2), 1)
+    video, config = own_video(turn, path), CacheAlignmentConfig(start=0, margin=0.0)
+    both = CacheAlignment(config, None).on_video(video, path, turn)
+    apart = []
+    for row in range(2):
+        one = {"text": turn.batch.condition["text"][row : row + 1]}
+        alone = replace(
+            turn,
+            batch=replace(turn.batch, condition=one),
+            draws=turn.draws.for_rows(range(row, row + 1)),
+        )
+        apart.append(CacheAlignment(config, None).on_video(video[row : row + 1], path, alone))
+    torch.testing.assert_close(both, torch.stack(apart).mean())
+
+
+def test_alignment_brings_two_steps_to_four():
+    """Along the velocity, on one fixed noise, a toy is trained by the term alone; its optimum, a
+    field whose 2 and 4 steps agree, has distance 0."""
+    zoo = load_zoo(["tests.blocks.plugin"])
+    options = {
+        "steps": 2,
+        "sampler": "ode",
+        "objectives": {
+            "distribution-matching": None,
+            "self-consistency": None,
+            "cache-alignment": {"start": 0, "loss": "x0", "weight": 1.0},
+        },
+    }
+    method = zoo.methods.create("cda", zoo.methods.configure("cda", options, "test"), zoo)
+    seed = next(s for s in range(99) if Draws(s).shared_integer(2, "exit step") == 1)
+    turn = replace(toy_turn(Draws(seed, rows=range(2))), backward=torch.Tensor.backward)
+    network = turn.networks["student"]
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    path = Path(times(2), 1, "ode")
+
+    def distance():
+        other = reference_video(network, turn, path, times(4), "independent")
+        return (own_video(turn, path) - other).square().mean().item()
+
+    before = distance()
+    for _ in range(150):
+        optimizer.zero_grad()
+        assert "loss" in method.train(turn)
+        optimizer.step()
+    assert distance() < 0.2 * before
