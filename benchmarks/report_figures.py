@@ -77,7 +77,10 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             values += y.tolist()
         if not values:
             return None
-        _scale(axes, metric, values)
+        if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
+            axes.set_yscale("log")
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], min(values) / 4))  # bands may go below 0
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for line in table.lines:
             entry = line.single
             if entry and entry["mean"] is not None and not _off_scale(axes, entry["mean"]):
@@ -121,12 +124,14 @@ def drift_plot(
                 axes.fill_between(x, low, high, color=shade, alpha=0.16, linewidth=0)
             axes.plot(x, y, color=shade, **style)
             ends.append((y[-1], curve["arm"], shade))
-            if curve["arm"] != "real":
-                values += y.tolist()
+            values += y.tolist()
         if not values:
             return None
-        _scale(axes, metric, values)
-        ends = [end for end in ends if not _off_scale(axes, end[0])]
+        # what changes is read off a linear scale; a band far wider than all lines is cut off
+        axes.autoscale_view()
+        room = 0.4 * (max(values) - min(values)) or 0.1
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, min(values) - room), min(high, max(values) + room))
         frames = curves[0]["frames"]
         axes.axvline(frames, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
         axes.set_xticks([frames * length for length in lengths])
@@ -189,14 +194,6 @@ def _line_style(arms: Sequence[str], arm: str) -> dict[str, Any]:
         return {"linewidth": 1.1, "linestyle": (0, (3, 2)), "marker": ".", "markersize": 4}
     marker = MARKERS[arms.index(arm) % len(MARKERS)]
     return {"linewidth": 1.6, "marker": marker, "markersize": 4.2}
-
-
-def _scale(axes: Axes, metric: Entry, values: Sequence[float]) -> None:
-    """A logarithmic scale for errors of very different sizes."""
-    if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], min(values) / 4))  # bands may go below 0
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _off_scale(axes: Axes, value: float) -> bool:

@@ -1,7 +1,9 @@
 """Exact measures of digit videos against what their prompts command. Pure functions.
 
 Videos are grey values `[N, 1, F, 16, 16]`, nominally in [0, 1] with a background of 0. They may be
-clips of longer videos: `first` is the frame of the whole video with which they begin.
+clips of longer videos: `first` is the frame of the whole video with which they begin. The truth
+of a clip is the commanded path from the video's first frame on, so that a digit which once missed
+a move is wrong from there on, however well it goes on moving.
 """
 
 from __future__ import annotations
