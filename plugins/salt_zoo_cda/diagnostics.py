@@ -112,11 +112,15 @@ class Walker:
 
 class CacheDistance(_CacheDiagnostic):
     """Relative L2 distance of keys and values made by few steps to those made by many, the mean
-    over layers; what the paper calls the quality of a cache (arXiv 2604.03118)."""
+    over layers; what the paper calls the quality of a cache (arXiv 2604.03118).
+
+    NaN rows for memories without a `distance`."""
 
     def compare(self, walker: Walker) -> Tensor:
         few: Any = walker.memory_before_last(self.config.steps)
         many: Any = walker.memory_before_last(self.config.reference)
+        if not hasattr(few, "distance"):
+            return torch.full((len(walker.noise),), float("nan"))
         found: Tensor = few.distance(many)
         return found
 

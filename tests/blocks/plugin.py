@@ -34,6 +34,10 @@ class Means:
     def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
         pass
 
+    def distance(self, other: Means) -> Tensor:
+        mine, its = (torch.stack(one.blocks, dim=1).flatten(1) for one in (self, other))
+        return (mine - its).norm(dim=1) / its.norm(dim=1)
+
 
 class ToyNetwork(nn.Module):
     """`v = mix(x) + gain * t + text(condition) + look(mean of the memory)`."""
