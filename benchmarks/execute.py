@@ -59,7 +59,7 @@ def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: P
     whole seeds to show."""
     jobs = []
     # references do not depend on what is trained: one set for each backbone
-    for run in {run.config.backbone["name"]: run for run in reversed(runs.values())}.values():
+    for run in {run.config.backbone["name"]: run for run in reversed(list(runs.values()))}.values():
         inputs = inputs_of(run, zoo)
         rows = references_of(run, zoo, study.evaluation.split)
         jobs += [Job.of(name, None, run, study.evaluation, inputs, out) for name in rows]

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-#: Networks that are not distilled, at full steps with guidance: the teacher, and the initial student
-#: where students start from a network of another kind (a causal one).
+#: Networks that are not distilled, at full steps with guidance: the teacher, and the initial
+#: student where students start from a network of another kind (a causal one).
 FULL_REFERENCES = ("teacher", "initial")
 #: Those with the students' numbers of steps and without guidance: what distillation must beat.
 NAIVE_REFERENCES = ("teacher-naive", "initial-naive")

@@ -130,8 +130,8 @@ def drift_plot(
         # what changes is read off a linear scale; a band far wider than all lines is cut off
         axes.autoscale_view()
         room = 0.4 * (max(values) - min(values)) or 0.1
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, min(values) - room), min(high, max(values) + room))
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, min(values) - room), min(top, max(values) + room))
         frames = curves[0]["frames"]
         axes.axvline(frames, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
         axes.set_xticks([frames * length for length in lengths])

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 
@@ -134,6 +135,45 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
     assert of(new, "dmd") == of(old, "dmd") and of(new, "teacher") == of(old, "teacher")
 
 
+LONG = [
+    "--methods", "consistency",
+    "--set", "base.backbone={name: self-forcing, size: digits, memory: {name: window, frames: 6}}",
+    "--set", "evaluation.metrics=[digits-rigidity]",
+    "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
+    "digits-fd, digits-fd-motion, semigroup-defect]}",
+]  # fmt: skip
+
+
+def test_long_videos_of_an_autoregressive_student(tmp_path: Path):
+    done = run("quick", "--out", "out", *SMALL, *LONG, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    drift = json.loads((out / "results.json").read_text())["drift"]
+    # metrics of the whole video and those with rollouts of their own have no clips
+    assert [metric["name"] for metric in drift["metrics"]] == ["digits-rigidity", "digits-fd"]
+    curves = {(c["arm"], c["metric"]): c["points"] for c in drift["curves"]}
+    assert ("teacher-naive", "digits-fd") not in curves  # it is bidirectional
+    assert [point["stop"] for point in curves["consistency", "digits-rigidity"]] == [9, 12, 15, 18]
+    assert {point["mean"] for point in curves["real", "digits-rigidity"]} == {0.0}
+    # the clip of the training's length is the short video of the same prompt and noise
+    (folder,) = (out / "arms").glob("consistency-seed0-*")
+    facts = json.loads((folder / "measured.json").read_text())["measured"]
+    (place,) = [i for i, one in enumerate(facts) if one["long"]]
+    assert facts[place]["nfe"] == 2 and facts[place]["long"]["ends"] == {"1": 0, "2": 3}
+    short = np.load(folder / "scores" / f"{place}.npz")
+    long = np.load(folder / "scores" / f"{place}-long.npz")
+    assert long["pixels"].shape == (2, 1, 18, 16, 16)
+    assert (long["pixels"][:, :, :9] == short["pixels"][:2]).all()
+    assert long["digits-rigidity"][0] == pytest.approx(short["digits-rigidity"][:4], abs=1e-6)
+    assert "Over time" in (out / "index.html").read_text()
+
+    before = {p: p.stat().st_mtime_ns for p in out.glob("arms/*/measured.json")}
+    again = run("quick", "--out", "out", *SMALL, *LONG, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {p: p.stat().st_mtime_ns for p in out.glob("arms/*/measured.json")} == before
+    assert json.loads((out / "results.json").read_text())["drift"] == drift
+
+
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
     done = run("quick", "--dry-run", "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -166,6 +206,8 @@ def test_wan_without_weights_ends_with_one_line(tmp_path: Path):
         (["quick", "--seeds", "0"], "--seeds 0"),
         (["quick", "--set", "evaluation.metrics=[digits-fdd]"], "did you mean 'digits-fd'"),
         (["quick", "--set", "arms.dmd.method.name=dmdd", "--dry-run"], "unknown method 'dmdd'"),
+        (["quick", "--set", "evaluation.long.nfe=[1]"], "'wan' is bidirectional"),
+        (["quick", "--set", "evaluation.long.metrics=[digits-fdd]"], "did you mean 'digits-fd'"),
         (["quick", "--device", "tpu"], "--device tpu"),
         (["quick", "--out", "file/below"], "file/below"),
         (["quick", "-p", "absent.py"], "absent.py"),
