@@ -5,6 +5,10 @@ per pair of arms under the same conditions; `primary` the outcomes that the stud
 with their verdicts; `arms` what each training cost, and its errors; `curves` the training
 histories. Numbers that do not exist are null.
 
+`claims` is there where the study's file has some: what a paper claims, each with its `source`, its
+`outcomes`, which are places in `primary`, and its `verdict`: `shown` if all of those are,
+`opposite` if any of them is, `not measured` if none was, else `not shown`.
+
 `drift` is null without long videos. Else its `curves` hold one entry per arm, NFE and metric: its
 `points` are the metric over the clips, `frames` long as in training, that end at frame `stop`. Its
 `values` are like `rows`, one per `length` (in multiples of the training's) over the last clip of
@@ -21,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.claims import judge as judge_claims
 from benchmarks.comparisons import (
     FEATURE_RESAMPLES,
     cells_of,
@@ -116,6 +121,8 @@ def build_results(
         "provenance": dict(provenance),
         "bootstrap": {"resamples": resamples, "feature_resamples": FEATURE_RESAMPLES},
     }
+    if study.get("claims"):
+        results["claims"] = judge_claims(study["claims"], results["primary"])
     return _json(storage.plain(results))
 
 

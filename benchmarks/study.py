@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer
 
+from benchmarks.claims import Claim, among, by_place
 from benchmarks.records import NAIVE_REFERENCES
 from salt_zoo.config import StrictModel, read_yaml, validate
 from salt_zoo.errors import ZooError, did_you_mean
@@ -76,6 +77,8 @@ class Outcome(StrictModel):
     metric changes over such a video.
     """
 
+    #: For `claims`, which may call it by this.
+    name: str | None = None
     a: str
     b: str
     metric: str
@@ -84,6 +87,11 @@ class Outcome(StrictModel):
     length: Positive | None = None
     slope: bool = False
     claim: str = ""
+
+    @model_serializer(mode="wrap")
+    def _named(self, content: Any) -> dict[str, Any]:
+        """Without a name as before there were any."""
+        return {key: value for key, value in content(self).items() if key != "name" or value}
 
 
 class StudyConfig(StrictModel):
@@ -103,8 +111,15 @@ class StudyConfig(StrictModel):
     budget_of: str | None = None
     evaluation: EvaluationConfig
     primary: list[Outcome] = Field(default_factory=list)
+    #: What a paper claims, each by the outcomes that it stands or falls with.
+    claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _stated(self, content: Any) -> dict[str, Any]:
+        """Without claims as before there were any."""
+        return {key: value for key, value in content(self).items() if key != "claims" or value}
 
 
 def find_study(name: str) -> Path:
@@ -137,7 +152,8 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
         _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
-    return study
+    claims = by_place(study.claims, [outcome.name for outcome in study.primary], where)
+    return study.model_copy(update={"claims": claims})
 
 
 def _check_long(outcome: Outcome, long: LongConfig | None, where: str) -> None:
@@ -179,13 +195,15 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
                 f"--methods {wanted}: {where} has no such arm; {did_you_mean(wanted, known)}"
             )
     kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in methods}
-    primary = [o for o in study.primary if {o.a, o.b} <= {*kept, *NAIVE_REFERENCES}]
+    arms = {*kept, *NAIVE_REFERENCES}
+    places = [place for place, o in enumerate(study.primary) if {o.a, o.b} <= arms]
     if study.match == "compute" and study.budget_of not in kept:
         raise ZooError(
             f"--methods: {where} gives all arms the budget of {study.budget_of!r}; name it, too, "
             "or add --set match=updates"
         )
-    return study.model_copy(update={"arms": kept, "primary": primary})
+    primary, claims = [study.primary[place] for place in places], among(study.claims, places)
+    return study.model_copy(update={"arms": kept, "primary": primary, "claims": claims})
 
 
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
