@@ -58,10 +58,17 @@ def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: P
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
     whole seeds to show."""
     jobs = []
-    # references do not depend on what is trained: one set for each backbone
-    for run in {run.config.backbone["name"]: run for run in reversed(list(runs.values()))}.values():
+    firsts: dict[str, Resolved] = {}
+    for run in runs.values():
+        firsts.setdefault(run.config.backbone["name"], run)
+    weights: list[dict[str, Any]] = []
+    for run in firsts.values():  # references do not depend on what is trained
         inputs = inputs_of(run, zoo)
         rows = references_of(run, zoo, study.evaluation.split)
+        if any(other.items() <= inputs["backbone"].items() for other in weights):
+            # the teacher of another backbone, whose rows are there already
+            rows = [name for name in rows if name.startswith("initial")]
+        weights.append(inputs["backbone"])
         jobs += [Job.of(name, None, run, study.evaluation, inputs, out) for name in rows]
     for seed in study.seeds:
         for label, run in runs.items():
