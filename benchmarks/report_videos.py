@@ -75,6 +75,8 @@ def videos_of(measured: Sequence[Measured], view: View, setting: Setting) -> Vid
     for item in measured:
         free = item.arm in ("real", *FULL_REFERENCES)
         same = (item.backbone, item.sampler) == (setting.backbone, setting.sampler)
+        if item.arm == "initial" and item.backbone != setting.backbone:
+            continue  # another backbone's student
         if (free or same) and len(item.pixels):
             found.setdefault((item.arm, None if free else item.nfe), item.pixels)
     return found

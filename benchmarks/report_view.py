@@ -116,7 +116,8 @@ class View:
         """The row of `real` or `teacher`, which have one way of sampling."""
         rows = [row for row in self.results["rows"] if (row["metric"], row["arm"]) == (metric, arm)]
         same = [row for row in rows if row["backbone"] == setting.backbone]
-        return next(iter(same or rows), None)
+        # real videos and the teacher are every backbone's; a student's start is its own
+        return next(iter(same or (rows if arm != "initial" else [])), None)
 
     def table(self, metric: Entry, setting: Setting) -> Table:
         name = metric["name"]
