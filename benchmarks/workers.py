@@ -6,6 +6,8 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -30,8 +32,17 @@ def _start(plugins: Sequence[str], threads: int, device: str, messages: Any) -> 
 
     from salt_zoo.plugins import load_zoo
 
+    # a parent that was killed cannot end its workers, which would go on with the whole study
+    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(threads)
     _shared.update(zoo=load_zoo(plugins), device=device, messages=messages)
+
+
+def _end_without(parent: int) -> None:
+    """End this process once `parent` is gone; what was done so far is on disk."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _do(index: int, job: Job) -> str | None:
