@@ -33,12 +33,19 @@ def test_a_network_makes_the_same_videos_on_both_devices(zoo):
     assert torch.allclose(made["cpu"], made["cuda"], atol=1e-2)
 
 
-@pytest.mark.parametrize("method", ["consistency", "dmd", "sc-dmd"])
+CELLS = [
+    *((method, "wan") for method in ("consistency", "dmd", "sc-dmd")),
+    # teacher forcing and diffusion forcing are masked by flex_attention here
+    *((m, "self-forcing") for m in ("dmd", "cda", "teacher-forcing", "diffusion-forcing")),
+]
+
+
+@pytest.mark.parametrize(("method", "backbone"), CELLS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_methods_train_on_cuda(zoo, method, precision, tmp_path):
+def test_methods_train_on_cuda(zoo, method, backbone, precision, tmp_path):
     content = {
         "method": method,
-        "backbone": {"name": "wan", "size": "digits"},
+        "backbone": {"name": backbone, "size": "digits"},
         "dataset": "digits",
         "training": {
             "updates": 3,
