@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -133,5 +134,8 @@ def load_transformer(folder: Path) -> WanTransformer3DModel:
 
 def save_transformer(transformer: Any, folder: Path) -> None:
     """Write a transformer as diffusers does, without the path that it was loaded from."""
-    transformer.register_to_config(_name_or_path="")
     transformer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -125,7 +125,14 @@ def test_interrupted_by_the_user(write_run, train, tmp_path):
     out = tmp_path / "out"
     config = write_run(training={"updates": 100_000, "checkpoint_every": 1, "log_every": 1})
     command = [sys.executable, "-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # what is started in the background inherits that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:
