@@ -25,8 +25,8 @@ class Memory(Protocol):
 
     It may also have `slots`, the frames that it has room for (a switch is then handed no more of
     the past than that), and `limit`, the frames after which it is full; None or nothing says that
-    it is never full. `distance(other) -> [B]`, where it has it, is how far what it keeps is from
-    what another memory of the same network and video size keeps, relative to the other.
+    it is never full. `distance(other) -> [B, layers]`, where it has it, is how far what it keeps is
+    from what another memory of the same network and video size keeps, relative to the other.
     """
 
     def bytes(self) -> int:

@@ -16,13 +16,14 @@ from torch import Tensor
 from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import Videos
 from salt_zoo.protocols import Memory
 from salt_zoo.rollout import Exit, Sampler, commit, denoise, initial_noise, renoise_from
 
 
 class CacheDiagnosticConfig(StrictModel):
-    """Options of `cache-distance` and `cache-sensitivity`."""
+    """Options of `cache-sensitivity`, and of `cache-distance` with one more."""
 
     #: Steps of the memory that is looked at, and of the one it is compared with.
     steps: Annotated[int, Field(ge=1)] = 2
@@ -35,13 +36,21 @@ class CacheDiagnosticConfig(StrictModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
 
+class CacheDistanceConfig(CacheDiagnosticConfig):
+    """Options of `cache-distance`."""
+
+    #: The layer that is looked at, counted from 0, or from the last one with -1, -2, ...; None is
+    #: the mean over all.
+    layer: int | None = None
+
+
 class _CacheDiagnostic:
     """What both have in common: memories made by different numbers of steps, from equal noise.
 
     NaN rows for networks without a memory.
     """
 
-    Config = CacheDiagnosticConfig
+    Config: type[CacheDiagnosticConfig] = CacheDiagnosticConfig
     better: Literal["higher", "lower"] = "lower"
 
     def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
@@ -111,18 +120,34 @@ class Walker:
 
 
 class CacheDistance(_CacheDiagnostic):
-    """Relative L2 distance of keys and values made by few steps to those made by many, the mean
-    over layers; what the paper calls the quality of a cache (arXiv 2604.03118).
+    """Relative L2 distance of keys and values made by few steps to those made by many, of one layer
+    or the mean over all; what the paper calls the quality of a cache (arXiv 2604.03118).
 
-    NaN rows for memories without a `distance`."""
+    NaN rows for memories without a `distance`.
+
+    Raises:
+        ZooError: the network has no such layer.
+    """
+
+    Config = CacheDistanceConfig
+
+    def __init__(self, config: CacheDistanceConfig, zoo: Any) -> None:
+        super().__init__(config, zoo)
+        self.layer = config.layer
 
     def compare(self, walker: Walker) -> Tensor:
         few: Any = walker.memory_before_last(self.config.steps)
         many: Any = walker.memory_before_last(self.config.reference)
         if not hasattr(few, "distance"):
             return torch.full((len(walker.noise),), float("nan"))
-        found: Tensor = few.distance(many)
-        return found
+        layers: Tensor = few.distance(many)
+        layer = self.layer
+        if layer is None:
+            return layers.mean(dim=1)
+        count = layers.shape[1]
+        if not -count <= layer < count:
+            raise ZooError(f"cache-distance.layer: {layer} is not one of 0 to {count - 1}")
+        return layers[:, layer]
 
 
 class CacheSensitivity(_CacheDiagnostic):

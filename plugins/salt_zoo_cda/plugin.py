@@ -1,4 +1,4 @@
-"""Registers CDA, its objective, and the diagnostics of caches."""
+"""Registers CDA, its objective, and the diagnostics of caches with their section of the report."""
 
 from salt_zoo import hookimpl
 
@@ -17,20 +17,28 @@ def register(zoo):
         "salt_zoo_cda.objective:CacheAlignment",
         "few steps on their own memory against more steps on theirs, in the teacher's features",
     )
-    zoo.metrics.add(
-        "cache-distance",
-        "salt_zoo_cda.diagnostics:CacheDistance",
-        "relative distance of the memory that 2 steps make to that of 8, over layers",
-        steps=2,
-    )
-    zoo.metrics.add(
-        "cache-distance-4",
-        "salt_zoo_cda.diagnostics:CacheDistance",
-        "relative distance of the memory that 4 steps make to that of 8, over layers",
-        steps=4,
-    )
+    distances = {
+        "cache-distance": ("2", "over layers", {}),
+        "cache-distance-first": ("2", "in the first layer", {"layer": 0}),
+        "cache-distance-last": ("2", "in the last layer", {"layer": -1}),
+        "cache-distance-4": ("4", "over layers", {"steps": 4}),
+    }
+    for name, (steps, where, options) in distances.items():
+        zoo.metrics.add(
+            name,
+            "salt_zoo_cda.diagnostics:CacheDistance",
+            f"relative distance of the memory that {steps} steps make to that of 8, {where}",
+            **options,
+        )
     zoo.metrics.add(
         "cache-sensitivity",
         "salt_zoo_cda.diagnostics:CacheSensitivity",
         "how much the last block changes when its memory was made by 2 steps instead of 8",
     )
+
+
+@hookimpl
+def report_sections(results):
+    from salt_zoo_cda.report import cache_section
+
+    return cache_section(results)

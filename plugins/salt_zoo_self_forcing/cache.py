@@ -152,14 +152,16 @@ class KVCache:
         self.version += 1
 
     def distance(self, other: KVCache) -> Tensor:
-        """Relative L2 distance of what is kept to another memory's, the mean over layers and over
-        keys and values: `[rows]`."""
+        """Relative L2 distance of what is kept to another memory's in every layer, the mean over
+        keys and values: `[rows, layers]`."""
         found = []
-        for mine, its in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+        for mine, its in ((self.keys, other.keys), (self.values, other.values)):
             seen = min(self.count, self.slots) * self.shape.tokens
-            own, wanted = (x[:, :seen].flatten(1).float() for x in (mine, its))
-            found.append((own - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-12))
-        return torch.stack(found).mean(dim=0)
+            for own, wanted in zip(mine, its, strict=True):
+                own, wanted = (x[:, :seen].flatten(1).float() for x in (own, wanted))
+                found.append((own - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-12))
+        keys, values = torch.stack(found, dim=1).chunk(2, dim=1)
+        return (keys + values) / 2
 
     def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""

@@ -36,7 +36,7 @@ class Means:
 
     def distance(self, other: Means) -> Tensor:
         mine, its = (torch.stack(one.blocks, dim=1).flatten(1) for one in (self, other))
-        return (mine - its).norm(dim=1) / its.norm(dim=1)
+        return ((mine - its).norm(dim=1) / its.norm(dim=1))[:, None]  # its one layer
 
 
 class ToyNetwork(nn.Module):

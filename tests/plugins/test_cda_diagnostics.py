@@ -9,6 +9,7 @@ import torch
 
 from salt_zoo import flow
 from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import Videos, measure
 from salt_zoo.plugins import load_zoo
 from salt_zoo.rollout import initial_noise
@@ -16,7 +17,8 @@ from tests.blocks import plugin as toys
 from tests.gaussian.plugin import GaussianBackbone, GaussianConfig
 from tests.plugins import tiny_causal as tiny
 
-NAMES = ["cache-distance", "cache-distance-4", "cache-sensitivity"]
+LAYERS = ["cache-distance-first", "cache-distance-last"]
+NAMES = ["cache-distance", "cache-distance-4", "cache-sensitivity", *LAYERS]
 ROWS = 6
 
 
@@ -97,6 +99,20 @@ def test_the_two_distances_differ_in_their_steps(make):
         make("cache-distance", steps=4).measure(tiny_videos()),
     )
     assert (make("cache-distance").config.steps, make("cache-distance").config.reference) == (2, 8)
+
+
+def test_distances_are_those_of_the_layers(make):
+    """A causal Wan of two layers."""
+    first, last = (make(name).measure(tiny_videos()) for name in LAYERS)
+    torch.testing.assert_close(make("cache-distance").measure(tiny_videos()), (first + last) / 2)
+    torch.testing.assert_close(make("cache-distance", layer=1).measure(tiny_videos()), last)
+    assert not torch.allclose(first, last)
+
+
+@pytest.mark.parametrize("layer", [2, -3])
+def test_a_layer_that_is_not_there_is_one_line(make, layer):
+    with pytest.raises(ZooError, match=rf"^cache-distance.layer: {layer} is not one of 0 to 1$"):
+        make("cache-distance", layer=layer).measure(tiny_videos())
 
 
 @pytest.mark.parametrize("name", NAMES)
