@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.report_drift import DriftView, column_title
 from benchmarks.report_figures import quality_plot, standalone, training_plot
 from benchmarks.report_tables import slug, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
-from benchmarks.report_view import Setting, View
+from benchmarks.report_view import Setting, View, duration, quantity
 from salt_zoo import storage
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -73,6 +74,7 @@ def write_report(
         "sections": [(title, _paragraphs(text)) for title, text in sections],
         "animation": bool(first),
         "drift": drift,
+        "costs": _costs(view),
     }
     html = _environment(autoescape=True)
     page = html.get_template("report.html.j2").render(
@@ -86,7 +88,6 @@ def write_report(
             for place, (setting, found) in enumerate(videos.items())
             if (shown := cards(found, view, f"v{place}_"))
         ],
-        costs=_costs(view),
         frames_per_second=FRAMES_PER_SECOND,
     )
     markdown = _environment(autoescape=False)
@@ -140,21 +141,38 @@ def _training(view: View) -> list[tuple[str, str]]:
 
 
 def _costs(view: View) -> dict[str, Any]:
-    """What bars of training costs need: the arms that trained, networks in order, and maxima."""
+    """What bars of training costs need: the arms that trained, networks in order, and maxima; and
+    what all trainings cost together."""
     arms = [arm for arm in view.results["arms"] if arm["seeds"]]
 
-    def passes(arm: Mapping[str, Any]) -> float:
-        return sum(n for ways in arm["passes"].values() for n in ways.values())
-
     return {
-        "arms": [(arm, passes(arm)) for arm in arms],
+        "arms": [(arm, _passes(arm)) for arm in arms],
+        "together": _together(arms),
         "roles": list(dict.fromkeys(role for arm in arms for role in arm["passes"])),
         "most": {
-            "passes": max(map(passes, arms), default=0) or 1,
+            "passes": max(map(_passes, arms), default=0) or 1,
             "flops": max((arm["flops"] for arm in arms), default=0) or 1,
             "seconds": max((arm["seconds"] for arm in arms), default=0) or 1,
         },
     }
+
+
+def _together(arms: Sequence[Mapping[str, Any]]) -> str:
+    def total(size: Callable[[Mapping[str, Any]], float]) -> float:
+        return sum(size(arm) * len(arm["seeds"]) for arm in arms)
+
+    count = sum(len(arm["seeds"]) for arm in arms)
+    return (
+        f"{count} training{'s' if count != 1 else ''} together: "
+        f"{quantity(total(itemgetter('updates')))} updates, {quantity(total(_passes))} passes, "
+        f"{quantity(total(itemgetter('flops')))} FLOPs, "
+        f"{duration(total(itemgetter('seconds')))} of one worker; measuring comes on top."
+    )
+
+
+def _passes(arm: Mapping[str, Any]) -> float:
+    """Network passes of one training, of all networks, forward and backward."""
+    return sum(n for ways in arm["passes"].values() for n in ways.values())
 
 
 def _paragraphs(text: str) -> list[str]:

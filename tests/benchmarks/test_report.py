@@ -21,7 +21,7 @@ from benchmarks.report import write_report
 from benchmarks.report_answer import answer
 from benchmarks.report_tables import latex
 from benchmarks.report_videos import BUDGET, cards, sheet, videos_of
-from benchmarks.report_view import View, decimals, number
+from benchmarks.report_view import View, decimals, number, quantity
 from benchmarks.results import build_results
 
 SCRIPT = "<script>alert(1)</script>"
@@ -143,6 +143,16 @@ def test_tables(written: tuple[Any, dict, Path]) -> None:
     columns = {line.count("&") for line in tex.splitlines() if line.startswith(("dmd", "NFE"))}
     assert columns == {3}
     assert (folder / "tables" / "costs.csv").read_text().splitlines()[-1].startswith("cda")
+
+
+def test_all_trainings_together(written: tuple[Any, dict, Path]) -> None:
+    _, results, folder = written
+    counts = [len(arm["seeds"]) for arm in results["arms"]]
+    trained = zip(results["arms"], counts, strict=True)
+    updates = sum(arm["updates"] * count for arm, count in trained if count)
+    sentence = f"{sum(counts)} trainings together: {quantity(updates)} updates, "
+    for name in ("index.html", "report.md"):
+        assert sentence in (folder / name).read_text()
 
 
 def test_hostile_text_in_files(hostile: Path) -> None:
