@@ -16,7 +16,13 @@ from benchmarks import report_view
 from benchmarks.records import Measured
 from benchmarks.report_answer import answer
 from benchmarks.report_drift import DriftView, column_title
-from benchmarks.report_figures import quality_plot, standalone, training_plot
+from benchmarks.report_figures import (
+    SERIES,
+    later_lap,
+    quality_plot,
+    standalone,
+    training_plot,
+)
 from benchmarks.report_tables import slug, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report_view import Setting, View, duration, quantity
@@ -114,8 +120,9 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         storage.plain(content), indent=2, ensure_ascii=False
     )
     environment.globals["series"] = lambda arms, arm: (
-        f"var(--s{arms.index(arm) % 8 + 1})" if arm in arms else "var(--muted)"
+        f"var(--s{arms.index(arm) % len(SERIES) + 1})" if arm in arms else "var(--muted)"
     )
+    environment.globals["later_lap"] = later_lap
     return environment
 
 
@@ -136,7 +143,7 @@ def _training(view: View) -> list[tuple[str, str]]:
     )  # fmt: skip
     names = [key for key in keys if key not in ("step", "seconds")]
     names.sort(key=lambda key: (not key.startswith("quality/"), not key.startswith("student/")))
-    plots = ((name, training_plot(curves, name, view.arms)) for name in names[:MOST_CURVES])
+    plots = ((name, training_plot(curves, name, view)) for name in names[:MOST_CURVES])
     return [(name, plot) for name, plot in plots if plot]
 
 

@@ -79,6 +79,14 @@ class PairTable:
     decimals: int
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A part of a plot: the arms and references that are drawn in it."""
+
+    title: str
+    arms: frozenset[str]
+
+
 class View:
     """results.json, looked at as a report needs it."""
 
@@ -103,6 +111,23 @@ class View:
             (row["metric"], row["arm"], row["backbone"], row["sampler"], row["nfe"]): row
             for row in rows
         }
+
+    def panels(self, most: int) -> list[Panel]:
+        """One, or with more arms than `most` one for each memory. Real videos and networks without
+        a memory are in all of them."""
+        memories = {row["arm"]: row["memory"] for row in self.results["rows"]}
+        kinds = dict.fromkeys(memories.get(arm) for arm in self.measured_arms)
+        everywhere = {arm for arm in memories if arm in ("real", *FULL_REFERENCES)}
+        everywhere |= {arm for arm, memory in memories.items() if memory is None}
+        if len(self.arms) <= most or len(kinds) < 2:
+            return [Panel("", frozenset([*memories, *self.arms]))]
+        return [
+            Panel(
+                f"memory {kind}" if kind else "no memory",
+                frozenset(everywhere | {arm for arm, memory in memories.items() if memory == kind}),
+            )
+            for kind in kinds
+        ]
 
     @property
     def shown_nfe(self) -> int | None:

@@ -1,0 +1,72 @@
+"""Reports of more arms than there are colours: a panel for each memory, a second lap of colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.report import write_report
+from benchmarks.report_figures import SERIES
+from benchmarks.report_view import View
+from benchmarks.results import build_results
+
+ARMS = {f"arm-{n}": 0.2 + 0.02 * n for n in range(len(SERIES) + 4)}
+IN_WINDOW = list(ARMS)[-3:]
+
+
+def remembering(item: Any) -> Any:
+    return replace(item, memory="window-6-0") if item.arm in IN_WINDOW else item
+
+
+@pytest.fixture(scope="module")
+def many(make_study: Callable[..., Any]) -> Any:
+    study = make_study(arms=ARMS, seeds=2, nfes=(1, 4), prompts=12, long=6)
+    return replace(study, measured=[remembering(item) for item in study.measured])
+
+
+@pytest.fixture(scope="module")
+def folder(many: Any, tmp_path_factory: Any) -> Path:
+    found: Path = tmp_path_factory.mktemp("many")
+    write_report(build_results(**vars(many), resamples=50), many.measured, found)
+    return found
+
+
+def test_every_memory_has_a_panel(many: Any) -> None:
+    full, window = View(build_results(**vars(many), resamples=50)).panels(len(SERIES))
+    assert (full.title, window.title) == ("memory full", "memory window-6-0")
+    assert set(IN_WINDOW) <= window.arms and full.arms.isdisjoint(IN_WINDOW)
+    assert set(ARMS) <= full.arms | window.arms
+    assert {"real", "teacher"} <= full.arms & window.arms
+
+
+def test_few_arms_share_one_panel(make_study: Callable[..., Any]) -> None:
+    study = make_study(seeds=2, nfes=(4,), prompts=12)
+    measured = [
+        replace(item, memory="window-6-0") if item.arm == "dmd" else item for item in study.measured
+    ]
+    view = View(build_results(**vars(replace(study, measured=measured)), resamples=50))
+    (panel,) = view.panels(len(SERIES))
+    assert panel.title == "" and set(view.arms) <= panel.arms
+
+
+@pytest.mark.parametrize("name", ["quality-rigidity", "drift-rigidity-4-steps"])
+def test_plots_name_memories_and_all_arms(folder: Path, name: str) -> None:
+    svg = (folder / "figures" / f"{name}.svg").read_text()
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    assert {"memory full", "memory window-6-0", *ARMS} <= set(texts)
+    assert texts.count("arm-0") == 1 and texts.count("real") == 2
+
+
+def test_arms_of_one_colour_look_different(folder: Path) -> None:
+    page = (folder / "index.html").read_text()
+    legend = page[page.index('<ul class="legend">') :]
+    dots = dict(re.findall(r"<li>(<i [^>]*></i>)(arm-\d+)</li>", legend))
+    found = {arm: dot for dot, arm in dots.items()}
+    assert len(found) == len(dots) == len(ARMS)
+    assert 'class="dot"' in found["arm-0"] and 'class="dot ring"' in found["arm-8"]
+    assert found["arm-0"].partition("style")[2] == found["arm-8"].partition("style")[2]
