@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.report_drift import sentence as drift_sentence
@@ -10,10 +11,12 @@ from benchmarks.report_view import Entry, View, decimals, number
 
 
 def answer(view: View) -> list[str]:
-    """Who is better and by how much, how many comparisons that was chosen from, which arms drift,
-    and a sentence where a single seed limits what all of it means."""
+    """What became of a paper's claims, where the study tests some; who is better and by how much,
+    how many comparisons that was chosen from, which arms drift, and a sentence where a single seed
+    limits what all of it means."""
     results = view.results
-    sentences = [_who(view)]
+    sentences = [_claims(results["claims"])] if results.get("claims") else []
+    sentences.append(_who(view))
     count, clear = results["comparisons_count"], results["comparisons_clear"]
     if count:
         chance = results["comparisons_by_chance"]
@@ -29,6 +32,16 @@ def answer(view: View) -> list[str]:
             "not what another training seed would give: an illustration, not evidence."
         )
     return sentences
+
+
+def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(claim["verdict"] for claim in claims)
+    order = ("shown", "not shown", "opposite", "not measured")
+    found = [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
+    one = "The one claim" if len(claims) == 1 else f"Of {len(claims)} claims"
+    text = f"{one} that this study tests: {', '.join(found)}."
+    shown = [claim["claim"] for claim in claims if claim["verdict"] == "shown"]
+    return f"{text} Shown: {'; '.join(shown)}." if shown else text
 
 
 def _who(view: View) -> str:

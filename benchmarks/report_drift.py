@@ -18,6 +18,8 @@ from benchmarks.report_view import Entry, View, decimals
 
 #: Frames of a long player; longer videos are shown by this many.
 LONG_FRAMES = 120
+#: Arms that the sentence on drift calls by name.
+MOST_NAMED = 5
 #: Bytes of all films together.
 FILM_BUDGET = 1_200_000
 
@@ -223,12 +225,20 @@ def sentence(view: View) -> str:
                 ways["does not change"].append(arm)
             else:
                 ways["gets better" if sign * slope["mean"] > 0 else "gets worse"].append(arm)
-        parts = [f"{way} clearly for {_and(arms)}" for way, arms in ways.items() if arms]
+        count = sum(map(len, ways.values()))
+        parts = [f"{way} clearly for {_those(arms, count)}" for way, arms in ways.items() if arms]
         if parts:
             longest = f"{found.lengths[-1]} times the training's length"
             steps = table.setting.title(found.settings)
             return f"Over {longest}, at {steps}, {table.metric['name']} {_and(parts)}."
     return ""
+
+
+def _those(arms: Sequence[str], count: int) -> str:
+    """Some of `count` arms, by name where a sentence has room for them."""
+    if len(arms) <= MOST_NAMED:
+        return _and(arms)
+    return f"all {count} arms" if len(arms) == count else f"{len(arms)} of {count} arms"
 
 
 def _and(parts: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.claims import Claim, judge
 from benchmarks.report import write_report
+from benchmarks.report_answer import answer
+from benchmarks.report_view import View
 from benchmarks.study import load_study, read_study, select_arms
 from salt_zoo.errors import ZooError
 from salt_zoo.storage import plain
@@ -113,6 +115,13 @@ def test_results_have_the_verdicts(results: tuple[Any, dict[str, Any]]) -> None:
     _, found = results
     assert [claim["verdict"] for claim in found["claims"]] == ["shown", "opposite", "not measured"]
     assert [claim["outcomes"] for claim in found["claims"]] == [[0], [0, 1], [3]]
+
+
+def test_the_answer_begins_with_them(results: tuple[Any, dict[str, Any]]) -> None:
+    assert answer(View(results[1]))[0] == (
+        "Of 3 claims that this study tests: 1 shown, 1 opposite, 1 not measured. "
+        "Shown: the last is <b>best</b>."
+    )
 
 
 def test_results_without_claims_are_as_before(make_study: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.report import write_report
+from benchmarks.report_answer import answer
 from benchmarks.report_figures import SERIES
 from benchmarks.report_view import View
 from benchmarks.results import build_results
@@ -70,3 +71,9 @@ def test_arms_of_one_colour_look_different(folder: Path) -> None:
     assert len(found) == len(dots) == len(ARMS)
     assert 'class="dot"' in found["arm-0"] and 'class="dot ring"' in found["arm-8"]
     assert found["arm-0"].partition("style")[2] == found["arm-8"].partition("style")[2]
+
+
+def test_the_answer_counts_many_arms(many: Any) -> None:
+    sentence = answer(View(build_results(**vars(many), resamples=50)))[-1]
+    assert re.search(r"clearly for (all 12|\d+ of 12) arms", sentence)
+    assert "arm-0, arm-1, arm-2, arm-3, arm-4, arm-5" not in sentence
