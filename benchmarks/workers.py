@@ -8,8 +8,9 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,15 @@ def _start(plugins: Sequence[str], threads: int, device: str, messages: Any) -> 
 
     from salt_zoo.plugins import load_zoo
 
-    # a parent that was killed cannot end its workers, which would go on with the whole study
-    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+    _follow()
     torch.set_num_threads(threads)
     _shared.update(zoo=load_zoo(plugins), device=device, messages=messages)
+
+
+def _follow() -> None:
+    """Let this process end with its parent: one that was killed cannot end its workers, which would
+    go on with the whole study."""
+    threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_without(parent: int) -> None:
@@ -43,6 +49,15 @@ def _end_without(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _queue(context: Any) -> Iterator[Any]:
+    """A queue for the messages of workers, in a process of its own."""
+    manager = SyncManager(ctx=context)
+    manager.start(_follow)
+    with manager:
+        yield manager.Queue()
 
 
 def _do(index: int, job: Job) -> str | None:
@@ -80,8 +95,7 @@ def run_jobs(
     count = count_workers(workers, device, len(waiting))
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        messages = manager.Queue()
+    with _queue(context) as messages:
         pool = ProcessPoolExecutor(
             count, context, initializer=_start, initargs=(plugins, threads, device, messages)
         )
