@@ -62,7 +62,7 @@ def later_lap(arms: Sequence[str], arm: str) -> bool:
     return arm in arms and arms.index(arm) >= len(SERIES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Line:
     """What is drawn: a line with its band and style, named at its right end; or, without `x`, a
     level that holds everywhere."""
@@ -110,8 +110,9 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             for axes, _ in panels:
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         for axes, drawn in panels:
+            drawn[:] = [line for line in drawn if not _off_scale(axes, line.y[-1])]
             for line in drawn:
-                if line in levels and not _off_scale(axes, line.y[-1]):
+                if line in levels:
                     axes.axhline(line.y[-1], color=line.shade, **line.style)
         panels[-1][0].set_xlabel("steps (NFE)")
         _label_all(panels)

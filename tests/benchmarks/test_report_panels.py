@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.report import write_report
 from benchmarks.report_answer import answer
-from benchmarks.report_figures import SERIES
+from benchmarks.report_figures import SERIES, quality_plot
 from benchmarks.report_view import View
 from benchmarks.results import build_results
 
@@ -55,12 +55,23 @@ def test_few_arms_share_one_panel(make_study: Callable[..., Any]) -> None:
     assert panel.title == "" and set(view.arms) <= panel.arms
 
 
-@pytest.mark.parametrize("name", ["quality-rigidity", "drift-rigidity-4-steps"])
+@pytest.mark.parametrize("name", ["quality-accuracy", "drift-rigidity-4-steps"])
 def test_plots_name_memories_and_all_arms(folder: Path, name: str) -> None:
     svg = (folder / "figures" / f"{name}.svg").read_text()
     texts = re.findall(r">([^<>]+)</text>", svg)
     assert {"memory full", "memory window-6-0", *ARMS} <= set(texts)
     assert texts.count("arm-0") == 1 and texts.count("real") == 2
+
+
+def test_what_a_logarithmic_scale_cannot_show_is_left_out(many: Any) -> None:
+    view = View(build_results(**vars(many), resamples=50))
+    metric = next(metric for metric in view.metrics if metric["name"] == "rigidity")
+    for row in view.results["rows"]:  # a hundredfold between the arms; real data is at 0 already
+        if row["metric"] == "rigidity" and row["arm"] in IN_WINDOW:
+            row.update({key: row[key] / 100 for key in ("mean", "low", "high")})
+    svg = quality_plot(view, metric, view.settings[0])
+    texts = re.findall(r">([^<>]+)</text>", svg or "")
+    assert "real" not in texts and set(ARMS) <= set(texts) and "nan" not in (svg or "").lower()
 
 
 def test_arms_of_one_colour_look_different(folder: Path) -> None:
