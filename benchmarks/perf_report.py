@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmarks.report_figures import _STYLE, INK, MUTED, SERIES, _label_ends, _svg, standalone
+from benchmarks.report_drawing import INK, MUTED, SERIES, STYLE, label_ends, standalone, svg
 
 Results = Mapping[str, Any]
 
@@ -117,7 +117,7 @@ def markdown(results: Results) -> str:
 
 def plot(results: Results) -> str:
     """Time of every block, bytes of the memories, cached against recomputed: an SVG file."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "perf"}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "perf"}):
         figure = Figure(figsize=(11.6, 2.9), facecolor="none")
         FigureCanvasSVG(figure)
         places = ((0.05, 0.185), (0.385, 0.185), (0.725, 0.175))
@@ -154,7 +154,7 @@ def plot(results: Results) -> str:
             _finish(panels[2], ends)
         else:
             panels[2].set_visible(False)
-        return standalone(_svg(figure))
+        return standalone(svg(figure))
 
 
 def _band(
@@ -169,7 +169,7 @@ def _band(
 
 def _finish(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     axes.set_ylim(bottom=0)
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

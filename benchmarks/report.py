@@ -15,14 +15,9 @@ from markupsafe import Markup
 from benchmarks import report_view
 from benchmarks.records import Measured
 from benchmarks.report_answer import answer
+from benchmarks.report_drawing import SERIES, later_lap, standalone
 from benchmarks.report_drift import DriftView, column_title
-from benchmarks.report_figures import (
-    SERIES,
-    later_lap,
-    quality_plot,
-    standalone,
-    training_plot,
-)
+from benchmarks.report_figures import quality_plot, training_plot
 from benchmarks.report_tables import slug, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report_view import Setting, View, duration, quantity

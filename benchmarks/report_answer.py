@@ -15,7 +15,7 @@ def answer(view: View) -> list[str]:
     how many comparisons that was chosen from, which arms drift, and a sentence where a single seed
     limits what all of it means."""
     results = view.results
-    sentences = [_claims(results["claims"])] if results.get("claims") else []
+    sentences = [claims_sentence(results)] if results.get("claims") else []
     sentences.append(_who(view))
     count, clear = results["comparisons_count"], results["comparisons_clear"]
     if count:
@@ -34,14 +34,22 @@ def answer(view: View) -> list[str]:
     return sentences
 
 
-def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
-    counts = Counter(claim["verdict"] for claim in claims)
-    order = ("shown", "not shown", "opposite", "not measured")
-    found = [f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict]]
+def claims_sentence(results: Mapping[str, Any]) -> str:
+    claims = results["claims"]
     one = "The one claim" if len(claims) == 1 else f"Of {len(claims)} claims"
-    text = f"{one} that this study tests: {', '.join(found)}."
+    text = f"{one} that this study tests: {_verdicts(claims)}"
+    places = sorted({place for claim in claims for place in claim["outcomes"]})
+    if len(places) > len(claims):
+        outcomes = [results["primary"][place] for place in places]
+        text += f" (of the {len(places)} outcomes that they rest on: {_verdicts(outcomes)})"
     shown = [claim["claim"] for claim in claims if claim["verdict"] == "shown"]
-    return f"{text} Shown: {'; '.join(shown)}." if shown else text
+    return f"{text}. Shown: {'; '.join(shown)}." if shown else f"{text}."
+
+
+def _verdicts(entries: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(entry["verdict"] for entry in entries)
+    order = ("shown", "not shown", "opposite", "not measured")
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
 
 
 def _who(view: View) -> str:

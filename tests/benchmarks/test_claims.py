@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.claims import Claim, judge
 from benchmarks.report import write_report
-from benchmarks.report_answer import answer
+from benchmarks.report_answer import answer, claims_sentence
 from benchmarks.report_view import View
 from benchmarks.study import load_study, read_study, select_arms
 from salt_zoo.errors import ZooError
@@ -121,6 +121,16 @@ def test_the_answer_begins_with_them(results: tuple[Any, dict[str, Any]]) -> Non
     assert answer(View(results[1]))[0] == (
         "Of 3 claims that this study tests: 1 shown, 1 opposite, 1 not measured. "
         "Shown: the last is <b>best</b>."
+    )
+
+
+def test_the_answer_counts_outcomes_where_they_are_more() -> None:
+    outcomes = [{"verdict": verdict} for verdict in ("shown", "not shown", "shown", "opposite")]
+    claims = [{"claim": "it helps", "outcomes": [0, 1, 2]}, {"claim": "it is new", "outcomes": [0]}]
+    results = {"claims": judge(claims, outcomes), "primary": outcomes}
+    assert claims_sentence(results) == (
+        "Of 2 claims that this study tests: 1 shown, 1 not shown (of the 3 outcomes that they rest "
+        "on: 2 shown, 1 not shown). Shown: it is new."
     )
 
 

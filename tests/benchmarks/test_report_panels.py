@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.report import write_report
 from benchmarks.report_answer import answer
-from benchmarks.report_figures import SERIES, quality_plot
+from benchmarks.report_drawing import SERIES
+from benchmarks.report_figures import quality_plot
 from benchmarks.report_view import View
 from benchmarks.results import build_results
 
@@ -88,3 +89,12 @@ def test_the_answer_counts_many_arms(many: Any) -> None:
     sentence = answer(View(build_results(**vars(many), resamples=50)))[-1]
     assert re.search(r"clearly for (all 12|\d+ of 12) arms", sentence)
     assert "arm-0, arm-1, arm-2, arm-3, arm-4, arm-5" not in sentence
+
+
+def test_a_metric_of_one_number_of_steps_has_dots(make_study: Callable[..., Any]) -> None:
+    view = View(build_results(**vars(make_study(seeds=2, nfes=(4,), prompts=12)), resamples=50))
+    svg = quality_plot(view, view.metrics[0], view.settings[0]) or ""
+    texts = re.findall(r">([^<>]+)</text>", svg)
+    names = ["consistency", "dmd", "sc-dmd", "sc-dmd-velocity", "teacher-naive"]
+    names += ["teacher, 50 steps", "real"]
+    assert [text for text in texts if text in names] == names
