@@ -42,7 +42,7 @@ video = pipe(
 export_to_video(video, "fox.mp4", fps=16)
 ```
 
-{guidance}{scheduler}
+{scheduler}
 
 The `sde` form, in which DMD students are trained (each step noises the clean estimate anew):
 
@@ -58,16 +58,20 @@ pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, sigmas=sigm
 
 By itself `FlowMatchEulerDiscreteScheduler` would choose other times (1000, 909.7, 717.3, 24.4) than
 those at which the student was trained, so it must be given the list.
-"""
+{guidance}"""
 
-_GUIDANCE = """\
-A student that was trained without its teacher's guidance (teacher forcing, say) needs its own, away
-from the negative prompt that training used: `num_inference_steps=50, guidance_scale={scale:g}` and
+_GUIDANCE = """
+A network that was not distilled (after teacher forcing, say) is sampled with many steps and with
+guidance away from the negative prompt that training gave the teacher:
 
 ```python
-negative_prompt = {negative!r}
+video = pipe(
+    "a red fox runs through fresh snow",
+    num_inference_steps=50,
+    guidance_scale={scale:g},
+    negative_prompt={negative!r},
+)
 ```
-
 """
 
 _EXACT = """\
