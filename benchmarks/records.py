@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-import torch
+
+from benchmarks.metric_info import MetricInfo
+
+__all__ = ["REFERENCES", "ArmCost", "Long", "Measured", "MetricInfo"]
 
 #: Networks that are not distilled, at full steps with guidance: the teacher, and the initial
 #: student where students start from a network of another kind (a causal one).
@@ -81,15 +82,3 @@ class ArmCost:
     seconds: float
     error: str | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """A metric as a report needs it. `reduce` takes `[P]` or `[P, D]` rows to one number;
-    `reduce_many`, where a metric has it, `[R, P, D]` to `[R]` numbers at once."""
-
-    name: str
-    better: Literal["higher", "lower"]
-    summary: str
-    reduce: Callable[[torch.Tensor], float]
-    reduce_many: Callable[[torch.Tensor], torch.Tensor] | None = None

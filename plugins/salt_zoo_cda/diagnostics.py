@@ -7,7 +7,7 @@ memories before the last block, or what the last block becomes on either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Memory
+from salt_zoo.protocols import Better, Memory, MetricKind
 from salt_zoo.rollout import Exit, Sampler, commit, denoise, initial_noise, renoise_from
 
 
@@ -51,7 +51,10 @@ class _CacheDiagnostic:
     """
 
     Config: type[CacheDiagnosticConfig] = CacheDiagnosticConfig
-    better: Literal["higher", "lower"] = "lower"
+    better: Better = "lower"
+    #: A collapsed student's memories do not differ.
+    kind: MetricKind = "diagnostic"
+    mean = True
 
     def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
         self.config = config

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from salt_zoo.draws import Draws
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better, MetricKind
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
@@ -31,7 +32,9 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
 class Score:
     """A measure of each video, averaged over videos."""
 
-    better: Literal["higher", "lower"]
+    better: Better
+    kind: MetricKind = "quality"
+    mean = True
     own_steps = None
     of: Measure
 
@@ -45,13 +48,20 @@ class Score:
         return float(rows.mean())
 
 
-class Motion(Score):
+class Share(Score):
+    """A score of 0 or 1, so that the mean is the share of videos."""
+
     better = "higher"
+    bounds = (0.0, 1.0)
+
+
+class Motion(Share):
     of = staticmethod(measures.motion_correct)
 
 
 class Rigidity(Score):
     better = "lower"
+    bounds = (0.0, 1.0)
     of = staticmethod(measures.rigidity_error)
 
 
@@ -61,30 +71,30 @@ class CentroidError(Score):
 
 
 class Displacement(Score):
-    better = "higher"
+    better = "target"
+    target = 1.0
     of = staticmethod(measures.displacement_ratio)
 
 
 class Flicker(Score):
+    """A diagnostic: a still or blank video has none."""
+
     better = "lower"
+    kind = "diagnostic"
 
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         return measures.flicker(pixels)
 
 
-class ClassAccuracy(Score):
-    better = "higher"
-
+class ClassAccuracy(Share):
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].mean(dim=1).argmax(dim=-1)
         return (found == measures.commanded(prompts)[0]).float()
 
 
-class Consistency(Score):
-    better = "higher"
-
+class Consistency(Share):
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].argmax(dim=-1)
@@ -92,9 +102,10 @@ class Consistency(Score):
 
 
 class Sharpness(Score):
-    """Laplacian energy over that of real videos."""
+    """Laplacian energy over that of real videos: blur is below 1, overshoot above."""
 
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "target"
+    target = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()
@@ -107,6 +118,7 @@ class SharpnessError(Sharpness):
     """How far the mean sharpness is from that of real videos: overshoot is as wrong as blur."""
 
     better = "lower"
+    mean = False
 
     def reduce(self, rows: Tensor) -> float:
         return abs(1 - float(rows.mean()))
@@ -115,7 +127,8 @@ class SharpnessError(Sharpness):
 class Diversity(Score):
     """Distance between videos of one prompt, over that of real videos; NaN where there is one."""
 
-    better = "higher"
+    better = "target"
+    target = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pixels, prompts = reference_videos()
@@ -125,9 +138,6 @@ class Diversity(Score):
     def measure(self, videos: Videos) -> Tensor:
         return measures.distance_within_prompt(videos.pixels, videos.prompts) / self.real
 
-    def reduce(self, rows: Tensor) -> float:
-        return float(rows.nanmean())
-
 
 class FrechetAppearance:
     """Frechet distance of the judge's features, averaged over frames, to real training videos.
@@ -135,7 +145,7 @@ class FrechetAppearance:
     Every feature is divided by its standard deviation over those videos.
     """
 
-    better: Literal["higher", "lower"] = "lower"
+    better: Better = "lower"
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:

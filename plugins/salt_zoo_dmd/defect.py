@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch import Tensor
 from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better, MetricKind
 from salt_zoo.rollout import Sampler, full_time, initial_noise, renoise_from, walk
 from salt_zoo_dmd.semigroup import choices, local_defect
 
@@ -35,7 +36,10 @@ class SemigroupDefect:
     """
 
     Config = SemigroupDefectConfig
-    better: Literal["higher", "lower"] = "lower"
+    better: Better = "lower"
+    #: A collapsed student has no defect.
+    kind: MetricKind = "diagnostic"
+    mean = True
 
     def __init__(self, config: SemigroupDefectConfig, zoo: Any) -> None:
         self.config = config

@@ -70,6 +70,20 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
         yield lambda done, rate: bar.update(task, completed=done, rate=rate)
 
 
+@contextlib.contextmanager
+def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what a computation calls with (parts done, parts in all); without a terminal a line
+    now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        update = _line_update(console, name)
+        yield lambda done, total: update(done, total, {})
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(name, total=None, shown="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _bar_update(bar: Progress, name: str) -> Update:
     task: TaskID | None = None
 

@@ -1,0 +1,102 @@
+"""`python -m benchmarks.report DIR`: a report again from what is in its folder, without training.
+
+Scores come from samples.parquet and drift.parquet, statistics of features from replicates.npz,
+videos from videos.npz, costs and provenance from results.json. Directions and kinds of metrics are
+those of the registered ones. A folder that was made before replicates were kept (schema 1) has
+intervals of features in its results.json only: those are carried over as they are, and what would
+need the features is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.carried import Carried
+from benchmarks.metric_info import MetricInfo
+from benchmarks.pictures import read_videos
+from benchmarks.replicates import read_store
+from benchmarks.report import render
+from benchmarks.results import analyse, plain_json
+from benchmarks.scores import read_measured
+from benchmarks.stated import when_stated
+from salt_zoo import storage
+from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli.progress import told_bar
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
+from salt_zoo.run import make_metrics
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description="Render a study's report again from what is in its folder.",
+    )
+    parser.add_argument("folder", type=Path, help="the report's folder, as in reports/digits")
+    add_plugin_option(parser)
+    options = parser.parse_args(arguments)
+    return guarded(lambda: rerender(options.folder, zoo_of(options)))
+
+
+def rerender(folder: Path, zoo: Zoo) -> int:
+    """Write results.json, index.html, report.md, `tables` and `figures` of a folder anew.
+
+    Raises:
+        ZooError: the folder is no report's, or a metric of it is not registered.
+    """
+    results = read_results(folder)
+    store, study, drift = read_store(folder), results["study"], results["drift"]
+    with told_bar("statistics") as told:
+        found = analyse(
+            study,
+            read_measured(results, folder),
+            results["arms"],
+            _infos(zoo, results["metrics"]),
+            results["prompts"],
+            results["bootstrap"]["resamples"],
+            _infos(zoo, drift["metrics"]) if drift else (),
+            drift["prompts"] if drift else (),
+            when_stated(study.get("primary") or (), folder),
+            store,
+            told,
+            Carried(results) if results["schema"] == 1 or results.get("carried") else None,
+        )
+    found |= {key: results[key] for key in ("curves", "provenance")}
+    found["carried"] = any(row.get("carried") for row in found["rows"])
+    found = plain_json(found)
+    storage.write_json(folder / "results.json", found)
+    extra = zoo.hook.report_sections(results=found, folder=folder)
+    sections = [section for some in extra for section in some or ()]
+    render(found, read_videos(folder), folder, sections)
+    print(folder / "index.html")
+    return 0
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of a folder's results.json."""
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path}: there is no such file; name the folder of a report") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(results, dict) or not {"schema", "rows", "study", "arms"} <= results.keys():
+        raise ZooError(f"{path}: not the results of a study")
+    if results["schema"] == 1:
+        results.setdefault("drift", None)
+        for arm in results["arms"]:
+            arm |= {"budget": None, "off_budget": None}
+    return results
+
+
+def _infos(zoo: Zoo, entries: Sequence[Mapping[str, Any]]) -> list[MetricInfo]:
+    names = [entry["name"] for entry in entries]
+    return [
+        MetricInfo.of(name, metric, zoo.metrics[name].summary)
+        for name, metric in make_metrics(zoo, names).items()
+    ]
