@@ -52,10 +52,10 @@ class MetricInfo:
                 f"metric {name!r}: better is {better!r}; it must be one of "
                 f"{', '.join(get_args(Better))}"
             )
-        target = getattr(metric, "target", None)
+        target: Any = getattr(metric, "target", None)
         if better == "target" and not isinstance(target, int | float):
             raise ZooError(f"metric {name!r}: better is 'target', so it must have a target, too")
-        kind = getattr(metric, "kind", "description" if better == "none" else "quality")
+        kind: Any = getattr(metric, "kind", "description" if better == "none" else "quality")
         if kind not in get_args(MetricKind):
             raise ZooError(
                 f"metric {name!r}: kind is {kind!r}; it must be one of "

@@ -136,12 +136,13 @@ def caption(view: View) -> str:
         return ""
     metric = view.metric(table["metric"])
     samplers = listed(list(dict.fromkeys(row["sampler"] for row in table["rows"])))
+    made = table["comparisons"]
     return (
-        f"By {metric['name']} ({direction(metric)}), the {samplers} sampler. Worth it: the best arm "
-        "against the undistilled network with as many passes, also with guidance at half the "
-        f"steps, by every sampler of the study. p is adjusted (Holm) for the {table['comparisons']['worth']} comparisons with "
-        f"undistilled networks, and for the {table['comparisons']['leads']} between arms; what is "
-        "called shown, better or worse has p below 0.05."
+        f"By {metric['name']} ({direction(metric)}), the {samplers} sampler. Worth it: the best "
+        "arm against the undistilled network with as many passes, also with guidance at half the "
+        "steps, by every sampler of the study. p is adjusted (Holm) for the "
+        f"{made['worth']} comparisons with undistilled networks, and for the {made['leads']} "
+        "between arms; what is called shown, better or worse has p below 0.05."
     )
 
 

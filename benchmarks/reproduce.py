@@ -1,10 +1,8 @@
 """An interval of a report by hand, from its samples.parquet: what `statistics` computes, in the
 order in which one would explain it.
 
-    >>> from pathlib import Path
-    >>> from benchmarks.reproduce import reproduce
-    >>> reproduce(Path("reports/digits"), "digits-rigidity", "dmd-8", nfe=4)  # doctest: +SKIP
-    >>> reproduce(Path("reports/digits"), "digits-rigidity", "dmd-8", "dmd-4", nfe=4)  # doctest: +SKIP
+    reproduce(Path("reports/digits"), "digits-rigidity", "dmd-8", nfe=4)
+    reproduce(Path("reports/digits"), "digits-rigidity", "dmd-8", "dmd-4", nfe=4)
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ COMPARED = ("a", "b", "metric", "nfe", "sampler", "length", "slope")
 def record_start(outcomes: Sequence[Mapping[str, Any]], folder: Path, started: bool) -> None:
     """Called by the runner before any job. `started`: jobs of this study have run in the folder."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = _read(folder) if started else {"first_job_began": now, "last_job_ended": None}
-    if record is None:  # nobody knows what stood in the file when those jobs began
-        record = {"first_job_began": None, "last_job_ended": None}
-    seen = record.setdefault("seen", {})
+    record = _read(folder) if started else None
+    if record is None:  # of jobs without a record nobody knows what stood in the file before them
+        began = None if started else now
+        record = {"first_job_began": began, "last_job_ended": None, "seen": {}}
+    seen = record["seen"]
     for outcome in outcomes:
         seen.setdefault(_id(outcome), now)
     write_json(folder / FILE, record)

@@ -92,10 +92,8 @@ class Replicates:
 
     def rounded(self) -> Replicates:
         """As a file of float32 keeps them."""
-        kept = [
-            part.astype(np.float32).astype(np.float64) for part in (self.values, self.resampled)
-        ]
-        return Replicates(*kept)
+        single = (self.values.astype(np.float32), self.resampled.astype(np.float32))
+        return Replicates(*(part.astype(np.float64) for part in single))
 
     def distance_to(self, target: float) -> Replicates:
         """How far the statistic is from the value that it should have."""

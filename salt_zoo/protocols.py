@@ -248,12 +248,13 @@ class Metric(Protocol):
 
     Made as `Factory(config, zoo)`. It may also declare
 
-    - `target`: the right value, with `better = "target"`; arms are compared by their distance to it.
+    - `target`: the right value, with `better = "target"`; arms are compared by their distances.
     - `kind`: see `MetricKind`; by default `quality`, or `description` where `better` is `none`.
-    - `mean = True`: `reduce` is the mean of `[N]` scores. Resampling is then one matrix product, and
-      long videos have slopes; by default `reduce` is asked for every resample.
+    - `mean = True`: `reduce` is the mean of `[N]` scores. Resampling is then one matrix product
+      and long videos have slopes; by default `reduce` is asked for every resample.
     - `bounds`: the least and the largest score, `(0, 1)` for a share. Without spread among the
       scores, an interval exists only for a metric with bounds.
+    - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
     - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
     - `whole_video = True`: it cannot score clips out of the middle of longer videos.
     - `prepare()`: fetches its weights.

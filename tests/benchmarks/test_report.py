@@ -65,8 +65,8 @@ def test_page_shows_everything_in_order(written: tuple[Any, dict, Path]) -> None
     page = (folder / "index.html").read_text()
     text = text_of(page)
     places = [text.index(part) for part in (
-        study.study["title"], f"of {results['comparisons_count']} paired differences", "is distilling worth it?",
-        "Outcomes stated",
+        study.study["title"], f"of {results['comparisons_count']} paired differences",
+        "is distilling worth it?", "Outcomes stated",
         "Side by side", "Frame by frame at 4 steps", "Quality against steps", "Training",
         "What a training costs", "Tables", "Every comparison", "Failures", "Drift", "Provenance",
     )]  # fmt: skip
