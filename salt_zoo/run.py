@@ -33,7 +33,7 @@ Part = Annotated[dict[str, Any], BeforeValidator(named)]
 class QualityConfig(StrictModel):
     """Quality metrics during training: a loss alone says nothing."""
 
-    #: Updates between two measurements; 0 measures nothing.
+    #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
     prompts: Annotated[int, Field(ge=2)] = 64
     steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [4])

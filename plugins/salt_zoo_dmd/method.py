@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -39,7 +39,7 @@ class FakeScoreConfig(StrictModel):
     """The network that follows the student's distribution."""
 
     learning_rate: Rate = 4e-7
-    #: Updates for each update of the student.
+    #: Its updates for each update of the student.
     updates: Annotated[int, Field(ge=1)] = 5
     times: ScoreTimes = ScoreTimes()
 
@@ -53,6 +53,10 @@ class DMDConfig(StrictModel):
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"
     fake_score: FakeScoreConfig = FakeScoreConfig()
+    #: Who is trained first in an update. Published code trains the student first (Self Forcing and
+    #: its descendants): its first update is then made with a fake score that is still the teacher.
+    #: From the second update on both orders alternate alike.
+    order: Literal["fake-score-first", "student-first"] = "fake-score-first"
     #: Terms of the student's loss: options by registered name. None switches one off.
     objectives: dict[str, Any] = {"distribution-matching": {}}
 
@@ -104,7 +108,10 @@ class DMD:
         }
 
     def turns(self, step: int) -> Sequence[str]:
-        return ["fake_score"] * self.config.fake_score.updates + ["student"]
+        fake_score = ["fake_score"] * self.config.fake_score.updates
+        if self.config.order == "student-first":
+            return ["student", *fake_score]
+        return [*fake_score, "student"]
 
     def train(self, turn: Turn) -> Mapping[str, Tensor]:
         return self._student(turn) if turn.role == "student" else self._fake_score(turn)

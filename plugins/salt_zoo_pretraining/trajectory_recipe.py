@@ -64,7 +64,7 @@ class TrajectoryRecipe:
             start = "teacher" if config.of == "teacher" else "student"
             network = backbone.network(start).to(where).eval().requires_grad_(False)
         done = config.count - sum(len(made.shards[shard]) for shard in missing)
-        with training_progress("trajectories") as progress:
+        with training_progress("trajectories", "trajectories") as progress:
             for shard in missing:
                 rows = made.shards[shard]
                 prompts = header["prompts"][rows.start : rows.stop]
