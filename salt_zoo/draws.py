@@ -29,7 +29,7 @@ class Draws:
     device: torch.device | str = "cpu"
 
     def at(self, *scope: Key) -> Draws:
-        """The same rows one scope deeper, for instance `draws.at("train", step)`."""
+        """The same rows one scope deeper, for instance `draws.at("data")`."""
         return replace(self, scope=(*self.scope, *scope))
 
     def for_rows(self, rows: Sequence[int]) -> Draws:
@@ -69,3 +69,14 @@ class Draws:
     def shared_uniform(self, *key: Key) -> float:
         """One number in [0, 1) for all rows and all processes."""
         return float(torch.rand((), generator=self.generator(*key, "shared")))
+
+
+def turn_draws(
+    seed: int, role: str, step: int, turn: int, rows: Sequence[int], device: torch.device | str
+) -> Draws:
+    """The draws of a role's turn in a training step; `turn` counts that role's turns of the step.
+
+    The turns of other roles are not in the key: runs that differ in how often the fake score is
+    trained share the prompts and the noise of the student.
+    """
+    return Draws(seed, ("train", role, step, turn), rows, device)

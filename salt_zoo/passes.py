@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.draws import Draws
+from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.protocols import Batch, Condition, Method, Turn
 from salt_zoo.rollout import Blocks
 from salt_zoo.training.costs import PassCounter
@@ -49,8 +50,10 @@ def passes_per_update(
 
     count = min(updates, _MOST)
     for step in (place * updates // count for place in range(count)):
-        for index, role in enumerate(method.turns(step)):
-            draws = Draws(seed, ("train", step, index), range(1))
+        taken: Counter[str] = Counter()
+        for role in method.turns(step):
+            draws = turn_draws(seed, role, step, taken[role], range(1), "cpu")
+            taken[role] += 1
             x0 = draws.normal(shape, "data") if method.needs_data else None
             networks[role].requires_grad_(True)
             batch = Batch([""], condition, condition, x0, *_trajectory(method, draws, shape))

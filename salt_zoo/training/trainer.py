@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from salt_zoo.draws import Draws
+from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import digest, plain
@@ -107,10 +108,11 @@ class Trainer:
         """One update of the student, and the turns of the other roles that belong to it."""
         logs: dict[str, Tensor] = {}
         factor = schedule_factor(step, self.config.updates, self.config.schedule)
-        for index, role in enumerate(self.method.turns(step)):
+        taken: Counter[str] = Counter()
+        for role in self.method.turns(step):
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
-                    turn = self._turn(role, step, index, part)
+                    turn = self._turn(role, step, taken[role], part)
                     with self.accelerator.autocast():
                         logged = self.method.train(turn)
                     for name, value in logged.items():
@@ -120,18 +122,15 @@ class Trainer:
                         logs[key] = value + logs[key] if part else value
                 logs[f"{role}/gradient_norm"] = self._update(role, parameters, factor)
             self.networks.follow(role, step)
+            taken[role] += 1
         return logs
 
-    def _turn(self, role: str, step: int, index: int, part: int) -> Turn:
+    def _turn(self, role: str, step: int, number: int, part: int) -> Turn:
         """What a role sees in its turn: this process's share of the global batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         first = (part * world + rank) * self._micro
-        draws = Draws(
-            self.seed,
-            ("train", step, index),
-            range(first, first + self._micro),
-            self.backbone.device,
-        )
+        rows = range(first, first + self._micro)
+        draws = turn_draws(self.seed, role, step, number, rows, self.backbone.device)
         sample = self.dataset.sample(draws.at("data"), "train", self.method.needs_data)
         with torch.no_grad():
             batch = Batch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
+from salt_zoo.draws import turn_draws
 from salt_zoo.errors import ZooError
 from salt_zoo.passes import passes_per_update
 from salt_zoo.plugins import load_zoo
@@ -62,8 +62,10 @@ def alignment(**options):
 
 
 def paths(method, updates=UPDATES):
-    """The student's path of every update: the fake score's turn comes first."""
-    return [method.path(Draws(0, ("train", step, 1))) for step in range(updates)]
+    """The student's path of every update."""
+    return [
+        method.path(turn_draws(0, "student", step, 0, range(1), "cpu")) for step in range(updates)
+    ]
 
 
 def due(method, reference=(2, 4), updates=UPDATES):
@@ -138,7 +140,10 @@ def test_the_term_changes_no_other_draw(toys, trained):
 
 def test_draws_have_the_configured_frequencies(toys):
     method, count = make(toys), 2000
-    turns = [[method.path(Draws(0, ("train", s, turn))) for s in range(count)] for turn in (0, 1)]
+    turns = [
+        [method.path(turn_draws(0, role, s, 0, range(1), "cpu")) for s in range(count)]
+        for role in ("student", "fake_score")
+    ]
     for drawn in turns:
         for steps, share in MIXED.items():
             of_list = [path.exit_step for path in drawn if len(path.times) == steps]

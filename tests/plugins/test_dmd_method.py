@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from salt_zoo import flow
-from salt_zoo.draws import Draws
+from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
 from salt_zoo.protocols import Batch, Turn
 from salt_zoo.run import resolve
 from salt_zoo.run import train as train_run
+from salt_zoo_dmd.method import DMD
 from salt_zoo_dmd.semigroup import choices
 from tests.blocks.plugin import BLOCK, ToyBackbone
 
@@ -66,8 +67,9 @@ def exits(steps, updates=UPDATES):
     """The exit step of every turn, fake score first: drawn from the turn's own stream."""
     return [
         [
-            Draws(0, ("train", step, turn)).shared_integer(steps, "exit step")
-            for turn in range(FAKE_UPDATES + 1)
+            turn_draws(0, role, step, turn, range(1), "cpu").shared_integer(steps, "exit step")
+            for role, turns in (("fake_score", FAKE_UPDATES), ("student", 1))
+            for turn in range(turns)
         ]
         for step in range(updates)
     ]
@@ -132,6 +134,28 @@ def test_the_term_changes_no_other_draw(trained):
     assert other[0]["fake_score/loss"] == plain[0]["fake_score/loss"]
     total = other[0]["student/distribution_matching"] + 0.2 * other[0]["student/self_consistency"]
     assert other[0]["student/loss"] == pytest.approx(total)
+
+
+def test_arms_with_other_numbers_of_fake_score_updates_share_their_draws(trained, monkeypatch):
+    """The student's prompts and noise, and those of the turns of the fake score that both have."""
+    seen = []
+
+    def spy(self, turn):
+        noise = turn.draws.normal((8,), "initial noise").tolist()
+        seen.append((turn.role, (turn.step, turn.batch.prompts, noise)))
+        return train(self, turn)
+
+    train = DMD.train
+    monkeypatch.setattr(DMD, "train", spy)
+    found = {}
+    for updates in (2, 5):
+        seen.clear()
+        trained({"name": "dmd", "fake_score": {"learning_rate": 0.02, "updates": updates}})
+        for role in ("student", "fake_score"):
+            found[updates, role] = [what for whose, what in seen if whose == role]
+    assert found[2, "student"] == found[5, "student"]
+    assert len({str(noise) for _, _, noise in found[5, "fake_score"]}) == 5 * UPDATES
+    assert all(turn in found[5, "fake_score"] for turn in found[2, "fake_score"])
 
 
 def test_with_every_term_off_the_student_stays(trained):
