@@ -31,6 +31,7 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
 class Score:
     """A measure of each video, averaged over videos."""
 
+    version = 1
     better: Literal["higher", "lower"]
     own_steps = None
     of: Measure
@@ -135,6 +136,7 @@ class FrechetAppearance:
     Every feature is divided by its standard deviation over those videos.
     """
 
+    version = 1
     better: Literal["higher", "lower"] = "lower"
     own_steps = None
 

@@ -51,6 +51,7 @@ def motion_magnitude(pixels: Tensor, gap: int = 1) -> Tensor:
 class TemporalFlickering:
     """VBench's temporal flickering; a still video has the best value, 1."""
 
+    version = 1
     better: Literal["higher", "lower"] = "higher"
     own_steps = None
 
@@ -74,6 +75,7 @@ class MotionMagnitudeConfig(StrictModel):
 class MotionMagnitude:
     """A stand-in for VBench's dynamic degree without optical flow: it counts any change."""
 
+    version = 1
     Config = MotionMagnitudeConfig
     better: Literal["higher", "lower"] = "higher"
     own_steps = None

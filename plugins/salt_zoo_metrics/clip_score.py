@@ -38,6 +38,7 @@ class ClipScore:
     holds a NaN.
     """
 
+    version = 1
     Config = ClipScoreConfig
     better: Literal["higher", "lower"] = "higher"
     own_steps = None

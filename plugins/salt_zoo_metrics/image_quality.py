@@ -49,6 +49,7 @@ class ImageQuality:
     lies between. NaN for a video that holds a NaN.
     """
 
+    version = 1
     Config = ImageQualityConfig
     better: Literal["higher", "lower"]
     own_steps = None

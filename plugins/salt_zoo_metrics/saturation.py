@@ -40,6 +40,7 @@ class Saturation:
     0, rightly.
     """
 
+    version = 1
     better: Literal["higher", "lower"] = "lower"
     own_steps = None
 
