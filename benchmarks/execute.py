@@ -10,14 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.jobs import Job, commit_of, read_job
+from benchmarks.cells import plan_cells, plan_metrics
+from benchmarks.jobs import Job, Origin, read_job, stamps_of
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import Resolved, make_metrics, prepare_folder
+from salt_zoo.run import Resolved, configure_part, make_metrics, prepare_folder
 from salt_zoo.storage import plain
+from salt_zoo.versions import Versions
 
 
 def execute(
@@ -43,7 +45,7 @@ def execute(
         if prepare:
             prepare()
     prepare_folder(out)
-    jobs = make_jobs(study, runs, zoo, out)
+    jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
     with _progress(jobs) as show:
         errors = run_jobs(jobs, plugins, place, study.workers, show)
     results, measured = collect(study, runs, jobs, errors, zoo, place)
@@ -54,27 +56,61 @@ def execute(
     return 1 if errors else 0
 
 
-def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path) -> list[Job]:
+def make_jobs(
+    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path, device: str = "cpu"
+) -> list[Job]:
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
-    whole seeds to show."""
+    whole seeds to show. `device` is the type of the device that they will run on."""
+    evaluation, versions = study.evaluation, Versions(zoo)
+    metrics = plan_metrics(evaluation.metrics, zoo, versions)
+    long = evaluation.long
+    long_metrics = plan_metrics((long and long.metrics) or evaluation.metrics, zoo, versions)
+
+    def job(label: str, seed: int | None, run: Resolved, origin: Origin) -> Job:
+        cells = plan_cells(label if seed is None else "", evaluation, metrics, long_metrics)
+        return Job.of(label, seed, run, cells, evaluation.batch_size, origin, device, out)
+
+    origins = {label: origin_of(run, zoo, versions) for label, run in runs.items()}
     jobs = []
-    firsts: dict[str, Resolved] = {}
-    for run in runs.values():
-        firsts.setdefault(run.config.backbone["name"], run)
-    weights: list[dict[str, Any]] = []
-    for run in firsts.values():  # references do not depend on what is trained
-        inputs = inputs_of(run, zoo)
+    firsts: dict[str, str] = {}
+    for label, run in runs.items():
+        firsts.setdefault(run.config.backbone["name"], label)
+    weights: list[Mapping[str, Any]] = []
+    for label in firsts.values():  # references do not depend on what is trained
+        run, origin = runs[label], origins[label]
         rows = references_of(run, zoo, study.evaluation.split)
-        if any(other.items() <= inputs["backbone"].items() for other in weights):
+        if any(other.items() <= origin.inputs["backbone"].items() for other in weights):
             # the teacher of another backbone, whose rows are there already
             rows = [name for name in rows if name.startswith("initial")]
-        weights.append(inputs["backbone"])
-        jobs += [Job.of(name, None, run, study.evaluation, inputs, out) for name in rows]
+        weights.append(origin.inputs["backbone"])
+        jobs += [job(name, None, run, origin) for name in rows]
     for seed in study.seeds:
-        for label, run in runs.items():
-            seeded = run.with_seed(seed)
-            jobs.append(Job.of(label, seed, seeded, study.evaluation, inputs_of(run, zoo), out))
+        jobs += [
+            job(label, seed, run.with_seed(seed), origins[label]) for label, run in runs.items()
+        ]
     return jobs
+
+
+def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
+    """Digests of the weights and the data that a run starts from, and the versions of its parts."""
+    content = run.plain()
+
+    def backbone_and_data() -> tuple[Any, Any]:
+        return (
+            configure_part(zoo.backbones, content["backbone"], zoo, "backbone"),
+            configure_part(zoo.datasets, content["dataset"], zoo, "dataset"),
+            make_backbone(run, zoo),
+            make_dataset(run, zoo),
+        )[2:]
+
+    def method() -> Any:
+        options = configure_part(zoo.methods, content["method"], zoo, "method")
+        return zoo.methods.create(run.config.method["name"], options, zoo)
+
+    (backbone, dataset), of_backbone = versions.used_by(backbone_and_data)
+    _, of_method = versions.used_by(method)
+    inputs = {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
+    return Origin(inputs, of_backbone | of_method, of_backbone)
 
 
 def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
@@ -144,10 +180,20 @@ def collect(
         )
     facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
     done = [job for job in jobs if job.folder not in errors]
-    facts["measured_at_commits"] = sorted({commit_of(job) for job in done})
+    facts |= _stamps(done)
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
     results = build_results(plain(study), measured, costs, metrics, prompts, facts, **of_long)
     return results, measured
+
+
+def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
+    """With which code, device, precision and torch the jobs were trained and measured; several
+    entries say that a report mixes."""
+    found: dict[str, list[dict[str, Any]]] = {"trained_on": [], "measured_on": []}
+    for job in jobs:
+        for kind, stamps in zip(found, stamps_of(job), strict=True):
+            found[kind] += [stamp for stamp in stamps if stamp not in found[kind]]
+    return {kind: sorted(stamps, key=str) for kind, stamps in found.items()}
 
 
 def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cells import Cell
 from benchmarks.records import Long
 from benchmarks.study import LongConfig
 from salt_zoo.draws import Draws
@@ -84,7 +85,7 @@ class LongMeasurer:
 
     def __init__(
         self,
-        config: LongConfig,
+        config: LongConfig | Cell,
         split: str,
         metrics: Mapping[str, Metric],
         dataset: Dataset,

@@ -49,10 +49,13 @@ class Measured:
         method: the registered method's name, or the reference's.
         seed: training seed; None for references.
         nfe, sampler: how it was sampled; None for real data.
-        passes: network passes per generated video: `nfe`, `guidance` and `memory`.
+        passes: network passes per generated video, in whole videos: `nfe`, and apart from it
+            `guidance` and `memory` (writes), see `SamplingConfig.passes`.
         rows: by metric `[P]` scores or `[P, D]` features of the same P prompts everywhere.
         pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K rows.
         long: what longer videos showed, where the study asks for them.
+        own: those of the rows whose metric made rollouts of its own, with this NFE and sampler, and
+            did not look at the videos. Where all are such, nothing was sampled for the study.
     """
 
     arm: str
@@ -62,10 +65,11 @@ class Measured:
     seed: int | None
     nfe: int | None
     sampler: str | None
-    passes: dict[str, int]
+    passes: dict[str, float]
     rows: dict[str, np.ndarray]
     pixels: np.ndarray
     long: Long | None = None
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

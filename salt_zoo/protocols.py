@@ -263,7 +263,8 @@ class Metric(Protocol):
 
     better: Better
     #: Set for a metric that makes rollouts of its own with so many steps: it is measured once a
-    #: network, not once for each NFE of the study. None for metrics of the videos.
+    #: network, not once for each NFE of the study. None for metrics of the videos. `own_sampler`,
+    #: where it has it, is how those rollouts go (default: `sde`).
     own_steps: int | None
 
     def measure(self, videos: Any) -> Tensor:

@@ -14,7 +14,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Backbone
-from salt_zoo.rollout import Sampler, initial_noise, renoise_from, rollout
+from salt_zoo.rollout import Blocks, Sampler, initial_noise, renoise_from, rollout
 
 
 class SamplingConfig(StrictModel):
@@ -26,10 +26,18 @@ class SamplingConfig(StrictModel):
     #: 1 is conditional only, which is how distilled students run.
     guidance_scale: float = 1.0
 
-    def passes(self, blocks: int = 1) -> dict[str, int]:
-        """Network passes per generated video: what NFE counts, and what is shown apart from it."""
-        doubled = self.steps if self.guidance_scale != 1 else 0
-        return {"nfe": self.steps, "guidance": doubled, "memory": blocks - 1}
+    def passes(self, blocks: Blocks, frames: int) -> dict[str, float]:
+        """Network passes per generated video of `frames` latent frames, in whole videos.
+
+        `nfe` are the steps, each of which visits every block once; `guidance` the same again where
+        there is guidance. `memory` are the passes that write finished blocks into the memory: all
+        frames but the last block's, twice with guidance. `PassCounter` counts their sum.
+        """
+        twice = 2 if self.guidance_scale != 1 else 1
+        written = 0.0
+        if blocks.new_memory is not None:
+            written = twice * blocks.split(frames)[-1].start / frames
+        return {"nfe": self.steps, "guidance": self.steps * (twice - 1), "memory": written}
 
 
 @torch.inference_mode()

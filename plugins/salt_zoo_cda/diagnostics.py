@@ -50,6 +50,7 @@ class _CacheDiagnostic:
     NaN rows for networks without a memory.
     """
 
+    version = 1
     Config: type[CacheDiagnosticConfig] = CacheDiagnosticConfig
     better: Better = "lower"
     #: A collapsed student's memories do not differ.
@@ -58,7 +59,7 @@ class _CacheDiagnostic:
 
     def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
         self.config = config
-        self.own_steps = config.reference
+        self.own_steps, self.own_sampler = config.reference, config.sampler
 
     def measure(self, videos: Videos) -> Tensor:
         network, backbone = videos.network, videos.backbone

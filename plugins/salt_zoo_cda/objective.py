@@ -54,6 +54,7 @@ class CacheAlignment:
     student's side is back-propagated through the frozen teacher.
     """
 
+    version = 1
     Config = CacheAlignmentConfig
 
     def __init__(self, config: CacheAlignmentConfig, zoo: Any) -> None:

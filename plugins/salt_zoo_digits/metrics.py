@@ -32,6 +32,7 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
 class Score:
     """A measure of each video, averaged over videos."""
 
+    version = 1
     better: Better
     kind: MetricKind = "quality"
     mean = True
@@ -145,6 +146,7 @@ class FrechetAppearance:
     Every feature is divided by its standard deviation over those videos.
     """
 
+    version = 1
     better: Better = "lower"
     own_steps = None
 

@@ -35,6 +35,7 @@ class SemigroupDefect:
     number of steps that the videos were made with.
     """
 
+    version = 1
     Config = SemigroupDefectConfig
     better: Better = "lower"
     #: A collapsed student has no defect.
@@ -43,7 +44,7 @@ class SemigroupDefect:
 
     def __init__(self, config: SemigroupDefectConfig, zoo: Any) -> None:
         self.config = config
-        self.own_steps = config.steps
+        self.own_steps, self.own_sampler = config.steps, config.sampler
 
     def measure(self, videos: Videos) -> Tensor:
         if videos.network is None or videos.backbone is None:

@@ -76,6 +76,7 @@ class DMDConfig(StrictModel):
 class DMD:
     """Distribution matching on backward-simulated rollouts, with any further objectives."""
 
+    version = 1
     Config = DMDConfig
     needs_data = False
 

@@ -52,6 +52,7 @@ def motion_magnitude(pixels: Tensor, gap: int = 1) -> Tensor:
 class TemporalFlickering:
     """VBench's temporal flickering. A diagnostic: a still video has the best value, 1."""
 
+    version = 1
     better: Better = "higher"
     kind: MetricKind = "diagnostic"
     mean = True
@@ -79,6 +80,7 @@ class MotionMagnitude:
     """A stand-in for VBench's dynamic degree without optical flow: it counts any change, flicker
     too, so that neither more nor less of it is better."""
 
+    version = 1
     Config = MotionMagnitudeConfig
     better: Better = "none"
     mean = True

@@ -39,6 +39,7 @@ class ClipScore:
     holds a NaN.
     """
 
+    version = 1
     Config = ClipScoreConfig
     better: Better = "higher"
     mean = True

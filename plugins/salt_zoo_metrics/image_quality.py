@@ -50,6 +50,7 @@ class ImageQuality:
     lies between. NaN for a video that holds a NaN.
     """
 
+    version = 1
     Config = ImageQualityConfig
     better: Better
     mean = True

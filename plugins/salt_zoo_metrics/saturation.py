@@ -41,6 +41,7 @@ class Saturation:
     0, rightly.
     """
 
+    version = 1
     better: Better = "none"
     mean = True
     bounds = (0.0, 1.0)

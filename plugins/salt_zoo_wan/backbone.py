@@ -33,6 +33,7 @@ class WanBackboneConfig(StrictModel):
 class WanBackbone:
     """Wan at one size, bidirectional: the student starts from the teacher's weights."""
 
+    version = 1
     Config = WanBackboneConfig
 
     def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:

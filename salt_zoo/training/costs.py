@@ -25,9 +25,16 @@ class PassCounter:
     def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
         self.counts: dict[str, dict[str, float]] = {}
         self.paused = False  # quality measured during training is no cost of the method
+        self._handles = []
         for role, network in networks.items():
             self.counts[role] = {"forward": 0.0, "backward": 0.0}
-            network.register_forward_pre_hook(self._hook(self.counts[role], frames))
+            hook = self._hook(self.counts[role], frames)
+            self._handles.append(network.register_forward_pre_hook(hook))
+
+    def remove(self) -> None:
+        """Count no further; the counts stay."""
+        for handle in self._handles:
+            handle.remove()
 
     def _hook(self, count: dict[str, float], frames: int) -> Any:
         def before(network: nn.Module, args: tuple[Any, ...]) -> None:

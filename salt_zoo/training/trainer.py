@@ -16,8 +16,10 @@ from torch import Tensor
 
 from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
+from salt_zoo.identity import first_difference, identity
+from salt_zoo.precision import resolve_precision
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
-from salt_zoo.storage import digest, plain
+from salt_zoo.storage import plain
 from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter, flops_per_pass
@@ -68,7 +70,8 @@ class Trainer:
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
-        self._digest = digest(self.resolved)
+        precision = resolve_precision(self.config.precision, self.accelerator.device.type)
+        self._identity = plain(identity(self.resolved, precision))
 
     def run(self) -> Networks:
         """Train to the end and return the networks."""
@@ -193,7 +196,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             state = {
                 "step": step,
-                "config": self._digest,
+                "identity": self._identity,
                 "seconds": self.seconds,
                 "passes": self.counter.counts,
                 "history": self.history,
@@ -207,10 +210,16 @@ class Trainer:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        if read_state(found[-1]).get("config") != self._digest:
+        kept = read_state(found[-1]).get("identity")
+        if kept is None:
             raise ZooError(
-                f"{self.folder}: its checkpoint was made with another configuration; "
+                f"{self.folder}: its checkpoint was made by an older version of Salt Zoo; "
                 "choose another folder, or delete this one to begin anew"
+            )
+        if different := first_difference(kept, self._identity):
+            raise ZooError(
+                f"{self.folder}: its checkpoint was made with another configuration "
+                f"({different} differs); choose another folder, or delete this one to begin anew"
             )
         state = load_checkpoint(found[-1], self.networks, self.backbone.device)
         self.seconds = state["seconds"]

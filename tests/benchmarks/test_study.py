@@ -8,10 +8,8 @@ import pytest
 import yaml
 
 from benchmarks.budget import match_budget
-from benchmarks.jobs import Job
 from benchmarks.study import (
     STUDIES,
-    LongConfig,
     find_study,
     load_study,
     read_study,
@@ -20,7 +18,6 @@ from benchmarks.study import (
 )
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
-from salt_zoo.storage import digest, plain
 
 
 @pytest.fixture(scope="module")
@@ -127,20 +124,6 @@ def test_outcomes_about_long_videos():
     content["primary"] = [{**one, "length": 4}, {**one, "slope": True}, one]
     found = load_study(content, "my.yaml").primary
     assert [(o.length, o.slope) for o in found] == [(4, False), (None, True), (None, False)]
-
-
-def test_studies_without_long_videos_keep_the_folders_of_their_arms(tmp_path: Path, zoo):
-    study = load_study(read_study("quick")[0], "quick")
-    run = runs_of(study, zoo, "quick")["dmd"]
-    inputs = {"backbone": {"teacher": "1"}, "dataset": {}}
-    job = Job.of("dmd", 0, run, study.evaluation, inputs, tmp_path)
-    content = plain(study.evaluation)
-    assert content.pop("long") is None  # older code had no such key
-    decides = {key: value for key, value in run.plain().items() if key != "quality"}
-    key = digest([decides, content, inputs, ""])
-    assert job.folder.name == f"dmd-seed0-{key}"
-    long = study.evaluation.model_copy(update={"long": LongConfig()})
-    assert Job.of("dmd", 0, run, long, inputs, tmp_path).folder != job.folder
 
 
 def test_an_unknown_study_is_suggested(tmp_path: Path):

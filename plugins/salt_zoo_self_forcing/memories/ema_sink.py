@@ -34,6 +34,7 @@ class EmaSinkMemory:
     Frame `i` that leaves the window goes into the sink's frame `i` modulo the sink's length.
     """
 
+    version = 1
     Config = EmaSinkMemoryConfig
 
     def __init__(self, config: EmaSinkMemoryConfig, zoo: Any) -> None:
