@@ -17,6 +17,7 @@ from benchmarks.comparisons import Cell
 from benchmarks.metric_info import MetricInfo
 from benchmarks.records import STEPPED_REFERENCES
 from benchmarks.statistics import holm
+from salt_zoo.errors import ZooError, did_you_mean
 
 #: What one cell is less another by the primary metric, as `comparisons.compare` returns it.
 Difference = Callable[[Cell, Cell], dict[str, Any] | None]
@@ -29,6 +30,28 @@ def primary_metric(study: Mapping[str, Any], metrics: Sequence[MetricInfo]) -> M
     named = study.get("primary_metric")
     fitting = [m for m in metrics if m.kind == "quality" and m.own_steps is None]
     return next((m for m in fitting if named in (None, m.name)), None)
+
+
+def check_primary(named: str | None, metrics: Sequence[MetricInfo], where: str) -> None:
+    """The metric that a study names must be one that can choose a best arm.
+
+    Raises:
+        ZooError: it is not measured, or does not judge the study's videos.
+    """
+    if named is None:
+        return
+    known = {metric.name: metric for metric in metrics}
+    if named not in known:
+        raise ZooError(
+            f"{where}: primary_metric: {named!r} is not of evaluation.metrics; "
+            f"{did_you_mean(named, known)}"
+        )
+    metric = known[named]
+    if metric.kind != "quality" or metric.own_steps is not None:
+        raise ZooError(
+            f"{where}: primary_metric: {named!r} is a {metric.kind}; name a metric of quality of "
+            "the study's videos"
+        )
 
 
 def answer_table(

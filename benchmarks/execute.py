@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.cells import plan_cells, plan_metrics
+from benchmarks.comparisons import Store
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
+from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
+from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved, configure_part, make_metrics, prepare_folder
@@ -46,10 +49,17 @@ def execute(
             prepare()
     prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
+    outcomes = plain(study)["primary"]
+    record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
     with _progress(jobs) as show:
         errors = run_jobs(jobs, plugins, place, study.workers, show)
-    results, measured = collect(study, runs, jobs, errors, zoo, place)
-    write(results, measured, zoo, out)
+    if not errors:
+        record_end(out)
+    store: Store = {}
+    results, measured = collect(
+        study, runs, jobs, errors, zoo, place, when_stated(outcomes, out), store
+    )
+    write(results, measured, zoo, out, store)
     for folder, error in errors.items():
         print(f"failed: {folder.name}: {error}", file=sys.stderr)
     print(out / "index.html")
@@ -146,8 +156,12 @@ def collect(
     errors: Mapping[Path, str],
     zoo: Zoo,
     device: str,
+    stated: Sequence[str] = (),
+    store: Store | None = None,
 ) -> tuple[dict[str, Any], list[Measured]]:
-    """The content of results.json from the folders of the jobs."""
+    """The content of results.json from the folders of the jobs; `store` gets the statistics of
+    features."""
+    from benchmarks.budget import planned_flops
     from benchmarks.provenance import provenance
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
@@ -182,7 +196,20 @@ def collect(
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
-    results = build_results(plain(study), measured, costs, metrics, prompts, facts, **of_long)
+    with told_bar("statistics") as told:
+        results = build_results(
+            plain(study),
+            measured,
+            costs,
+            metrics,
+            prompts,
+            facts,
+            **of_long,
+            stated=stated,
+            budgets=planned_flops(study, runs, zoo),
+            store=store,
+            told=told,
+        )
     return results, measured
 
 
@@ -198,23 +225,20 @@ def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
 
 def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:
     return [
-        MetricInfo(
-            name,
-            metric.better,
-            zoo.metrics[name].summary,
-            metric.reduce,
-            getattr(metric, "reduce_many", None),
-        )
+        MetricInfo.of(name, metric, zoo.metrics[name].summary)
         for name, metric in make_metrics(zoo, list(names)).items()
     ]
 
 
-def write(results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path) -> None:
-    """Write results.json, samples.parquet and the report; tell the plugins."""
+def write(
+    results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path, store: Store
+) -> None:
+    """Write results.json, what the report can be rendered from again, and the report; tell the
+    plugins."""
     from benchmarks.report import write_report
     from benchmarks.results import write_results
 
-    write_results(results, measured, out)
+    write_results(results, measured, out, store)
     found = zoo.hook.report_sections(results=results, folder=out)
     sections = [section for some in found for section in some or ()]
     write_report(results, measured, out, sections)

@@ -156,7 +156,9 @@ def _training(view: View) -> list[tuple[str, str]]:
         key for curve in curves for point in curve["points"] for key in point
     )  # fmt: skip
     names = [key for key in keys if key not in ("step", "seconds")]
-    names.sort(key=lambda key: (not key.startswith("quality/"), not key.startswith("student/")))
+    names.sort(
+        key=lambda key: (not key.startswith("quality/"), not key.startswith("student/"), key)
+    )
     plots = ((name, training_plot(curves, name, view)) for name in names[:MOST_CURVES])
     return [(name, plot) for name, plot in plots if plot]
 

@@ -224,21 +224,15 @@ def tuning(view: View) -> str:
 
 
 def mixes(view: View) -> str:
-    """What differs among the jobs of a study and should not: device, precision, code."""
-    facts = view.results["provenance"]
+    """What differs among the jobs of a study and should not: code, device, precision, torch."""
     parts = []
     for key, what in (("trained_on", "trained"), ("measured_on", "measured")):
-        kinds = facts.get(key) or []
-        if len(kinds) > 1:
-            parts.append(f"{what} under {len(kinds)} conditions ({'; '.join(map(_words, kinds))})")
-    commits = facts.get("measured_at_commits") or []
-    if len(commits) > 1:
-        parts.append(f"made by code of {len(commits)} commits ({', '.join(commits)})")
-    return f"This report mixes: arms were {' and '.join(parts)}." if parts else ""
-
-
-def _words(kind: Entry) -> str:
-    return ", ".join(f"{key} {value}" for key, value in kind.items())
+        stamps = view.results["provenance"].get(key) or []  # schema 1 had none
+        for fact in dict.fromkeys(fact for stamp in stamps for fact in stamp):
+            values = list(dict.fromkeys(str(stamp.get(fact)) for stamp in stamps))
+            if len(values) > 1:
+                parts.append(f"{what} with {len(values)} values of {fact} ({', '.join(values)})")
+    return f"This report mixes: networks were {'; '.join(parts)}." if parts else ""
 
 
 def claims_sentence(results: Mapping[str, Any]) -> str:

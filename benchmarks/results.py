@@ -301,7 +301,7 @@ def _arms(
     for arm, of_arm in runs.items():
         whole = [cost for cost in of_arm if cost.error is None]
         known = about.get(arm)
-        roles = dict.fromkeys(role for cost in whole for role in cost.passes)
+        roles = sorted({role for cost in whole for role in cost.passes})
         flops, budget = _mean(cost.flops for cost in whole), budgets.get(arm)
         arms.append(
             {

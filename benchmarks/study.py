@@ -10,6 +10,7 @@ from pydantic import Field, model_serializer
 
 from benchmarks.claims import Claim, among, by_place
 from benchmarks.records import NAIVE_REFERENCES
+from benchmarks.tuning import Tuning, check_tuning
 from salt_zoo.config import StrictModel, read_yaml, validate
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
@@ -111,6 +112,11 @@ class StudyConfig(StrictModel):
     budget_of: str | None = None
     evaluation: EvaluationConfig
     primary: list[Outcome] = Field(default_factory=list)
+    #: The metric of quality by which the report's first table is written; None is the first of
+    #: `evaluation.metrics` that judges quality.
+    primary_metric: str | None = None
+    #: How many settings of each arm were tried before; None says that the study does not say.
+    tuning: Tuning | None = None
     #: What a paper claims, each by the outcomes that it stands or falls with.
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
@@ -118,8 +124,9 @@ class StudyConfig(StrictModel):
 
     @model_serializer(mode="wrap")
     def _stated(self, content: Any) -> dict[str, Any]:
-        """Without claims as before there were any."""
-        return {key: value for key, value in content(self).items() if key != "claims" or value}
+        """Without what the file does not state."""
+        free = ("claims", "primary_metric", "tuning")
+        return {key: value for key, value in content(self).items() if key not in free or value}
 
 
 def find_study(name: str) -> Path:
@@ -152,6 +159,7 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
         _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
+    check_tuning(study.tuning, study.arms, where)
     claims = by_place(study.claims, [outcome.name for outcome in study.primary], where)
     return study.model_copy(update={"claims": claims})
 
@@ -203,7 +211,11 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
             "or add --set match=updates"
         )
     primary, claims = [study.primary[place] for place in places], among(study.claims, places)
-    return study.model_copy(update={"arms": kept, "primary": primary, "claims": claims})
+    changes: dict[str, Any] = {"arms": kept, "primary": primary, "claims": claims}
+    if study.tuning:
+        settings = {k: v for k, v in study.tuning.settings.items() if k in kept}
+        changes["tuning"] = study.tuning.model_copy(update={"settings": settings})
+    return study.model_copy(update=changes)
 
 
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:

@@ -80,7 +80,7 @@ def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     now and then."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        update = _line_update(console, name)
+        update = _line_update(console, name, "parts")
         yield lambda done, total: update(done, total, {})
         return
     with _bar(console) as bar:
