@@ -132,7 +132,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     environment.filters["column_title"] = column_title
     environment.filters["reading"] = direction
     environment.filters["pretty"] = lambda content: json.dumps(
-        storage.plain(content), indent=2, ensure_ascii=False
+        storage.plain(content), indent=2, ensure_ascii=False, sort_keys=True
     )
     environment.globals["series"] = lambda arms, arm: (
         f"var(--s{arms.index(arm) % len(SERIES) + 1})" if arm in arms else "var(--muted)"

@@ -109,7 +109,7 @@ def build_results(
         study, measured, arms, metrics, prompts, resamples, long_metrics, long_prompts, stated,
         {} if store is None else store, told,
     )  # fmt: skip
-    return plain_json({**found, "curves": curves, "provenance": dict(provenance)})
+    return plain_json({**found, "curves": curves, "provenance": dict(sorted(provenance.items()))})
 
 
 def analyse(
