@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,11 @@ Store = MutableMapping[tuple[str, ...], Replicates]
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm under one sampling setting: its seeds in order, and replicates of every metric.
-
-    Attributes:
-        not_finite: by metric, how many scores (or rows of features) hold a NaN or an infinity.
-        scores: by metric, of how many.
-    """
+    """One arm under one sampling setting: its seeds in order, and replicates of every metric."""
 
     first: Measured
     seeds: tuple[int | None, ...]
     replicates: dict[str, Replicates]
-    not_finite: dict[str, int] = field(default_factory=dict)
-    scores: dict[str, int] = field(default_factory=dict)
 
     @property
     def reference(self) -> bool:
@@ -65,7 +58,7 @@ def cells_of(
             raise ValueError(f"{key} was measured twice for seed {item.seed}")
         groups[key][item.seed] = item
     ordered = [[group[s] for s in sorted(group, key=lambda s: s or 0)] for group in groups.values()]
-    made = {} if store is None else store
+    made: Store = {} if store is None else store
     return [_cell(group, metrics, bootstrap, made, part) for group in ordered]
 
 
@@ -86,33 +79,34 @@ def _cell(
                 raise ValueError(
                     f"{first.arm}, {metric.name}: {rows.shape[1]} rows for {bootstrap.rows} prompts"
                 )
-            finite = np.isfinite(rows).reshape(*rows.shape[:2], -1).all(axis=2)
-            cell.not_finite[metric.name] = int((~finite).sum())
-            cell.scores[metric.name] = finite.size
-            if rows.ndim == 3 and key not in store:
-                store[key] = _replicates(rows, metric, bootstrap).rounded()
-            cell.replicates[metric.name] = (
-                store[key] if rows.ndim == 3 else _replicates(rows, metric, bootstrap)
-            )
+            if rows.ndim == 2:
+                cell.replicates[metric.name] = _replicates(rows, metric, bootstrap)
+            else:
+                if key not in store:
+                    store[key] = _replicates(rows, metric, bootstrap).rounded()
+                cell.replicates[metric.name] = store[key]
         elif key in store and len(store[key].values) == len(group):
             cell.replicates[metric.name] = store[key]
     return cell
 
 
 def _replicates(rows: np.ndarray, metric: MetricInfo, bootstrap: Bootstrap) -> Replicates:
+    finite = np.isfinite(rows).reshape(*rows.shape[:2], -1).all(axis=2)
+    broken = int((~finite).sum())
     if metric.mean and rows.ndim == 2:  # one matrix product resamples a mean
-        return bootstrap.means(rows)
+        return replace(bootstrap.means(rows), not_finite=broken)
 
     def many(some: np.ndarray) -> np.ndarray:
         assert metric.reduce_many is not None
         return metric.reduce_many(torch.from_numpy(some)).numpy()
 
-    return bootstrap.statistic(
+    found = bootstrap.statistic(
         rows,
         lambda some: float(metric.reduce(torch.from_numpy(np.ascontiguousarray(some)))),
         FEATURE_RESAMPLES,
         many if metric.reduce_many else None,
     )
+    return replace(found, not_finite=broken)
 
 
 def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -137,8 +131,8 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "videos": bootstrap.rows,
         "seed_sd": interval.seed_sd,
         "prompt_se": interval.prompt_se,
-        "not_finite": cell.not_finite.get(metric.name, 0),
-        "scores": cell.scores.get(metric.name),
+        "not_finite": cell.replicates[metric.name].not_finite,
+        "scores": bootstrap.rows * len(cell.seeds),
         "winner": False,
     }
 

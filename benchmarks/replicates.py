@@ -16,13 +16,16 @@ FILE = "replicates.npz"
 
 
 def write_store(store: Store, folder: Path) -> None:
-    """Write `replicates.npz`: by key `[S, 1 + R]` float32, for each seed the statistic on all
-    prompts and on each resample. No file without any."""
+    """Write `replicates.npz`: by key `[S, 2 + R]` float32, for each seed the number of scores (of
+    all seeds) that are not finite, the statistic on all prompts, and on each resample. No file
+    without any."""
     if not store:
         (folder / FILE).unlink(missing_ok=True)
         return
     arrays = {
-        json.dumps(key): np.column_stack([kept.values, kept.resampled]).astype(np.float32)
+        json.dumps(key): np.column_stack(
+            [np.full(len(kept.values), kept.not_finite), kept.values, kept.resampled]
+        ).astype(np.float32)
         for key, kept in store.items()
     }
     with storage.atomic_file(folder / FILE) as draft, draft.open("wb") as file:
@@ -35,9 +38,9 @@ def read_store(folder: Path) -> Store:
     if not path.is_file():
         return {}
     with np.load(path) as arrays:
-        return {
-            tuple(json.loads(name)): Replicates(
-                arrays[name][:, 0].astype(np.float64), arrays[name][:, 1:].astype(np.float64)
-            )
-            for name in arrays.files
-        }
+        return {tuple(json.loads(name)): _unpacked(arrays[name]) for name in arrays.files}
+
+
+def _unpacked(kept: np.ndarray) -> Replicates:
+    numbers = kept.astype(np.float64)
+    return Replicates(numbers[:, 1], numbers[:, 2:], int(numbers[0, 0]))

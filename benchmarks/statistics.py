@@ -81,10 +81,12 @@ class Replicates:
     Attributes:
         values: `[S]`.
         resampled: `[S, R]`; column `r` of every arm used the same prompts.
+        not_finite: how many scores behind them are NaN or infinite.
     """
 
     values: Array
     resampled: Array
+    not_finite: int = 0
 
     def __sub__(self, other: Replicates) -> Replicates:
         """The difference seed by seed; one row on either side goes with every seed."""
@@ -93,7 +95,7 @@ class Replicates:
     def rounded(self) -> Replicates:
         """As a file of float32 keeps them."""
         single = (self.values.astype(np.float32), self.resampled.astype(np.float32))
-        return Replicates(*(part.astype(np.float64) for part in single))
+        return Replicates(*(part.astype(np.float64) for part in single), self.not_finite)
 
     def distance_to(self, target: float) -> Replicates:
         """How far the statistic is from the value that it should have."""

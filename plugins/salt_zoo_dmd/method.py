@@ -152,7 +152,7 @@ class DMD:
             terms = self._on_video(exit.x0, path, turn)
             self._add(terms, self._on_exit(exit, path, turn), 1.0)
             turn.backward(self._total(terms, exit.x0))
-            return self._logs(terms)
+            return self._logs(terms, exit.x0)
         # no gradient flows through the memory, so the video's gradient is all that a block needs
         # of the others: blocks are run again one by one, and only one block's graph exists
         finished = [replace(exit, memory=None) for exit in exits]
@@ -166,7 +166,7 @@ class DMD:
             weighted = share * self._total(own, exit.x0)
             turn.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
             self._add(terms, own, share)
-        return self._logs(terms)
+        return self._logs(terms, video)
 
     def _on_video(self, video: Tensor, path: Path, turn: Turn) -> dict[str, Tensor]:
         found = {name: o.on_video(video, path, turn) for name, o in self.objectives.items()}
@@ -186,9 +186,9 @@ class DMD:
         weighted = [self.objectives[name].weight * term for name, term in terms.items()]
         return torch.stack(weighted).sum() if weighted else 0 * output.sum()
 
-    def _logs(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _logs(self, terms: Mapping[str, Tensor], output: Tensor) -> dict[str, Tensor]:
         values = {name: term.detach() for name, term in terms.items()}
-        zero = torch.zeros(())
+        zero = output.new_zeros(())
         loss = sum((self.objectives[name].weight * v for name, v in values.items()), zero)
         apart = {name.replace("-", "_"): value for name, value in values.items()}
         return {"loss": loss, **(apart if len(apart) > 1 else {})}

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from salt_zoo.config import StrictModel
+from salt_zoo.precision import Precision
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -67,8 +68,8 @@ class TrainingConfig(StrictModel):
     schedule: ScheduleConfig = ScheduleConfig()
     clip: Annotated[float, Field(gt=0)] = 10.0
     average: AverageConfig | None = AverageConfig()
-    #: `auto` is bf16 autocast on CUDA and float32 elsewhere.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    #: Of every network's passes (`salt_zoo.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
+    precision: Precision = "auto"
     gradient_checkpointing: bool = False
     #: Student updates between two checkpoints (there is one at the end, too), and between two lines
     #: of the log.

@@ -17,7 +17,7 @@ from torch import Tensor
 from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.identity import first_difference, identity
-from salt_zoo.precision import resolve_precision
+from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import plain
 from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
@@ -116,8 +116,7 @@ class Trainer:
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
                     turn = self._turn(role, step, taken[role], part)
-                    with self.accelerator.autocast():
-                        logged = self.method.train(turn)
+                    logged = self.method.train(turn)
                     for name, value in logged.items():
                         value = value.detach().float() / self.config.gradient_accumulation
                         key = f"{role}/{name}"
@@ -156,8 +155,12 @@ class Trainer:
             draws=draws,
             blocks=self.backbone.blocks(),
             latent_shape=self.backbone.latent_shape,
-            backward=lambda loss: (loss / self.config.gradient_accumulation).backward(),
+            backward=self._backward,
         )
+
+    def _backward(self, loss: Tensor) -> None:
+        with backward_in(self.networks.precision, loss.device.type):
+            (loss / self.config.gradient_accumulation).backward()
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
@@ -177,7 +180,8 @@ class Trainer:
 
     def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """The logged tensors as numbers (one transfer); refuses to go on when one is not finite."""
-        values = torch.stack([value.reshape(()) for value in logs.values()]).tolist()
+        device = self.accelerator.device  # a plugin may log a constant of the CPU
+        values = torch.stack([v.reshape(()).to(device) for v in logs.values()]).tolist()
         numbers = dict(zip(logs, values, strict=True))
         for name, value in numbers.items():
             if not math.isfinite(value):
