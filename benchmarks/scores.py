@@ -98,13 +98,9 @@ def _long(table: pandas.DataFrame, drift: Mapping[str, Any]) -> Long:
         str(length): next(i for i, stop in enumerate(stops) if stop >= frames * length)
         for length in drift["lengths"]
     }
+    ordered = table.sort_values(["stop", "prompt_index"])
     rows = {
-        str(metric): np.stack(
-            [
-                own[own["stop"] == stop].sort_values("prompt_index")["score"].to_numpy(np.float32)
-                for stop in stops
-            ]
-        )
-        for metric, own in table.groupby("metric", sort=False)
+        str(metric): own["score"].to_numpy(np.float32).reshape(len(stops), -1)
+        for metric, own in ordered.groupby("metric", sort=False)
     }
     return Long(frames, stops, ends, rows, _NO_PIXELS)

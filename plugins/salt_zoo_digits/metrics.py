@@ -151,22 +151,27 @@ class FrechetAppearance:
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
+        pass
+
+    @functools.cached_property
+    def _reference(self) -> tuple[Tensor, Gaussian]:
+        """The features' scale and the Gaussian of real videos: judged when first needed."""
         features = self.features(reference_videos()[0])
-        self.scale = features.std(dim=0)
-        self.real = Gaussian.of(features / self.scale)
+        scale = features.std(dim=0)
+        return scale, Gaussian.of(features / scale)
 
     def features(self, pixels: Tensor) -> Tensor:
         return judged(pixels)[0].mean(dim=1)
 
     def measure(self, videos: Videos) -> Tensor:
-        return self.features(videos.pixels) / self.scale
+        return self.features(videos.pixels) / self._reference[0]
 
     def reduce(self, rows: Tensor) -> float:
-        return frechet_distance(self.real, Gaussian.of(rows))
+        return frechet_distance(self._reference[1], Gaussian.of(rows))
 
     def reduce_many(self, rows: Tensor) -> Tensor:
         """`reduce` of every `[N, D]` in `[R, N, D]`."""
-        return frechet_distances(self.real, rows)
+        return frechet_distances(self._reference[1], rows)
 
 
 class FrechetMotion(FrechetAppearance):
