@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 #: What `auto` becomes on a device.
 ResolvedPrecision = Literal["fp32", "tf32", "bf16"]
+
+# norms have float32 weights on purpose; once a process torch says that this is slower
+warnings.filterwarnings("ignore", "Mismatch dtype between input and weight", UserWarning)
 
 _MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

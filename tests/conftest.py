@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import copy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,3 +145,20 @@ def shell() -> Callable[..., Ended]:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def matrix_layers() -> Iterator[set[tuple[Any, Any]]]:
+    """The dtypes (of the weights, of the result) of every linear layer that runs in the test."""
+    import torch
+    from torch.nn.modules.module import register_module_forward_hook
+
+    seen: set[tuple[Any, Any]] = set()
+
+    def look(module: Any, inputs: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.add((module.weight.dtype, output.dtype))
+
+    hook = register_module_forward_hook(look)
+    yield seen
+    hook.remove()

@@ -151,6 +151,17 @@ def test_precision(precision, train, tmp_path):
     assert all(math.isfinite(entry["student/loss"]) for entry in trainer.history)
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_quality_is_measured_in_the_precision_of_training(
+    precision, dtype, train, matrix_layers, tmp_path
+):
+    quality = {"every": 1, "prompts": 2, "steps": [1], "metrics": ["digits-rigidity"]}
+    trainer = train(tmp_path, quality=quality, training={"updates": 1, "precision": precision})
+    matrix_layers.clear()
+    trainer.evaluate(trainer.networks, 1)  # of the average, a master in float32
+    assert matrix_layers == {(torch.float32, getattr(torch, dtype))}
+
+
 def test_bf16_is_near_fp32_but_not_it(train, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
