@@ -24,7 +24,7 @@ from benchmarks.records import ArmCost, Long, Measured
 from salt_zoo import TRAINING_VERSION
 from salt_zoo.identity import identity
 from salt_zoo.plugins import Zoo
-from salt_zoo.precision import ResolvedPrecision, resolve_precision
+from salt_zoo.precision import ResolvedPrecision, resolve_precision, with_precision
 from salt_zoo.run import Resolved, resolve, save_student, train
 from salt_zoo.storage import digest, write_json
 
@@ -129,12 +129,15 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
 
 
 def _network(job: Job, backbone: Any) -> Any:
-    """The network of a reference row (None for real videos), or the student of a training."""
+    """The network of a reference row (None for real videos), or the student of a training, in the
+    precision of the run."""
     if job.label == "real":
         return None
     if job.seed is None:
-        return backbone.network("teacher" if job.label.startswith("teacher") else "student")
-    return backbone.load(job.folder / STUDENT).eval()
+        network = backbone.network("teacher" if job.label.startswith("teacher") else "student")
+    else:
+        network = backbone.load(job.folder / STUDENT).eval()
+    return with_precision(network, job.precision, backbone.device, frozen=True)
 
 
 def _train(
