@@ -12,12 +12,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from benchmarks.cells import plan_cells, plan_metrics
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
+from benchmarks.outcomes import with_own_samplers
 from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import Resolved, configure_part, make_metrics, prepare_folder
+from salt_zoo.run import (
+    Resolved,
+    chosen,
+    configure_metrics,
+    configure_part,
+    make_metrics,
+    prepare_folder,
+)
 from salt_zoo.storage import plain
 from salt_zoo.versions import Versions
 
@@ -39,11 +47,11 @@ def execute(
         if prepare:  # what cannot be had is one error now, not one of every arm
             prepare()
     long = study.evaluation.long
-    names = [*study.evaluation.metrics, *(long.metrics or () if long else ())]
-    for metric in make_metrics(zoo, names).values():
-        prepare = getattr(metric, "prepare", None)
-        if prepare:
-            prepare()
+    for metrics in (study.evaluation.metrics, (long and long.metrics) or []):
+        for metric in make_metrics(zoo, metrics).values():
+            prepare = getattr(metric, "prepare", None)
+            if prepare:
+                prepare()
     prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
     with _progress(jobs) as show:
@@ -67,7 +75,8 @@ def make_jobs(
     long_metrics = plan_metrics((long and long.metrics) or evaluation.metrics, zoo, versions)
 
     def job(label: str, seed: int | None, run: Resolved, origin: Origin) -> Job:
-        cells = plan_cells(label if seed is None else "", evaluation, metrics, long_metrics)
+        own = None if seed is None else study.arm_evaluation(label)
+        cells = plan_cells(label, evaluation, metrics, long_metrics, own)
         return Job.of(label, seed, run, cells, evaluation.batch_size, origin, device, out)
 
     origins = {label: origin_of(run, zoo, versions) for label, run in runs.items()}
@@ -152,6 +161,7 @@ def collect(
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
 
+    study = with_own_samplers(study, zoo)
     measured: list[Measured] = []
     costs: list[ArmCost] = []
     for job in jobs:
@@ -178,7 +188,8 @@ def collect(
         of_long["long_prompts"] = evaluation_prompts(
             dataset, evaluation.split, long.prompts, long.videos_per_prompt
         )
-    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
+    names = dict.fromkeys(chosen(metric).name for metric in evaluation.metrics)
+    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, list(names))
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
@@ -196,17 +207,15 @@ def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
     return {kind: sorted(stamps, key=str) for kind, stamps in found.items()}
 
 
-def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:
-    return [
-        MetricInfo(
-            name,
-            metric.better,
-            zoo.metrics[name].summary,
-            metric.reduce,
-            getattr(metric, "reduce_many", None),
-        )
-        for name, metric in make_metrics(zoo, list(names)).items()
-    ]
+def _metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[MetricInfo]:
+    found = []
+    for label, (wanted, options) in configure_metrics(zoo, metrics).items():
+        metric = zoo.metrics.create(wanted.name, options, zoo)
+        summary = zoo.metrics[wanted.name].summary
+        summary += f" ({wanted.summary})" if wanted.summary else ""
+        reduce_many = getattr(metric, "reduce_many", None)
+        found.append(MetricInfo(label, metric.better, summary, metric.reduce, reduce_many))
+    return found
 
 
 def write(results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path) -> None:
