@@ -8,15 +8,17 @@ new metric measures only itself, a new number of steps samples only itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.records import FULL_REFERENCES
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import make_metrics
+from salt_zoo.rollout import Sampler
+from salt_zoo.run import configure_metrics
 from salt_zoo.sampling import SamplingConfig
 from salt_zoo.storage import digest
 from salt_zoo.versions import Versions
@@ -47,21 +49,28 @@ class MetricPlan:
         return f"{self.name}-{self.key}.npz"
 
 
-def plan_metrics(names: Iterable[str], zoo: Zoo, versions: Versions) -> dict[str, MetricPlan]:
+def plan_metrics(
+    metrics: Sequence[str | Mapping[str, Any]], zoo: Zoo, versions: Versions
+) -> dict[str, MetricPlan]:
     """The metrics of a study by label."""
     plans = {}
-    for name, metric in make_metrics(zoo, list(names)).items():
-        options = zoo.metrics.configure(name, {}, f"metric {name}").model_dump(mode="json")
-        key = digest([name, options, versions.of(zoo.metrics[name])])
-        plans[name] = MetricPlan(
-            name,
+    for label, (chosen, config) in configure_metrics(zoo, metrics).items():
+        metric: Any = zoo.metrics.create(chosen.name, config, zoo)
+        options = config.model_dump(mode="json")
+        plans[label] = MetricPlan(
+            chosen.name,
             options,
-            key,
+            digest([chosen.name, options, versions.of(zoo.metrics[chosen.name])]),
             metric.own_steps,
             getattr(metric, "own_sampler", "sde"),
-            metric.own_steps is None and not getattr(metric, "whole_video", False),
+            has_clips(metric),
         )
     return plans
+
+
+def has_clips(metric: Any) -> bool:
+    """Whether a metric can score clips out of the middle of longer videos."""
+    return metric.own_steps is None and not getattr(metric, "whole_video", False)
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,9 @@ class Cell:
         lengths: of long videos, see `LongConfig`.
         shown: how many of the videos are kept for the report.
         metrics: by label.
+        samplers: those of the study under which it stands in comparisons; more than one where the
+            arm has a sampler of its own.
+        setting: what of the sampling is the arm's own, in words.
     """
 
     kind: Literal["videos", "own", "long"]
@@ -85,6 +97,8 @@ class Cell:
     metrics: Mapping[str, MetricPlan]
     shown: int = 0
     lengths: tuple[int, ...] = ()
+    samplers: tuple[Sampler, ...] = ()
+    setting: str | None = None
 
     @property
     def name(self) -> str:
@@ -138,17 +152,18 @@ def plan_cells(
     evaluation: EvaluationConfig,
     metrics: Mapping[str, MetricPlan],
     long_metrics: Mapping[str, MetricPlan],
+    own: ArmEvaluation | None = None,
 ) -> tuple[Cell, ...]:
-    """The cells of an arm, or of the reference row `label`."""
-    plan = _Plan(evaluation, metrics, long_metrics)
+    """The cells of the reference row `label`, or with `own` settings those of an arm."""
+    plan = _Plan(evaluation, metrics, long_metrics, own or ArmEvaluation())
     teacher = evaluation.teacher
-    if label == "real":
+    if own is None and label == "real":
         return (plan.videos(None), *plan.long([None]))
-    if label in FULL_REFERENCES:
+    if own is None and label in FULL_REFERENCES:
         return (plan.videos(plan.sampling(teacher.steps, "ode", teacher.guidance_scale)),)
-    if label in ("teacher-guided", "initial-guided"):
+    if own is None and label.endswith("-guided"):
         return plan.grid(teacher.guidance_scale)
-    return (*plan.grid(1.0), *plan.own())
+    return (*plan.grid(1.0), *plan.own_rollouts())
 
 
 @dataclass(frozen=True)
@@ -156,8 +171,10 @@ class _Plan:
     evaluation: EvaluationConfig
     metrics: Mapping[str, MetricPlan]
     long_metrics: Mapping[str, MetricPlan]
+    own: ArmEvaluation = field(default_factory=ArmEvaluation)
 
-    def sampling(self, steps: int, sampler: Any, guidance_scale: float) -> SamplingConfig:
+    def sampling(self, steps: int, sampler: Sampler, guidance_scale: float) -> SamplingConfig:
+        """A setting of the study."""
         return SamplingConfig(
             steps=steps,
             sampler=sampler,
@@ -167,10 +184,13 @@ class _Plan:
 
     def grid(self, guidance_scale: float) -> tuple[Cell, ...]:
         """Every number of steps with every sampler, and long videos."""
+        samplers = tuple(self.evaluation.samplers)
+        # with a sampler of its own an arm has one setting, which stands under each of the study's
+        groups = [samplers] if self.own.sampler else [(sampler,) for sampler in samplers]
         short = [
-            self.videos(self.sampling(steps, sampler, guidance_scale))
+            self.videos(self.sampling(steps, group[0], guidance_scale), group)
             for steps in self.evaluation.nfe
-            for sampler in self.evaluation.samplers
+            for group in groups
         ]
         long = self.evaluation.long
         settings = (
@@ -178,11 +198,13 @@ class _Plan:
         )
         return (*short, *self.long(settings))
 
-    def videos(self, sampling: SamplingConfig | None) -> Cell:
+    def videos(
+        self, sampling: SamplingConfig | None, samplers: tuple[Sampler, ...] | None = None
+    ) -> Cell:
         wanted = {k: m for k, m in self.metrics.items() if m.own_steps is None}
-        return self._cell("videos", sampling, wanted, self.evaluation.shown)
+        return self._cell("videos", sampling, wanted, self.evaluation.shown, samplers)
 
-    def own(self) -> list[Cell]:
+    def own_rollouts(self) -> list[Cell]:
         """What does not depend on how the videos are made."""
         wanted = {k: m for k, m in self.metrics.items() if m.own_steps is not None}
         return [self._cell("own", None, wanted)] if wanted else []
@@ -192,19 +214,15 @@ class _Plan:
         if long is None:
             return []
         wanted = {k: m for k, m in self.long_metrics.items() if m.clips}
-        split, lengths = self.evaluation.split, tuple(sorted(long.lengths))
+        cells = [self._cell("long", sampling, wanted, long.shown) for sampling in settings]
         return [
-            Cell(
-                "long",
-                split,
-                long.prompts,
-                long.videos_per_prompt,
-                one,
-                wanted,
-                long.shown,
-                lengths,
+            replace(
+                cell,
+                prompts=long.prompts,
+                videos_per_prompt=long.videos_per_prompt,
+                lengths=tuple(sorted(long.lengths)),
             )
-            for one in settings
+            for cell in cells
         ]
 
     def _cell(
@@ -213,6 +231,7 @@ class _Plan:
         sampling: SamplingConfig | None,
         metrics: Mapping[str, MetricPlan],
         shown: int = 0,
+        samplers: tuple[Sampler, ...] | None = None,
     ) -> Cell:
         evaluation = self.evaluation
         return Cell(
@@ -220,7 +239,9 @@ class _Plan:
             evaluation.split,
             evaluation.prompts,
             evaluation.videos_per_prompt,
-            sampling,
+            self.own.of(sampling) if sampling else None,
             metrics,
             shown,
+            samplers=samplers or ((sampling.sampler,) if sampling else ()),
+            setting=self.own.text(sampling.steps) if sampling else None,
         )

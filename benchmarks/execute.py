@@ -13,14 +13,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from benchmarks.cells import plan_cells, plan_metrics
 from benchmarks.comparisons import Store
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
-from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
+from benchmarks.metric_info import metric_infos
+from benchmarks.outcomes import with_own_samplers
+from benchmarks.records import REFERENCES, ArmCost, Measured
 from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import Resolved, configure_part, make_metrics, prepare_folder
+from salt_zoo.run import (
+    Resolved,
+    chosen,
+    configure_part,
+    make_metrics,
+    prepare_folder,
+)
 from salt_zoo.storage import plain
 from salt_zoo.versions import Versions
 
@@ -42,11 +50,11 @@ def execute(
         if prepare:  # what cannot be had is one error now, not one of every arm
             prepare()
     long = study.evaluation.long
-    names = [*study.evaluation.metrics, *(long.metrics or () if long else ())]
-    for metric in make_metrics(zoo, names).values():
-        prepare = getattr(metric, "prepare", None)
-        if prepare:
-            prepare()
+    for metrics in (study.evaluation.metrics, (long and long.metrics) or []):
+        for metric in make_metrics(zoo, metrics).values():
+            prepare = getattr(metric, "prepare", None)
+            if prepare:
+                prepare()
     prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
     outcomes = plain(study)["primary"]
@@ -77,7 +85,8 @@ def make_jobs(
     long_metrics = plan_metrics((long and long.metrics) or evaluation.metrics, zoo, versions)
 
     def job(label: str, seed: int | None, run: Resolved, origin: Origin) -> Job:
-        cells = plan_cells(label if seed is None else "", evaluation, metrics, long_metrics)
+        own = None if seed is None else study.arm_evaluation(label)
+        cells = plan_cells(label, evaluation, metrics, long_metrics, own)
         return Job.of(label, seed, run, cells, evaluation.batch_size, origin, device, out)
 
     origins = {label: origin_of(run, zoo, versions) for label, run in runs.items()}
@@ -166,6 +175,7 @@ def collect(
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
 
+    study = with_own_samplers(study, zoo)
     measured: list[Measured] = []
     costs: list[ArmCost] = []
     for job in jobs:
@@ -180,7 +190,7 @@ def collect(
         measured += found
         costs += [cost] if cost else []
     evaluation, long = study.evaluation, study.evaluation.long
-    metrics = _metric_infos(zoo, evaluation.metrics)
+    metrics = metric_infos(zoo, evaluation.metrics)
     first = next(iter(runs.values()))
     dataset = make_dataset(first, zoo)
     prompts = evaluation_prompts(
@@ -188,11 +198,12 @@ def collect(
     )
     of_long: dict[str, Any] = {}
     if long:
-        of_long["long_metrics"] = _metric_infos(zoo, long.metrics or evaluation.metrics)
+        of_long["long_metrics"] = metric_infos(zoo, long.metrics or evaluation.metrics)
         of_long["long_prompts"] = evaluation_prompts(
             dataset, evaluation.split, long.prompts, long.videos_per_prompt
         )
-    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
+    names = dict.fromkeys(chosen(metric).name for metric in evaluation.metrics)
+    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, list(names))
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
@@ -221,13 +232,6 @@ def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
         for kind, stamps in zip(found, stamps_of(job), strict=True):
             found[kind] += [stamp for stamp in stamps if stamp not in found[kind]]
     return {kind: sorted(stamps, key=str) for kind, stamps in found.items()}
-
-
-def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:
-    return [
-        MetricInfo.of(name, metric, zoo.metrics[name].summary)
-        for name, metric in make_metrics(zoo, list(names)).items()
-    ]
 
 
 def write(

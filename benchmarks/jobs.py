@@ -207,26 +207,22 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
         memory=memory_label(content["backbone"].get("memory")),
         seed=job.seed,
         nfe=sampling.steps if sampling else None,
-        sampler=sampling.sampler if sampling else None,
+        sampler=None,
         passes={},
         rows={},
         pixels=np.zeros((0, 1, 1, 1, 1), np.uint8),
+        setting=cell.setting,
     )
+    if cell.kind == "own":
+        return [
+            replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
+            for k, m in cell.metrics.items()
+        ]
     if cell.kind == "long":
-        long = Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels)
-        return [replace(one, long=long)]
-    if cell.kind == "videos":
-        return [replace(one, passes=facts["passes"], rows=rows, pixels=pixels)]
-    return [
-        replace(
-            one,
-            nfe=plan.own_steps,
-            sampler=plan.own_sampler,
-            rows={label: rows[label]},
-            own=(label,),
-        )
-        for label, plan in cell.metrics.items()
-    ]
+        one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
+    else:
+        one = replace(one, passes=facts["passes"], rows=rows, pixels=pixels)
+    return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
 
 
 def _array(path: Path, name: str) -> np.ndarray:
@@ -243,6 +239,7 @@ def _merge(found: list[Measured], extra: Measured) -> None:
                 one,
                 rows={**one.rows, **extra.rows},
                 long=extra.long or one.long,
+                setting=one.setting or extra.setting,
                 own=(*one.own, *extra.own),
             )
             return

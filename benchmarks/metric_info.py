@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
 
 from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
 from salt_zoo.protocols import Better, MetricKind
+from salt_zoo.run import configure_metrics
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,17 @@ class MetricInfo:
             "own_steps": self.own_steps,
             "summary": self.summary,
         }
+
+
+def metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[MetricInfo]:
+    """A study's metrics, as its file names them: by label, with their options."""
+    found = []
+    for label, (wanted, options) in configure_metrics(zoo, metrics).items():
+        metric = zoo.metrics.create(wanted.name, options, zoo)
+        summary = zoo.metrics[wanted.name].summary
+        summary += f" ({wanted.summary})" if wanted.summary else ""
+        found.append(MetricInfo.of(label, metric, summary))
+    return found
 
 
 def direction(metric: Any) -> str:

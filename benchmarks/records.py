@@ -56,6 +56,9 @@ class Measured:
         long: what longer videos showed, where the study asks for them.
         own: those of the rows whose metric made rollouts of its own, with this NFE and sampler, and
             did not look at the videos. Where all are such, nothing was sampled for the study.
+        setting: what of the sampling is the arm's own and not the study's, in words (`ode, shift
+            3`). `sampler` is then the study's under which it is compared, which may be another
+            one. It is not about the rows of `own`.
     """
 
     arm: str
@@ -70,6 +73,7 @@ class Measured:
     pixels: np.ndarray
     long: Long | None = None
     own: tuple[str, ...] = ()
+    setting: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.carried import Carried
-from benchmarks.metric_info import MetricInfo
+from benchmarks.metric_info import MetricInfo, metric_infos
 from benchmarks.pictures import read_videos
 from benchmarks.replicates import read_store
 from benchmarks.report import render
@@ -28,7 +28,6 @@ from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import make_metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,15 +49,16 @@ def rerender(folder: Path, zoo: Zoo) -> int:
     """
     results = read_results(folder)
     store, study, drift = read_store(folder), results["study"], results["drift"]
+    infos = _infos(zoo, study)
     with told_bar("statistics") as told:
         found = analyse(
             study,
             read_measured(results, folder),
             results["arms"],
-            _infos(zoo, results["metrics"]),
+            _chosen(infos, results["metrics"]),
             results["prompts"],
             results["bootstrap"]["resamples"],
-            _infos(zoo, drift["metrics"]) if drift else (),
+            _chosen(infos, drift["metrics"]) if drift else (),
             drift["prompts"] if drift else (),
             when_stated(study.get("primary") or (), folder),
             store,
@@ -94,9 +94,15 @@ def read_results(folder: Path) -> dict[str, Any]:
     return results
 
 
-def _infos(zoo: Zoo, entries: Sequence[Mapping[str, Any]]) -> list[MetricInfo]:
-    names = [entry["name"] for entry in entries]
-    return [
-        MetricInfo.of(name, metric, zoo.metrics[name].summary)
-        for name, metric in make_metrics(zoo, names).items()
-    ]
+def _infos(zoo: Zoo, study: Mapping[str, Any]) -> dict[str, MetricInfo]:
+    """The metrics of a study by label, as they are registered now."""
+    evaluation = study["evaluation"]
+    long = evaluation.get("long") or {}
+    asked = [*evaluation["metrics"], *(long.get("metrics") or ())]
+    return {info.name: info for metric in asked for info in metric_infos(zoo, [metric])}
+
+
+def _chosen(
+    infos: Mapping[str, MetricInfo], entries: Sequence[Mapping[str, Any]]
+) -> list[MetricInfo]:
+    return [infos[entry["name"]] for entry in entries]

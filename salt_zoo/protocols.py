@@ -1,6 +1,8 @@
 """What the parts of the zoo are to each other. Protocols, not base classes: nothing inherits.
 
 Shapes: videos and latents `[B, C, F, H, W]`, times `[B]` or `[B, F]` in [0, 1] with 1 = noise.
+All times are the network's own, that is, already shifted; `flow.step_list(n, shift)` is the list
+of an n-step student, in training and at evaluation.
 """
 
 from __future__ import annotations

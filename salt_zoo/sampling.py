@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from salt_zoo import flow
@@ -25,6 +25,19 @@ class SamplingConfig(StrictModel):
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: 1 is conditional only, which is how distilled students run.
     guidance_scale: float = 1.0
+    #: The times of the steps, falling within (0, 1], in place of `flow.step_list`.
+    times: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_times(self) -> SamplingConfig:
+        if self.times is not None and len(flow.check_times(self.times)) != self.steps:
+            raise ValueError(f"{len(self.times)} times are not {self.steps} steps")
+        return self
+
+    @property
+    def step_times(self) -> list[float]:
+        """The times at which the network is evaluated."""
+        return self.times or flow.step_list(self.steps, self.timestep_shift)
 
     def passes(self, blocks: Blocks, frames: int) -> dict[str, float]:
         """Network passes per generated video of `frames` latent frames, in whole videos.
@@ -63,7 +76,7 @@ def generate(
         raise ValueError(
             f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
         )
-    times = flow.step_list(config.steps, config.timestep_shift)
+    times = config.step_times
     blocks, shape = backbone.blocks(network), backbone.latent_shape
     if frames is not None:
         shape = (shape[0], frames, *shape[2:])

@@ -101,6 +101,19 @@ def test_bidirectional_passes_write_no_memory():
     assert SamplingConfig(steps=2, guidance_scale=3).passes(Blocks(), 9) == wanted
 
 
+def test_times_in_place_of_a_step_list(toy):
+    network = toy.network("student")
+    listed = SamplingConfig(steps=4, times=flow.step_list(4, 5.0), timestep_shift=1.0)
+    usual = generate(network, toy, PROMPTS, DRAWS, SamplingConfig(steps=4))
+    assert torch.equal(generate(network, toy, PROMPTS, DRAWS, listed), usual)
+    own = SamplingConfig(steps=2, times=[0.9, 0.3])
+    assert own.step_times == [0.9, 0.3] and own.passes(toy.blocks(), 6)["nfe"] == 2
+    with pytest.raises(ValidationError, match="2 times are not 3 steps"):
+        SamplingConfig(steps=3, times=[0.9, 0.3])
+    with pytest.raises(ValidationError, match="must fall strictly"):
+        SamplingConfig(steps=2, times=[0.3, 0.9])
+
+
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"timestep_shift": 0}, {"sampler": "heun"}])
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):

@@ -16,6 +16,7 @@ from benchmarks.execute import make_jobs
 from benchmarks.jobs import Job, read_job, run_job, stamps_of
 from benchmarks.run import plan_runs
 from benchmarks.study import load_study
+from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo, load_zoo
 from salt_zoo.registry import merge
 
@@ -284,8 +285,10 @@ def test_an_edited_method_trains_again(planned, trainings, tmp_path):
     for source in (METHOD, METHOD + "# an edit", METHOD.replace("    pass", "    version = 1")):
         plugin.write_text(source)
         zoo = load_zoo([str(plugin)])
-        folders.append(do(arm(planned(changes, zoo)), zoo).folder)
-    assert len(set(folders)) == 3 and trainings == ["a"] * 3
+        folders.append(arm(planned(changes, zoo)).folder)
+    assert len(set(folders)) == 3
+    do(arm(planned(changes, zoo)), zoo)
+    assert trainings == ["a"]
     plugin.write_text(METHOD.replace("    pass", "    version = 1") + "# an edit")
     assert arm(planned(changes, load_zoo([str(plugin)]))).folder == folders[-1]
 
@@ -329,3 +332,65 @@ def test_features_are_kept_as_float32(planned, zoo):
     (path,) = job.folder.rglob("digits-fd-*.npz")
     rows = np.load(path)["rows"]
     assert rows.dtype == np.float32 and rows.ndim == 2
+
+
+def test_a_metric_may_have_options_and_a_label(planned, zoo, trainings):
+    def metrics(gap: int) -> dict[str, Any]:
+        wide = {"name": "motion-magnitude", "gap": gap, "label": "motion-far"}
+        return {"evaluation": {"metrics": ["motion-magnitude", wide]}}
+
+    job = do(arm(planned(metrics(2))), zoo)
+    rows = read_job(job)[0][0].rows
+    assert list(rows) == ["motion-magnitude", "motion-far"]
+    assert not np.allclose(rows["motion-magnitude"], rows["motion-far"])
+    before = files(job)
+    again = do(arm(planned(metrics(3))), zoo)
+    assert names(new(before, files(job))) == {"motion-magnitude"}  # the file bears no label
+    assert not np.allclose(read_job(again)[0][0].rows["motion-far"], rows["motion-far"])
+    assert trainings == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ([{"name": "motion-magnitude", "gab": 2}], "evaluation.metrics.0: gab: unknown key; did"),
+        (["digits-fd", {"name": "motion-magnitude", "gap": 0}], "evaluation.metrics.1: gap"),
+        ([{"name": "motion-magnitud"}], "did you mean 'motion-magnitude'"),
+    ],
+)
+def test_a_wrong_option_of_a_metric_is_one_line(planned, metrics, said):
+    with pytest.raises(ZooError) as caught:
+        planned({"evaluation": {"metrics": metrics}})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_arm_may_be_sampled_in_its_own_way(planned, zoo, trainings):
+    """It has one setting of its own, which stands under each sampler of the study."""
+    study = {"nfe": [1, 2], "samplers": ["sde", "ode"], "metrics": ["digits-class"]}
+    job = do(arm(planned({"evaluation": study})), zoo)
+    before = files(job)
+    own = {"sampler": "ode", "timestep_shift": 3.0, "guidance_scale": 1.5, "times": {2: [1.0, 0.4]}}
+    changes = {"evaluation": study, "arms": {"a": {"evaluation": own}}}
+    again = do(arm(planned(changes)), zoo)
+    new(before, files(job))
+    assert again.folder == job.folder and trainings == ["a"]
+    assert len({cell.name for cell in again.cells}) == 2
+    found = {(one.nfe, one.sampler): one for one in read_job(again)[0]}
+    assert set(found) == {(1, "sde"), (1, "ode"), (2, "sde"), (2, "ode")}
+    assert found[1, "sde"].setting == "ode, shift 3, guidance 1.5"
+    assert found[2, "ode"].setting == "ode, shift 3, guidance 1.5, times 1 0.4"
+    assert (found[2, "sde"].pixels == found[2, "ode"].pixels).all()
+    assert found[2, "sde"].passes["guidance"] == 2
+    plain = {(one.nfe, one.sampler): one for one in read_job(job)[0]}
+    assert not (plain[2, "ode"].pixels == found[2, "ode"].pixels).all()
+    assert plain[2, "ode"].setting is None
+    (teacher,) = [one for one in planned(changes) if one.label == "teacher-naive"]
+    assert {cell.setting for cell in teacher.cells} == {None}
+
+
+def test_an_arms_own_shift_keeps_the_studys_samplers(planned):
+    study = {"nfe": [1, 2], "samplers": ["sde", "ode"], "metrics": ["digits-class"]}
+    changes = {"evaluation": study, "arms": {"a": {"evaluation": {"timestep_shift": 3}}}}
+    cells = arm(planned(changes)).cells
+    assert [cell.samplers for cell in cells] == [("sde",), ("ode",)] * 2
+    assert {cell.sampling.timestep_shift for cell in cells if cell.sampling} == {3.0}

@@ -41,9 +41,7 @@ def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
 def again(folder: Path, tmp_path: Path, make_study: Callable[..., Any], monkeypatch: Any) -> Path:
     """A copy of the report, whose made-up metrics are known."""
     infos = {metric.name: metric for metric in make_study().metrics}
-    monkeypatch.setattr(
-        module, "_infos", lambda zoo, entries: [infos[entry["name"]] for entry in entries]
-    )
+    monkeypatch.setattr(module, "_infos", lambda zoo, study: infos)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     for name in ("index.html", "report.md"):
@@ -69,7 +67,7 @@ def test_a_changed_direction_is_a_new_verdict(again: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(
         module,
         "_infos",
-        lambda zoo, entries: [replace(m, better="higher") for m in known(zoo, entries)],
+        lambda *given: {k: replace(m, better="higher") for k, m in known(*given).items()},
     )
     before = json.loads((again / "results.json").read_text())
     module.rerender(again, ZOO)

@@ -58,7 +58,8 @@ PLUGIN = textwrap.dedent(
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "benchmarks.run", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **variables}
+    path = os.pathsep.join([str(root), str(root / "plugins")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
 
 

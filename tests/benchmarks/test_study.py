@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.budget import match_budget
+from benchmarks.outcomes import check_outcomes, measured_outcomes, with_own_samplers
 from benchmarks.study import (
     STUDIES,
     find_study,
@@ -18,6 +19,7 @@ from benchmarks.study import (
 )
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
+from salt_zoo.run import configure_metrics
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,7 @@ def test_every_shipped_study_resolves(name, zoo):
     assert study.name == name
     runs = runs_of(study, zoo, str(path))
     assert list(runs) == list(study.arms)
-    for metric in study.evaluation.metrics:
-        assert metric in zoo.metrics
+    assert configure_metrics(zoo, study.evaluation.metrics)
 
 
 def test_digits_has_the_promised_arms_and_seeds():
@@ -67,6 +68,11 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
     assert updates["sc-dmd"] < updates["dmd"]  # it has passes of its own
 
 
+def arm_with(evaluation):
+    arms = {"a": {"method": "dmd", "evaluation": evaluation}}
+    return {"arms": arms, "match": "updates", "primary": []}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -80,6 +86,26 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
             {"primary": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
             "unknown arm 'sc'",
         ),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice"),
+        ({"evaluation": {"metrics": ["digits-fd"], "nfe": [1, 1]}}, "evaluation.nfe: 1 stands"),
+        ({"evaluation": {"metrics": ["digits-fd"], "samplers": ["sde", "sde"]}}, "samplers: 'sde'"),
+        ({"evaluation": {"metrics": ["digits-fd", "digits-fd"]}}, "metrics: 'digits-fd' stands"),
+        (
+            {"evaluation": {"metrics": [{"name": "digits-fd", "label": "A b"}]}},
+            "evaluation.metrics.0",
+        ),
+        (
+            {"evaluation": {"metrics": ["digits-fd"], "long": {"lengths": [1, 1]}}},
+            "evaluation.long.lengths: 1 stands there twice",
+        ),
+        (
+            {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "primary": []},
+            "arms.teacher-naive: the name belongs to a reference row",
+        ),
+        (arm_with({"samplr": "ode"}), "arms.a.evaluation: samplr: unknown key; did you mean"),
+        (arm_with({"times": {4: [1.0, 0.5]}}), "times.4: 2 times are not 4 steps"),
+        (arm_with({"times": {1: [0.0]}}), "step times must fall"),
+        (arm_with({"times": {3: [1, 0.9, 0.5]}}), "times: 3 is not of evaluation.nfe: 1, 2, 4"),
         ({"arms": {}}, "arms"),
         ({"seeds": []}, "seeds"),
     ],
@@ -142,6 +168,77 @@ def test_selecting_arms_by_label_or_method():
         select_arms(study, ["sc-dmdd"], "digits")
     with pytest.raises(ZooError, match="budget"):
         select_arms(study, ["consistency"], "digits")
+
+
+def test_a_label_wins_over_the_name_of_a_method():
+    content = {
+        **read_study("quick")[0],
+        "arms": {"dmd": {"method": "dmd"}, "mine": {"method": "dmd"}, "sc": {"method": "sc-dmd"}},
+        "match": "updates",
+        "primary": [],
+    }
+    study = load_study(content, "mine.yaml")
+    assert list(select_arms(study, ["dmd"], "mine.yaml").arms) == ["dmd"]
+    assert list(select_arms(study, ["mine", "sc-dmd"], "mine.yaml").arms) == ["mine", "sc"]
+
+
+WANTED = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (
+            {"metric": "digits-fdd"},
+            "primary.0.metric: digits-fdd is not of evaluation.metrics; did",
+        ),
+        ({"nfe": 3}, "primary.0.nfe: 3 is not of evaluation.nfe; known: 1, 4"),
+        ({"sampler": "ode"}, "primary.0.sampler: ode is not of evaluation.samplers"),
+        (
+            {"metric": "semigroup-defect"},
+            "primary.0.nfe: semigroup-defect is measured with 8 steps",
+        ),
+        (
+            {"metric": "cache-distance", "nfe": 8, "sampler": "sde"},
+            "primary.0.sampler: cache-distance makes rollouts of its own by ode",
+        ),
+        ({"metric": "semigroup-defect", "nfe": 8}, None),
+        ({"metric": "cache-distance", "nfe": 8}, None),
+        ({"metric": "digits-rigidity", "length": 2}, "primary.0.metric: digits-rigidity is not of"),
+        ({"length": 2, "sampler": "ode"}, "primary.0.sampler: ode is not evaluation.long.sampler"),
+        ({"length": 2}, None),
+        ({}, None),
+    ],
+)
+def test_an_outcome_must_be_measured(outcome, said, zoo):
+    content = read_study("quick")[0]
+    names = ["digits-fd", "digits-rigidity", "semigroup-defect", "cache-distance"]
+    long = {"lengths": [1, 2], "metrics": ["digits-fd"]}
+    content["evaluation"] = {"metrics": names, "nfe": [1, 4], "long": long}
+    content["primary"] = [{**WANTED, **outcome}]
+    study = load_study(content, "my.yaml")
+    if said is None:
+        check_outcomes(study, zoo, "my.yaml")
+        assert measured_outcomes(study, zoo) == [0]
+        return
+    assert measured_outcomes(study, zoo) == []
+    with pytest.raises(ZooError, match=r"^my\.yaml: ") as caught:
+        check_outcomes(study, zoo, "my.yaml")
+    assert said in str(caught.value)
+
+
+def test_an_outcome_need_not_know_how_a_metric_makes_its_rollouts(zoo):
+    content = read_study("quick")[0]
+    content["evaluation"] = {"metrics": ["digits-fd", "cache-distance"]}
+    content["primary"] = [WANTED, {**WANTED, "metric": "cache-distance", "nfe": 8}]
+    found = with_own_samplers(load_study(content, "my.yaml"), zoo).primary
+    assert [outcome.sampler for outcome in found] == ["sde", "ode"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
+def test_every_shipped_outcome_is_measured(name, zoo):
+    content, path = read_study(name)
+    check_outcomes(load_study(content, str(path)), zoo, str(path))
 
 
 def test_a_study_may_be_anyones_file(tmp_path: Path):
