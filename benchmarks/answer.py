@@ -9,7 +9,7 @@ with each undistilled network that takes as many passes, and each two arms.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.claims import LEVEL
@@ -32,21 +32,21 @@ def primary_metric(study: Mapping[str, Any], metrics: Sequence[MetricInfo]) -> M
     return next((m for m in fitting if named in (None, m.name)), None)
 
 
-def check_primary(named: str | None, metrics: Sequence[MetricInfo], where: str) -> None:
-    """The metric that a study names must be one that can choose a best arm.
+def check_primary(
+    named: str, labels: Iterable[str], make: Callable[[str], MetricInfo], where: str
+) -> None:
+    """The metric that a study names must be one that can choose a best arm; `make` makes it.
 
     Raises:
         ZooError: it is not measured, or does not judge the study's videos.
     """
-    if named is None:
-        return
-    known = {metric.name: metric for metric in metrics}
+    known = list(labels)
     if named not in known:
         raise ZooError(
             f"{where}: primary_metric: {named!r} is not of evaluation.metrics; "
             f"{did_you_mean(named, known)}"
         )
-    metric = known[named]
+    metric = make(named)
     if metric.kind != "quality" or metric.own_steps is not None:
         raise ZooError(
             f"{where}: primary_metric: {named!r} is a {metric.kind}; name a metric of quality of "

@@ -121,6 +121,7 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "nfe": first.nfe,
         "sampler": first.sampler,
         "passes": dict(first.passes),
+        "setting": None if metric.own_steps is not None else first.setting,
         "metric": metric.name,
         "better": metric.better,
         "mean": interval.value,

@@ -57,7 +57,7 @@ def execute(
                 prepare()
     prepare_folder(out)
     jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
-    outcomes = plain(study)["primary"]
+    outcomes = plain(with_own_samplers(study, zoo))["primary"]
     record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
     with _progress(jobs) as show:
         errors = run_jobs(jobs, plugins, place, study.workers, show)
@@ -103,10 +103,10 @@ def make_jobs(
             rows = [name for name in rows if name.startswith("initial")]
         weights.append(origin.inputs["backbone"])
         jobs += [job(name, None, run, origin) for name in rows]
-    for seed in study.seeds:
-        jobs += [
-            job(label, seed, run.with_seed(seed), origins[label]) for label, run in runs.items()
-        ]
+    for round in range(max(len(study.seeds_of(label)) for label in runs)):
+        for label, run in runs.items():
+            for seed in study.seeds_of(label)[round : round + 1]:
+                jobs.append(job(label, seed, run.with_seed(seed), origins[label]))
     return jobs
 
 
@@ -170,7 +170,7 @@ def collect(
 ) -> tuple[dict[str, Any], list[Measured]]:
     """The content of results.json from the folders of the jobs; `store` gets the statistics of
     features."""
-    from benchmarks.budget import planned_flops
+    from benchmarks.budget import budgets_of
     from benchmarks.provenance import provenance
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
@@ -217,7 +217,7 @@ def collect(
             facts,
             **of_long,
             stated=stated,
-            budgets=planned_flops(study, runs, zoo),
+            budgets=budgets_of(study, runs, zoo),
             store=store,
             told=told,
         )

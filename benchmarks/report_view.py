@@ -41,13 +41,16 @@ class Line:
 
     @property
     def extra_passes(self) -> str:
-        """What a video costs beside the NFE: guidance and writing the memory, shown apart."""
+        """What a video costs beside the NFE (guidance and writing the memory, shown apart), and a
+        sampling setting that is the arm's own."""
         known = [entry for entry in [self.single, *self.cells] if entry]
         passes: Mapping[str, float] = known[0]["passes"] if known else {}
         parts = ["twice the passes, for guidance"] if passes.get("guidance") else []
         if memory := passes.get("memory"):
             one = "pass" if memory == 1 else "passes"
             parts.append(f"{memory:.2g} {one} over the video that write the memory")
+        settings = dict.fromkeys(e["setting"] for e in known if e.get("setting"))
+        parts += [f"sampled by its own setting: {text}" for text in settings]
         return " and ".join(parts)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answer import check_primary
+from benchmarks.metric_info import MetricInfo
 from benchmarks.outcomes import check_outcomes, measured_outcomes
 from benchmarks.study import (
     StudyConfig,
@@ -79,6 +81,9 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
         if options.seeds < 1:
             raise ZooError(f"--seeds {options.seeds}: must be at least 1")
         content["seeds"] = list(range(options.seeds))
+        for arm in content.get("arms", {}).values():
+            if isinstance(arm, dict) and isinstance(arm.get("seeds"), list):
+                arm["seeds"] = arm["seeds"][: options.seeds]
     if options.nfe:
         try:
             content.setdefault("evaluation", {})["nfe"] = [int(n) for n in options.nfe.split(",")]
@@ -102,7 +107,14 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
 
 def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
     """An unknown metric, or option of one, is an error now and not after the training."""
-    configure_metrics(zoo, study.evaluation.metrics, f"{where}: evaluation.metrics")
+    known = configure_metrics(zoo, study.evaluation.metrics, f"{where}: evaluation.metrics")
+
+    def made(label: str) -> MetricInfo:
+        metric, options = known[label]
+        return MetricInfo.of(label, zoo.metrics.create(metric.name, options, zoo), "")
+
+    if study.primary_metric is not None:
+        check_primary(study.primary_metric, known, made, where)
     if study.evaluation.long:
         metrics = study.evaluation.long.metrics or []
         configure_metrics(zoo, metrics, f"{where}: evaluation.long.metrics")

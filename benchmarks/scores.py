@@ -25,7 +25,10 @@ def read_measured(results: Mapping[str, Any], folder: Path) -> list[Measured]:
     """
     about: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for row in results["rows"]:
-        about.setdefault(tuple(row[key] for key in SETTING), row)
+        key = tuple(row[part] for part in SETTING)
+        # a metric with rollouts of its own knows neither the passes nor the setting of the videos
+        if key not in about or (row["passes"] and not about[key]["passes"]):
+            about[key] = row
     short = _by_setting(_table(folder / "samples.parquet"))
     drift = results["drift"]
     long = _by_setting(_table(folder / "drift.parquet")) if drift else {}
@@ -47,6 +50,7 @@ def read_measured(results: Mapping[str, Any], folder: Path) -> list[Measured]:
                     nfe=row["nfe"],
                     sampler=row["sampler"],
                     passes=dict(row["passes"]),
+                    setting=row.get("setting"),
                     rows={} if scores is None else _rows(scores, len(results["prompts"]), folder),
                     pixels=_NO_PIXELS,
                     long=None if clips is None else _long(clips, drift),

@@ -104,6 +104,12 @@ class Outcome(StrictModel):
         return {key: value for key, value in content(self).items() if key != "name" or value}
 
 
+class ArmSeeds(StrictModel):
+    """The key `seeds` of an arm."""
+
+    seeds: Seeds
+
+
 class StudyConfig(StrictModel):
     """A grid of arms over seeds and NFEs."""
 
@@ -112,8 +118,8 @@ class StudyConfig(StrictModel):
     description: str = ""
     #: A run without `method` and `seed`: what all arms share.
     base: dict[str, Any]
-    #: What each arm adds to the base; usually only its `method`; `evaluation`
-    #: is an `ArmEvaluation`.
+    #: What each arm adds to the base; usually only its `method`. `evaluation` is an `ArmEvaluation`;
+    #: `seeds` are training seeds of its own, which are then not paired with the others'.
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     seeds: Seeds = [0]
     #: `updates`: every arm trains as many updates as its configuration says. `compute`: as many as
@@ -131,6 +137,11 @@ class StudyConfig(StrictModel):
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
     workers: Annotated[int, Field(ge=0)] = 0
+
+    def seeds_of(self, label: str) -> list[int]:
+        """The training seeds of an arm."""
+        own: list[int] = self.arms[label].get("seeds") or self.seeds
+        return own
 
     def arm_evaluation(self, label: str) -> ArmEvaluation:
         """How the students of an arm are sampled, where that is not the study's way."""
@@ -169,6 +180,7 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             raise ZooError(
                 f"{where}: arms.{label}: the name belongs to a reference row; choose another label"
             )
+        validate(ArmSeeds, {"seeds": study.seeds_of(label)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
         evaluation = validate(ArmEvaluation, own.get("evaluation") or {}, here)
         for steps in evaluation.times:
@@ -260,8 +272,8 @@ def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     """The resolved run of every arm, at the first seed."""
     found = {}
     for label, own in study.arms.items():
-        training = {key: value for key, value in own.items() if key != "evaluation"}
-        content = {**merge(study.base, training), "seed": study.seeds[0]}
+        training = {k: value for k, value in own.items() if k not in ("evaluation", "seeds")}
+        content = {**merge(study.base, training), "seed": study.seeds_of(label)[0]}
         found[label] = resolve(content, zoo, f"{where}: arms.{label}")
     return found
 

@@ -245,14 +245,13 @@ def test_tuning_is_told() -> None:
 
 
 def test_the_primary_metric_must_judge() -> None:
-    metrics = [ERROR, MOTION, replace(DEFECT, own_steps=8)]
-    check_primary(None, metrics, "s.yaml")
-    check_primary("error", metrics, "s.yaml")
+    known = {m.name: m for m in (ERROR, MOTION, replace(DEFECT, own_steps=8))}
+    check_primary("error", known, known.__getitem__, "s.yaml")
     with pytest.raises(ZooError, match=r"s.yaml: primary_metric: 'eror' is not .*'error'"):
-        check_primary("eror", metrics, "s.yaml")
+        check_primary("eror", known, known.__getitem__, "s.yaml")
     for name in ("motion", "defect"):
         with pytest.raises(ZooError, match="name a metric of quality"):
-            check_primary(name, metrics, "s.yaml")
+            check_primary(name, known, known.__getitem__, "s.yaml")
 
 
 class Plain:
