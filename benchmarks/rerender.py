@@ -17,17 +17,20 @@ from typing import Any
 
 from benchmarks.carried import Carried
 from benchmarks.metric_info import MetricInfo, metric_infos
+from benchmarks.outcomes import with_own_samplers
 from benchmarks.pictures import read_videos
 from benchmarks.replicates import read_store
 from benchmarks.report import render
 from benchmarks.results import analyse, plain_json
 from benchmarks.scores import read_measured
 from benchmarks.stated import when_stated
+from benchmarks.study import load_study, read_study
 from salt_zoo import storage
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
+from salt_zoo.storage import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,19 +39,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Render a study's report again from what is in its folder.",
     )
     parser.add_argument("folder", type=Path, help="the report's folder, as in reports/digits")
+    parser.add_argument(
+        "--study",
+        help="a study's file or name: take title, description, outcomes, claims, primary metric "
+        "and tuning from it",
+    )
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: rerender(options.folder, zoo_of(options)))
+    return guarded(lambda: rerender(options.folder, zoo_of(options), options.study))
 
 
-def rerender(folder: Path, zoo: Zoo) -> int:
+def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     """Write results.json, index.html, report.md, `tables` and `figures` of a folder anew.
 
+    Args:
+        file: a study's file or name, for what it says of its measurements; what was trained and
+            measured stays as it was recorded.
+
     Raises:
-        ZooError: the folder is no report's, or a metric of it is not registered.
+        ZooError: the folder is no report's, a metric of it is not registered, or `file` is of
+            another study.
     """
     results = read_results(folder)
-    store, study, drift = read_store(folder), results["study"], results["drift"]
+    study = results["study"] if file is None else _told_by(file, results["study"], zoo)
+    store, drift = read_store(folder), results["drift"]
     infos = _infos(zoo, study)
     with told_bar("statistics") as told:
         found = analyse(
@@ -92,6 +106,21 @@ def read_results(folder: Path) -> dict[str, Any]:
         for arm in results["arms"]:
             arm |= {"budget": None, "off_budget": None}
     return results
+
+
+def _told_by(file: str, recorded: Mapping[str, Any], zoo: Zoo) -> dict[str, Any]:
+    """The recorded study with what its file says now about the same measurements."""
+    content, path = read_study(file)
+    now = plain(with_own_samplers(load_study(content, str(path)), zoo))
+    for key in ("name", "arms", "seeds"):
+        if now[key] != recorded[key]:
+            raise ZooError(
+                f"{path}: {key}: is not what was run for this report; run the study again, or "
+                "leave --study out"
+            )
+    told = ("title", "description", "primary", "claims", "primary_metric", "tuning")
+    kept = {key: value for key, value in recorded.items() if key not in told}
+    return kept | {key: now[key] for key in told if key in now}
 
 
 def _infos(zoo: Zoo, study: Mapping[str, Any]) -> dict[str, MetricInfo]:

@@ -118,8 +118,8 @@ class StudyConfig(StrictModel):
     description: str = ""
     #: A run without `method` and `seed`: what all arms share.
     base: dict[str, Any]
-    #: What each arm adds to the base; usually only its `method`. `evaluation` is an `ArmEvaluation`;
-    #: `seeds` are training seeds of its own, which are then not paired with the others'.
+    #: What each arm adds to the base; usually only its `method`. `evaluation` is an
+    #: `ArmEvaluation`; `seeds` are training seeds of its own, not paired with the others'.
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     seeds: Seeds = [0]
     #: `updates`: every arm trains as many updates as its configuration says. `compute`: as many as
