@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from benchmarks.budget import match_budget
 from benchmarks.outcomes import check_outcomes, measured_outcomes, with_own_samplers
+from benchmarks.run import _study
 from benchmarks.study import (
     STUDIES,
     find_study,
@@ -245,3 +247,31 @@ def test_a_study_may_be_anyones_file(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(read_study("quick")[0]))
     assert find_study(str(path)) == path
+
+
+def options(*overrides: str, nfe: str | None = None, study: str = "digits") -> argparse.Namespace:
+    return argparse.Namespace(
+        study=study, overrides=list(overrides), seeds=None, nfe=nfe, methods=None
+    )
+
+
+def test_an_option_that_measures_less_asks_less(zoo):
+    whole, _, dropped = _study(options(), zoo)
+    assert dropped == 0
+    some, _, dropped = _study(options(nfe="4,8"), zoo)
+    assert dropped == len(whole.primary) - len(some.primary) > 0
+    assert all(o.nfe in (4, 8) for o in some.primary)
+    some, _, dropped = _study(options("evaluation.samplers=[sde]"), zoo)
+    assert {o.sampler for o in some.primary} == {"sde"} and dropped > 0
+
+
+def test_what_the_file_itself_cannot_answer_stays_an_error(tmp_path: Path, zoo):
+    path = tmp_path / "mine.yaml"
+    content = read_study("digits")[0]
+    content["primary"][0] |= {"metric": "digits-rigidity", "nfe": 3}
+    path.write_text(yaml.safe_dump(content))
+    for given in (options(study=str(path)), options(nfe="4", study=str(path))):
+        with pytest.raises(ZooError, match=r"primary\.0\.nfe: 3 is not of evaluation\.nfe"):
+            _study(given, zoo)
+    with pytest.raises(ZooError, match=r"primary\.0\.metric"):
+        _study(options("primary.0.metric=digits-fdd"), zoo)
