@@ -42,6 +42,7 @@ class AnswerLine:
     best: str
     runner_up: str
     difference: str
+    interval: str
     sure: str
     cost: str
 
@@ -60,18 +61,15 @@ def answer_lines(view: View) -> list[AnswerLine]:
 
 def _line(row: Entry, places: int, several: bool) -> AnswerLine:
     differences = [row["difference"], row["low"], row["high"]]
-    finer = max(places, decimals(differences)) if row["difference"] else places
+    finer = max(places, decimals(differences))
     return AnswerLine(
         steps=(f"{row['backbone']}, " if several else "") + in_steps(row["nfe"]),
         worth=WORTH[row["worth"]],
         undistilled=[_undistilled(cell, places) for cell in row["undistilled"]],
         best=f"{row['best']} {number(row['mean'], places)}",
         runner_up=row["runner_up"] or "–",
-        difference=(
-            f"{signed(row['difference'], finer)} {interval(row, finer)}"
-            if row["difference"] is not None
-            else "–"
-        ),
+        difference=signed(row["difference"], finer),
+        interval=interval(row, finer) if row["low"] is not None else "",
         sure=_sure(row),
         cost=_cost(row["cost"]),
     )
@@ -152,15 +150,14 @@ def _worth(view: View) -> str:
         return (
             "No arm was trained and measured by a metric of quality: there is nothing to compare."
         )
-    parts = []
-    for backbone in dict.fromkeys(row["backbone"] for row in table["rows"]):
-        own = [row for row in table["rows"] if row["backbone"] == backbone]
-        parts.append((backbone, _worth_at(own)))
     metric = view.metric(table["metric"])
-    head = f"By {metric['name']} ({direction(metric)}), distilling "
-    if len(parts) == 1:
-        return f"{head}{parts[0][1]}."
-    return head + "; ".join(f"{text} with the backbone {name}" for name, text in parts) + "."
+    backbones = dict.fromkeys(row["backbone"] for row in table["rows"])
+    parts = []
+    for backbone in backbones:
+        own = [row for row in table["rows"] if row["backbone"] == backbone]
+        where = f"with the backbone {backbone} " if len(backbones) > 1 else ""
+        parts.append(f"{where}distilling {_worth_at(own)}")
+    return f"By {metric['name']} ({direction(metric)}), {'; '.join(parts)}."
 
 
 def _worth_at(rows: Sequence[Entry]) -> str:
@@ -175,7 +172,7 @@ def _worth_at(rows: Sequence[Entry]) -> str:
         "not shown": "is not shown to be worth it at {}",
         "not measured": "has nothing to be compared with at {}",
     }
-    return ", ".join(text.format(in_steps(*at[key])) for key, text in words.items() if key in at)
+    return "; it ".join(text.format(in_steps(*at[key])) for key, text in words.items() if key in at)
 
 
 def _limits(view: View) -> list[str]:

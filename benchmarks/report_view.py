@@ -275,9 +275,9 @@ def interval(entry: Entry, places: int) -> str:
 def level(p: float) -> str:
     """
     >>> level(0.0004), level(0.0123), level(0.42), level(1.0)
-    ('< 0.001', '0.012', '0.42', '1')
+    ('< 0.001', '= 0.012', '= 0.42', '= 1')
     """
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
 
 
 def percent(share: float | None) -> str:
