@@ -9,6 +9,9 @@ from benchmarks.study import StudyConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import Resolved
 
+#: Numbers of updates that are tried for a budget; three usually do.
+_TRIES = 20
+
 
 def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
     """The runs with their updates set to the study's budget."""
@@ -17,15 +20,51 @@ def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> 
     from salt_zoo.planning import flops_per_update
 
     assert study.budget_of is not None
-    costs = {label: flops_per_update(run, zoo) for label, run in runs.items()}
-    updates = runs[study.budget_of].config.training.updates
-    budget = updates * costs[study.budget_of]
+    reference = runs[study.budget_of]
+    budget = reference.config.training.updates * flops_per_update(reference, zoo)
+    return {label: _spend(run, budget, zoo) for label, run in runs.items()}
+
+
+def planned_flops(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
+    """FLOPs of one whole training of each arm as planned, for comparison with what it recorded.
+
+    Args:
+        runs: with the updates that they train, those of `match_budget`.
+    """
+    from salt_zoo.planning import flops_per_update
+
     return {
-        label: _with_updates(run, max(1, round(budget / costs[label])))
+        label: run.config.training.updates * flops_per_update(run, zoo)
         for label, run in runs.items()
     }
+
+
+def _spend(run: Resolved, budget: float, zoo: Zoo) -> Resolved:
+    """The run with the updates that come nearest to a budget.
+
+    What an update costs depends on how many there are: some terms start late, and rollouts end
+    where the draws of the steps say.
+    """
+    from salt_zoo.planning import flops_per_update
+
+    spent: dict[int, float] = {}
+    updates = run.config.training.updates
+    while updates not in spent and len(spent) < _TRIES:
+        cost = flops_per_update(_with_updates(run, updates), zoo)
+        spent[updates] = updates * cost
+        updates = max(1, round(budget / cost))
+    return _with_updates(run, min(spent, key=lambda count: abs(spent[count] - budget)))
 
 
 def _with_updates(run: Resolved, updates: int) -> Resolved:
     training = run.config.training.model_copy(update={"updates": updates})
     return replace(run, config=run.config.model_copy(update={"training": training}))
+
+
+def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
+    """FLOPs that one training of each arm should take: those of the arm whose cost all arms get,
+    or where updates are matched its own."""
+    planned = planned_flops(study, runs, zoo)
+    if study.match == "compute" and study.budget_of is not None:
+        return dict.fromkeys(planned, planned[study.budget_of])
+    return planned

@@ -129,9 +129,10 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
     x = torch.zeros(batch, *backbone.latent_shape, device=place)
     t = torch.full((batch,), 0.5, device=place)
     condition = backbone.encode_prompts([""] * batch)
-    from salt_zoo.training.costs import flops_per_pass
+    from salt_zoo.training.costs import Pass
+    from salt_zoo.training.flops import flops_of_pass
 
-    one = flops_per_pass(network, condition, backbone.latent_shape)
+    one = flops_of_pass(backbone, "teacher", Pass(backbone.latent_shape[1], weights=True))
     seconds: list[float] = []
     for _ in range(4):  # the first is a warm-up
         begin = time.perf_counter()
@@ -140,4 +141,4 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
     torch.set_num_threads(threads)
-    return batch * sum(one.values()) / min(seconds[1:]), "timed on this machine"
+    return batch * sum(one) / min(seconds[1:]), "timed on this machine"

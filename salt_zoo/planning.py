@@ -1,7 +1,8 @@
 """What a training would take, before anything is loaded: memory, network passes, FLOPs, downloads.
 
-Networks are made on the meta device, run once with torch's fake tensors (shapes and types, no data)
-and a method's passes are counted on stand-ins, so that a plan for 14 B parameters takes seconds.
+Networks are made on the meta device and run once with torch's fake tensors (shapes and types, no
+data); a method's updates run without the networks' arithmetic. A plan for 14 B parameters takes
+seconds.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from salt_zoo.activations import peak_of_pass
 from salt_zoo.errors import ZooError
-from salt_zoo.passes import passes_per_update
+from salt_zoo.passes import DryRun, passes_per_update
 from salt_zoo.protocols import Backbone, Method, Role
 from salt_zoo.run import Resolved
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
-from salt_zoo.training.costs import flops_per_pass
+from salt_zoo.training.flops import flops_of_passes, meta_network, on_meta, source
 from salt_zoo.training.networks import STUDENT_AVERAGE
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -75,17 +75,12 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    with _on_meta(backbone):
-        one = _once(backbone, ("pass", False), lambda: _one_pass(backbone, False))
-    roles = method.roles()
-    counted, _ = passes_per_update(
-        method,
-        backbone.blocks(),
-        backbone.latent_shape,
-        training.updates,
-        run.config.seed,
-    )
-    return training.batch_size * _flops(counted, one, roles)
+    options = run.method.model_dump_json()
+    whose: Any = backbone
+    dry = _dry(zoo, whose, run.config.method["name"], options, run.config.seed)
+    passes = dry.mean(training.updates).kinds
+    flops = flops_of_passes(backbone, _starts(method), passes)
+    return training.batch_size * sum(flops.values())
 
 
 def make_plan(
@@ -118,30 +113,29 @@ def make_plan(
     roles = dict(method.roles())
     checkpointing = config.gradient_checkpointing
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
-    with _on_meta(backbone):
-        one = _once(backbone, ("pass", checkpointing), lambda: _one_pass(backbone, checkpointing))
+    with on_meta(backbone):
         activations = _once(backbone, (micro, bf16), lambda: _activations(backbone, micro, bf16))
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
         memory = _weights(backbone, roles, config)
         kept = _memory_bytes(backbone, micro, bf16)
     if kept:
         memory["KV memory"] = kept / GIB
-    counted, graphs = passes_per_update(
-        method, backbone.blocks(), backbone.latent_shape, config.updates, seed
-    )
+    counted = passes_per_update(method, backbone, config.updates, seed)
+    graphs = max((sum(n for _, n in moment) for moment in counted.held), default=0.0) or 1.0
     memory["activations"] = graphs * activations["checkpointing" if checkpointing else "plain"]
     memory |= codecs
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
-        for role, counts in counted.items()
+        for role, counts in counted.counts.items()
     }
+    flops = flops_of_passes(backbone, _starts(method), counted.kinds, checkpointing)
     return Plan(
-        parameters=int(one["parameters"]),
+        parameters=round(memory["weights student"] * GIB / 4),
         micro_batch=micro,
         memory=memory,
         activations=dict(activations),
         passes=passes,
-        flops=_flops(passes, one, roles),
+        flops=config.batch_size * sum(flops.values()),
         downloads=list(getattr(backbone, "downloads", list)()),
     )
 
@@ -160,6 +154,16 @@ def _backbone(zoo: Any, name: str, options: str) -> Backbone:
     return made
 
 
+@functools.lru_cache(maxsize=64)
+def _dry(zoo: Any, backbone: Any, method: str, options: str, seed: int) -> DryRun:
+    checked = zoo.methods.configure(method, json.loads(options), "method")
+    return DryRun(zoo.methods.create(method, checked, zoo), backbone, seed)
+
+
+def _starts(method: Method) -> dict[str, Any]:
+    return {name: role.start for name, role in method.roles().items()}
+
+
 _MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
@@ -171,60 +175,9 @@ def _once(backbone: Backbone, key: Any, measure: Callable[[], dict[str, float]])
     return known[key]
 
 
-@contextmanager
-def _on_meta(backbone: Backbone) -> Iterator[None]:
-    """The backbone makes tensors without data inside the block."""
-    before = backbone.device
-    backbone.to("meta")
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:  # an operation that needs data
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ZooError(
-            f"the backbone {type(backbone).__name__} cannot be planned: its networks and "
-            f"conditions must also work on the meta device ({reason})"
-        ) from error
-    finally:
-        backbone.to(before)
-
-
-def _flops(
-    passes: Mapping[str, Mapping[str, float]],
-    one: Mapping[str, Mapping[str, float]],
-    roles: Mapping[str, Role],
-) -> float:
-    """FLOPs of all passes; a role that starts as the teacher has the teacher's networks."""
-    total = 0.0
-    for name, counts in passes.items():
-        each = one["teacher" if roles[name].start == "teacher" else "student"]
-        total += sum(n * each[kind] for kind, n in counts.items())
-    return total
-
-
-def _one_pass(backbone: Backbone, checkpointing: bool) -> dict[str, Any]:
-    """Parameters of a network, and FLOPs of a forward and backward pass over one video by the
-    teacher (all at once) and by the student (in its blocks)."""
-    condition, shape = backbone.encode_prompts([""]), backbone.latent_shape
-    network, student = _network(_teacher_of(backbone), checkpointing), _network(backbone)
-    blocks = backbone.blocks()
-    if checkpointing and hasattr(student, "enable_gradient_checkpointing"):
-        student.enable_gradient_checkpointing()
-    return {
-        "teacher": flops_per_pass(network, condition, shape),
-        "student": flops_per_pass(student, condition, shape, blocks),
-        "parameters": sum(p.numel() for p in network.parameters()),
-    }
-
-
-def _teacher_of(backbone: Backbone) -> Backbone:
-    """The backbone whose networks the teacher's are: of an autoregressive one, a bidirectional."""
-    teacher: Backbone = getattr(backbone, "teacher_backbone", backbone)
-    return teacher
-
-
 def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
     """Of a memory for a micro-batch of whole videos; 0 for a bidirectional backbone."""
-    network = _network(backbone)
+    network = meta_network(backbone)
     if bf16:  # as under autocast, in which keys and values are computed
         network = network.to(torch.bfloat16)
     memory = backbone.blocks().memory(
@@ -233,19 +186,11 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
     return 0 if memory is None else memory.bytes()
 
 
-def _network(backbone: Backbone, checkpointing: bool = False) -> Any:
-    with torch.device("meta"):
-        network: Any = backbone.network("random")
-    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
-        network.enable_gradient_checkpointing()
-    return network
-
-
 def _weights(
     backbone: Backbone, roles: Mapping[str, Role], config: TrainingConfig
 ) -> dict[str, float]:
     """GiB of weights by role, and of gradients and optimizer states."""
-    network = _network(backbone)
+    network = meta_network(backbone)
     size = _bytes(network) / GIB
     memory = {f"weights {role}": size for role in roles}
     if config.average:
@@ -277,7 +222,7 @@ def _activations(backbone: Backbone, batch: int, bf16: bool) -> dict[str, float]
     found = {}
     for name in ("plain", "checkpointing"):
         # the largest pass of a method is over whole videos, the teacher's or the fake score's
-        network = _network(_teacher_of(backbone), name == "checkpointing")
+        network = meta_network(source(backbone, "teacher"), name == "checkpointing")
         found[name] = peak_of_pass(network, condition, backbone.latent_shape, batch, bf16) / GIB
     return found
 

@@ -49,13 +49,13 @@ def test_planned_passes_are_the_ones_that_run(zoo, tmp_path, method, teacher):
 
 
 def test_consistency_by_hand(zoo):
-    counts, held = passes_per_update(
-        method_of(zoo, "consistency"), backbone_of(zoo).blocks(), (1, 9, 16, 16), updates=5
-    )
+    found = passes_per_update(method_of(zoo, "consistency"), backbone_of(zoo), updates=5)
+    counts = found.counts
     assert counts["student"] == {"forward": 1, "backward": 1}
     assert counts["target"] == {"forward": 1, "backward": 0}
     assert counts["teacher"] == {"forward": 2, "backward": 0}  # guided
-    assert held == 1
+    # one recorded pass is held when the turn goes backward
+    assert found.held == {(("student", 1.0), ("target", 0.0), ("teacher", 0.0))}
 
 
 def test_costs_of_arms_in_relation(zoo):

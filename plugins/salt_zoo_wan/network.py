@@ -52,17 +52,20 @@ class WanNetwork(nn.Module):
         """Hidden states `[B, F*S, D]` after one transformer block: 0.5 is index 20 of 40, counted
         from 0, which Salt uses (arXiv 2604.03118)."""
         model: Any = self.transformer
-        count = len(model.blocks)
-        index = min(count - 1, int(depth * count + 1e-6))  # 15 / 22 * 22 is below 15
+        blocks = model.blocks
+        index = min(len(blocks) - 1, int(depth * len(blocks) + 1e-6))  # 15 / 22 * 22 is below 15
         kept: list[Tensor] = []
-        hook = model.blocks[index].register_forward_hook(
+        hook = blocks[index].register_forward_hook(
             lambda module, inputs, output: kept.append(output)
         )
+        model.blocks = blocks[: index + 1]  # nothing reads what the later ones would make
         try:
             self(x, t, condition)
         finally:
+            model.blocks = blocks
             hook.remove()
-        return kept[0]
+        # a causal network may go through its blocks of frames in turn, each passed, then remembered
+        return kept[0] if len(kept) == 1 else torch.cat(kept[::2], dim=1)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each transformer block in the backward pass instead of keeping its insides."""

@@ -1,91 +1,158 @@
-"""What a run computes: passes of each network, counted as they happen, and their FLOPs."""
+"""What a training computes: passes of each network, counted as they happen, by kind."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
-from salt_zoo.protocols import Condition
-from salt_zoo.rollout import Blocks
+from salt_zoo.errors import ZooError
+
+#: The arguments of a velocity network in their order; see `salt_zoo.protocols.VelocityNetwork`.
+_ARGUMENTS = ("x", "t", "condition", "memory")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All that the FLOPs of a network's pass over one video depend on.
+
+    Attributes:
+        frames: of a pass without a memory. None for a block that is given one: it takes its share
+            of a video that is made block by block.
+        times: dimensions of its times: 1 is one a video, 2 one a frame.
+        weights, inputs: whether the gradient of the weights, and of the input, was recorded.
+        depth: the share of the network's blocks after which it ends, below 1 for `features`.
+        options: its further arguments.
+    """
+
+    frames: int | None
+    times: int = 1
+    weights: bool = False
+    inputs: bool = False
+    depth: float = 1.0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.weights or self.inputs
 
 
 class PassCounter:
-    """Counts, per role, network passes in units of one whole video.
+    """Counts, per role, the passes of networks, in units of one whole video.
 
     A pass over a block of frames counts by its share of the frames; guidance doubles the batch and
-    so counts twice. `backward` counts the passes that were recorded for a gradient.
+    so counts twice. Passes that a pass makes of the same network belong to it.
+
+    Attributes:
+        passes: per role, of each kind.
+        paused: nothing is counted: quality measured during training is no cost of the method.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
-        self.counts: dict[str, dict[str, float]] = {}
-        self.paused = False  # quality measured during training is no cost of the method
-        self._handles = []
+        self.passes: dict[str, dict[Pass, float]] = {}
+        self.paused = False
+        self._undo: list[Callable[[], None]] = []
         for role, network in networks.items():
-            self.counts[role] = {"forward": 0.0, "backward": 0.0}
-            hook = self._hook(self.counts[role], frames)
-            self._handles.append(network.register_forward_pre_hook(hook))
+            self.passes[role] = {}
+            self._watch(network, self.passes[role], frames)
 
     def remove(self) -> None:
         """Count no further; the counts stay."""
-        for handle in self._handles:
-            handle.remove()
+        for undo in self._undo:
+            undo()
 
-    def _hook(self, count: dict[str, float], frames: int) -> Any:
-        def before(network: nn.Module, args: tuple[Any, ...]) -> None:
-            if self.paused:
-                return
-            x = args[0]
-            videos = x.shape[0] * x.shape[2] / frames
-            count["forward"] += videos
-            if torch.is_grad_enabled() and (
-                x.requires_grad or next(network.parameters()).requires_grad
-            ):
-                count["backward"] += videos
+    @property
+    def counts(self) -> dict[str, dict[str, float]]:
+        """Per role the passes `forward`, and those recorded for a gradient, `backward`; one that
+        ends inside the network counts by its depth."""
+        return {role: in_videos(passes) for role, passes in self.passes.items()}
 
-        return before
+    def state(self) -> dict[str, Any]:
+        """What has been counted, as plain values for a checkpoint."""
+        return {
+            role: [[asdict(kind), number] for kind, number in passes.items()]
+            for role, passes in self.passes.items()
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`.
+
+        Raises:
+            ZooError: it is one of an older version.
+        """
+        for role, passes in self.passes.items():
+            passes.clear()
+            for entry in state[role]:
+                if not isinstance(entry, list):
+                    raise ZooError(
+                        "the checkpoint was made by an older version of Salt Zoo, which counted "
+                        "passes in another way; choose another folder"
+                    )
+                options = tuple((name, value) for name, value in entry[0].pop("options"))
+                passes[Pass(**entry[0], options=options)] = entry[1]
+
+    def _watch(self, network: Any, passes: dict[Pass, float], frames: int) -> None:
+        level = 0  # of passes in passes
+        depth = 1.0  # at which the pass that is under way ends
+        weights = list(network.parameters())
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal level
+            level += 1
+            if level == 1 and not self.paused:
+                given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+                x: Tensor = given["x"]
+                kind = _kind(weights, given, depth)
+                videos = x.shape[0] * x.shape[2] / frames
+                passes[kind] = passes.get(kind, 0.0) + videos
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal level
+            level -= 1
+
+        self._undo += [
+            network.register_forward_pre_hook(before, with_kwargs=True).remove,
+            network.register_forward_hook(after, always_call=True).remove,
+        ]
+        features: Callable[..., Tensor] | None = getattr(network, "features", None)
+        if features is None:
+            return
+
+        @functools.wraps(features)
+        def ending(x: Tensor, t: Tensor, condition: Any, share: float) -> Tensor:
+            nonlocal depth
+            depth = share
+            try:
+                return features(x, t, condition, share)
+            finally:
+                depth = 1.0
+
+        network.features = ending
+        self._undo.append(lambda: setattr(network, "features", features))
 
 
-def flops_per_pass(
-    network: nn.Module,
-    condition: Condition,
-    latent_shape: tuple[int, ...],
-    blocks: Blocks | None = None,
-) -> dict[str, float]:
-    """FLOPs of one forward and of one backward pass over one video, by torch's counter.
+def in_videos(passes: Mapping[Pass, float]) -> dict[str, float]:
+    """All kinds together: passes `forward` and `backward`, in whole videos and networks."""
+    return {
+        "forward": float(sum(n * kind.depth for kind, n in passes.items())),
+        "backward": float(sum(n * kind.depth for kind, n in passes.items() if kind.recorded)),
+    }
 
-    With `blocks` the video is passed block by block, each given the memory of those before it. Of
-    more than three blocks, only the first, the middle and the last are counted and the others
-    interpolated: attention grows evenly with what is remembered.
-    Counted on a copy on the meta device: nothing is computed, and the counter sees the attention,
-    which it misses where a CPU runs it fused.
-    """
-    network = copy.deepcopy(network).to("meta").requires_grad_(True)
-    blocks = blocks or Blocks()
-    x = torch.zeros(1, *latent_shape, device="meta")
-    t = torch.full((1,), 0.5, device="meta")
-    one = {name: value[:1].to("meta") for name, value in condition.items()}
-    memory, parts = blocks.memory(network, x), blocks.split(latent_shape[1])
-    last = len(parts) - 1
-    counted: dict[int, tuple[float, float]] = {}
-    for block, frames in enumerate(parts):
-        part = x[:, :, frames]
-        if len(parts) <= 3 or block in (0, last // 2, last):
-            with FlopCounterMode(display=False) as counter:
-                loss = network(part, t, one, memory).sum()
-                forward = counter.get_total_flops()
-                torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-            counted[block] = float(forward), float(counter.get_total_flops() - forward)
-        if memory is not None and block < last:
-            rememberer: Any = network
-            rememberer.remember(part, t, one, memory)
-    whole = [
-        float(np.interp(range(len(parts)), list(counted), values).sum())
-        for values in zip(*counted.values(), strict=True)
-    ]
-    return {"forward": whole[0], "backward": whole[1]}
+
+def _kind(weights: list[nn.Parameter], given: dict[str, Any], depth: float) -> Pass:
+    x, t = given["x"], given["t"]
+    recorded = torch.is_grad_enabled()
+    options = {name: value for name, value in given.items() if name not in _ARGUMENTS}
+    return Pass(
+        frames=x.shape[2] if given.get("memory") is None else None,
+        times=t.ndim,
+        weights=recorded and any(weight.requires_grad for weight in weights),
+        inputs=recorded and x.requires_grad,
+        depth=depth,
+        options=tuple(sorted(options.items())),
+    )

@@ -22,7 +22,8 @@ from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import plain
 from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
 from salt_zoo.training.config import TrainingConfig
-from salt_zoo.training.costs import PassCounter, flops_per_pass
+from salt_zoo.training.costs import PassCounter
+from salt_zoo.training.flops import flops_of_passes
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
 
@@ -202,7 +203,7 @@ class Trainer:
                 "step": step,
                 "identity": self._identity,
                 "seconds": self.seconds,
-                "passes": self.counter.counts,
+                "passes": self.counter.state(),
                 "history": self.history,
             }
             folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
@@ -228,27 +229,24 @@ class Trainer:
         state = load_checkpoint(found[-1], self.networks, self.backbone.device)
         self.seconds = state["seconds"]
         self.history = state["history"]
-        for role, count in state["passes"].items():
-            self.counter.counts[role].update(count)
+        self.counter.load(state["passes"])
         return int(state["step"])
 
     def cost(self) -> dict[str, Any]:
-        """What the run has taken: updates, passes by role, FLOPs, seconds (of this process)."""
-        condition = self.backbone.encode_prompts([""])
-        flops = 0.0
-        self.counter.paused = True  # its hooks see the passes of the FLOP counter, too
-        passes = {role: dict(count) for role, count in self.counter.counts.items()}
-        for role, count in passes.items():
-            if not any(count.values()):
-                continue
-            network = self.networks[role]
-            blocks = self.backbone.blocks(network)
-            one = flops_per_pass(network, condition, self.backbone.latent_shape, blocks)
-            flops += sum(count[kind] * one[kind] for kind in count)
-        self.counter.paused = False
+        """What the run has taken: updates, passes by role, FLOPs, seconds.
+
+        Passes and FLOPs are those of all processes, without the recomputation of gradient
+        checkpointing.
+        """
+        world = self.accelerator.num_processes
+        starts = {name: role.start for name, role in self.networks.roles.items()}
+        flops = flops_of_passes(self.backbone, starts, self.counter.passes)
         return {
             "updates": self.config.updates,
-            "passes": passes,
-            "flops": flops,
+            "passes": {
+                role: {kind: world * number for kind, number in count.items()}
+                for role, count in self.counter.counts.items()
+            },
+            "flops": world * sum(flops.values()),
             "seconds": round(self.seconds, 1),
         }

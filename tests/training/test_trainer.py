@@ -11,6 +11,7 @@ from torch import nn
 from salt_zoo.errors import ZooError
 from salt_zoo.precision import precision_of
 from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
+from salt_zoo.training.costs import PassCounter
 from salt_zoo.training.optimizers import make_optimizers, schedule_factor
 
 
@@ -208,3 +209,38 @@ def test_costs(train, tmp_path):
     assert cost["updates"] == 4 and cost["seconds"] > 0
     assert cost["passes"]["student"] == {"forward": 8.0, "backward": 8.0}
     assert cost["flops"] > 8 * 2 * 320_000  # at least two operations a weight
+
+
+def test_costs_are_counted_on_networks_without_data(train, tmp_path, monkeypatch):
+    """A copy of each network would take as much memory as the training at the end of a run."""
+    trainer = train(tmp_path)
+    made = []
+    network = type(trainer.backbone).network
+
+    def spy(self, start):
+        made.append(network(self, start))
+        return made[-1]
+
+    monkeypatch.setattr(type(trainer.backbone), "network", spy)
+    monkeypatch.setattr("copy.deepcopy", None)
+    assert trainer.cost()["flops"] > 0
+    assert made and {p.device.type for one in made for p in one.parameters()} == {"meta"}
+    assert trainer.backbone.device.type == "cpu"
+
+
+def test_a_count_of_an_older_version_is_refused(train, tmp_path):
+    counter = train(tmp_path).counter
+    state = counter.state()
+    with pytest.raises(ZooError, match="made by an older version of Salt Zoo"):
+        counter.load({role: {"forward": 1.0} for role in state})
+
+
+def test_a_pass_within_a_pass_belongs_to_it():
+    class Twice(nn.Module):
+        def forward(self, x, t, condition, memory=None):
+            return x if x.shape[2] == 1 else self(x[:, :, :1], t, condition)
+
+    network = Twice()
+    counter = PassCounter({"student": network}, 4)
+    network(torch.zeros(2, 1, 4, 1, 1), torch.zeros(2), {})
+    assert counter.counts["student"] == {"forward": 2.0, "backward": 0.0}

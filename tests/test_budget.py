@@ -1,0 +1,124 @@
+"""Budgets: what is planned is what runs, for every method on every way to remember."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.budget import match_budget, planned_flops
+from benchmarks.study import load_study, runs_of
+from salt_zoo.passes import passes_per_update
+from salt_zoo.planning import flops_per_update
+from salt_zoo.run import resolve, train
+from tests.test_matrix import OPTIONS, SMALL
+
+#: With fewer turns of the fake score than published: tests are shorter.
+DMD = {name: {"fake_score": {"updates": 2}} for name in ("dmd", "sc-dmd", "cda")}
+
+MEMORIES = {
+    "full": {"name": "full"},
+    "window": {"name": "window", **SMALL["window"]},
+    "block-relative": {"name": "block-relative", **SMALL["block-relative"]},
+}
+UPDATES = 2
+#: Memories whose trainings torch counts as they happen, which takes long.
+LOOKED_AT = (None, "window")
+
+
+def backbone(memory, teacher):
+    part = {"size": "digits", "options": {"weights": str(teacher)}}
+    if memory is None:
+        return {"name": "wan", **part}
+    return {"name": "self-forcing", **part, "memory": MEMORIES[memory]}
+
+
+def content(method, memory, teacher, **training):
+    return {
+        "method": {"name": method, **OPTIONS.get(method, {}), **DMD.get(method, {})},
+        "backbone": backbone(memory, teacher),
+        "dataset": "digits",
+        "training": {"updates": UPDATES, "batch_size": 1, "trackers": [], **training},
+    }
+
+
+CELLS = [
+    (method, memory)
+    for memory in (None, *MEMORIES)
+    for method in (
+        "teacher-forcing",
+        "diffusion-forcing",
+        "ode-regression",
+        "consistency",
+        "dmd",
+        "sc-dmd",
+        "cda",
+    )
+    if (method, memory) != ("cda", None)  # it needs a memory
+]
+
+
+def test_every_method_is_there(zoo):
+    assert {method.name for method in zoo.methods} == {method for method, _ in CELLS}
+
+
+@pytest.mark.parametrize(("method", "memory"), CELLS)
+def test_what_is_planned_is_what_runs(method, memory, zoo, teacher, tmp_path):
+    """And, where it is looked at, both are what torch counts while it trains."""
+    run = resolve(content(method, memory, teacher), zoo, "test")
+    counter = FlopCounterMode(display=False) if memory in LOOKED_AT else nullcontext()
+    with sdpa_kernel(SDPBackend.MATH), counter:  # a fused attention would not be seen
+        trainer = train(run, tmp_path, zoo, "cpu")
+    cost = trainer.cost()
+    assert UPDATES * flops_per_update(run, zoo) == pytest.approx(cost["flops"], rel=0.02)
+    if memory in LOOKED_AT:
+        assert cost["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
+    planned = passes_per_update(trainer.method, trainer.backbone, UPDATES).counts
+    for role, count in planned.items():
+        for kind, value in count.items():
+            assert UPDATES * value == pytest.approx(cost["passes"][role][kind]), (role, kind)
+
+
+def study_of(teacher, arms, budget_of, memory="window", updates=40):
+    base = content("x", memory, teacher, updates=updates)
+    del base["method"]
+    evaluation = {"metrics": ["digits-fd"], "nfe": [1]}
+    study = {"name": "test", "title": "test", "base": base, "arms": arms}
+    study |= {"match": "compute", "budget_of": budget_of, "evaluation": evaluation}
+    return load_study(study, "test")
+
+
+def test_equal_budgets_are_equal_costs(zoo, teacher, tmp_path):
+    """Masked passes see every frame twice, which no count of videos shows."""
+    arms = {name: {"method": name} for name in ("teacher-forcing", "diffusion-forcing")}
+    study = study_of(teacher, arms, "teacher-forcing")
+    runs = match_budget(study, runs_of(study, zoo, "test"), zoo)
+    assert runs["diffusion-forcing"].config.training.updates > 60
+    budget = planned_flops(study, runs, zoo)
+    recorded = {
+        label: train(run, tmp_path / label, zoo, "cpu").cost()["flops"]
+        for label, run in runs.items()
+    }
+    for label, flops in recorded.items():
+        assert flops == pytest.approx(budget[label], rel=0.02)
+        assert flops == pytest.approx(recorded["teacher-forcing"], rel=0.02)
+
+
+def test_a_term_that_starts_late_is_averaged_over_the_matched_updates(zoo, teacher):
+    """With 40 updates the term would be due in half of them; with those of the budget in few."""
+    few = {"fake_score": {"updates": 1}, "steps": {4: 1.0}}
+    objectives = {"self-consistency": None, "cache-alignment": {"start": 20, "reference": {4: 16}}}
+    arms = {
+        "small": {"method": {"name": "dmd", **few}, "training": {"updates": 24}},
+        "late": {"method": {"name": "cda", **few, "objectives": objectives}},
+    }
+    study = study_of(teacher, arms, "small")
+    unmatched = runs_of(study, zoo, "test")
+    runs = match_budget(study, unmatched, zoo)
+    budget = planned_flops(study, runs, zoo)
+    one = budget["late"] / runs["late"].config.training.updates
+    assert one < 0.95 * flops_per_update(unmatched["late"], zoo)
+    # no other number of updates would come nearer
+    assert abs(budget["late"] - budget["small"]) < 0.6 * one
