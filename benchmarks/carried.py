@@ -53,8 +53,8 @@ class Carried:
         """An outcome with the comparison that the older file has for it."""
         for entry in self.old["primary"]:
             same = all(
-                entry.get(key) == outcome.get(key)
-                for key in ("a", "b", "metric", "nfe", "length", "slope")
+                (entry.get(key) or None) == (outcome.get(key) or None)  # the oldest had no length
+                for key in ("a", "b", "metric", "nfe", "sampler", "length", "slope")
             )
             if same and entry.get("difference") is not None:
                 known = {key: value for key, value in entry.items() if key not in outcome}

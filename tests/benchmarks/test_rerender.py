@@ -86,6 +86,14 @@ def test_an_older_report_keeps_the_intervals_of_its_features(folder: Path, again
     old["schema"] = 1
     for entry in [*old["comparisons"], *old["drift"]["comparisons"]]:
         entry.pop("p")
+    old["primary"].append(
+        {
+            **next(c for c in old["comparisons"] if c["metric"] == "frechet" and c["nfe"] == 4),
+            "verdict": "shown",
+        }
+    )
+    asked = {key: old["primary"][-1][key] for key in ("a", "b", "metric", "nfe", "sampler")}
+    old["study"]["primary"].append({**asked, "length": None, "slope": False})
     for outcome in old["primary"]:
         outcome.pop("p", None)
     old.pop("answer")
@@ -102,6 +110,8 @@ def test_an_older_report_keeps_the_intervals_of_its_features(folder: Path, again
     assert of(new, "rows") == of(old, "rows") and of(new, "comparisons") == of(old, "comparisons")
     assert {e["metric"] for e in new["drift"]["curves"]} == {"frechet", "accuracy", "rigidity"}
     assert new["answer"]["metric"] == "frechet" and new["answer"]["rows"]
+    outcome = new["primary"][-1]
+    assert outcome["difference"] == old["primary"][-1]["difference"] and "p_holm" in outcome
     levels = [c for c in new["comparisons"] if c["metric"] == "frechet"]
     assert all((c["p"] < 0.05) == c["clear"] for c in levels)
     text = (again / "report.md").read_text()
