@@ -127,7 +127,16 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for name in ("number", "signed", "interval", "quantity", "duration", "level", "percent"):
+    for name in (
+        "number",
+        "signed",
+        "interval",
+        "quantity",
+        "duration",
+        "level",
+        "percent",
+        "level_text",
+    ):
         environment.filters[name] = getattr(report_view, name)
     environment.filters["column_title"] = column_title
     environment.filters["reading"] = direction

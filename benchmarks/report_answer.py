@@ -17,7 +17,7 @@ from benchmarks.report_view import (
     duration,
     in_steps,
     interval,
-    level,
+    level_text,
     listed,
     number,
     quantity,
@@ -86,7 +86,7 @@ def _undistilled(cell: Entry, places: int) -> str:
         "not shown": "no difference shown",
         "not measured": "no interval",
     }[cell["verdict"]]
-    p = f", p {level(cell['p_holm'])}" if cell["p_holm"] is not None else ""
+    p = f", {level_text(cell['p_holm'])}" if cell["p_holm"] is not None else ""
     return f"{name}: {number(cell['mean'], places)} ({how}{p})"
 
 
@@ -95,7 +95,7 @@ def _sure(row: Entry) -> str:
     if row["verdict"] == "only arm":
         return "the only arm"
     text = "best of all: " + row["verdict"]
-    return f"{text}; p {level(row['p_holm'])}" if row["p_holm"] is not None else text
+    return f"{text}; {level_text(row['p_holm'])}" if row["p_holm"] is not None else text
 
 
 def _cost(cost: Entry) -> str:

@@ -274,10 +274,20 @@ def interval(entry: Entry, places: int) -> str:
 
 def level(p: float) -> str:
     """
-    >>> level(0.0004), level(0.0123), level(0.42), level(1.0)
-    ('< 0.001', '= 0.012', '= 0.42', '= 1')
+    >>> level(0.0004), level(0.0123), level(0.0499), level(0.42), level(1.0)
+    ('< 0.001', '0.012', '0.0499', '0.42', '1')
     """
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3g}" if 0.045 < p < 0.055 else f"{p:.2g}"
+
+
+def level_text(p: float) -> str:
+    """
+    >>> level_text(0.0004), level_text(0.42)
+    ('p < 0.001', 'p = 0.42')
+    """
+    return f"p {level(p)}" if p < 0.001 else f"p = {level(p)}"
 
 
 def percent(share: float | None) -> str:
