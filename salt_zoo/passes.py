@@ -78,11 +78,15 @@ class DryRun:
         """The mean over the first `updates` updates."""
         count = min(updates, _MOST)
         found = [self.update(place * updates // count) for place in range(count)]
-        kinds: dict[str, dict[Pass, float]] = {role: {} for role in self.networks}
+        total: dict[str, dict[Pass, float]] = {role: {} for role in self.networks}
         for one in found:
             for role, passes in one.kinds.items():
                 for kind, number in passes.items():
-                    kinds[role][kind] = kinds[role].get(kind, 0.0) + number / count
+                    total[role][kind] = total[role].get(kind, 0.0) + number
+        kinds = {
+            role: {kind: number / count for kind, number in passes.items()}
+            for role, passes in total.items()
+        }
         return Passes(kinds, frozenset().union(*(one.held for one in found)))
 
     def _update(self, step: int) -> Passes:
