@@ -59,3 +59,12 @@ def _spend(run: Resolved, budget: float, zoo: Zoo) -> Resolved:
 def _with_updates(run: Resolved, updates: int) -> Resolved:
     training = run.config.training.model_copy(update={"updates": updates})
     return replace(run, config=run.config.model_copy(update={"training": training}))
+
+
+def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
+    """FLOPs that one training of each arm should take: those of the arm whose cost all arms get,
+    or where updates are matched its own."""
+    planned = planned_flops(study, runs, zoo)
+    if study.match == "compute" and study.budget_of is not None:
+        return dict.fromkeys(planned, planned[study.budget_of])
+    return planned

@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from benchmarks.statistics import holm
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, did_you_mean
+
+#: Below this adjusted level an outcome is shown.
+LEVEL = 0.05
 
 
 class Claim(StrictModel):
@@ -57,12 +61,35 @@ def among(claims: Sequence[Claim], places: Sequence[int]) -> list[Claim]:
     ]
 
 
+def decide(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Outcomes with their comparisons, each with its `verdict`, adjusted for their number.
+
+    `shown` where the interval excludes zero on the claimed side and Holm's adjusted level
+    (`p_holm`) is below 0.05, `opposite` likewise on the other side, `not measured` without a
+    comparison, else `not shown`. Holm's levels take all measured outcomes of the study together.
+    """
+    made = [outcome for outcome in outcomes if outcome.get("p") is not None]
+    adjusted = iter(holm([outcome["p"] for outcome in made]))
+    decided = []
+    for outcome in outcomes:
+        if outcome.get("p") is None:
+            decided.append({**outcome, "verdict": "not measured"})
+            continue
+        p = next(adjusted)
+        side = outcome["favours"] if p < LEVEL else None
+        found = {"a": "shown", "b": "opposite", None: "not shown"}[side]
+        decided.append({**outcome, "p_holm": p, "verdict": found})
+    return decided
+
+
 def judge(
     claims: Sequence[Mapping[str, Any]], primary: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Every claim with its `verdict`; `primary` are the outcomes with theirs.
 
     `shown` if all of its outcomes are, `opposite` if any of them is, `not measured` if none was.
+    Outcomes' verdicts are adjusted for their number, so that a claim with many of them is no
+    sooner called opposite than one with few.
     """
     found = []
     for claim in claims:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.records import NAIVE_REFERENCES, REFERENCES, Measured, MetricInfo
+from benchmarks.metric_info import MetricInfo
+from benchmarks.records import NAIVE_REFERENCES, REFERENCES, Measured
 from benchmarks.statistics import Bootstrap, Interval, Replicates
 
 #: A statistic of features (eigenvalues, for a Frechet distance) is asked for so many resamples
 #: only; they place an interval's end within about a tenth of its half width.
 FEATURE_RESAMPLES = 250
+
+#: Replicates of statistics of features by what they are of: they are kept beside a report, so that
+#: it can be rendered again, and quickly, without the features.
+Store = MutableMapping[tuple[str, ...], Replicates]
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,16 @@ class Cell:
 
 
 def cells_of(
-    measured: Iterable[Measured], metrics: Sequence[MetricInfo], bootstrap: Bootstrap
+    measured: Iterable[Measured],
+    metrics: Sequence[MetricInfo],
+    bootstrap: Bootstrap,
+    store: Store | None = None,
+    part: str = "",
 ) -> list[Cell]:
-    """What differs in nothing but the training seed, together; in the order of appearance."""
+    """What differs in nothing but the training seed, together; in the order of appearance.
+
+    `store` remembers replicates of features under the name `part` of what `measured` are.
+    """
     groups: dict[tuple[Any, ...], dict[int | None, Measured]] = {}
     for item in measured:
         key = (item.arm, item.backbone, item.nfe, item.sampler)
@@ -47,58 +58,60 @@ def cells_of(
             raise ValueError(f"{key} was measured twice for seed {item.seed}")
         groups[key][item.seed] = item
     ordered = [[group[s] for s in sorted(group, key=lambda s: s or 0)] for group in groups.values()]
-    return [_cell(group, metrics, bootstrap) for group in ordered]
+    made: Store = {} if store is None else store
+    return [_cell(group, metrics, bootstrap, made, part) for group in ordered]
 
 
-def _cell(group: list[Measured], metrics: Sequence[MetricInfo], bootstrap: Bootstrap) -> Cell:
-    replicates = {}
+def _cell(
+    group: list[Measured],
+    metrics: Sequence[MetricInfo],
+    bootstrap: Bootstrap,
+    store: Store,
+    part: str,
+) -> Cell:
+    first = group[0]
+    cell = Cell(first, tuple(item.seed for item in group), {})
     for metric in metrics:
+        key = (part, first.arm, first.backbone, str(first.nfe), str(first.sampler), metric.name)
         if all(metric.name in item.rows for item in group):
             rows = np.stack([item.rows[metric.name] for item in group])
             if rows.shape[1] != bootstrap.rows:
                 raise ValueError(
-                    f"{group[0].arm}, {metric.name}: {rows.shape[1]} rows for "
-                    f"{bootstrap.rows} prompts"
+                    f"{first.arm}, {metric.name}: {rows.shape[1]} rows for {bootstrap.rows} prompts"
                 )
-            replicates[metric.name] = _replicates(rows, metric, bootstrap)
-    return Cell(group[0], tuple(item.seed for item in group), replicates)
+            if rows.ndim == 2:
+                cell.replicates[metric.name] = _replicates(rows, metric, bootstrap)
+            else:
+                if key not in store:
+                    store[key] = _replicates(rows, metric, bootstrap).rounded()
+                cell.replicates[metric.name] = store[key]
+        elif key in store and len(store[key].values) == len(group):
+            cell.replicates[metric.name] = store[key]
+    return cell
 
 
 def _replicates(rows: np.ndarray, metric: MetricInfo, bootstrap: Bootstrap) -> Replicates:
-    # most metrics of scores are means, which one matrix product resamples
-    if is_mean(metric, rows[0], bootstrap):
-        return bootstrap.means(rows)
+    finite = np.isfinite(rows).reshape(*rows.shape[:2], -1).all(axis=2)
+    broken = int((~finite).sum())
+    if metric.mean and rows.ndim == 2:  # one matrix product resamples a mean
+        return replace(bootstrap.means(rows), not_finite=broken)
 
     def many(some: np.ndarray) -> np.ndarray:
         assert metric.reduce_many is not None
         return metric.reduce_many(torch.from_numpy(some)).numpy()
 
-    return bootstrap.statistic(
+    found = bootstrap.statistic(
         rows,
-        lambda some: _reduce(metric, some),
+        lambda some: float(metric.reduce(torch.from_numpy(np.ascontiguousarray(some)))),
         FEATURE_RESAMPLES,
         many if metric.reduce_many else None,
     )
-
-
-def is_mean(metric: MetricInfo, rows: np.ndarray, bootstrap: Bootstrap) -> bool:
-    """Whether a metric is the mean of its scores: what agrees with it on all `rows` `[P]` and on a
-    few resamples is taken for one."""
-    if rows.ndim != 1:
-        return False
-    probes = [rows, *(rows[pick] for pick in bootstrap.picks[:8])]
-    return all(
-        math.isclose(_reduce(metric, some), some.mean(), rel_tol=1e-5, abs_tol=1e-7)
-        for some in probes
-    )
-
-
-def _reduce(metric: MetricInfo, rows: np.ndarray) -> float:
-    return float(metric.reduce(torch.from_numpy(np.ascontiguousarray(rows))))
+    return replace(found, not_finite=broken)
 
 
 def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
-    first, interval = cell.first, bootstrap.interval(cell.replicates[metric.name])
+    first = cell.first
+    interval = bootstrap.interval(cell.replicates[metric.name], metric.bounds)
     return {
         "arm": first.arm,
         "method": first.method,
@@ -108,6 +121,7 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "nfe": first.nfe,
         "sampler": first.sampler,
         "passes": dict(first.passes),
+        "setting": None if metric.own_steps is not None else first.setting,
         "metric": metric.name,
         "better": metric.better,
         "mean": interval.value,
@@ -118,6 +132,8 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "videos": bootstrap.rows,
         "seed_sd": interval.seed_sd,
         "prompt_se": interval.prompt_se,
+        "not_finite": cell.replicates[metric.name].not_finite,
+        "scores": bootstrap.rows * len(cell.seeds),
         "winner": False,
     }
 
@@ -134,11 +150,18 @@ def pairs(cells: Sequence[Cell]) -> Iterable[tuple[Cell, Cell]]:
 
 
 def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any] | None:
-    """`a` minus `b`, or None where one of them lacks the metric."""
+    """`a` minus `b`, or None where one of them lacks the metric.
+
+    Of a metric with a target the difference is that of the distances to it.
+    """
     if metric.name not in a.replicates or metric.name not in b.replicates:
         return None
     paired = a.seeds == b.seeds or a.reference or b.reference
-    interval = bootstrap.difference(a.replicates[metric.name], b.replicates[metric.name], paired)
+    first, second, bounds = a.replicates[metric.name], b.replicates[metric.name], metric.bounds
+    if metric.target is not None:
+        first, second = first.distance_to(metric.target), second.distance_to(metric.target)
+        bounds = None
+    interval = bootstrap.difference(first, second, paired, bounds)
     if a.reference or b.reference:  # a reference is one network, its row goes with every seed
         seeds = max(len(a.seeds), len(b.seeds))
     else:
@@ -154,6 +177,7 @@ def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[
         "difference": interval.value,
         "low": interval.low,
         "high": interval.high,
+        "p": interval.p,
         "clear": interval.clear,
         "favours": _favours(interval, metric),
         "seeds": seeds,
@@ -162,13 +186,19 @@ def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[
 
 
 def _favours(interval: Interval, metric: MetricInfo) -> str | None:
-    if not interval.clear:
+    if not interval.clear or metric.better == "none":
         return None
     return "a" if (interval.value > 0) == (metric.better == "higher") else "b"
 
 
-def mark_winners(rows: list[dict[str, Any]], comparisons: Sequence[Mapping[str, Any]]) -> None:
-    """A winner is clear of every other distilled arm of its setting, and there is another."""
+def mark_winners(
+    rows: list[dict[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    metrics: Sequence[MetricInfo],
+) -> None:
+    """A winner is clear of every other distilled arm of its setting, and there is another. Only
+    metrics of quality have winners."""
+    judging = {metric.name for metric in metrics if metric.kind == "quality"}
 
     def key(entry: Mapping[str, Any], arm: str) -> tuple[Any, ...]:
         return entry["metric"], entry["backbone"], entry["nfe"], entry["sampler"], arm
@@ -182,29 +212,30 @@ def mark_winners(rows: list[dict[str, Any]], comparisons: Sequence[Mapping[str, 
             beaten.setdefault(b, []).append(entry["favours"] == "b")
     for row in rows:
         against = beaten.get(key(row, row["arm"]), [])
-        row["winner"] = bool(against) and all(against)
+        row["winner"] = row["metric"] in judging and bool(against) and all(against)
 
 
-def verdict(
+def judge(
     outcome: Mapping[str, Any],
     cells: Sequence[Cell],
     metrics: Mapping[str, MetricInfo],
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """An outcome of the study's file with what was found."""
-    entry = None
-    a = _find(cells, outcome["a"], outcome)
-    b = _find(cells, outcome["b"], outcome, like=a)
+    """An outcome of the study's file with the comparison that it names, if that was measured.
+
+    Its verdict needs all outcomes together; see `benchmarks.claims.decide`.
+    """
     metric = metrics.get(outcome["metric"])
-    if a and b and metric:
-        entry = compare(a, b, metric, bootstrap)
-    if entry is None:
-        return {**outcome, "verdict": "not measured"}
-    found = {"a": "shown", "b": "opposite", None: "not shown"}[entry["favours"]]
-    return {**outcome, **entry, "verdict": found}
+    if metric and metric.own_steps is not None:  # it has one way of sampling, its own
+        cells = [cell for cell in cells if metric.name in cell.replicates]
+        outcome = {**outcome, "sampler": None}
+    a = find_cell(cells, outcome["a"], outcome)
+    b = find_cell(cells, outcome["b"], outcome, like=a)
+    entry = compare(a, b, metric, bootstrap) if a and b and metric else None
+    return {**outcome, **entry} if entry else dict(outcome)
 
 
-def _find(
+def find_cell(
     cells: Sequence[Cell], arm: str, outcome: Mapping[str, Any], like: Cell | None = None
 ) -> Cell | None:
     """The arm under the outcome's setting; a reference with one setting only matches any."""

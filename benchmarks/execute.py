@@ -10,14 +10,27 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.jobs import Job, commit_of, read_job
-from benchmarks.records import REFERENCES, ArmCost, Measured, MetricInfo
+from benchmarks.cells import plan_cells, plan_metrics
+from benchmarks.comparisons import Store
+from benchmarks.jobs import Job, Origin, read_job, stamps_of
+from benchmarks.metric_info import metric_infos
+from benchmarks.outcomes import with_own_samplers
+from benchmarks.records import REFERENCES, ArmCost, Measured
+from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
+from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
-from salt_zoo.run import Resolved, make_metrics, prepare_folder
+from salt_zoo.run import (
+    Resolved,
+    chosen,
+    configure_part,
+    make_metrics,
+    prepare_folder,
+)
 from salt_zoo.storage import plain
+from salt_zoo.versions import Versions
 
 
 def execute(
@@ -37,44 +50,86 @@ def execute(
         if prepare:  # what cannot be had is one error now, not one of every arm
             prepare()
     long = study.evaluation.long
-    names = [*study.evaluation.metrics, *(long.metrics or () if long else ())]
-    for metric in make_metrics(zoo, names).values():
-        prepare = getattr(metric, "prepare", None)
-        if prepare:
-            prepare()
+    for metrics in (study.evaluation.metrics, (long and long.metrics) or []):
+        for metric in make_metrics(zoo, metrics).values():
+            prepare = getattr(metric, "prepare", None)
+            if prepare:
+                prepare()
     prepare_folder(out)
-    jobs = make_jobs(study, runs, zoo, out)
+    jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
+    outcomes = plain(with_own_samplers(study, zoo))["primary"]
+    record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
     with _progress(jobs) as show:
         errors = run_jobs(jobs, plugins, place, study.workers, show)
-    results, measured = collect(study, runs, jobs, errors, zoo, place)
-    write(results, measured, zoo, out)
+    if not errors:
+        record_end(out)
+    store: Store = {}
+    results, measured = collect(
+        study, runs, jobs, errors, zoo, place, when_stated(outcomes, out), store
+    )
+    write(results, measured, zoo, out, store)
     for folder, error in errors.items():
         print(f"failed: {folder.name}: {error}", file=sys.stderr)
     print(out / "index.html")
     return 1 if errors else 0
 
 
-def make_jobs(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path) -> list[Job]:
+def make_jobs(
+    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path, device: str = "cpu"
+) -> list[Job]:
     """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
-    whole seeds to show."""
+    whole seeds to show. `device` is the type of the device that they will run on."""
+    evaluation, versions = study.evaluation, Versions(zoo)
+    metrics = plan_metrics(evaluation.metrics, zoo, versions)
+    long = evaluation.long
+    long_metrics = plan_metrics((long and long.metrics) or evaluation.metrics, zoo, versions)
+
+    def job(label: str, seed: int | None, run: Resolved, origin: Origin) -> Job:
+        own = None if seed is None else study.arm_evaluation(label)
+        cells = plan_cells(label, evaluation, metrics, long_metrics, own)
+        return Job.of(label, seed, run, cells, evaluation.batch_size, origin, device, out)
+
+    origins = {label: origin_of(run, zoo, versions) for label, run in runs.items()}
     jobs = []
-    firsts: dict[str, Resolved] = {}
-    for run in runs.values():
-        firsts.setdefault(run.config.backbone["name"], run)
-    weights: list[dict[str, Any]] = []
-    for run in firsts.values():  # references do not depend on what is trained
-        inputs = inputs_of(run, zoo)
+    firsts: dict[str, str] = {}
+    for label, run in runs.items():
+        firsts.setdefault(run.config.backbone["name"], label)
+    weights: list[Mapping[str, Any]] = []
+    for label in firsts.values():  # references do not depend on what is trained
+        run, origin = runs[label], origins[label]
         rows = references_of(run, zoo, study.evaluation.split)
-        if any(other.items() <= inputs["backbone"].items() for other in weights):
+        if any(other.items() <= origin.inputs["backbone"].items() for other in weights):
             # the teacher of another backbone, whose rows are there already
             rows = [name for name in rows if name.startswith("initial")]
-        weights.append(inputs["backbone"])
-        jobs += [Job.of(name, None, run, study.evaluation, inputs, out) for name in rows]
-    for seed in study.seeds:
+        weights.append(origin.inputs["backbone"])
+        jobs += [job(name, None, run, origin) for name in rows]
+    for round in range(max(len(study.seeds_of(label)) for label in runs)):
         for label, run in runs.items():
-            seeded = run.with_seed(seed)
-            jobs.append(Job.of(label, seed, seeded, study.evaluation, inputs_of(run, zoo), out))
+            for seed in study.seeds_of(label)[round : round + 1]:
+                jobs.append(job(label, seed, run.with_seed(seed), origins[label]))
     return jobs
+
+
+def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
+    """Digests of the weights and the data that a run starts from, and the versions of its parts."""
+    content = run.plain()
+
+    def backbone_and_data() -> tuple[Any, Any]:
+        return (
+            configure_part(zoo.backbones, content["backbone"], zoo, "backbone"),
+            configure_part(zoo.datasets, content["dataset"], zoo, "dataset"),
+            make_backbone(run, zoo),
+            make_dataset(run, zoo),
+        )[2:]
+
+    def method() -> Any:
+        options = configure_part(zoo.methods, content["method"], zoo, "method")
+        return zoo.methods.create(run.config.method["name"], options, zoo)
+
+    (backbone, dataset), of_backbone = versions.used_by(backbone_and_data)
+    _, of_method = versions.used_by(method)
+    inputs = {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
+    return Origin(inputs, of_backbone | of_method, of_backbone)
 
 
 def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
@@ -110,12 +165,17 @@ def collect(
     errors: Mapping[Path, str],
     zoo: Zoo,
     device: str,
+    stated: Sequence[str] = (),
+    store: Store | None = None,
 ) -> tuple[dict[str, Any], list[Measured]]:
-    """The content of results.json from the folders of the jobs."""
+    """The content of results.json from the folders of the jobs; `store` gets the statistics of
+    features."""
+    from benchmarks.budget import budgets_of
     from benchmarks.provenance import provenance
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
 
+    study = with_own_samplers(study, zoo)
     measured: list[Measured] = []
     costs: list[ArmCost] = []
     for job in jobs:
@@ -130,7 +190,7 @@ def collect(
         measured += found
         costs += [cost] if cost else []
     evaluation, long = study.evaluation, study.evaluation.long
-    metrics = _metric_infos(zoo, evaluation.metrics)
+    metrics = metric_infos(zoo, evaluation.metrics)
     first = next(iter(runs.values()))
     dataset = make_dataset(first, zoo)
     prompts = evaluation_prompts(
@@ -138,37 +198,51 @@ def collect(
     )
     of_long: dict[str, Any] = {}
     if long:
-        of_long["long_metrics"] = _metric_infos(zoo, long.metrics or evaluation.metrics)
+        of_long["long_metrics"] = metric_infos(zoo, long.metrics or evaluation.metrics)
         of_long["long_prompts"] = evaluation_prompts(
             dataset, evaluation.split, long.prompts, long.videos_per_prompt
         )
-    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, evaluation.metrics)
+    names = dict.fromkeys(chosen(metric).name for metric in evaluation.metrics)
+    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, list(names))
     done = [job for job in jobs if job.folder not in errors]
-    facts["measured_at_commits"] = sorted({commit_of(job) for job in done})
+    facts |= _stamps(done)
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
-    results = build_results(plain(study), measured, costs, metrics, prompts, facts, **of_long)
+    with told_bar("statistics") as told:
+        results = build_results(
+            plain(study),
+            measured,
+            costs,
+            metrics,
+            prompts,
+            facts,
+            **of_long,
+            stated=stated,
+            budgets=budgets_of(study, runs, zoo),
+            store=store,
+            told=told,
+        )
     return results, measured
 
 
-def _metric_infos(zoo: Zoo, names: Sequence[str]) -> list[MetricInfo]:
-    return [
-        MetricInfo(
-            name,
-            metric.better,
-            zoo.metrics[name].summary,
-            metric.reduce,
-            getattr(metric, "reduce_many", None),
-        )
-        for name, metric in make_metrics(zoo, list(names)).items()
-    ]
+def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
+    """With which code, device, precision and torch the jobs were trained and measured; several
+    entries say that a report mixes."""
+    found: dict[str, list[dict[str, Any]]] = {"trained_on": [], "measured_on": []}
+    for job in jobs:
+        for kind, stamps in zip(found, stamps_of(job), strict=True):
+            found[kind] += [stamp for stamp in stamps if stamp not in found[kind]]
+    return {kind: sorted(stamps, key=str) for kind, stamps in found.items()}
 
 
-def write(results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path) -> None:
-    """Write results.json, samples.parquet and the report; tell the plugins."""
+def write(
+    results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path, store: Store
+) -> None:
+    """Write results.json, what the report can be rendered from again, and the report; tell the
+    plugins."""
     from benchmarks.report import write_report
     from benchmarks.results import write_results
 
-    write_results(results, measured, out)
+    write_results(results, measured, out, store)
     found = zoo.hook.report_sections(results=results, folder=out)
     sections = [section for some in found for section in some or ()]
     write_report(results, measured, out, sections)

@@ -1,25 +1,34 @@
 """The work of a study in pieces that can be done apart: train and measure an arm, or measure a
-reference row. Each writes a folder named by the digest of all that decides it, once it is whole."""
+reference row.
+
+A job's folder is named by the digest of all that decides its network: for an arm what can change
+the trained weights and nothing else, for a reference row its weights. In it lie the student, the
+record of the training, and the cells that were measured (`benchmarks.cells`), each keyed by what
+decides it. What a job lacks is made; what is there is never made again.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import Measurer
+from benchmarks.cells import Cell
+from benchmarks.measuring import Measurer, memory_label
 from benchmarks.provenance import commit
-from benchmarks.records import FULL_REFERENCES, ArmCost, Long, Measured
-from benchmarks.study import EvaluationConfig
+from benchmarks.records import ArmCost, Long, Measured
+from salt_zoo import TRAINING_VERSION
+from salt_zoo.identity import identity
 from salt_zoo.plugins import Zoo
+from salt_zoo.precision import ResolvedPrecision, resolve_precision, with_precision
 from salt_zoo.run import Resolved, resolve, save_student, train
-from salt_zoo.storage import atomic_folder, digest, write_json
+from salt_zoo.storage import digest, write_json
 
-DONE = "measured.json"
+TRAINED, STUDENT = "trained.json", "student"
 
 #: Called with (updates done, updates in all, what is being done).
 Progress = Callable[[int, int, str], None]
@@ -35,7 +44,9 @@ class Job:
     label: str
     seed: int | None
     content: Mapping[str, Any]  # the resolved run; of a reference row, that of any arm
-    evaluation: EvaluationConfig
+    cells: tuple[Cell, ...]
+    batch_size: int  # of videos that are sampled at a time
+    device: str  # its type: cpu or cuda
     folder: Path
 
     @classmethod
@@ -44,119 +55,207 @@ class Job:
         label: str,
         seed: int | None,
         resolved: Resolved,
-        evaluation: EvaluationConfig,
-        inputs: Mapping[str, Any],
+        cells: tuple[Cell, ...],
+        batch_size: int,
+        origin: Origin,
+        device: str,
         out: Path,
     ) -> Job:
-        """The job and its folder; `inputs` are digests of the weights and data it starts from."""
+        """The job and its folder."""
         content = resolved.plain()
-        decides = dict(content)
-        decides.pop("quality")  # looks on, and changes nothing
-        if seed is None:  # a reference row does not depend on any training
-            decides = {key: content[key] for key in ("backbone", "dataset")}
-        key = digest([decides, evaluation.plain(), inputs, label if seed is None else ""])
+        key = network_key(content, seed is not None, origin, device)
         name = f"{label}-{key}" if seed is None else f"{label}-seed{seed}-{key}"
-        return cls(label, seed, content, evaluation, out / "arms" / name)
+        return cls(label, seed, content, cells, batch_size, device, out / "arms" / name)
+
+    @property
+    def precision(self) -> ResolvedPrecision:
+        """In which the networks of this job compute."""
+        return resolve_precision(self.content["training"]["precision"], self.device)
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a network to measure."""
+        return self.seed is None or (self.folder / TRAINED).is_file()
 
     @property
     def done(self) -> bool:
-        return (self.folder / DONE).is_file()
+        return self.trained and not any(cell.missing(self.folder) for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network comes from beside its configuration: `inputs` are digests of the weights and
+    data, `parts` the versions of the code (`salt_zoo.versions`), of which a reference row depends
+    on those of `backbone` alone."""
+
+    inputs: Mapping[str, Any]
+    parts: Mapping[str, Any]
+    of_backbone: Mapping[str, Any]
+
+
+def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, device: str) -> str:
+    """A digest of all that decides the network of a resolved run on a type of device."""
+    precision = resolve_precision(content["training"]["precision"], device)
+    decides = identity(content, precision)
+    if not is_trained:  # a reference row does not depend on any training
+        decides = {**{key: content[key] for key in ("backbone", "dataset")}, "precision": precision}
+    parts = origin.parts if is_trained else origin.of_backbone
+    return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
 
 
 def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
-    """Do a job, or go on with it; does nothing if it is done."""
+    """Do what a job lacks; does nothing if it is done."""
+    from salt_zoo.devices import find_device
+
     if job.done:
         return
-    if job.seed is None:
-        measured, cost = _reference(job, zoo, device), None
+    if find_device(device).type != job.device:
+        raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
+    resolved = resolve(job.content, zoo, job.label)
+    stamp = _stamp(job)
+    if job.trained:
+        backbone: Any = zoo.backbones.create(
+            resolved.config.backbone["name"], resolved.backbone, zoo
+        )
+        backbone.to(find_device(device))
+        network = _network(job, backbone)
     else:
-        measured, cost = _arm(job, zoo, device, progress)
-    with atomic_folder(job.folder / "scores") as draft:
-        for index, one in enumerate(measured):
-            arrays: dict[str, Any] = {"pixels": one.pixels, **one.rows}
-            np.savez_compressed(draft / f"{index}.npz", **arrays)
-            if one.long:
-                arrays = {"pixels": one.long.pixels, **one.long.rows}
-                np.savez_compressed(draft / f"{index}-long.npz", **arrays)
-    write_json(
-        job.folder / DONE,
-        {
-            "measured": [
-                {**_facts(one), "long": _facts(one.long) if one.long else None} for one in measured
-            ],
-            "cost": vars(cost) if cost else None,
-            "commit": commit(),
-        },
-    )
+        network, backbone = _train(job, resolved, zoo, device, progress, stamp)
+    progress(1, 1, "measuring")
+    dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
+    measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
+    for cell in job.cells:
+        measurer.fill(cell)
+
+
+def _network(job: Job, backbone: Any) -> Any:
+    """The network of a reference row (None for real videos), or the student of a training, in the
+    precision of the run."""
+    if job.label == "real":
+        return None
+    if job.seed is None:
+        network = backbone.network("teacher" if job.label.startswith("teacher") else "student")
+    else:
+        network = backbone.load(job.folder / STUDENT).eval()
+    return with_precision(network, job.precision, backbone.device, frozen=True)
+
+
+def _train(
+    job: Job,
+    resolved: Resolved,
+    zoo: Zoo,
+    device: str,
+    progress: Progress,
+    stamp: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """Train, or go on training, and save; returns the student and its backbone."""
+
+    def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
+        progress(step, updates, "training")
+
+    trainer = train(resolved, job.folder, zoo, device, update)
+    save_student(trainer, resolved, job.folder / STUDENT)
+    record = {"cost": trainer.cost(), "curve": trainer.history, "stamp": stamp}
+    write_json(job.folder / TRAINED, record)
+    return trainer.networks.result, trainer.backbone
+
+
+def _stamp(job: Job) -> dict[str, Any]:
+    """What is recorded of the code and the machine that do a job."""
+    import torch
+
+    stamp = {"commit": commit(), "device": job.device, "precision": job.precision}
+    if job.device == "cuda":
+        stamp["gpu"] = torch.cuda.get_device_name()
+    return stamp | {"torch": torch.__version__}
 
 
 def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
     """What a done job found."""
-    content = json.loads((job.folder / DONE).read_text(encoding="utf-8"))
-    measured = []
-    for index, facts in enumerate(content["measured"]):
-        scores = job.folder / "scores"
-        long = facts.get("long")  # older folders lack it
-        if long:
-            long = Long(**long, **_arrays(scores / f"{index}-long.npz"))
-        # the label is this study's; a reused folder may have had another
-        facts = {**facts, "arm": job.label, "long": long}
-        measured.append(Measured(**facts, **_arrays(scores / f"{index}.npz")))
-    cost = ArmCost(**{**content["cost"], "arm": job.label}) if content["cost"] else None
-    return measured, cost
-
-
-def _facts(one: Measured | Long) -> dict[str, Any]:
-    """All but the arrays."""
-    return {k: v for k, v in vars(one).items() if k not in ("rows", "pixels", "long")}
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    with np.load(path) as arrays:
-        rows = {name: arrays[name] for name in arrays.files if name != "pixels"}
-        return {"rows": rows, "pixels": arrays["pixels"]}
-
-
-def commit_of(job: Job) -> str:
-    """The commit of the code that did a job, which may be older than the one that reports it."""
-    return str(json.loads((job.folder / DONE).read_text(encoding="utf-8"))["commit"])
-
-
-def _arm(job: Job, zoo: Zoo, device: str, progress: Progress) -> tuple[list[Measured], ArmCost]:
-    def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
-        progress(step, updates, "training")
-
-    assert job.seed is not None
-    resolved = resolve(job.content, zoo, job.label)
-    trainer = train(resolved, job.folder, zoo, device, update)
-    progress(1, 1, "measuring")
-    save_student(trainer, resolved, job.folder / "student")
-    cost = trainer.cost()
-    measurer = Measurer(job.label, job.seed, resolved, job.evaluation, trainer.backbone, zoo)
-    return measurer.grid(trainer.networks.result), ArmCost(
+    found: list[Measured] = []
+    for cell in job.cells:
+        facts = cell.facts(job.folder) or {}
+        if "absent" not in facts:
+            for item in _read_cell(job, cell, facts):
+                _merge(found, item)
+    if job.seed is None:
+        return found, None
+    record = json.loads((job.folder / TRAINED).read_text(encoding="utf-8"))
+    cost = record["cost"]
+    return found, ArmCost(
         arm=job.label,
         seed=job.seed,
         updates=cost["updates"],
         passes=cost["passes"],
         flops=cost["flops"],
         seconds=cost["seconds"],
-        curve=trainer.history,
+        curve=record["curve"],
     )
 
 
-def _reference(job: Job, zoo: Zoo, device: str) -> list[Measured]:
-    from salt_zoo.devices import find_device
+def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]:
+    folder, sampling = cell.folder(job.folder), cell.sampling
+    pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
+    if cell.shown:
+        pixels = _array(folder / cell.pixels, "pixels")
+    rows = {label: _array(folder / plan.file, "rows") for label, plan in cell.metrics.items()}
+    content = job.content
+    one = Measured(
+        arm=job.label,
+        method=job.label if job.seed is None else content["method"]["name"],
+        backbone=content["backbone"]["name"],
+        memory=memory_label(content["backbone"].get("memory")),
+        seed=job.seed,
+        nfe=sampling.steps if sampling else None,
+        sampler=None,
+        passes={},
+        rows={},
+        pixels=np.zeros((0, 1, 1, 1, 1), np.uint8),
+        setting=cell.setting,
+    )
+    if cell.kind == "own":
+        return [
+            replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
+            for k, m in cell.metrics.items()
+        ]
+    if cell.kind == "long":
+        one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
+    else:
+        one = replace(one, passes=facts["passes"], rows=rows, pixels=pixels)
+    return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
 
-    resolved, teacher = resolve(job.content, zoo, job.label), job.evaluation.teacher
-    config = resolved.config
-    backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
-    backbone.to(find_device(device))
-    measurer = Measurer(job.label, None, resolved, job.evaluation, backbone, zoo)
-    if job.label == "real":
-        return [measurer.real()]
-    network = backbone.network("teacher" if job.label.startswith("teacher") else "student")
-    if job.label in FULL_REFERENCES:
-        return [measurer.sampled(network, teacher.steps, "ode", teacher.guidance_scale)]
-    if job.label.endswith("-guided"):
-        return measurer.grid(network, teacher.guidance_scale, own=False)
-    return measurer.grid(network)
+
+def _array(path: Path, name: str) -> np.ndarray:
+    with np.load(path) as arrays:
+        found: np.ndarray = arrays[name]
+    return found
+
+
+def _merge(found: list[Measured], extra: Measured) -> None:
+    """Add to the row of the same setting, or as a row of its own: one row for each setting."""
+    for place, one in enumerate(found):
+        if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):
+            found[place] = replace(
+                one,
+                rows={**one.rows, **extra.rows},
+                long=extra.long or one.long,
+                setting=one.setting or extra.setting,
+                own=(*one.own, *extra.own),
+            )
+            return
+    found.append(extra)
+
+
+def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The different stamps of a done job's training (none for a reference row) and measuring."""
+    trained = []
+    if job.seed is not None:
+        trained = [json.loads((job.folder / TRAINED).read_text(encoding="utf-8"))["stamp"]]
+    paths = [
+        cell.folder(job.folder) / plan.file
+        for cell in job.cells
+        for plan in cell.metrics.values()
+        if "absent" not in (cell.facts(job.folder) or {})
+    ]
+    texts = sorted({str(_array(path, "stamp")) for path in paths})
+    return trained, [json.loads(text) for text in texts]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.cells import Cell, has_clips
 from benchmarks.records import Long
 from benchmarks.study import LongConfig
 from salt_zoo.draws import Draws
@@ -84,7 +85,7 @@ class LongMeasurer:
 
     def __init__(
         self,
-        config: LongConfig,
+        config: LongConfig | Cell,
         split: str,
         metrics: Mapping[str, Metric],
         dataset: Dataset,
@@ -92,11 +93,7 @@ class LongMeasurer:
         batch_size: int,
     ) -> None:
         self.config, self.split, self.dataset, self.backbone = config, split, dataset, backbone
-        self.metrics = {
-            name: metric
-            for name, metric in metrics.items()
-            if metric.own_steps is None and not getattr(metric, "whole_video", False)
-        }
+        self.metrics = {name: metric for name, metric in metrics.items() if has_clips(metric)}
         self.prompts = evaluation_prompts(dataset, split, config.prompts, config.videos_per_prompt)
         self.draws = evaluation_draws(0, split, len(self.prompts), backbone.device)
         self.clips = clips_of(backbone, config.lengths)

@@ -1,18 +1,19 @@
-"""Scoring one network, or real videos, on a study's prompts and noise."""
+"""Scoring one network, or real videos, on a study's prompts and noise: a cell at a time."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
-from dataclasses import replace
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from benchmarks.cells import FACTS, Cell, MetricPlan
 from benchmarks.long_rollouts import LongMeasurer
-from benchmarks.records import Measured
-from benchmarks.study import EvaluationConfig
 from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import (
     Videos,
@@ -21,141 +22,144 @@ from salt_zoo.evaluation import (
     make_videos,
     measure,
 )
-from salt_zoo.plugins import Zoo
-from salt_zoo.rollout import Sampler
-from salt_zoo.run import Resolved, make_metrics
+from salt_zoo.protocols import Backbone, Dataset, Metric
 from salt_zoo.sampling import SamplingConfig
+from salt_zoo.storage import atomic_file, write_json
+from salt_zoo.training.costs import PassCounter
 
 
 class Measurer:
-    """Measures under the name of one arm (and seed), with the same prompts and noise for all."""
+    """Measures what is missing of cells, with the same prompts and noise for every network.
+
+    Args:
+        network: None for real videos.
+        folder: of the job; every file is written at once and whole, so that what a killed study
+            has measured is kept.
+        stamp: what is recorded in every file of the code and the machine.
+    """
 
     def __init__(
         self,
-        label: str,
-        seed: int | None,
-        resolved: Resolved,
-        evaluation: EvaluationConfig,
-        backbone: Any,
-        zoo: Zoo,
+        network: Any,
+        backbone: Backbone,
+        dataset: Dataset,
+        zoo: Any,
+        batch_size: int,
+        folder: Path,
+        stamp: Mapping[str, Any],
     ) -> None:
-        self.label, self.seed = label, seed
-        self.resolved, self.evaluation, self.backbone = resolved, evaluation, backbone
-        self.dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
-        self.metrics = make_metrics(zoo, evaluation.metrics)
-        self.prompts = evaluation_prompts(
-            self.dataset, evaluation.split, evaluation.prompts, evaluation.videos_per_prompt
-        )
-        count = len(self.prompts)
-        self.draws = evaluation_draws(0, evaluation.split, count, backbone.device)
-        self.zoo = zoo
+        self.network, self.backbone, self.dataset, self.zoo = network, backbone, dataset, zoo
+        self.batch_size, self.folder, self.stamp = batch_size, folder, stamp
+        self._made: dict[str, Metric] = {}
 
-    @functools.cached_property
-    def long(self) -> LongMeasurer | None:
-        """What measures long videos, if the study asks for them."""
-        evaluation = self.evaluation
-        if evaluation.long is None:
-            return None
-        names = evaluation.long.metrics
-        return LongMeasurer(
-            evaluation.long,
-            evaluation.split,
-            self.metrics if names is None else make_metrics(self.zoo, names),
-            self.dataset,
-            self.backbone,
-            evaluation.batch_size,
-        )
-
-    def grid(self, network: Any, guidance_scale: float = 1.0, own: bool = True) -> list[Measured]:
-        """Every NFE with every sampler; with `own`, the metrics that make rollouts of their own."""
-        found = [
-            self.sampled(network, nfe, sampler, guidance_scale)
-            for nfe in self.evaluation.nfe
-            for sampler in self.evaluation.samplers
-        ]
-        nothing = torch.zeros(0, 1, 1, 1, 1)
-        videos = Videos(nothing, self.prompts, self.draws, self.dataset, self.backbone, network)
-        for name, metric in self.metrics.items():
-            if own and metric.own_steps is not None:
-                _merge(found, self._row(videos, [name], metric.own_steps, "sde", {}))
-        if self.long and self.backbone.blocks(network).frames is not None:
-            for nfe in self.long.config.nfe:
-                sampling = self._sampling(nfe, self.long.config.sampler, guidance_scale)
-                extra = self._row(videos, [], nfe, sampling.sampler, {})
-                _merge(found, replace(extra, long=self.long.sampled(network, sampling)))
-        return found
-
-    def sampled(self, network: Any, nfe: int, sampler: Sampler, guidance_scale: float) -> Measured:
-        """One sampling setting of a network."""
-        sampling = self._sampling(nfe, sampler, guidance_scale)
-        videos = make_videos(
-            network,
-            self.backbone,
-            self.dataset,
-            self.prompts,
-            self.draws,
-            sampling,
-            self.evaluation.batch_size,
-        )
-        blocks = len(self.backbone.blocks(network).split(self.backbone.latent_shape[1]))
-        return self._row(videos, self._shared(), nfe, sampler, sampling.passes(blocks))
-
-    def real(self) -> Measured:
-        """Real videos of the same prompts."""
-        split = self.evaluation.split
-        pixels = self.dataset.real(self.prompts, self.draws.at("real"), split)
-        if pixels is None:
-            name = self.resolved.config.dataset["name"]
-            raise ZooError(f"dataset {name!r} has no real videos to compare with")
-        videos = Videos(pixels, self.prompts, self.draws, self.dataset)
-        found = self._row(videos, self._shared(), None, None, {})
-        return replace(found, long=self.long.real()) if self.long else found
-
-    def _sampling(self, nfe: int, sampler: Sampler, guidance_scale: float) -> SamplingConfig:
-        return SamplingConfig(
-            steps=nfe,
-            sampler=sampler,
-            timestep_shift=self.evaluation.timestep_shift,
-            guidance_scale=guidance_scale,
-        )
-
-    def _shared(self) -> list[str]:
-        return [name for name, metric in self.metrics.items() if metric.own_steps is None]
-
-    def _row(
-        self,
-        videos: Videos,
-        names: Iterable[str],
-        nfe: int | None,
-        sampler: str | None,
-        passes: dict[str, int],
-    ) -> Measured:
-        chosen = {name: self.metrics[name] for name in names}
-        rows = {name: found.numpy() for name, found in measure(chosen, videos).items()}
-        shown = videos.pixels[: self.evaluation.shown].clamp(0, 1)
-        config = self.resolved.config
-        return Measured(
-            arm=self.label,
-            method=config.method["name"] if self.seed is not None else self.label,
-            backbone=config.backbone["name"],
-            memory=memory_label(getattr(self.resolved.backbone, "memory", None)),
-            seed=self.seed,
-            nfe=nfe,
-            sampler=sampler,
-            passes=passes,
-            rows=rows,
-            pixels=np.asarray(shown * 255 + 0.5).astype(np.uint8),
-        )
-
-
-def _merge(found: list[Measured], extra: Measured) -> None:
-    """Add to the row of the same setting, or as a row of its own: one row for each setting."""
-    for place, one in enumerate(found):
-        if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):
-            rows = {**one.rows, **extra.rows}
-            found[place] = replace(one, rows=rows, long=extra.long or one.long)
+    def fill(self, cell: Cell) -> None:
+        """Make the videos of `cell` once more, and write the files that it lacks."""
+        missing = cell.missing(self.folder)
+        if not missing:
             return
-    found.append(extra)
+        wanted = {k: m for k, m in cell.metrics.items() if m.file in missing}
+        if cell.kind == "long":
+            self._long(cell, wanted, missing)
+            return
+        if cell.kind == "own":
+            prompts, draws = self._rows(cell)
+            nothing = torch.zeros(0, 1, 1, 1, 1)
+            videos = Videos(nothing, prompts, draws, self.dataset, self.backbone, self.network)
+            facts: dict[str, Any] = {}
+        elif cell.sampling is None:
+            videos, facts = self._real(cell), {"passes": {}}
+        else:
+            videos, passes = self._sampled(cell, cell.sampling)
+            facts = {"passes": passes}
+        self._facts(cell, missing, facts)
+        if cell.pixels in missing:
+            shown = videos.pixels[: cell.shown].clamp(0, 1)
+            self._write(cell, cell.pixels, {"pixels": _uint8(shown)})
+        for label, plan in wanted.items():
+            rows = measure({label: self._metric(plan)}, videos)[label]
+            self._write(cell, plan.file, {"rows": rows.numpy()})
+
+    def _rows(self, cell: Cell) -> tuple[list[str], Any]:
+        """The cell's prompts and their draws."""
+        prompts = evaluation_prompts(self.dataset, cell.split, cell.prompts, cell.videos_per_prompt)
+        return prompts, evaluation_draws(0, cell.split, len(prompts), self.backbone.device)
+
+    def _real(self, cell: Cell) -> Videos:
+        """Real videos of the same prompts."""
+        prompts, draws = self._rows(cell)
+        pixels = self.dataset.real(prompts, draws.at("real"), cell.split)
+        if pixels is None:
+            raise ZooError("the dataset has no real videos to compare with")
+        return Videos(pixels, prompts, draws, self.dataset)
+
+    def _sampled(self, cell: Cell, sampling: SamplingConfig) -> tuple[Videos, dict[str, float]]:
+        """The network's videos, and the passes that one of them took."""
+        prompts, draws = self._rows(cell)
+        with counted(self.network, self.backbone.latent_shape[1]) as counter:
+            videos = make_videos(
+                self.network, self.backbone, self.dataset, prompts, draws, sampling, self.batch_size
+            )
+        passes = counter.counts["network"]["forward"] / len(prompts)
+        guidance = sampling.steps if sampling.guidance_scale != 1 else 0
+        memory = round(passes - sampling.steps - guidance, 9)
+        return videos, {"nfe": sampling.steps, "guidance": guidance, "memory": memory}
+
+    def _long(self, cell: Cell, wanted: Mapping[str, MetricPlan], missing: list[str]) -> None:
+        if self.network is not None and self.backbone.blocks(self.network).frames is None:
+            self._facts(cell, missing, {"absent": "the network makes all frames at once"})
+            return
+        measurer = LongMeasurer(
+            cell,
+            cell.split,
+            {label: self._metric(plan) for label, plan in wanted.items()},
+            self.dataset,
+            self.backbone,
+            self.batch_size,
+        )
+        if cell.sampling is None:
+            found = measurer.real()
+        else:
+            found = measurer.sampled(self.network, cell.sampling)
+        if found is None:
+            self._facts(cell, missing, {"absent": "the data has no real videos that are so long"})
+            return
+        known = {"frames": found.frames, "stops": found.stops, "ends": found.ends}
+        self._facts(cell, missing, known)
+        if cell.pixels in missing:
+            self._write(cell, cell.pixels, {"pixels": found.pixels})
+        for label, plan in wanted.items():
+            self._write(cell, plan.file, {"rows": found.rows[label]})
+
+    def _metric(self, plan: MetricPlan) -> Metric:
+        """The metric itself; one that loads weights does so once for all cells."""
+        if plan.file not in self._made:
+            options = self.zoo.metrics.configure(
+                plan.name, dict(plan.options), f"metric {plan.name}"
+            )
+            self._made[plan.file] = self.zoo.metrics.create(plan.name, options, self.zoo)
+        return self._made[plan.file]
+
+    def _facts(self, cell: Cell, missing: list[str], facts: Mapping[str, Any]) -> None:
+        if FACTS in missing:
+            write_json(cell.folder(self.folder) / FACTS, facts)
+
+    def _write(self, cell: Cell, name: str, arrays: Mapping[str, Any]) -> None:
+        with atomic_file(cell.folder(self.folder) / name) as draft:
+            np.savez_compressed(draft, stamp=np.array(json.dumps(self.stamp)), **arrays)
+
+
+@contextlib.contextmanager
+def counted(network: Any, frames: int) -> Iterator[PassCounter]:
+    """Counts the passes of `network` inside the block, in videos of `frames` latent frames."""
+    counter = PassCounter({"network": network}, frames)
+    try:
+        yield counter
+    finally:
+        counter.remove()
+
+
+def _uint8(pixels: Tensor) -> np.ndarray:
+    return np.asarray(pixels * 255 + 0.5).astype(np.uint8)
 
 
 def memory_label(memory: Any) -> str | None:

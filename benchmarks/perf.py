@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--repetitions", type=int, default=5, help="of everything (default: 5)")
     add("--pairs", type=int, default=30, help="of rollout and bare passes (default: 30)")
     add("--device", default="auto", help="cpu, cuda or cuda:N")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is autocast")
+    add(
+        "--precision", choices=("auto", "fp32", "tf32", "bf16"), default="auto",
+        help="of the networks' passes, as in sample and stream (default: auto)",
+    )  # fmt: skip
     add("--compile", action="store_true", help="torch.compile the network")
     add("--threads", type=int, default=1, help="of the CPU (default: 1)")
     add("--random", action="store_true", help="random weights: nothing is fetched")
@@ -69,6 +72,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from benchmarks.perf_results import Plan, measure, total_blocks
     from benchmarks.perf_setup import make_subjects
     from salt_zoo.devices import find_device
+    from salt_zoo.precision import precision_of
 
     device = find_device(options.device)
     torch.set_num_threads(options.threads)
@@ -81,10 +85,11 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         batch=options.batch,
         device=device,
         random=options.random,
+        precision=options.precision,
         compiled=options.compile,
     )
     prepare_folder(options.out)
-    keys = ("blocks", "growing", "recomputed", "repetitions", "pairs", "nfe", "precision")
+    keys = ("blocks", "growing", "recomputed", "repetitions", "pairs", "nfe")
     plan = Plan(**{key: getattr(options, key) for key in keys})
     with _progress(total_blocks(subjects, plan)) as progress:
         try:
@@ -98,6 +103,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         for key, value in sorted(vars(options).items())
         if key not in ("out", "memories", "plugin", "device")
     }
+    results["settings"]["precision"] = precision_of(subjects[0].network)  # auto is resolved
     results["latent_shape"] = list(backbone.latent_shape)
     results["parameters"] = sum(p.numel() for p in subjects[0].network.parameters())
     results["provenance"] = _provenance(zoo, str(device), backbone, options)

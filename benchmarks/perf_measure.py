@@ -52,7 +52,6 @@ def timed_blocks(
     count: int,
     times: list[float],
     clock: Clock,
-    autocast: Any,
     shown: Collection[int] = (),
 ) -> Iterator[Run]:
     """Generate `count` blocks, decode each and remember it; yields the growing run at each block.
@@ -66,23 +65,20 @@ def timed_blocks(
     blocks, shape, draws = subject.blocks, subject.shape, subject.draws
     renoise, decode, start = renoise_from(draws, blocks, shape), subject.decoder(), 0
     clock.start()
-    with autocast():
-        memory = subject.new_memory(count)
+    memory = subject.new_memory(count)
     run.setup = clock.lap()
     for block in range(count):
         clock.start()
-        with autocast():
-            noise = block_noise(draws, blocks, shape, block)
-            frames = slice(start, start + noise.shape[2])
-            *_, exit = denoise(
-                subject.network, noise, subject.condition, times, block=block, frames=frames,
-                memory=memory, renoise=renoise, sampler="sde",
-            )  # fmt: skip
+        noise = block_noise(draws, blocks, shape, block)
+        frames = slice(start, start + noise.shape[2])
+        *_, exit = denoise(
+            subject.network, noise, subject.condition, times, block=block, frames=frames,
+            memory=memory, renoise=renoise, sampler="sde",
+        )  # fmt: skip
         run.denoising.append(clock.lap())
-        decode(exit.x0)  # in its own precision
+        decode(exit.x0)
         run.decoding.append(clock.lap())
-        with autocast():
-            commit(subject.network, exit, blocks, renoise)
+        commit(subject.network, exit, blocks, renoise)
         run.remembering.append(clock.lap())
         run.memory_bytes.append(memory.bytes())
         start = frames.stop
@@ -238,13 +234,6 @@ class Overhead:
             blocks=subject.blocks,
             renoise=renoise_from(subject.draws, subject.blocks, shape),
         )
-
-
-def autocast_of(device: torch.device, precision: str) -> Any:
-    """Makes the context in which networks run."""
-    if precision == "bf16":
-        return lambda: torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext
 
 
 def settled(subject: Subject, slots: int | None) -> int:

@@ -16,7 +16,6 @@ from benchmarks.perf_clock import Clock, growth, median_interval, quartiles
 from benchmarks.perf_measure import (
     Overhead,
     Run,
-    autocast_of,
     recomputed,
     settled,
     timed_blocks,
@@ -46,7 +45,6 @@ class Plan:
     pair_blocks: int = 8
     nfe: int = 4
     shift: float = 5.0
-    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ def measure(
 ) -> dict[str, Any]:
     """Everything but the provenance; its keys are those of `perf.json`."""
     clock = Clock(device, torch.get_num_threads())
-    autocast = autocast_of(device, plan.precision)
     times = flow.step_list(plan.nfe, plan.shift)
     load = [_load()]
     measured = [_prepare(subject, plan) for subject in subjects]
@@ -73,7 +70,7 @@ def measure(
     def run(subject: Subject, count: int, what: str) -> Run:
         shown = {min(plan.recomputed, count) - 1}
         done = Run()
-        for growing in timed_blocks(subject, count, times, clock, autocast, shown):
+        for growing in timed_blocks(subject, count, times, clock, shown):
             progress(what, 1)
             done = growing
         return done
@@ -97,8 +94,7 @@ def measure(
     memories = {one.subject.name: _summary(one) for one in measured}
     for one in measured:
         name = one.subject.name
-        with autocast():
-            memories[name]["overhead"] = _overhead(one, plan, times, clock, progress)
+        memories[name]["overhead"] = _overhead(one, plan, times, clock, progress)
     load.append(_load())
     return {
         "schema": 1,

@@ -13,6 +13,7 @@ from salt_zoo.config import apply_overrides
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
+from salt_zoo.precision import Precision, with_precision
 from salt_zoo.protocols import Backbone, Condition
 from salt_zoo.rollout import Blocks
 from salt_zoo.run import configure_part
@@ -62,6 +63,7 @@ def make_subjects(
     batch: int,
     device: torch.device,
     random: bool,
+    precision: Precision = "auto",
     compiled: bool = False,
 ) -> tuple[list[Subject], Backbone]:
     """One subject for each memory, and the backbone of the first.
@@ -78,6 +80,7 @@ def make_subjects(
         config = configure_part(zoo.backbones, part, zoo, "backbone")
         backbone = zoo.backbones.create(BACKBONE, config, zoo)
         network = _network(backbone, subjects[0].network if subjects else None, device, random)
+        with_precision(network, precision, device, frozen=True)
         backbones.append(backbone)
         first = backbones[0]
         options = {k: v for k, v in getattr(config, "memory", memory).items() if k != "name"}
@@ -141,7 +144,7 @@ def _network(backbone: Any, first: Any, device: torch.device, random: bool) -> A
         network = backbone.to("meta").network(start)
         network.load_state_dict(first.state_dict(), assign=True)
         backbone.to(device)
-    return network.eval().requires_grad_(False)
+    return network.eval()
 
 
 def _condition(backbone: Any, batch: int, device: torch.device, random: bool) -> Condition:

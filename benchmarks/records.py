@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
-import torch
+
+from benchmarks.metric_info import MetricInfo
+
+__all__ = ["REFERENCES", "ArmCost", "Long", "Measured", "MetricInfo"]
 
 #: Networks that are not distilled, at full steps with guidance: the teacher, and the initial
 #: student where students start from a network of another kind (a causal one).
@@ -48,10 +49,16 @@ class Measured:
         method: the registered method's name, or the reference's.
         seed: training seed; None for references.
         nfe, sampler: how it was sampled; None for real data.
-        passes: network passes per generated video: `nfe`, `guidance` and `memory`.
+        passes: network passes per generated video, in whole videos: `nfe`, and apart from it
+            `guidance` and `memory` (writes), see `SamplingConfig.passes`.
         rows: by metric `[P]` scores or `[P, D]` features of the same P prompts everywhere.
         pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K rows.
         long: what longer videos showed, where the study asks for them.
+        own: those of the rows whose metric made rollouts of its own, with this NFE and sampler, and
+            did not look at the videos. Where all are such, nothing was sampled for the study.
+        setting: what of the sampling is the arm's own and not the study's, in words (`ode, shift
+            3`). `sampler` is then the study's under which it is compared, which may be another
+            one. It is not about the rows of `own`.
     """
 
     arm: str
@@ -61,10 +68,12 @@ class Measured:
     seed: int | None
     nfe: int | None
     sampler: str | None
-    passes: dict[str, int]
+    passes: dict[str, float]
     rows: dict[str, np.ndarray]
     pixels: np.ndarray
     long: Long | None = None
+    own: tuple[str, ...] = ()
+    setting: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,15 +90,3 @@ class ArmCost:
     seconds: float
     error: str | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """A metric as a report needs it. `reduce` takes `[P]` or `[P, D]` rows to one number;
-    `reduce_many`, where a metric has it, `[R, P, D]` to `[R]` numbers at once."""
-
-    name: str
-    better: Literal["higher", "lower"]
-    summary: str
-    reduce: Callable[[torch.Tensor], float]
-    reduce_many: Callable[[torch.Tensor], torch.Tensor] | None = None

@@ -1,9 +1,13 @@
-"""The report of a study: one HTML file to look at, Markdown to link to, tables to work with."""
+"""The report of a study: one HTML file to look at, Markdown to link to, tables to work with.
+
+`python -m benchmarks.report DIR` renders it again from what is in its folder; see `rerender`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -13,8 +17,10 @@ import jinja2
 from markupsafe import Markup
 
 from benchmarks import report_view
+from benchmarks.metric_info import direction
+from benchmarks.pictures import Pictures, shown_videos
 from benchmarks.records import Measured
-from benchmarks.report_answer import answer
+from benchmarks.report_answer import answer, answer_lines, caption, mixes, tuning
 from benchmarks.report_drawing import SERIES, later_lap, standalone
 from benchmarks.report_drift import DriftView, column_title
 from benchmarks.report_figures import quality_plot, training_plot
@@ -35,17 +41,26 @@ def write_report(
     folder: Path,
     sections: Sequence[tuple[str, str]] = (),
 ) -> None:
+    """`render` with the videos of what was measured."""
+    render(results, shown_videos(measured), Path(folder), sections)
+
+
+def render(
+    results: Mapping[str, Any],
+    pictures: Pictures,
+    folder: Path,
+    sections: Sequence[tuple[str, str]] = (),
+) -> None:
     """Write index.html, report.md, and the folders `figures` and `tables`.
 
     index.html is self-contained: no script, no request. `sections` are plugins' `(title, text)`
     with blank lines between paragraphs; like every name and prompt they are shown as they are.
     """
-    folder = Path(folder)
     view = View(results)
     plots = _plots(view)
     drift = DriftView(view) if results["drift"] else None
     drift_plots = drift.plots() if drift else {}
-    videos = {setting: videos_of(measured, view, setting) for setting in view.settings}
+    videos = {setting: videos_of(pictures, setting) for setting in view.settings}
     with storage.atomic_folder(folder / "tables") as draft:
         write_tables(view, draft)
         if drift:
@@ -72,6 +87,10 @@ def write_report(
         "results": results,
         "study": results["study"],
         "answer": answer(view),
+        "answer_lines": answer_lines(view),
+        "caption": caption(view),
+        "tuning": tuning(view),
+        "mixes": mixes(view),
         "sections": [(title, _paragraphs(text)) for title, text in sections],
         "animation": bool(first),
         "drift": drift,
@@ -82,7 +101,7 @@ def write_report(
         **context,
         plots={key: Markup(plot) for key, plot in plots.items()},
         drift_plots={key: Markup(plot) for key, plot in drift_plots.items()},
-        films=drift.films(measured) if drift else [],
+        films=drift.films(pictures) if drift else [],
         training=[(name, Markup(plot)) for name, plot in _training(view)],
         galleries=[
             (setting, shown)
@@ -108,11 +127,21 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    for name in ("number", "signed", "interval", "quantity", "duration"):
+    for name in (
+        "number",
+        "signed",
+        "interval",
+        "quantity",
+        "duration",
+        "level",
+        "percent",
+        "level_text",
+    ):
         environment.filters[name] = getattr(report_view, name)
     environment.filters["column_title"] = column_title
+    environment.filters["reading"] = direction
     environment.filters["pretty"] = lambda content: json.dumps(
-        storage.plain(content), indent=2, ensure_ascii=False
+        storage.plain(content), indent=2, ensure_ascii=False, sort_keys=True
     )
     environment.globals["series"] = lambda arms, arm: (
         f"var(--s{arms.index(arm) % len(SERIES) + 1})" if arm in arms else "var(--muted)"
@@ -124,8 +153,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 def _plots(view: View) -> dict[tuple[str, Setting], str]:
     return {
         (metric["name"], setting): plot
-        for setting in view.settings
-        for metric in view.metrics
+        for metric, setting in view.shown_pairs()
         if (plot := quality_plot(view, metric, setting))
     }
 
@@ -137,7 +165,9 @@ def _training(view: View) -> list[tuple[str, str]]:
         key for curve in curves for point in curve["points"] for key in point
     )  # fmt: skip
     names = [key for key in keys if key not in ("step", "seconds")]
-    names.sort(key=lambda key: (not key.startswith("quality/"), not key.startswith("student/")))
+    names.sort(
+        key=lambda key: (not key.startswith("quality/"), not key.startswith("student/"), key)
+    )
     plots = ((name, training_plot(curves, name, view)) for name in names[:MOST_CURVES])
     return [(name, plot) for name, plot in plots if plot]
 
@@ -185,3 +215,9 @@ def _markdown(text: Any) -> str:
     """A text as Markdown that shows it and does nothing else."""
     text = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]#|>~$])", r"\\\1", text)
+
+
+if __name__ == "__main__":
+    from benchmarks.rerender import main
+
+    sys.exit(main())

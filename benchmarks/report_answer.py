@@ -1,37 +1,235 @@
-"""The plain answer at the top of a report, written from the numbers."""
+"""The plain answer at the top of a report, written from the numbers: a sentence on whether
+distilling is worth it, a table of the best arms, and what limits both."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.metric_info import direction
 from benchmarks.report_drift import sentence as drift_sentence
-from benchmarks.report_view import Entry, View, decimals, number
+from benchmarks.report_view import (
+    Entry,
+    View,
+    decimals,
+    duration,
+    in_steps,
+    interval,
+    level_text,
+    listed,
+    number,
+    quantity,
+    signed,
+)
+
+WORTH = {
+    "yes": "yes",
+    "no": "no",
+    "not shown": "not shown",
+    "not measured": "nothing to compare with",
+}
+
+
+@dataclass(frozen=True)
+class AnswerLine:
+    """A row of the table, in words."""
+
+    steps: str
+    worth: str
+    undistilled: list[str]
+    best: str
+    runner_up: str
+    difference: str
+    interval: str
+    sure: str
+    cost: str
+
+
+def answer_lines(view: View) -> list[AnswerLine]:
+    """The table of results.json's `answer`; empty without one."""
+    table = view.results["answer"]
+    if not table:
+        return []
+    means = [row["mean"] for row in table["rows"]]
+    means += [cell["mean"] for row in table["rows"] for cell in row["undistilled"]]
+    places = decimals(means)
+    several = len({row["backbone"] for row in table["rows"]}) > 1
+    return [_line(row, places, several) for row in table["rows"]]
+
+
+def _line(row: Entry, places: int, several: bool) -> AnswerLine:
+    differences = [row["difference"], row["low"], row["high"]]
+    finer = max(places, decimals(differences))
+    return AnswerLine(
+        steps=(f"{row['backbone']}, " if several else "") + in_steps(row["nfe"]),
+        worth=WORTH[row["worth"]],
+        undistilled=[_undistilled(cell, places) for cell in row["undistilled"]],
+        best=f"{row['best']} {number(row['mean'], places)}",
+        runner_up=row["runner_up"] or "–",
+        difference=signed(row["difference"], finer),
+        interval=interval(row, finer) if row["low"] is not None else "",
+        sure=_sure(row),
+        cost=_cost(row["cost"]),
+    )
+
+
+def _undistilled(cell: Entry, places: int) -> str:
+    """One undistilled network with as many passes, and how the best arm compares."""
+    guided = " with guidance" if cell["arm"].endswith("guided") else ""
+    start = "teacher" if cell["arm"].startswith("teacher") else "initial student"
+    name = f"{start}{guided}, {in_steps(cell['nfe'])}, {cell['sampler']}"
+    how = {
+        "better": "the best arm is better",
+        "worse": "the best arm is worse",
+        "not shown": "no difference shown",
+        "not measured": "no interval",
+    }[cell["verdict"]]
+    p = f", {level_text(cell['p_holm'])}" if cell["p_holm"] is not None else ""
+    return f"{name}: {number(cell['mean'], places)} ({how}{p})"
+
+
+def _sure(row: Entry) -> str:
+    """Whether the best arm is better than every other, not only than the next."""
+    if row["verdict"] == "only arm":
+        return "the only arm"
+    text = "best of all: " + row["verdict"]
+    return f"{text}; {level_text(row['p_holm'])}" if row["p_holm"] is not None else text
+
+
+def _cost(cost: Entry) -> str:
+    if cost["updates"] is None:
+        return "–"
+    return (
+        f"{quantity(cost['updates'])} updates, {quantity(cost['flops'])} FLOPs, "
+        f"{duration(cost['seconds'])}"
+    )
 
 
 def answer(view: View) -> list[str]:
-    """What became of a paper's claims, where the study tests some; who is better and by how much,
-    how many comparisons that was chosen from, which arms drift, and a sentence where a single seed
-    limits what all of it means."""
+    """Sentences: what became of a paper's claims, where the study tests some; at which numbers of
+    steps distilling is worth it; how many comparisons there are; which arms drift; and what a
+    single seed, or two, cannot say."""
     results = view.results
     sentences = [claims_sentence(results)] if results.get("claims") else []
-    sentences.append(_who(view))
+    sentences.append(_worth(view))
     count, clear = results["comparisons_count"], results["comparisons_clear"]
     if count:
         chance = results["comparisons_by_chance"]
         sentences.append(
-            f"{count} comparisons were made and {clear} of them have a 95% interval clear of zero; "
-            f"about {chance:.0f} would if no arm differed from another."
+            f"{clear} of {count} paired differences in metrics of quality exclude zero at 95%; "
+            f"about {chance:.0f} would by chance alone if all arms were equal."
         )
     over_time = drift_sentence(view)
     sentences += [over_time] if over_time else []
+    sentences += _limits(view)
+    return sentences
+
+
+def caption(view: View) -> str:
+    """By what the table is measured, and what its words mean."""
+    table = view.results["answer"]
+    if not table or not table["rows"]:
+        return ""
+    metric = view.metric(table["metric"])
+    samplers = listed(list(dict.fromkeys(row["sampler"] for row in table["rows"])))
+    made = table["comparisons"]
+    return (
+        f"By {metric['name']} ({direction(metric)}), the {samplers} sampler. Worth it: the best "
+        "arm against the undistilled network with as many passes, also with guidance at half the "
+        "steps, by every sampler of the study. p is adjusted (Holm) for the "
+        f"{made['worth']} comparisons with undistilled networks, and for the {made['leads']} "
+        "between arms; what is called shown, better or worse has p below 0.05."
+    )
+
+
+def _worth(view: View) -> str:
+    table = view.results["answer"]
+    if not table or not table["rows"]:
+        return (
+            "No arm was trained and measured by a metric of quality: there is nothing to compare."
+        )
+    metric = view.metric(table["metric"])
+    backbones = dict.fromkeys(row["backbone"] for row in table["rows"])
+    parts = []
+    for backbone in backbones:
+        own = [row for row in table["rows"] if row["backbone"] == backbone]
+        where = f"with the backbone {backbone} " if len(backbones) > 1 else ""
+        parts.append(f"{where}distilling {_worth_at(own)}")
+    return f"By {metric['name']} ({direction(metric)}), {'; '.join(parts)}."
+
+
+def _worth_at(rows: Sequence[Entry]) -> str:
+    """At which numbers of steps distilling is worth it, as the end of a sentence."""
+    at: dict[str, list[int]] = {}
+    for row in rows:
+        at.setdefault(row["worth"], []).append(row["nfe"])
+    words = {
+        "yes": "is worth it at {} (the best arm beats every undistilled network with as many "
+        "passes)",
+        "no": "is not worth it at {} (an undistilled network with as many passes is better)",
+        "not shown": "is not shown to be worth it at {}",
+        "not measured": "has nothing to be compared with at {}",
+    }
+    return "; it ".join(text.format(in_steps(*at[key])) for key, text in words.items() if key in at)
+
+
+def _limits(view: View) -> list[str]:
+    """What the number of seeds leaves open, and scores that are not finite."""
+    sentences = []
     if view.seeds == 1:
         sentences.append(
             "Every arm was trained once, so the intervals cover the choice of prompts and noise, "
             "not what another training seed would give: an illustration, not evidence."
         )
+    elif view.seeds == 2:
+        sentences.append(
+            "Every arm was trained twice; two seeds leave one degree of freedom, so that hardly "
+            "any difference between trainings can be shown."
+        )
+    if view.results.get("carried"):
+        names = sorted({row["metric"] for row in view.results["rows"] if row.get("carried")})
+        sentences.append(
+            f"Intervals of {listed(names)} are carried over from an older rendering, which kept no "
+            "features; a comparison that it did not make has none."
+        )
+    if broken := view.not_finite():
+        sentences.append(
+            f"Some scores are not finite (NaN or infinite): {'; '.join(broken[:5])}"
+            + (f"; {len(broken) - 5} more under Failures." if len(broken) > 5 else ".")
+        )
     return sentences
+
+
+def tuning(view: View) -> str:
+    """How settings were chosen, as the study states it."""
+    stated = view.results["study"].get("tuning")
+    if not stated:
+        return "How the arms' settings were tuned is not stated by the study."
+    tried = stated["settings"]
+    if len(set(tried.values())) == 1:
+        count = next(iter(tried.values()))
+        what = f"every arm with {count} setting{'s' if count != 1 else ''} tried"
+        equal = f"Equal tuning: {what}"
+    else:
+        what = ", ".join(f"{arm} {count}" for arm, count in tried.items())
+        equal = f"Unequal tuning, in settings tried: {what}"
+    return f"{equal}, on the {stated['split']} split." + (
+        f" {stated['note']}" if stated.get("note") else ""
+    )
+
+
+def mixes(view: View) -> str:
+    """What differs among the jobs of a study and should not: code, device, precision, torch."""
+    parts = []
+    for key, what in (("trained_on", "trained"), ("measured_on", "measured")):
+        stamps = view.results["provenance"].get(key) or []  # schema 1 had none
+        for fact in dict.fromkeys(fact for stamp in stamps for fact in stamp):
+            values = list(dict.fromkeys(str(stamp.get(fact)) for stamp in stamps))
+            if len(values) > 1:
+                parts.append(f"{what} with {len(values)} values of {fact} ({', '.join(values)})")
+    return f"This report mixes: networks were {'; '.join(parts)}." if parts else ""
 
 
 def claims_sentence(results: Mapping[str, Any]) -> str:
@@ -50,116 +248,3 @@ def _verdicts(entries: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(entry["verdict"] for entry in entries)
     order = ("shown", "not shown", "opposite", "not measured")
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
-
-
-def _who(view: View) -> str:
-    distilled = {row["arm"] for row in view.results["rows"] if not row["reference"]}
-    if not distilled:
-        return "No arm was trained and measured, so there is nothing to compare."
-    if len(distilled) == 1:
-        return _against_naive(view, next(iter(distilled)))
-    leaders = _leaders(view)
-    between = [c for c in view.results["comparisons"] if c["b"] in distilled]
-    wins, losses, made = Counter[str](), Counter[str](), Counter[str]()
-    for entry in between:
-        made.update((entry["a"], entry["b"]))
-        if entry["favours"]:
-            better, worse = entry["favours"], "b" if entry["favours"] == "a" else "a"
-            wins[entry[better]] += 1
-            losses[entry[worse]] += 1
-    ranking = sorted(distilled, key=lambda arm: (losses[arm] - wins[arm], view.arms.index(arm)))
-    first, second = ranking[:2]
-    if (wins[first] - losses[first]) == (wins[second] - losses[second]):
-        most = f"over all metrics {first} and {second} come out even"
-    else:
-        most = (
-            f"over all metrics {first} leads, with {wins[first]} of its {made[first]} comparisons "
-            f"with the other arms clearly in its favour and {losses[first]} against it"
-        )
-    return f"{leaders}; {most}." if leaders else f"{most[0].upper()}{most[1:]}."
-
-
-def _leaders(view: View) -> str:
-    """The best arm at every number of steps, in the study's first metric and setting."""
-    if not view.metrics or not view.settings:
-        return ""
-    metric, setting = view.metrics[0], view.settings[0]
-    parts = []
-    for nfe in view.nfes:
-        rows = [
-            row
-            for row in view.results["rows"]
-            if (row["metric"], row["nfe"]) == (metric["name"], nfe)
-            and (row["backbone"], row["sampler"]) == (setting.backbone, setting.sampler)
-            and not row["reference"]
-            and row["mean"] is not None
-        ]
-        if not rows:
-            continue
-        sign = 1 if metric["better"] == "higher" else -1
-        best, *others = sorted(rows, key=lambda row: -sign * row["mean"])
-        steps = "1 step" if nfe == 1 else f"{nfe} steps"
-        if best["winner"]:
-            entry = _entry(view, best["arm"], others[0]["arm"], nfe)
-            parts.append(f"at {steps} {best['arm']} is best{_margin(entry, others[0]['arm'])}")
-        else:
-            parts.append(f"at {steps} no arm is clear of all others ({best['arm']} comes first)")
-    if not parts:
-        return ""
-    return f"By {metric['name']} ({metric['better']} is better), " + ", ".join(parts)
-
-
-def _margin(entry: Entry | None, other: str) -> str:
-    """How far a leader is ahead of the next."""
-    if entry is None or entry["low"] is None:
-        return ""
-    low, high = sorted(abs(entry[end]) for end in ("low", "high"))
-    places = decimals([entry["difference"]])
-    ahead = number(abs(entry["difference"]), places)
-    return f", {ahead} ({number(low, places)} to {number(high, places)}) ahead of {other}"
-
-
-def _in_words(entry: Entry, other: str) -> str:
-    """A comparison as a clause: how much, and whether it is real."""
-    places = decimals([entry["difference"]])
-    where = f"at {entry['nfe']} steps its {entry['metric']} ({entry['better']} is better)"
-    if entry["low"] is None:
-        return f"{where} has no number to compare with {other}"
-    difference, low, high = entry["difference"], entry["low"], entry["high"]
-    bounds = f"(95% interval of the difference {number(low, places)} to {number(high, places)})"
-    if not entry["clear"]:
-        return f"{where} is not clearly different from {other} {bounds}"
-    way = "higher" if difference > 0 else "lower"
-    return f"{where} is {way} than {other} by {number(abs(difference), places)} {bounds}"
-
-
-def _against_naive(view: View, arm: str) -> str:
-    against = view.results["comparisons"]
-    better = sum(entry["favours"] == "a" for entry in against)
-    worse = sum(entry["favours"] == "b" for entry in against)
-    text = (
-        f"{arm}, the only distilled arm, is clearly better than the teacher run with as few steps "
-        f"in {better} of {len(against)} comparisons and clearly worse in {worse}"
-    )
-    entry = _entry(view, arm, "teacher-naive")
-    if entry:
-        text += "; " + _in_words(entry, "the teacher's")
-    return text + "."
-
-
-def _entry(view: View, first: str, second: str, nfe: int | None = None) -> Entry | None:
-    """Of the comparisons of two arms, the one a single sentence quotes: the first metric's, under
-    the first setting, at `nfe` or the number of steps that pictures show."""
-    order = [metric["name"] for metric in view.metrics]
-
-    def rank(entry: Entry) -> tuple[Any, ...]:
-        return (
-            [(s.backbone, s.sampler) for s in view.settings].index(
-                (entry["backbone"], entry["sampler"])
-            ),
-            entry["nfe"] != (nfe or view.shown_nfe),
-            order.index(entry["metric"]),
-        )
-
-    both = [c for c in view.results["comparisons"] if {c["a"], c["b"]} == {first, second}]
-    return min(both, key=rank, default=None)

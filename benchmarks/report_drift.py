@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records import Measured
+from benchmarks.pictures import FRAMES, LONG_FRAMES, Pictures
 from benchmarks.report_figures import drift_plot
 from benchmarks.report_tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, slug, write_csv
-from benchmarks.report_videos import MOST_FRAMES, Player, chosen_frames, sheet
-from benchmarks.report_view import Entry, View, decimals
+from benchmarks.report_videos import Player, chosen_frames, sheet
+from benchmarks.report_view import Entry, View, decimals, listed
 
-#: Frames of a long player; longer videos are shown by this many.
-LONG_FRAMES = 120
 #: Arms that the sentence on drift calls by name.
 MOST_NAMED = 5
 #: Bytes of all films together.
@@ -134,18 +132,20 @@ class DriftView:
         made = [self.table(metric, s) for s in self.settings for metric in self.metrics]
         return [table for table in made if table.lines]
 
-    def films(self, measured: Sequence[Measured]) -> list[Film]:
+    def films(self, pictures: Pictures) -> list[Film]:
         """Films of as many prompts as there are videos of and the budget lets in, under the first
         setting; the first seed's."""
         if not self.settings:
             return []
-        setting, found, mark = self.settings[0], dict[str, np.ndarray](), 0.0
-        for one in measured:
-            if one.long and setting.holds(vars(one)):
-                video = one.long.pixels
-                found.setdefault(one.arm, video)
-                shown = chosen_frames(video.shape[2], MOST_FRAMES)
-                mark = float(np.mean(shown < one.long.frames))
+        setting, found = self.settings[0], dict[str, np.ndarray]()
+        for (arm, backbone, nfe, sampler, length), pixels in pictures.items():
+            steps = None if nfe == "None" else int(nfe)
+            where = {"backbone": backbone, "nfe": steps, "sampler": sampler}
+            if length == "long" and setting.holds(where):
+                found.setdefault(arm, pixels)
+        curve = self.drift["curves"][0]
+        whole = chosen_frames(curve["points"][-1]["stop"], FRAMES)
+        mark = float(np.mean(whole < curve["frames"]))
         arms = sorted(found, key=lambda arm: (arm != "real", self._place(arm)))
         films: list[Film] = []
         size = 0
@@ -207,40 +207,37 @@ def _places(lines: Sequence[Sequence[Entry | None]], key: str) -> list[int]:
 
 
 def sentence(view: View) -> str:
-    """Which arms clearly get worse over long videos, in the first metric that has slopes."""
+    """Which arms get worse over long videos, in the first metric of quality that has slopes."""
     drift = view.results["drift"]
     if not drift:
         return ""
     found = DriftView(view)
     for table in found.tables():
-        if None not in table.columns:
+        if None not in table.columns or table.metric["better"] not in ("higher", "lower"):
+            continue
+        if table.metric["kind"] != "quality":
             continue
         sign = 1 if table.metric["better"] == "higher" else -1
-        ways: dict[str, list[str]] = {"gets worse": [], "gets better": [], "does not change": []}
+        ways: dict[str, list[str]] = {"gets worse": [], "gets better": [], "shows no change": []}
         for arm, reference, cells in table.lines:
             slope = cells[0]
             if reference or slope is None or slope["low"] is None:
                 continue
             if slope["low"] <= 0 <= slope["high"]:
-                ways["does not change"].append(arm)
+                ways["shows no change"].append(arm)
             else:
                 ways["gets better" if sign * slope["mean"] > 0 else "gets worse"].append(arm)
         count = sum(map(len, ways.values()))
-        parts = [f"{way} clearly for {_those(arms, count)}" for way, arms in ways.items() if arms]
+        parts = [f"{way} for {_those(arms, count)}" for way, arms in ways.items() if arms]
         if parts:
             longest = f"{found.lengths[-1]} times the training's length"
             steps = table.setting.title(found.settings)
-            return f"Over {longest}, at {steps}, {table.metric['name']} {_and(parts)}."
+            return f"Over {longest}, at {steps}, {table.metric['name']} {listed(parts)} (95%)."
     return ""
 
 
 def _those(arms: Sequence[str], count: int) -> str:
     """Some of `count` arms, by name where a sentence has room for them."""
     if len(arms) <= MOST_NAMED:
-        return _and(arms)
+        return listed(arms)
     return f"all {count} arms" if len(arms) == count else f"{len(arms)} of {count} arms"
-
-
-def _and(parts: Sequence[str]) -> str:
-    *rest, last = parts
-    return f"{', '.join(rest)} and {last}" if rest else last

@@ -42,7 +42,7 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             style: dict[str, Any] = {"linewidth": 0.9, "linestyle": dashes}
             levels.append(Line(own.label, own.arm, MUTED, [], np.array([entry["mean"]]), style))
         elif cells:
-            y, low, high = (np.array([c[k] for c in cells]) for k in ("mean", "low", "high"))
+            y, low, high = (_numbers(cells, key) for key in ("mean", "low", "high"))
             style = line_style(view.arms, own.arm)
             x = [c["nfe"] for c in cells]
             lines.append(Line(own.label, own.arm, shade, x, y, style, (low, high)))
@@ -110,10 +110,7 @@ def drift_plot(
         points = [point for point in curve["points"] if point["mean"] is not None]
         if not points:
             continue
-        y, low, high = (
-            np.array([np.nan if p[k] is None else p[k] for p in points], float)
-            for k in ("mean", "low", "high")
-        )
+        y, low, high = (_numbers(points, key) for key in ("mean", "low", "high"))
         arm = curve["arm"]
         style = {**line_style(view.arms, arm), "marker": ""}
         if curve["reference"]:
@@ -178,6 +175,11 @@ def training_plot(curves: Sequence[Mapping[str, Any]], key: str, view: View) -> 
         panels[-1][0].set_xlabel("student updates")
         label_all(panels)
         return svg(figure)
+
+
+def _numbers(entries: Sequence[Entry], key: str) -> np.ndarray:
+    """A column of entries; NaN where there is no number, which is drawn as a gap."""
+    return np.array([np.nan if entry[key] is None else entry[key] for entry in entries], float)
 
 
 def _off_scale(axes: Axes, value: float) -> bool:

@@ -9,17 +9,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.metric_info import direction
 from benchmarks.report_view import Entry, Table, View
 
 ROW_COLUMNS = (
     "arm", "method", "backbone", "memory", "sampler", "nfe", "mean", "low", "high", "seed_sd",
     "prompt_se", "seeds", "prompts", "better", "winner",
+    "not_finite",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
-    "metric", "backbone", "sampler", "nfe", "a", "b", "difference", "low", "high", "clear",
-    "favours", "better", "seeds", "paired_by_seed",
+    "metric", "backbone", "sampler", "nfe", "a", "b", "difference", "low", "high", "p",
+    "clear", "favours", "better", "seeds", "paired_by_seed",
 )  # fmt: skip
-COST_COLUMNS = ("arm", "method", "backbone", "memory", "updates", "flops", "seconds")
+COST_COLUMNS = (
+    "arm", "method", "backbone", "memory", "updates", "flops", "budget", "off_budget", "seconds",
+)  # fmt: skip
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -40,7 +44,7 @@ def write_tables(view: View, folder: Path) -> None:
         (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, results["comparisons"])
     if results["primary"]:
-        columns = ("verdict", *COMPARISON_COLUMNS, "length", "slope")
+        columns = ("verdict", "p_holm", "stated", *COMPARISON_COLUMNS, "length", "slope")
         write_csv(folder / "primary.csv", columns, results["primary"])
     if results["arms"]:
         roles = sorted({role for arm in results["arms"] for role in arm["passes"]})
@@ -77,7 +81,7 @@ def latex_rows(
     """A tabular of lines (label, whether a reference, cells); a lone cell spans the columns."""
     count = len(heads)
     text = [
-        f"% {_latex(metric['name'])}, {metric['better']} is better",
+        f"% {_latex(metric['name'])}, {direction(metric) or 'no direction'}",
         rf"\begin{{tabular}}{{l{'c' * count}}}",
         r"\toprule",
         " & ".join([corner, *map(_latex, heads)]) + r" \\",

@@ -10,19 +10,18 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.records import FULL_REFERENCES, STEPPED_REFERENCES, Measured
+from benchmarks.pictures import FRAMES, HEIGHT, Pictures
+from benchmarks.records import FULL_REFERENCES, STEPPED_REFERENCES
 from benchmarks.report_view import Setting, View
 
 FRAMES_PER_SECOND = 4
-#: Longer videos are shown by this many of their frames.
-MOST_FRAMES = 16
 #: Pixels of a sheet's width, which the format WebP bounds.
 WIDEST = 16_000
 #: Bytes of all sheets together; fewer prompts, then smaller frames are shown to keep it.
@@ -68,17 +67,17 @@ class Card:
 Videos = Mapping[tuple[str, int | None], np.ndarray]
 
 
-def videos_of(measured: Sequence[Measured], view: View, setting: Setting) -> Videos:
+def videos_of(pictures: Pictures, setting: Setting) -> Videos:
     """`[K, channels, frames, height, width]` by arm and NFE: the first seed's, the references' with
     their own sampler."""
     found: dict[tuple[str, int | None], np.ndarray] = {}
-    for item in measured:
-        free = item.arm in ("real", *FULL_REFERENCES)
-        same = (item.backbone, item.sampler) == (setting.backbone, setting.sampler)
-        if item.arm == "initial" and item.backbone != setting.backbone:
+    for (arm, backbone, nfe, sampler, length), pixels in pictures.items():
+        if length != "short" or (arm == "initial" and backbone != setting.backbone):
             continue  # another backbone's student
-        if (free or same) and len(item.pixels):
-            found.setdefault((item.arm, None if free else item.nfe), item.pixels)
+        if arm in ("real", *FULL_REFERENCES):
+            found.setdefault((arm, None), pixels)
+        elif (backbone, sampler) == (setting.backbone, setting.sampler):
+            found.setdefault((arm, int(nfe)), pixels)
     return found
 
 
@@ -86,7 +85,7 @@ def cards(videos: Videos, view: View, prefix: str) -> list[Card]:
     """A card for as many prompts as there are videos of and the budget lets in."""
     known = min((len(pixels) for pixels in videos.values()), default=0)
     made: list[Card] = []
-    for height in (96, 64, 40):
+    for height in (HEIGHT, 64, 40):
         made = []
         size = 0
         for place, prompt in enumerate(view.results["prompts"][:known]):
@@ -117,7 +116,7 @@ def _card(
     return Card(prompt, nfes, references, [line for line in lines if any(line[1])])
 
 
-def sheet(video: np.ndarray, height: int = 96, most: int = MOST_FRAMES) -> Sheet:
+def sheet(video: np.ndarray, height: int = HEIGHT, most: int = FRAMES) -> Sheet:
     """uint8 `[channels, frames, height, width]` as a sheet; small frames keep every pixel."""
     shown = min(video.shape[2], height) / video.shape[2]
     most = min(most, max(1, int(WIDEST / (video.shape[3] * shown + 1))))
@@ -145,7 +144,7 @@ def chosen_frames(frames: int, most: int) -> np.ndarray:
     return np.linspace(0, frames - 1, min(frames, most)).round().astype(int)
 
 
-def _frames(video: np.ndarray, most: int = MOST_FRAMES) -> list[Image.Image]:
+def _frames(video: np.ndarray, most: int = FRAMES) -> list[Image.Image]:
     pixels = video[:, chosen_frames(video.shape[1], most)].transpose(1, 2, 3, 0)
     if pixels.shape[-1] == 3:
         return [Image.fromarray(np.ascontiguousarray(frame)) for frame in pixels]

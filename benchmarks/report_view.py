@@ -41,12 +41,16 @@ class Line:
 
     @property
     def extra_passes(self) -> str:
-        """What a video costs beside the NFE: guidance and writing the memory, shown apart."""
+        """What a video costs beside the NFE (guidance and writing the memory, shown apart), and a
+        sampling setting that is the arm's own."""
         known = [entry for entry in [self.single, *self.cells] if entry]
-        passes: Mapping[str, int] = known[0]["passes"] if known else {}
+        passes: Mapping[str, float] = known[0]["passes"] if known else {}
         parts = ["twice the passes, for guidance"] if passes.get("guidance") else []
-        if passes.get("memory"):
-            parts.append(f"{passes['memory']} passes that write the memory")
+        if memory := passes.get("memory"):
+            one = "pass" if memory == 1 else "passes"
+            parts.append(f"{memory:.2g} {one} over the video that write the memory")
+        settings = dict.fromkeys(e["setting"] for e in known if e.get("setting"))
+        parts += [f"sampled by its own setting: {text}" for text in settings]
         return " and ".join(parts)
 
 
@@ -99,18 +103,58 @@ class View:
         #: Distilled arms, those without any result last.
         self.arms: list[str] = list(dict.fromkeys([row["arm"] for row in trained] + failed))
         self.measured_arms = list(dict.fromkeys(row["arm"] for row in trained))
-        self.nfes = sorted({row["nfe"] for row in stepped})
+        self.metrics: list[Entry] = results["metrics"]
+        # a metric with rollouts of its own says nothing of the numbers of steps that are studied
+        self._own = {m["name"] for m in self.metrics if m["own_steps"] is not None}
+        chosen = [row for row in stepped if row["metric"] not in self._own]
+        self.nfes = sorted({row["nfe"] for row in chosen})
         self.settings = list(
-            dict.fromkeys(Setting(row["backbone"], row["sampler"]) for row in stepped)
+            dict.fromkeys(Setting(row["backbone"], row["sampler"]) for row in chosen or stepped)
         )
         # sde is how students are trained; ode beside it is a second look
         self.settings.sort(key=lambda setting: setting.sampler != "sde")
-        self.metrics: list[Entry] = results["metrics"]
         self.seeds = max((row["seeds"] for row in trained), default=0)
         self._rows = {
-            (row["metric"], row["arm"], row["backbone"], row["sampler"], row["nfe"]): row
+            (row["metric"], row["arm"], row["backbone"], self._sampler(row), row["nfe"]): row
             for row in rows
         }
+
+    def _sampler(self, entry: Entry) -> str | None:
+        """The sampler that tells entries of a metric apart; its own rollouts have one way."""
+        return None if entry["metric"] in self._own else entry["sampler"]
+
+    def _steps(self, metric: str) -> list[int]:
+        """The numbers of steps that a metric knows."""
+        if metric not in self._own:
+            return self.nfes
+        return sorted({row["nfe"] for row in self.results["rows"] if row["metric"] == metric})
+
+    def metric(self, name: str) -> Entry:
+        """What results.json says of a metric."""
+        return next(metric for metric in self.metrics if metric["name"] == name)
+
+    def metric_of(self, outcome: Entry) -> Entry:
+        """How the metric of an outcome is read: a slope has no target."""
+        metric = self.metric(outcome["metric"])
+        return {**metric, "better": "none"} if outcome["better"] == "none" else metric
+
+    def not_finite(self) -> list[str]:
+        """Rows with scores that are not finite, in words. A metric with rollouts of its own that
+        has none for a network (of a memory, say) does not apply to it."""
+        found = []
+        for row in [*self.results["rows"], *self._long_rows()]:
+            applies = row["metric"] not in self._own or row["not_finite"] != row["scores"]
+            if row["not_finite"] and applies:
+                where = f" at {in_steps(row['nfe'])}" if row["nfe"] else ""
+                found.append(
+                    f"{row['not_finite']} of {row['scores']} scores of {row['arm']}{where} in "
+                    f"{row['metric']}"
+                )
+        return list(dict.fromkeys(found))
+
+    def _long_rows(self) -> list[Entry]:
+        drift = self.results["drift"]
+        return drift["values"] if drift else []
 
     def panels(self, most: int) -> list[Panel]:
         """One, or with more arms than `most` one for each memory. Real videos and networks without
@@ -135,7 +179,8 @@ class View:
         return min(self.nfes, key=lambda nfe: abs(math.log2(nfe / 4)), default=None)
 
     def row(self, metric: str, arm: str, setting: Setting, nfe: int | None) -> Entry | None:
-        return self._rows.get((metric, arm, setting.backbone, setting.sampler, nfe))
+        sampler = None if metric in self._own else setting.sampler
+        return self._rows.get((metric, arm, setting.backbone, sampler, nfe))
 
     def reference(self, metric: str, arm: str, setting: Setting) -> Entry | None:
         """The row of `real` or `teacher`, which have one way of sampling."""
@@ -146,12 +191,12 @@ class View:
 
     def table(self, metric: Entry, setting: Setting) -> Table:
         name = metric["name"]
+        steps = self._steps(name)
         found = {
-            arm: {nfe: self.row(name, arm, setting, nfe) for nfe in self.nfes}
+            arm: {nfe: self.row(name, arm, setting, nfe) for nfe in steps}
             for arm in (*self.arms, *STEPPED_REFERENCES)
         }
-        # a metric with rollouts of its own knows one number of steps
-        nfes = [nfe for nfe in self.nfes if any(cells[nfe] for cells in found.values())]
+        nfes = [nfe for nfe in steps if any(cells[nfe] for cells in found.values())]
         lines = [
             Line(arm, arm, arm in STEPPED_REFERENCES, [cells[nfe] for nfe in nfes])
             for arm, cells in found.items()
@@ -168,24 +213,35 @@ class View:
     def pair_table(self, metric: Entry, setting: Setting) -> PairTable:
         pairs: dict[tuple[str, str], dict[int, Entry]] = {}
         for entry in self.results["comparisons"]:
-            here = (entry["metric"], entry["backbone"], entry["sampler"])
-            if here == (metric["name"], setting.backbone, setting.sampler):
+            sampler = None if metric["name"] in self._own else setting.sampler
+            here = (entry["metric"], entry["backbone"], self._sampler(entry))
+            if here == (metric["name"], setting.backbone, sampler):
                 pairs.setdefault((entry["a"], entry["b"]), {})[entry["nfe"]] = entry
-        nfes = [nfe for nfe in self.nfes if any(nfe in cells for cells in pairs.values())]
+        steps = self._steps(metric["name"])
+        nfes = [nfe for nfe in steps if any(nfe in cells for cells in pairs.values())]
         lines = [Pair(a, b, [cells.get(n) for n in nfes]) for (a, b), cells in pairs.items()]
         differences = [cell["difference"] for line in lines for cell in line.cells if cell]
         return PairTable(metric, setting, nfes, lines, decimals(differences))
 
     def tables(self, settings: Sequence[Setting] | None = None) -> list[Table]:
         """Of every metric, under some settings or all."""
-        chosen = self.settings if settings is None else settings
-        made = [self.table(metric, s) for metric in self.metrics for s in chosen]
+        made = [self.table(metric, s) for metric, s in self.shown_pairs(settings)]
         return [table for table in made if table.nfes]
 
     def pair_tables(self, settings: Sequence[Setting] | None = None) -> list[PairTable]:
-        chosen = self.settings if settings is None else settings
-        made = [self.pair_table(metric, s) for metric in self.metrics for s in chosen]
+        made = [self.pair_table(metric, s) for metric, s in self.shown_pairs(settings)]
         return [table for table in made if table.pairs]
+
+    def shown_pairs(self, settings: Sequence[Setting] | None = None) -> list[tuple[Entry, Setting]]:
+        """Metrics with the settings that they tell apart."""
+        chosen = self.settings if settings is None else settings
+        firsts = {s.backbone: s for s in reversed(self.settings)}.values()
+        return [
+            (metric, s)
+            for metric in self.metrics
+            for s in chosen
+            if metric["name"] not in self._own or s in firsts
+        ]
 
     def failures(self) -> list[tuple[str, Entry]]:
         return [(arm["arm"], error) for arm in self.results["arms"] for error in arm["errors"]]
@@ -214,6 +270,49 @@ def signed(value: float | None, places: int) -> str:
 
 def interval(entry: Entry, places: int) -> str:
     return f"[{number(entry['low'], places)}, {number(entry['high'], places)}]"
+
+
+def level(p: float) -> str:
+    """
+    >>> level(0.0004), level(0.0123), level(0.0499), level(0.42), level(1.0)
+    ('< 0.001', '0.012', '0.0499', '0.42', '1')
+    """
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3g}" if 0.045 < p < 0.055 else f"{p:.2g}"
+
+
+def level_text(p: float) -> str:
+    """
+    >>> level_text(0.0004), level_text(0.42)
+    ('p < 0.001', 'p = 0.42')
+    """
+    return f"p {level(p)}" if p < 0.001 else f"p = {level(p)}"
+
+
+def percent(share: float | None) -> str:
+    """
+    >>> percent(0.0123), percent(-0.0004), percent(None)
+    ('+1.2%', '0.0%', '–')
+    """
+    return "–" if share is None else f"{signed(round(100 * share, 1), 1)}%"
+
+
+def in_steps(*counts: int) -> str:
+    """
+    >>> in_steps(1), in_steps(2, 4, 8)
+    ('1 step', '2, 4 and 8 steps')
+    """
+    return f"{listed([str(n) for n in counts])} step{'s' if counts != (1,) else ''}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    *rest, last = parts
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def quantity(value: float | None) -> str:

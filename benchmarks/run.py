@@ -8,11 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import StudyConfig, check_long, load_study, read_study, runs_of, select_arms
+from benchmarks.answer import check_primary
+from benchmarks.metric_info import MetricInfo
+from benchmarks.outcomes import check_outcomes, measured_outcomes
+from benchmarks.study import (
+    StudyConfig,
+    check_long,
+    load_study,
+    read_study,
+    runs_of,
+    select_arms,
+    with_outcomes,
+)
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
+from salt_zoo.run import configure_metrics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    study, where = _study(options)
+    study, where, dropped = _study(options, zoo)
     out = options.out or Path("reports") / study.name
     runs = plan_runs(study, zoo, where)
+    if dropped:
+        print(
+            f"{dropped} of the study's outcomes are left out: with these options they are not "
+            "measured",
+            file=sys.stderr,
+        )
     if options.dry_run:
         from benchmarks.plan import print_plan
 
@@ -54,33 +72,61 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     return execute(study, runs, zoo, options.plugin, options.device, out)
 
 
-def _study(options: argparse.Namespace) -> tuple[StudyConfig, str]:
-    """The study of the command line, with its options applied."""
-    content, path = read_study(options.study)
-    content = apply_overrides(content, options.overrides)
+def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int]:
+    """The study of the command line, with its options applied, and how many outcomes they cost."""
+    written, path = read_study(options.study)
+    where = str(path)
+    content = apply_overrides(written, options.overrides)
     if options.seeds is not None:
         if options.seeds < 1:
             raise ZooError(f"--seeds {options.seeds}: must be at least 1")
         content["seeds"] = list(range(options.seeds))
+        for arm in content.get("arms", {}).values():
+            if isinstance(arm, dict) and isinstance(arm.get("seeds"), list):
+                arm["seeds"] = arm["seeds"][: options.seeds]
     if options.nfe:
         try:
             content.setdefault("evaluation", {})["nfe"] = [int(n) for n in options.nfe.split(",")]
         except ValueError:
             raise ZooError(f"--nfe {options.nfe}: write numbers, as in 1,2,4,8") from None
-    study = load_study(content, str(path))
+    study = load_study(content, where)
+    check_metrics(study, zoo, where)
+    kept = list(range(len(study.primary)))
+    if content.get("primary") == written.get("primary") and content != written:
+        # an option that measures less asks less; the file itself must be able to answer all it asks
+        whole = load_study(written, where)
+        check_metrics(whole, zoo, where)
+        check_outcomes(whole, zoo, where)
+        kept = measured_outcomes(study, zoo)
+    dropped = len(study.primary) - len(kept)
+    study = with_outcomes(study, kept)
+    check_outcomes(study, zoo, where)
     chosen = [name.strip() for name in (options.methods or "").split(",") if name.strip()]
-    return select_arms(study, chosen, str(path)), str(path)
+    return select_arms(study, chosen, where), where, dropped
+
+
+def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
+    """An unknown metric, or option of one, is an error now and not after the training."""
+    known = configure_metrics(zoo, study.evaluation.metrics, f"{where}: evaluation.metrics")
+
+    def made(label: str) -> MetricInfo:
+        metric, options = known[label]
+        return MetricInfo.of(label, zoo.metrics.create(metric.name, options, zoo), "")
+
+    if study.primary_metric is not None:
+        check_primary(study.primary_metric, known, made, where)
+    if study.evaluation.long:
+        metrics = study.evaluation.long.metrics or []
+        configure_metrics(zoo, metrics, f"{where}: evaluation.long.metrics")
 
 
 def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     """Every arm's resolved run (at the first seed), its updates matched to the study's budget."""
     from benchmarks.budget import match_budget
 
-    long = study.evaluation.long
-    for name in [*study.evaluation.metrics, *(long.metrics or () if long else ())]:
-        zoo.metrics[name]  # an unknown name is an error now, not after the training
+    check_metrics(study, zoo, where)
     runs = runs_of(study, zoo, where)
-    if long:
+    if study.evaluation.long:
         check_long(runs, zoo, where)
     return match_budget(study, runs, zoo)
 

@@ -14,6 +14,13 @@ The bootstrap gives the shape of an interval; two of its faults are mended:
 - With few seeds it is too narrow. Its deviations are stretched to the unbiased variance of a
   two-way layout and from the normal to Student's t quantile, with Welch and Satterthwaite's
   degrees of freedom.
+
+Where scores have no spread at all (every video of every seed shows the right digit), resampling
+cannot say how far off they may be. A metric that declares its bounds then has the exact binomial
+interval: of P prompts none was different, so at most a share `1 - 0.025^(1/P)` of all prompts is,
+and each of those is off by no more than the bounds allow. Without bounds there is no interval. With
+two prompts there is none either: one degree of freedom shows nothing.
+`benchmarks.reproduce` gets the intervals of a report from its samples.parquet.
 """
 
 from __future__ import annotations
@@ -23,21 +30,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
 
 #: The quantiles of the normal and of the deviations that bound 95%.
 TAILS = (0.025, 0.975)
 NORMAL_QUANTILE = 1.959964
+#: A spread that is this small beside the scores is rounding.
+ROUNDING = 1e-12
+#: Fewer prompts than these have no interval.
+FEWEST_PROMPTS = 3
+
+Bounds = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
 class Interval:
     """A value with its 95% interval.
 
+    `low` and `high` are NaN where there is no interval: fewer than 3 prompts, no spread in a metric
+    without bounds, or scores that are not finite.
+
     Attributes:
         seeds: training seeds behind it; with one, the interval covers the choice of prompts only.
+        p: the smallest level, two-sided, at which the interval would exclude zero, so below 0.05
+            exactly where it does; 1 where there is no interval.
         seed_sd: standard deviation of one training's value, over seeds; None with one seed.
         prompt_se: standard error from the choice of prompts, for these very networks.
     """
@@ -48,10 +66,11 @@ class Interval:
     seeds: int
     seed_sd: float | None
     prompt_se: float
+    p: float = 1.0
 
     @property
     def clear(self) -> bool:
-        """Zero lies outside."""
+        """Zero lies outside; False without an interval."""
         return self.low > 0 or self.high < 0
 
 
@@ -62,14 +81,25 @@ class Replicates:
     Attributes:
         values: `[S]`.
         resampled: `[S, R]`; column `r` of every arm used the same prompts.
+        not_finite: how many scores behind them are NaN or infinite.
     """
 
     values: Array
     resampled: Array
+    not_finite: int = 0
 
     def __sub__(self, other: Replicates) -> Replicates:
         """The difference seed by seed; one row on either side goes with every seed."""
         return Replicates(self.values - other.values, self.resampled - other.resampled)
+
+    def rounded(self) -> Replicates:
+        """As a file of float32 keeps them."""
+        single = (self.values.astype(np.float32), self.resampled.astype(np.float32))
+        return Replicates(*(part.astype(np.float64) for part in single), self.not_finite)
+
+    def distance_to(self, target: float) -> Replicates:
+        """How far the statistic is from the value that it should have."""
+        return Replicates(abs(self.values - target), abs(self.resampled - target))
 
 
 class Bootstrap:
@@ -129,22 +159,27 @@ class Bootstrap:
             ]
         return Replicates(values, np.array(found, np.float64))
 
-    def interval(self, replicates: Replicates) -> Interval:
-        """The interval of one arm's mean over seeds, or of a paired difference of two arms."""
-        return self._interval([(1.0, replicates)])
+    def interval(self, replicates: Replicates, bounds: Bounds = None) -> Interval:
+        """The interval of one arm's mean over seeds; `bounds` of the metric, cut off at them."""
+        return self._interval([(1.0, replicates)], bounds)
 
-    def difference(self, a: Replicates, b: Replicates, paired: bool) -> Interval:
+    def difference(
+        self, a: Replicates, b: Replicates, paired: bool, bounds: Bounds = None
+    ) -> Interval:
         """The interval of `a` minus `b`, always paired by prompt.
 
         `paired`: row `s` of both comes from the same training seed, or one of them is a single
         network that was not trained in the study. Otherwise their seeds vary independently.
+        `bounds` are the metric's, not the difference's.
         """
         resamples = min(a.resampled.shape[1], b.resampled.shape[1])
         a = Replicates(a.values, a.resampled[:, :resamples])
         b = Replicates(b.values, b.resampled[:, :resamples])
-        return self._interval([(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)])
+        if bounds:
+            bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+        return self._interval([(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)], bounds)
 
-    def _interval(self, groups: Sequence[tuple[float, Replicates]]) -> Interval:
+    def _interval(self, groups: Sequence[tuple[float, Replicates]], bounds: Bounds) -> Interval:
         """The interval of a signed sum over groups whose seeds are independent of each other."""
         value = float(sum(sign * group.values.mean() for sign, group in groups))
         fixed = np.sum([sign * group.resampled.mean(0) for sign, group in groups], axis=0)
@@ -166,22 +201,42 @@ class Bootstrap:
             prompt_variance = max(prompt_variance - interaction, 0.0)
             of_seeds = group.values.var(ddof=1) / seeds
             seed_parts.append((max(of_seeds, interaction), seeds - 1))
-        low, high = value, value
         deviations = self._crossed(groups)
         deviations = deviations - deviations.mean()
         parts = [(prompt_variance, self.prompts - 1), *seed_parts]
         spread, variance = deviations.std(), sum(part for part, _ in parts)
-        if spread > 0 and variance > 0:
+        low, high, p = float("nan"), float("nan"), 1.0
+        largest = max(float(np.abs(group.resampled).max()) for _, group in groups)
+        if spread <= ROUNDING * largest:
+            spread = 0.0
+        if self.prompts < FEWEST_PROMPTS:
+            pass
+        elif spread > 0 and variance > 0:
             freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-            stretch = np.sqrt(variance) / spread * stdtrit(freedom, TAILS[1]) / NORMAL_QUANTILE
+            quantile = stdtrit(freedom, TAILS[1])
+            stretch = np.sqrt(variance) / spread * quantile / NORMAL_QUANTILE
             low, high = value + stretch * np.quantile(deviations, TAILS)
-        elif not np.isfinite(spread):
-            low = high = float("nan")
+            p = level(value, float(low), float(high), freedom)
+            if bounds:
+                low, high = np.clip((low, high), *bounds)
+        elif np.isfinite(spread) and bounds:
+            low, high, p = self._without_spread(value, bounds)
         seeds = min(len(group.values) for _, group in groups)
         seed_sd = None
         if len(groups) == 1 and seeds > 1:
             seed_sd = float(groups[0][1].values.std(ddof=1))
-        return Interval(value, float(low), float(high), seeds, seed_sd, prompt_se)
+        return Interval(value, float(low), float(high), seeds, seed_sd, prompt_se, p)
+
+    def _without_spread(self, value: float, bounds: tuple[float, float]) -> tuple[float, ...]:
+        """Ends and level of the exact binomial interval of what was equal for all prompts."""
+        unseen = 1 - TAILS[0] ** (1 / self.prompts)
+        least, most = bounds
+        low, high = value - unseen * (value - least), value + unseen * (most - value)
+        if value == 0:
+            return low, high, 1.0
+        # zero is the end of the interval that leaves this share of prompts unseen
+        share = abs(value) / (value - least if value > 0 else most - value)
+        return low, high, min(1.0, 2 * (1 - share) ** self.prompts)
 
     def _crossed(self, groups: Sequence[tuple[float, Replicates]]) -> Array:
         """`[R]`: every resample of prompts with a resample of the seeds of every group."""
@@ -193,3 +248,26 @@ class Bootstrap:
             chosen = generator.integers(seeds, size=(self.resamples, seeds))[:resamples]
             total += sign * group.resampled[chosen, np.arange(resamples)[:, None]].mean(1)
         return total
+
+
+def level(value: float, low: float, high: float, freedom: float) -> float:
+    """The two-sided level at which a 95% interval with Student's t tails would touch zero."""
+    reach = value - low if value > 0 else high - value
+    if value == 0 or not reach > 0:
+        return 1.0 if not abs(value) > 0 else 0.0
+    return float(2 * stdtr(freedom, -stdtrit(freedom, TAILS[1]) * abs(value) / reach))
+
+
+def holm(levels: Sequence[float]) -> list[float]:
+    """Levels adjusted for their number (Holm, 1979): with all below 0.05 called shown, the chance
+    that any of them is wrong is at most 5%.
+
+    >>> holm([0.01, 0.04, 0.02])
+    [0.03, 0.04, 0.04]
+    """
+    order = sorted(range(len(levels)), key=lambda place: levels[place])
+    adjusted, most = [1.0] * len(levels), 0.0
+    for rank, place in enumerate(order):
+        most = max(most, min(1.0, (len(levels) - rank) * levels[place]))
+        adjusted[place] = most
+    return adjusted

@@ -6,20 +6,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_serializer
+from pydantic import AfterValidator, Field, model_serializer
 
+from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.claims import Claim, among, by_place
-from benchmarks.records import NAIVE_REFERENCES
+from benchmarks.records import NAIVE_REFERENCES, REFERENCES
+from benchmarks.tuning import Tuning, check_tuning
 from salt_zoo.config import StrictModel, read_yaml, validate
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import merge
 from salt_zoo.rollout import Sampler
-from salt_zoo.run import Resolved, resolve
+from salt_zoo.run import Metrics, Resolved, resolve
 
 STUDIES = Path(__file__).parent / "studies"
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _once(values: list[Any]) -> list[Any]:
+    """A sweep's typo would otherwise be trained and measured twice under one name."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} stands there twice")
+    return values
+
+
+#: Numbers of steps, or of training lengths, each once.
+Numbers = Annotated[list[Positive], Field(min_length=1), AfterValidator(_once)]
+Samplers = Annotated[list[Sampler], Field(min_length=1), AfterValidator(_once)]
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_once)]
 
 
 class TeacherConfig(StrictModel):
@@ -34,15 +50,15 @@ class LongConfig(StrictModel):
 
     #: At the end of which lengths, in multiples of the training's, quality is compared. One rollout
     #: of the longest serves all.
-    lengths: Annotated[list[Positive], Field(min_length=1)] = [1, 4, 10]
-    nfe: Annotated[list[Positive], Field(min_length=1)] = [4]
+    lengths: Numbers = [1, 4, 10]
+    nfe: Numbers = [4]
     sampler: Sampler = "sde"
     #: The first of the evaluation's prompts, with its noise.
     prompts: Annotated[int, Field(ge=2)] = 64
     videos_per_prompt: Positive = 1
     #: None is the evaluation's. Those that need the whole video or make rollouts of their own are
     #: left out.
-    metrics: list[str] | None = None
+    metrics: Metrics | None = None
     #: Videos of each arm that the report shows.
     shown: Positive = 2
 
@@ -53,21 +69,15 @@ class EvaluationConfig(StrictModel):
     split: Literal["validation", "test"] = "test"
     prompts: Annotated[int, Field(ge=2)] = 64
     videos_per_prompt: Positive = 1
-    nfe: list[Positive] = [1, 2, 4, 8]
-    samplers: list[Sampler] = ["sde"]
+    nfe: Numbers = [1, 2, 4, 8]
+    samplers: Samplers = ["sde"]
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
-    metrics: list[str]
+    metrics: Metrics
     teacher: TeacherConfig = TeacherConfig()
     batch_size: Positive = 32
     #: Videos of each arm that the report shows.
     shown: Positive = 4
     long: LongConfig | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """What decides the folders of jobs: a study without long videos keeps those it had before
-        there were any."""
-        content = self.model_dump(mode="json")
-        return content if self.long else {k: v for k, v in content.items() if k != "long"}
 
 
 class Outcome(StrictModel):
@@ -94,6 +104,12 @@ class Outcome(StrictModel):
         return {key: value for key, value in content(self).items() if key != "name" or value}
 
 
+class ArmSeeds(StrictModel):
+    """The key `seeds` of an arm."""
+
+    seeds: Seeds
+
+
 class StudyConfig(StrictModel):
     """A grid of arms over seeds and NFEs."""
 
@@ -102,24 +118,40 @@ class StudyConfig(StrictModel):
     description: str = ""
     #: A run without `method` and `seed`: what all arms share.
     base: dict[str, Any]
-    #: What each arm adds to the base; usually only its `method`.
+    #: What each arm adds to the base; usually only its `method`. `evaluation` is an
+    #: `ArmEvaluation`; `seeds` are training seeds of its own, not paired with the others'.
     arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Seeds = [0]
     #: `updates`: every arm trains as many updates as its configuration says. `compute`: as many as
     #: cost what the arm `budget_of` costs with its own.
     match: Literal["updates", "compute"] = "updates"
     budget_of: str | None = None
     evaluation: EvaluationConfig
     primary: list[Outcome] = Field(default_factory=list)
+    #: The metric of quality by which the report's first table is written; None is the first of
+    #: `evaluation.metrics` that judges quality.
+    primary_metric: str | None = None
+    #: How many settings of each arm were tried before; None says that the study does not say.
+    tuning: Tuning | None = None
     #: What a paper claims, each by the outcomes that it stands or falls with.
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
     workers: Annotated[int, Field(ge=0)] = 0
 
+    def seeds_of(self, label: str) -> list[int]:
+        """The training seeds of an arm."""
+        own: list[int] = self.arms[label].get("seeds") or self.seeds
+        return own
+
+    def arm_evaluation(self, label: str) -> ArmEvaluation:
+        """How the students of an arm are sampled, where that is not the study's way."""
+        return ArmEvaluation.model_validate(self.arms[label].get("evaluation") or {})
+
     @model_serializer(mode="wrap")
     def _stated(self, content: Any) -> dict[str, Any]:
-        """Without claims as before there were any."""
-        return {key: value for key, value in content(self).items() if key != "claims" or value}
+        """Without what the file does not state."""
+        free = ("claims", "primary_metric", "tuning")
+        return {key: value for key, value in content(self).items() if key not in free or value}
 
 
 def find_study(name: str) -> Path:
@@ -143,6 +175,18 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
     for key in ("method", "seed"):
         if key in study.base:
             raise ZooError(f"{where}: base.{key}: belongs to the arms, not to what they share")
+    for label, own in study.arms.items():
+        if label in REFERENCES:
+            raise ZooError(
+                f"{where}: arms.{label}: the name belongs to a reference row; choose another label"
+            )
+        validate(ArmSeeds, {"seeds": study.seeds_of(label)}, f"{where}: arms.{label}")
+        here = f"{where}: arms.{label}.evaluation"
+        evaluation = validate(ArmEvaluation, own.get("evaluation") or {}, here)
+        for steps in evaluation.times:
+            if steps not in {*study.evaluation.nfe, *_long_nfe(study)}:
+                known = ", ".join(map(str, study.evaluation.nfe))
+                raise ZooError(f"{here}.times: {steps} is not of evaluation.nfe: {known}")
     if study.match == "compute" and study.budget_of not in study.arms:
         hint = did_you_mean(str(study.budget_of), study.arms)
         raise ZooError(f"{where}: budget_of: must name the arm whose cost all arms get; {hint}")
@@ -152,8 +196,13 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
         _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
+    check_tuning(study.tuning, study.arms, where)
     claims = by_place(study.claims, [outcome.name for outcome in study.primary], where)
     return study.model_copy(update={"claims": claims})
+
+
+def _long_nfe(study: StudyConfig) -> list[int]:
+    return study.evaluation.long.nfe if study.evaluation.long else []
 
 
 def _check_long(outcome: Outcome, long: LongConfig | None, where: str) -> None:
@@ -180,7 +229,8 @@ def read_study(name: str) -> tuple[dict[str, Any], Path]:
 
 
 def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> StudyConfig:
-    """The study with only the arms whose label or method is in `methods` (all if it is empty)."""
+    """The study with only the arms named in `methods` (all if it is empty): each is a label, or a
+    method, which means all of its arms."""
     if not methods:
         return study
 
@@ -194,26 +244,38 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
             raise ZooError(
                 f"--methods {wanted}: {where} has no such arm; {did_you_mean(wanted, known)}"
             )
-    kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in methods}
+    # a label means this arm alone, also where it is the name of a method, too
+    by_method = {wanted for wanted in methods if wanted not in study.arms}
+    kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in by_method}
     arms = {*kept, *NAIVE_REFERENCES}
-    places = [place for place, o in enumerate(study.primary) if {o.a, o.b} <= arms]
     if study.match == "compute" and study.budget_of not in kept:
         raise ZooError(
             f"--methods: {where} gives all arms the budget of {study.budget_of!r}; name it, too, "
             "or add --set match=updates"
         )
-    primary, claims = [study.primary[place] for place in places], among(study.claims, places)
-    return study.model_copy(update={"arms": kept, "primary": primary, "claims": claims})
+    places = [place for place, o in enumerate(study.primary) if {o.a, o.b} <= arms]
+    changes: dict[str, Any] = {"arms": kept}
+    if study.tuning:
+        settings = {k: v for k, v in study.tuning.settings.items() if k in kept}
+        changes["tuning"] = study.tuning.model_copy(update={"settings": settings})
+    return with_outcomes(study.model_copy(update=changes), places)
+
+
+def with_outcomes(study: StudyConfig, places: Sequence[int]) -> StudyConfig:
+    """The study with only the outcomes at `places`, and the claims that these decide."""
+    primary = [study.primary[place] for place in places]
+    claims = among(study.claims, places)
+    return study.model_copy(update={"primary": primary, "claims": claims})
 
 
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     """The resolved run of every arm, at the first seed."""
-    return {
-        label: resolve(
-            {**merge(study.base, own), "seed": study.seeds[0]}, zoo, f"{where}: arms.{label}"
-        )
-        for label, own in study.arms.items()
-    }
+    found = {}
+    for label, own in study.arms.items():
+        training = {k: value for k, value in own.items() if k not in ("evaluation", "seeds")}
+        content = {**merge(study.base, training), "seed": study.seeds_of(label)[0]}
+        found[label] = resolve(content, zoo, f"{where}: arms.{label}")
+    return found
 
 
 def check_long(runs: Mapping[str, Resolved], zoo: Zoo, where: str) -> None:

@@ -7,7 +7,11 @@ import pluggy
 
 __version__ = "0.1.0"
 
+#: Raised whenever the core (trainer, rollout, flow, draws) would train or sample other numbers from
+#: the same configuration; trainings of an older one are not reused.
+TRAINING_VERSION = 2
+
 #: Marks a function of a plugin as the implementation of a hook of `salt_zoo.hookspecs`.
 hookimpl = pluggy.HookimplMarker("salt_zoo")
 
-__all__ = ["__version__", "hookimpl"]
+__all__ = ["TRAINING_VERSION", "__version__", "hookimpl"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.errors import ZooError
@@ -35,12 +36,14 @@ def find_device(name: str) -> torch.device:
 def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accelerator:
     """An accelerate process group (torchrun's, if there is one) on a device, with its trackers."""
     on_cpu = find_device(device).type == "cpu"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and not on_cpu)
     if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
+    # accelerate keeps the device of a process's first run for all others, in a state that has no
+    # public reset; the precision is none of its business (salt_zoo.precision)
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=on_cpu,
-        mixed_precision="bf16" if bf16 else "no",
+        mixed_precision="no",
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
     )

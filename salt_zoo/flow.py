@@ -83,6 +83,14 @@ def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
 def step_list(steps: int, shift: float) -> list[float]:
     """The times at which a `steps`-step student is evaluated: `[1, 1 - 1/n, ..., 1/n]`, shifted.
 
+    Training and evaluation share this list: a method whose training ends or joins steps at times of
+    its own (phases, segments) must take them from here, with the shift of the evaluation. A shift s
+    turns t into `s t / (1 + (s - 1) t)`, so that 4 steps with shift 5 are
+
+        step          1       2       3       4    (end)
+        unshifted     1       0.75    0.5     0.25  0
+        shifted       1       0.9375  0.8333  0.625 0
+
     >>> step_list(4, 5)
     [1.0, 0.9375, 0.8333333333333334, 0.625]
     """

@@ -7,7 +7,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ import pluggy
 
 from salt_zoo import hookspecs
 from salt_zoo.errors import ZooError, did_you_mean, reason
-from salt_zoo.registry import Registry
+from salt_zoo.registry import Entry, Registry
 
 GROUP = "salt_zoo"
 
@@ -65,6 +66,26 @@ class Zoo:
     def hook(self) -> GuardedHooks:
         """Calls the lifecycle hooks of every plugin: `zoo.hook.step_finished(step=1, logs={})`."""
         return self._hooks
+
+    @contextmanager
+    def watching(self) -> Iterator[list[Entry]]:
+        """The entries of all parts that are looked up inside the block, filled in at its end."""
+        found: list[Entry] = []
+        before = [registry.seen for registry in self.registries]
+        for registry in self.registries:
+            registry.seen = set()
+        try:
+            yield found
+        finally:
+            for registry, outer in zip(self.registries, before, strict=True):
+                names, registry.seen = registry.seen or set(), None
+                found += [registry[name] for name in sorted(names)]
+                registry.seen = None if outer is None else outer | names
+
+    def module_of(self, plugin: str) -> str | None:
+        """The module of a plugin, by the name under which it is listed."""
+        loaded = self._manager.get_plugin(plugin)
+        return loaded.__name__ if isinstance(loaded, ModuleType) else None
 
     def add_plugin(self, name: str, load: Callable[[], Any]) -> None:
         """Load and register one plugin; if it fails in any way, only `broken` grows."""

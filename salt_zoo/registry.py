@@ -29,6 +29,7 @@ class RegistrationError(Exception):
 class Entry:
     """One registered name. `target` is a factory, or `"module:attribute"` to import when used."""
 
+    kind: str
     name: str
     target: Any
     summary: str
@@ -59,6 +60,8 @@ class Registry:
         self.kind, self.plural = kind, plural
         self._entries: dict[str, Entry] = {}
         self.plugin = "salt_zoo"  # whose registrations are being taken
+        #: The names that were looked up, where somebody wants to know; see `Zoo.watching`.
+        self.seen: set[str] | None = None
 
     def add(self, name: str, target: Any, summary: str, **defaults: Any) -> None:
         """Register `target` under `name`.
@@ -67,7 +70,9 @@ class Registry:
             name: lower-case words joined by hyphens.
             target: a class or function called with `(config, zoo)`, whose attribute `Config` is the
                 pydantic model of its options (none: no options); or `"module:attribute"`, which is
-                imported when it is first used.
+                imported when it is first used. Its attribute `version`, if it declares one, is an
+                integer to raise whenever its numbers change: results are kept until then. Without
+                one they are kept until the plugin's files change.
             summary: one line for `salt-zoo list`.
             **defaults: options whose defaults differ from the model's (one class, several names).
 
@@ -91,7 +96,7 @@ class Registry:
         if not isinstance(summary, str) or not summary.strip():
             raise RegistrationError(f"{self.kind} {name!r}: a one-line summary is missing")
         summary = " ".join(summary.split())
-        self._entries[name] = Entry(name, target, summary, self.plugin, defaults)
+        self._entries[name] = Entry(self.kind, name, target, summary, self.plugin, defaults)
 
     def drop(self, plugin: str) -> None:
         """Forget what a plugin that turned out broken had registered."""
@@ -104,6 +109,8 @@ class Registry:
         return name in self._entries
 
     def __getitem__(self, name: str) -> Entry:
+        if self.seen is not None and name in self._entries:
+            self.seen.add(name)
         try:
             return self._entries[name]
         except KeyError:

@@ -78,7 +78,11 @@ class Blocks:
 @dataclass(frozen=True)
 class Path:
     """How a training rollout goes: its step list, the exit step (an index into it) and how a step
-    goes on to the next."""
+    goes on to the next.
+
+    `times` are shifted ones, those of `flow.step_list(n, shift)`, which evaluation uses, too: for
+    4 steps with shift 5 `[1, 0.9375, 0.8333, 0.625]`, and not `[1, 0.75, 0.5, 0.25]`.
+    """
 
     times: list[float]
     exit_step: int

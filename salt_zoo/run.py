@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from salt_zoo.config import StrictModel, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
-from salt_zoo.registry import Registry
+from salt_zoo.registry import NAME, Registry
 from salt_zoo.storage import prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
@@ -30,14 +30,61 @@ def named(part: Any) -> Any:
 Part = Annotated[dict[str, Any], BeforeValidator(named)]
 
 
+@dataclass(frozen=True)
+class ChosenMetric:
+    """A registered metric, its options, and by what a report calls it."""
+
+    label: str
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """The options that it was given, in words, as in `gap 2`; empty without any."""
+        return ", ".join(f"{key} {value}" for key, value in self.options.items())
+
+
+def chosen(metric: str | Mapping[str, Any]) -> ChosenMetric:
+    """A metric as it is written in a file: its name, or its name with options and a label."""
+    if isinstance(metric, str):
+        return ChosenMetric(metric, metric, {})
+    options = {key: value for key, value in metric.items() if key not in ("name", "label")}
+    return ChosenMetric(metric.get("label", metric["name"]), metric["name"], options)
+
+
+def _metric(metric: Any) -> Any:
+    """Its name alone where there is nothing else to say."""
+    if isinstance(metric, str):
+        return metric
+    part = named(metric)
+    label = part.get("label", part["name"])
+    if not isinstance(label, str) or not NAME.fullmatch(label):
+        raise ValueError("the label must be lower-case words joined by hyphens")
+    return part if part.keys() != {"name"} else part["name"]
+
+
+def _by_label(metrics: list[Any]) -> list[Any]:
+    labels = [chosen(metric).label for metric in metrics]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"{label!r} stands there twice; give one of them a label of its own")
+    return metrics
+
+
+#: Metrics, each by its name or as `{name: motion-magnitude, gap: 2, label: motion-gap-2}`.
+Metrics = Annotated[
+    list[Annotated[str | dict[str, Any], BeforeValidator(_metric)]], AfterValidator(_by_label)
+]
+
+
 class QualityConfig(StrictModel):
     """Quality metrics during training: a loss alone says nothing."""
 
-    #: Updates between two measurements; 0 measures nothing.
+    #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
     prompts: Annotated[int, Field(ge=2)] = 64
     steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [4])
-    metrics: list[str] = Field(default_factory=list)
+    metrics: Metrics = Field(default_factory=list)
     sampler: Literal["sde", "ode"] = "sde"
     guidance_scale: float = 1.0
 
@@ -82,7 +129,7 @@ def resolve(content: Mapping[str, Any], zoo: Zoo, where: str) -> Resolved:
         ZooError: an unknown key or name, or a wrong value; it says where and what would be right.
     """
     config = validate(RunConfig, content, where)
-
+    configure_metrics(zoo, config.quality.metrics, f"{where}: quality.metrics")
     return Resolved(
         config,
         method=configure_part(zoo.methods, config.method, zoo, f"{where}: method"),
@@ -100,11 +147,26 @@ def configure_part(registry: Registry, part: Part, zoo: Zoo, where: str) -> Base
     return complete(model, zoo, where) if complete else model
 
 
-def make_metrics(zoo: Zoo, names: list[str]) -> dict[str, Any]:
-    """Metrics by name, with their default options."""
+def configure_metrics(
+    zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]], where: str = "metrics"
+) -> dict[str, tuple[ChosenMetric, BaseModel]]:
+    """By label each metric with its checked options, every default filled in.
+
+    Raises:
+        ZooError: an unknown name or option, or a wrong value.
+    """
+    found = {}
+    for place, metric in enumerate(map(chosen, metrics)):
+        at = f"{where}.{place}"
+        found[metric.label] = metric, zoo.metrics.configure(metric.name, metric.options, at)
+    return found
+
+
+def make_metrics(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
+    """Metrics by label."""
     return {
-        name: zoo.metrics.create(name, zoo.metrics.configure(name, {}, f"metric {name}"), zoo)
-        for name in names
+        label: zoo.metrics.create(metric.name, options, zoo)
+        for label, (metric, options) in configure_metrics(zoo, metrics).items()
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from salt_zoo import flow
@@ -15,7 +15,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Backbone
-from salt_zoo.rollout import Sampler, initial_noise, renoise_from, rollout
+from salt_zoo.rollout import Blocks, Sampler, initial_noise, renoise_from, rollout
 
 
 class SamplingConfig(StrictModel):
@@ -26,11 +26,32 @@ class SamplingConfig(StrictModel):
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: 1 is conditional only, which is how distilled students run.
     guidance_scale: float = 1.0
+    #: The times of the steps, falling within (0, 1], in place of `flow.step_list`.
+    times: list[float] | None = None
 
-    def passes(self, blocks: int = 1) -> dict[str, int]:
-        """Network passes per generated video: what NFE counts, and what is shown apart from it."""
-        doubled = self.steps if self.guidance_scale != 1 else 0
-        return {"nfe": self.steps, "guidance": doubled, "memory": blocks - 1}
+    @model_validator(mode="after")
+    def _as_many_times(self) -> SamplingConfig:
+        if self.times is not None and len(flow.check_times(self.times)) != self.steps:
+            raise ValueError(f"{len(self.times)} times are not {self.steps} steps")
+        return self
+
+    @property
+    def step_times(self) -> list[float]:
+        """The times at which the network is evaluated."""
+        return self.times or flow.step_list(self.steps, self.timestep_shift)
+
+    def passes(self, blocks: Blocks, frames: int) -> dict[str, float]:
+        """Network passes per generated video of `frames` latent frames, in whole videos.
+
+        `nfe` are the steps, each of which visits every block once; `guidance` the same again where
+        there is guidance. `memory` are the passes that write finished blocks into the memory: all
+        frames but the last block's, twice with guidance. `PassCounter` counts their sum.
+        """
+        twice = 2 if self.guidance_scale != 1 else 1
+        written = 0.0
+        if blocks.new_memory is not None:
+            written = twice * blocks.split(frames)[-1].start / frames
+        return {"nfe": self.steps, "guidance": self.steps * (twice - 1), "memory": written}
 
 
 @torch.inference_mode()
@@ -56,7 +77,7 @@ def generate(
         raise ValueError(
             f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
         )
-    times = flow.step_list(config.steps, config.timestep_shift)
+    times = config.step_times
     blocks, shape = backbone.blocks(network), backbone.latent_shape
     if frames is not None:
         shape = (shape[0], frames, *shape[2:])

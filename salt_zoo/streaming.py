@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
 from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
@@ -139,7 +138,7 @@ class Stream:
         self.statistics = Statistics()
         self._blocks, self._draws, self._sampler = self.timeline.blocks, draws, config.sampler
         self._shape = backbone.latent_shape
-        self._times = flow.step_list(config.steps, config.timestep_shift)
+        self._times = config.step_times
         places = self.timeline.places(switches, count)
         with torch.inference_mode():
             rows = len(draws.rows)

@@ -147,11 +147,18 @@ def shell() -> Callable[..., Ended]:
     return run
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    """accelerate keeps device and precision for the whole process; each test begins anew."""
-    yield
-    if "accelerate" in sys.modules:
-        from accelerate.state import AcceleratorState
+@pytest.fixture
+def matrix_layers() -> Iterator[set[tuple[Any, Any]]]:
+    """The dtypes (of the weights, of the result) of every linear layer that runs in the test."""
+    import torch
+    from torch.nn.modules.module import register_module_forward_hook
 
-        AcceleratorState._reset_state(reset_partial_state=True)
+    seen: set[tuple[Any, Any]] = set()
+
+    def look(module: Any, inputs: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Linear):
+            seen.add((module.weight.dtype, output.dtype))
+
+    hook = register_module_forward_hook(look)
+    yield seen
+    hook.remove()

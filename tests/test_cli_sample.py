@@ -9,6 +9,7 @@ import shutil
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from salt_zoo.video_files import GAP
@@ -70,6 +71,18 @@ def picture(cli, tmp_path):
         return np.asarray(Image.open(out))
 
     return make
+
+
+def test_the_precision_is_the_one_asked_for(picture, trained, matrix_layers):
+    student = (SEVEN, "--checkpoint", trained / "student")
+    exact = picture(*student)
+    assert matrix_layers == {(torch.float32, torch.float32)}  # auto on a CPU
+    assert np.array_equal(exact, picture(*student, "--precision", "fp32"))
+    matrix_layers.clear()
+    rough = picture(*student, "--precision", "bf16").astype(float)
+    # held in bf16, but for the time embedding, which is computed in it
+    assert matrix_layers == {(d, torch.bfloat16) for d in (torch.float32, torch.bfloat16)}
+    assert 0 < np.abs(rough - exact).mean() < 3
 
 
 def test_the_seed_and_the_row_decide_the_video(picture, trained):

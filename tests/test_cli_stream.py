@@ -13,6 +13,7 @@ import time
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from salt_zoo.streaming import Stream
@@ -92,6 +93,22 @@ def test_it_is_the_video_of_salt_zoo_sample(cli, checkpoint, tmp_path):
     assert np.array_equal(sampled, picture(tmp_path, cli("stream", SEVEN, *out, "--frames", 9)))
     other = cli("stream", SEVEN, *out, "--frames", 9, "--seed", 5)
     assert not np.array_equal(sampled, picture(tmp_path, other))
+
+
+def test_the_precision_is_the_one_asked_for(stream, matrix_layers, tmp_path):
+    def made(*arguments):
+        ended = stream("--frames", 9, *arguments, out="a.png")
+        taken = re.search(r"memory: ([\d,]+) bytes", ended.out)[1]
+        return picture(tmp_path, ended).astype(float), int(taken.replace(",", ""))
+
+    exact, whole = made()
+    assert matrix_layers == {(torch.float32, torch.float32)}  # auto on a CPU
+    matrix_layers.clear()
+    rough, half = made("--precision", "bf16")
+    # held in bf16, but for the time embedding, which is computed in it
+    assert matrix_layers == {(d, torch.bfloat16) for d in (torch.float32, torch.bfloat16)}
+    assert 0 < np.abs(rough - exact).mean() < 3
+    assert half < 0.6 * whole  # the memory is in the policy's precision, too
 
 
 def test_a_switch_changes_what_comes_after_it(stream, tmp_path):

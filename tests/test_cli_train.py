@@ -50,7 +50,7 @@ def test_quality_during_training_is_shown(write_run, cli, tmp_path):
     ended = cli("train", write_run(quality=quality), "--out", tmp_path / "out")
     assert ended.code == 0
     first, second = ended.err.splitlines()
-    assert first.startswith("teacher-forcing 2/4") and "digits-motion@1" in first
+    assert first.startswith("teacher-forcing 2/4 student updates") and "digits-motion@1" in first
     assert second.startswith("teacher-forcing 4/4") and "student/loss" in second
 
 
@@ -63,7 +63,8 @@ def test_progress_in_a_terminal(capsys, monkeypatch):
         update(51, 100, {"student/loss": 0.125})
         update(52, 100, {})
     shown = capsys.readouterr().err
-    assert "my-method" in shown and "52/100" in shown and "0.125" in shown
+    assert "my-method" in shown and "52/100" in shown and "student updates" in shown
+    assert "0.125" in shown
 
 
 def test_progress_is_the_main_processs_alone(capsys, monkeypatch):

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
+from salt_zoo.protocols import Batch, Turn
 from salt_zoo.run import resolve, train
+from tests.conftest import PROMPT
 
 ZOO = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
 
@@ -97,6 +101,85 @@ def test_two_updates(method, backbone, memory, teacher, tmp_path):
     for role in first.networks:
         assert same(weights(first.networks[role]), weights(second.networks[role])), role
     assert logs[:2] == logs[2:]
+
+
+def without_gradient(method: str, backbone: str, roles: Any) -> set[str]:
+    """The parameters that get none by construction; all of them are the toy's."""
+    if backbone != "toy-blocks":
+        return set()
+    found = {f"{role}: write" for role in roles}  # no gradient flows through a memory
+    # how it looks at a memory: the passes of these have none
+    found |= {f"{role}: look" for role in roles if role == "fake_score"}
+    if method in ("diffusion-forcing", "ode-regression"):
+        found.add("student: look")
+    return {f"{name}.{part}" for name in found for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
+def test_bf16_gradients(method, backbone, memory, teacher, tmp_path):
+    """Every trained tensor of every role gets a gradient in every update in which it is trained."""
+    changes = content(method, backbone, memory, teacher)
+    changes["training"] |= {"precision": "bf16", "updates": 3}
+    resolved = resolve(changes, ZOO, "test")
+    if method == "cda" and bidirectional(resolved):
+        return  # refused, see above
+    steps: list[dict[int, bool]] = []
+
+    def look(optimizer: Any, *rest: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        steps.append({id(p): p.grad is not None and bool(p.grad.any()) for p in parameters})
+
+    handle = register_optimizer_step_pre_hook(look)
+    try:
+        trainer = train(resolved, tmp_path, ZOO, "cpu")
+    finally:
+        handle.remove()
+    names = {
+        id(parameter): f"{role}: {name}"
+        for role, network in trainer.networks.items()
+        for name, parameter in network.named_parameters()
+    }
+    turns = [role for step in range(3) for role in trainer.method.turns(step)]
+    assert len(steps) == sum(len(trainer.networks.optimizers[role]) for role in turns)
+    lacking = {names[key] for step in steps for key, has in step.items() if not has}
+    assert lacking == without_gradient(method, backbone, set(turns))
+    stepped = {key for step in steps for key in step}
+    assert stepped == {id(p) for role in set(turns) for p in trainer.networks[role].parameters()}
+    assert set(turns) == {r for r, part in trainer.networks.roles.items() if part.learning_rate}
+
+
+@pytest.mark.parametrize("off", [False, True], ids=["objectives", "no-objectives"])
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+@pytest.mark.parametrize("method", [method.name for method in ZOO.methods])
+def test_constants_are_on_the_device(method, backbone, off, teacher):
+    """On the meta device, which mixes with the CPU's tensors as little as CUDA does."""
+    part = content(method, backbone, None, teacher)
+    options = ZOO.methods[method].load().Config.model_fields
+    if off and "objectives" not in options:
+        return
+    if off:
+        known = ZOO.methods.configure(method, {}, "method").objectives
+        part["method"]["objectives"] = dict.fromkeys(known)
+    resolved = resolve(part, ZOO, "test")
+    made = ZOO.backbones.create(backbone, resolved.backbone, ZOO).to("meta")
+    if method == "cda" and not off and made.blocks().new_memory is None:
+        return  # refused, see above
+    subject = ZOO.methods.create(method, resolved.method, ZOO)
+    with torch.device("meta"):
+        networks = {role: made.network("random") for role in subject.roles()}
+    draws = Draws(0, ("train",), range(2), "meta")
+    x0 = draws.normal(made.latent_shape, "x0")
+    condition, nothing = made.encode_prompts([PROMPT] * 2), made.encode_prompts(["", ""])
+    batch = Batch([PROMPT] * 2, condition, nothing, x0 if subject.needs_data else None)
+    for role in dict.fromkeys(subject.turns(0)):
+        networks[role].requires_grad_(True)
+        turn = Turn(
+            role, 0, networks, batch, draws, made.blocks(), made.latent_shape,
+            lambda loss: loss.backward(),
+        )  # fmt: skip
+        for name, value in subject.train(turn).items():
+            assert value.device.type == "meta", name
+        networks[role].requires_grad_(False)
 
 
 def bidirectional(resolved: Any) -> bool:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from salt_zoo import flow
 from salt_zoo.draws import Draws
-from salt_zoo.rollout import initial_noise, renoise_from, rollout
+from salt_zoo.rollout import Blocks, initial_noise, renoise_from, rollout
 from salt_zoo.sampling import SamplingConfig, generate
 from salt_zoo.training.costs import PassCounter
 from tests.blocks.plugin import ToyBackbone
@@ -70,28 +70,48 @@ def test_every_prompt_needs_its_row(toy):
         generate(toy.network("student"), toy, PROMPTS[:2], DRAWS, SamplingConfig())
 
 
-@pytest.mark.parametrize(
-    ("config", "wanted"),
-    [
-        (SamplingConfig(steps=4), {"nfe": 4, "guidance": 0, "memory": 2}),
-        (SamplingConfig(steps=3, guidance_scale=2.5), {"nfe": 3, "guidance": 3, "memory": 2}),
-        (SamplingConfig(steps=1, guidance_scale=0.0), {"nfe": 1, "guidance": 1, "memory": 2}),
-    ],
-)
-def test_passes_are_those_that_happen(toy, config, wanted):
-    assert config.passes(blocks=3) == wanted
-    network = toy.network("student")
-    counter = PassCounter({"student": network}, frames=toy.latent_shape[1])
-    generate(network, toy, PROMPTS, DRAWS, config)
-    forward = counter.counts["student"]["forward"] / len(PROMPTS)
-    assert forward == pytest.approx(wanted["nfe"] + wanted["guidance"])
-    assert counter.counts["student"]["backward"] == 0
-    commits = [call for call in network.calls if call[0] == "remember"]
-    assert len(commits) == wanted["memory"]
+@pytest.mark.parametrize("first", [False, True], ids=["blocks of 3", "a first frame"])
+@pytest.mark.parametrize("scale", [1.0, 2.5], ids=["plain", "guided"])
+def test_passes_are_those_that_happen(zoo, teacher, first, scale):
+    """Through a real causal network, whose memory writes are passes, too."""
+    options = {"size": "digits", "options": {"weights": str(teacher)}, "block_frames": 3}
+    if first:  # 9 frames: 1 and 4 + 4
+        options |= {"block_frames": 4, "independent_first_frame": True}
+    name = "self-forcing"
+    causal = zoo.backbones.create(name, zoo.backbones.configure(name, options, "test"), zoo)
+    network, frames = causal.network("student"), causal.latent_shape[1]
+    config = SamplingConfig(steps=3, guidance_scale=scale)
+    counter = PassCounter({"student": network}, frames)
+    prompts = [f"a {digit} moving up slowly" for digit in range(3)]
+    generate(network, causal, prompts, DRAWS.for_rows(range(3)), config, batch_size=2)
+    passes = config.passes(causal.blocks(), frames)
+    counted = counter.counts["student"]
+    assert counted["forward"] / len(prompts) == pytest.approx(sum(passes.values()))
+    assert counted["backward"] == 0
+    twice = 2 if scale != 1 else 1
+    written = {False: 6 / 9, True: 5 / 9}[first]
+    assert passes == {"nfe": 3, "guidance": 3 * (twice - 1), "memory": twice * written}
+    counter.remove()
+    generate(network, causal, prompts[:1], DRAWS.for_rows([0]), config)
+    assert counter.counts["student"] == counted
 
 
 def test_bidirectional_passes_write_no_memory():
-    assert SamplingConfig(steps=2).passes() == {"nfe": 2, "guidance": 0, "memory": 0}
+    wanted = {"nfe": 2, "guidance": 2, "memory": 0}
+    assert SamplingConfig(steps=2, guidance_scale=3).passes(Blocks(), 9) == wanted
+
+
+def test_times_in_place_of_a_step_list(toy):
+    network = toy.network("student")
+    listed = SamplingConfig(steps=4, times=flow.step_list(4, 5.0), timestep_shift=1.0)
+    usual = generate(network, toy, PROMPTS, DRAWS, SamplingConfig(steps=4))
+    assert torch.equal(generate(network, toy, PROMPTS, DRAWS, listed), usual)
+    own = SamplingConfig(steps=2, times=[0.9, 0.3])
+    assert own.step_times == [0.9, 0.3] and own.passes(toy.blocks(), 6)["nfe"] == 2
+    with pytest.raises(ValidationError, match="2 times are not 3 steps"):
+        SamplingConfig(steps=3, times=[0.9, 0.3])
+    with pytest.raises(ValidationError, match="must fall strictly"):
+        SamplingConfig(steps=2, times=[0.3, 0.9])
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"timestep_shift": 0}, {"sampler": "heun"}])

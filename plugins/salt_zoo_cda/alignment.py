@@ -41,9 +41,7 @@ def trd(student: Tensor, reference: Tensor, frames: int, margin: float = 0.1) ->
     Source: arXiv 2604.03118 and its released code.
     """
     student, reference = _by_frame(student, reference, frames)
-    # autocast would round the cosines to bfloat16, coarse beside the margin
-    with torch.autocast(student.device.type, enabled=False):
-        difference = _cosines(student) - _cosines(reference)
+    difference = _cosines(student) - _cosines(reference)
     return (difference.abs() - margin).relu().mean()
 
 

@@ -7,7 +7,7 @@ memories before the last block, or what the last block becomes on either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -18,7 +18,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Memory
+from salt_zoo.protocols import Better, Memory, MetricKind
 from salt_zoo.rollout import Exit, Sampler, commit, denoise, initial_noise, renoise_from
 
 
@@ -50,12 +50,16 @@ class _CacheDiagnostic:
     NaN rows for networks without a memory.
     """
 
+    version = 1
     Config: type[CacheDiagnosticConfig] = CacheDiagnosticConfig
-    better: Literal["higher", "lower"] = "lower"
+    better: Better = "lower"
+    #: A collapsed student's memories do not differ.
+    kind: MetricKind = "diagnostic"
+    mean = True
 
     def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
         self.config = config
-        self.own_steps = config.reference
+        self.own_steps, self.own_sampler = config.reference, config.sampler
 
     def measure(self, videos: Videos) -> Tensor:
         network, backbone = videos.network, videos.backbone

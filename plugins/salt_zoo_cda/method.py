@@ -15,4 +15,5 @@ class CDAConfig(DMDConfig):
 class CDA(DMD):
     """DMD with other defaults; the objectives are what differs."""
 
+    version = 1
     Config = CDAConfig

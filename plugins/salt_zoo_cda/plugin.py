@@ -38,6 +38,14 @@ def register(zoo):
 
 
 @hookimpl
+def training_started(config):
+    from salt_zoo_cda.never_due import cache_alignment
+    from salt_zoo_dmd.never_due import warn
+
+    warn(config, "cache-alignment", cache_alignment)
+
+
+@hookimpl
 def report_sections(results):
     from salt_zoo_cda.report import cache_section
 

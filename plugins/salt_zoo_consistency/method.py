@@ -38,6 +38,7 @@ class ConsistencyDistillation:
     autoregressive flow model: a bidirectional path is no function of the causal context).
     """
 
+    version = 1
     Config = ConsistencyConfig
     needs_data = True
 

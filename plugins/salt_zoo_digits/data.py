@@ -151,6 +151,8 @@ def render(image: Tensor, positions: np.ndarray) -> Tensor:
 class Digits:
     """The dataset `digits`. All three splits share the prompts; the digit images are disjoint."""
 
+    version = 1
+
     def __init__(self, config: Any = None, zoo: Any = None) -> None:
         pass
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from salt_zoo.draws import Draws
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better, MetricKind
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
@@ -31,7 +32,10 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
 class Score:
     """A measure of each video, averaged over videos."""
 
-    better: Literal["higher", "lower"]
+    version = 1
+    better: Better
+    kind: MetricKind = "quality"
+    mean = True
     own_steps = None
     of: Measure
 
@@ -45,13 +49,20 @@ class Score:
         return float(rows.mean())
 
 
-class Motion(Score):
+class Share(Score):
+    """A score of 0 or 1, so that the mean is the share of videos."""
+
     better = "higher"
+    bounds = (0.0, 1.0)
+
+
+class Motion(Share):
     of = staticmethod(measures.motion_correct)
 
 
 class Rigidity(Score):
     better = "lower"
+    bounds = (0.0, 1.0)
     of = staticmethod(measures.rigidity_error)
 
 
@@ -61,30 +72,30 @@ class CentroidError(Score):
 
 
 class Displacement(Score):
-    better = "higher"
+    better = "target"
+    target = 1.0
     of = staticmethod(measures.displacement_ratio)
 
 
 class Flicker(Score):
+    """A diagnostic: a still or blank video has none."""
+
     better = "lower"
+    kind = "diagnostic"
 
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         return measures.flicker(pixels)
 
 
-class ClassAccuracy(Score):
-    better = "higher"
-
+class ClassAccuracy(Share):
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].mean(dim=1).argmax(dim=-1)
         return (found == measures.commanded(prompts)[0]).float()
 
 
-class Consistency(Score):
-    better = "higher"
-
+class Consistency(Share):
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].argmax(dim=-1)
@@ -92,9 +103,10 @@ class Consistency(Score):
 
 
 class Sharpness(Score):
-    """Laplacian energy over that of real videos."""
+    """Laplacian energy over that of real videos: blur is below 1, overshoot above."""
 
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "target"
+    target = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()
@@ -107,6 +119,7 @@ class SharpnessError(Sharpness):
     """How far the mean sharpness is from that of real videos: overshoot is as wrong as blur."""
 
     better = "lower"
+    mean = False
 
     def reduce(self, rows: Tensor) -> float:
         return abs(1 - float(rows.mean()))
@@ -115,7 +128,8 @@ class SharpnessError(Sharpness):
 class Diversity(Score):
     """Distance between videos of one prompt, over that of real videos; NaN where there is one."""
 
-    better = "higher"
+    better = "target"
+    target = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pixels, prompts = reference_videos()
@@ -125,9 +139,6 @@ class Diversity(Score):
     def measure(self, videos: Videos) -> Tensor:
         return measures.distance_within_prompt(videos.pixels, videos.prompts) / self.real
 
-    def reduce(self, rows: Tensor) -> float:
-        return float(rows.nanmean())
-
 
 class FrechetAppearance:
     """Frechet distance of the judge's features, averaged over frames, to real training videos.
@@ -135,26 +146,32 @@ class FrechetAppearance:
     Every feature is divided by its standard deviation over those videos.
     """
 
-    better: Literal["higher", "lower"] = "lower"
+    version = 1
+    better: Better = "lower"
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
+        pass
+
+    @functools.cached_property
+    def _reference(self) -> tuple[Tensor, Gaussian]:
+        """The features' scale and the Gaussian of real videos: judged when first needed."""
         features = self.features(reference_videos()[0])
-        self.scale = features.std(dim=0)
-        self.real = Gaussian.of(features / self.scale)
+        scale = features.std(dim=0)
+        return scale, Gaussian.of(features / scale)
 
     def features(self, pixels: Tensor) -> Tensor:
         return judged(pixels)[0].mean(dim=1)
 
     def measure(self, videos: Videos) -> Tensor:
-        return self.features(videos.pixels) / self.scale
+        return self.features(videos.pixels) / self._reference[0]
 
     def reduce(self, rows: Tensor) -> float:
-        return frechet_distance(self.real, Gaussian.of(rows))
+        return frechet_distance(self._reference[1], Gaussian.of(rows))
 
     def reduce_many(self, rows: Tensor) -> Tensor:
         """`reduce` of every `[N, D]` in `[R, N, D]`."""
-        return frechet_distances(self.real, rows)
+        return frechet_distances(self._reference[1], rows)
 
 
 class FrechetMotion(FrechetAppearance):

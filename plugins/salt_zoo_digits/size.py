@@ -53,6 +53,7 @@ class DigitsSizeConfig(StrictModel):
 class DigitsSize:
     """The tiny Wan and its codecs: words as one-hot tokens, pixels normalised."""
 
+    version = 1
     Config = DigitsSizeConfig
 
     latent_shape = (1, FRAMES, SIZE, SIZE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from torch import Tensor
 from salt_zoo import flow
 from salt_zoo.config import StrictModel
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better, MetricKind
 from salt_zoo.rollout import Sampler, full_time, initial_noise, renoise_from, walk
 from salt_zoo_dmd.semigroup import choices, local_defect
 
@@ -34,12 +35,16 @@ class SemigroupDefect:
     number of steps that the videos were made with.
     """
 
+    version = 1
     Config = SemigroupDefectConfig
-    better: Literal["higher", "lower"] = "lower"
+    better: Better = "lower"
+    #: A collapsed student has no defect.
+    kind: MetricKind = "diagnostic"
+    mean = True
 
     def __init__(self, config: SemigroupDefectConfig, zoo: Any) -> None:
         self.config = config
-        self.own_steps = config.steps
+        self.own_steps, self.own_sampler = config.steps, config.sampler
 
     def measure(self, videos: Videos) -> Tensor:
         if videos.network is None or videos.backbone is None:

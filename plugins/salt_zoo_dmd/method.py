@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -39,7 +39,7 @@ class FakeScoreConfig(StrictModel):
     """The network that follows the student's distribution."""
 
     learning_rate: Rate = 4e-7
-    #: Updates for each update of the student.
+    #: Its updates for each update of the student.
     updates: Annotated[int, Field(ge=1)] = 5
     times: ScoreTimes = ScoreTimes()
 
@@ -53,6 +53,10 @@ class DMDConfig(StrictModel):
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"
     fake_score: FakeScoreConfig = FakeScoreConfig()
+    #: Who is trained first in an update. Published code trains the student first (Self Forcing and
+    #: its descendants): its first update is then made with a fake score that is still the teacher.
+    #: From the second update on both orders alternate alike.
+    order: Literal["fake-score-first", "student-first"] = "fake-score-first"
     #: Terms of the student's loss: options by registered name. None switches one off.
     objectives: dict[str, Any] = {"distribution-matching": {}}
 
@@ -72,6 +76,7 @@ class DMDConfig(StrictModel):
 class DMD:
     """Distribution matching on backward-simulated rollouts, with any further objectives."""
 
+    version = 1
     Config = DMDConfig
     needs_data = False
 
@@ -104,7 +109,10 @@ class DMD:
         }
 
     def turns(self, step: int) -> Sequence[str]:
-        return ["fake_score"] * self.config.fake_score.updates + ["student"]
+        fake_score = ["fake_score"] * self.config.fake_score.updates
+        if self.config.order == "student-first":
+            return ["student", *fake_score]
+        return [*fake_score, "student"]
 
     def train(self, turn: Turn) -> Mapping[str, Tensor]:
         return self._student(turn) if turn.role == "student" else self._fake_score(turn)
@@ -144,7 +152,7 @@ class DMD:
             terms = self._on_video(exit.x0, path, turn)
             self._add(terms, self._on_exit(exit, path, turn), 1.0)
             turn.backward(self._total(terms, exit.x0))
-            return self._logs(terms)
+            return self._logs(terms, exit.x0)
         # no gradient flows through the memory, so the video's gradient is all that a block needs
         # of the others: blocks are run again one by one, and only one block's graph exists
         finished = [replace(exit, memory=None) for exit in exits]
@@ -158,7 +166,7 @@ class DMD:
             weighted = share * self._total(own, exit.x0)
             turn.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
             self._add(terms, own, share)
-        return self._logs(terms)
+        return self._logs(terms, video)
 
     def _on_video(self, video: Tensor, path: Path, turn: Turn) -> dict[str, Tensor]:
         found = {name: o.on_video(video, path, turn) for name, o in self.objectives.items()}
@@ -178,9 +186,9 @@ class DMD:
         weighted = [self.objectives[name].weight * term for name, term in terms.items()]
         return torch.stack(weighted).sum() if weighted else 0 * output.sum()
 
-    def _logs(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _logs(self, terms: Mapping[str, Tensor], output: Tensor) -> dict[str, Tensor]:
         values = {name: term.detach() for name, term in terms.items()}
-        zero = torch.zeros(())
+        zero = output.new_zeros(())
         loss = sum((self.objectives[name].weight * v for name, v in values.items()), zero)
         apart = {name.replace("-", "_"): value for name, value in values.items()}
         return {"loss": loss, **(apart if len(apart) > 1 else {})}

@@ -47,6 +47,7 @@ class DistributionMatching:
     Needs the frozen role `teacher` and the trained role `fake_score`.
     """
 
+    version = 1
     Config = DistributionMatchingConfig
 
     def __init__(self, config: DistributionMatchingConfig, zoo: Any) -> None:
@@ -85,6 +86,7 @@ class SelfConsistencyConfig(StrictModel):
 class SelfConsistency:
     """The semigroup-defect regulariser of SC-DMD, at the exit step of every block."""
 
+    version = 1
     Config = SelfConsistencyConfig
 
     def __init__(self, config: SelfConsistencyConfig, zoo: Any) -> None:

@@ -34,3 +34,10 @@ def register(zoo):
         "salt_zoo_dmd.defect:SemigroupDefect",
         "how far long steps are from composed shorter ones, over the displacement",
     )
+
+
+@hookimpl
+def training_started(config):
+    from salt_zoo_dmd.never_due import self_consistency, warn
+
+    warn(config, "self-consistency", self_consistency)

@@ -7,7 +7,7 @@ videos, which never flicker, from passing for quality.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from salt_zoo.config import StrictModel
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better, MetricKind
 from salt_zoo_metrics.frames import eight_bit
 
 
@@ -49,9 +50,13 @@ def motion_magnitude(pixels: Tensor, gap: int = 1) -> Tensor:
 
 
 class TemporalFlickering:
-    """VBench's temporal flickering; a still video has the best value, 1."""
+    """VBench's temporal flickering. A diagnostic: a still video has the best value, 1."""
 
-    better: Literal["higher", "lower"] = "higher"
+    version = 1
+    better: Better = "higher"
+    kind: MetricKind = "diagnostic"
+    mean = True
+    bounds = (0.0, 1.0)
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
@@ -72,10 +77,14 @@ class MotionMagnitudeConfig(StrictModel):
 
 
 class MotionMagnitude:
-    """A stand-in for VBench's dynamic degree without optical flow: it counts any change."""
+    """A stand-in for VBench's dynamic degree without optical flow: it counts any change, flicker
+    too, so that neither more nor less of it is better."""
 
+    version = 1
     Config = MotionMagnitudeConfig
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "none"
+    mean = True
+    bounds = (0.0, 1.0)
     own_steps = None
 
     def __init__(self, config: MotionMagnitudeConfig, zoo: Any) -> None:

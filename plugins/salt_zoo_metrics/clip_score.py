@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch.nn import functional
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, did_you_mean, reason
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 
@@ -38,8 +39,11 @@ class ClipScore:
     holds a NaN.
     """
 
+    version = 1
     Config = ClipScoreConfig
-    better: Literal["higher", "lower"] = "higher"
+    better: Better = "higher"
+    mean = True
+    bounds = (-1.0, 1.0)
     own_steps = None
 
     def __init__(self, config: ClipScoreConfig, zoo: Any) -> None:

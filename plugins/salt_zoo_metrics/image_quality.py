@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from torch.nn import functional
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, did_you_mean, reason
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 
@@ -49,8 +50,10 @@ class ImageQuality:
     lies between. NaN for a video that holds a NaN.
     """
 
+    version = 1
     Config = ImageQualityConfig
-    better: Literal["higher", "lower"]
+    better: Better
+    mean = True
     own_steps = None
 
     def __init__(self, config: ImageQualityConfig, zoo: Any) -> None:

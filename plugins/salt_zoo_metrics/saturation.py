@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from salt_zoo.evaluation import Videos
+from salt_zoo.protocols import Better
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
 LOW, HIGH = 0.02, 0.98
@@ -34,13 +35,16 @@ def _share(video: Tensor) -> Tensor:
 
 
 class Saturation:
-    """Lower is better only where the scene calls for few black or white pixels.
+    """Without a direction: how many black or white pixels are right depends on the scene.
 
     Compare it with the rows of the teacher and of real videos: digits on black have most pixels at
     0, rightly.
     """
 
-    better: Literal["higher", "lower"] = "lower"
+    version = 1
+    better: Better = "none"
+    mean = True
+    bounds = (0.0, 1.0)
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:

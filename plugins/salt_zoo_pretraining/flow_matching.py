@@ -28,6 +28,7 @@ class FlowMatchingConfig(StrictModel):
 class FlowMatching(ABC):
     """Weighted flow matching (arXiv 2210.02747), an independent time for every block."""
 
+    version = 1
     needs_data = True
 
     def __init__(self, config: Any, zoo: Any) -> None:

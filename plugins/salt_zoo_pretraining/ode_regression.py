@@ -48,6 +48,7 @@ class OdeRegression:
     """`x_t - t * v(x_t, t)` is made the endpoint of the ODE through `x_t`, at the times of a step
     list (CausVid, arXiv 2412.07772; Self Forcing, arXiv 2506.08009)."""
 
+    version = 1
     Config = OdeRegressionConfig
     needs_data = False
 

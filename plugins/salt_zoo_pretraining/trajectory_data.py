@@ -32,6 +32,7 @@ class Trajectories:
         ZooError: the folder is not there, not finished, or damaged.
     """
 
+    version = 1
     Config = TrajectoriesConfig
 
     def __init__(self, config: TrajectoriesConfig, zoo: Any) -> None:

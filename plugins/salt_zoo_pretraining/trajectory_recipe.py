@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import TrainingError
+from salt_zoo.precision import Precision, resolve_precision, with_precision
 from salt_zoo.run import Part, configure_part
 from salt_zoo_pretraining.trajectories import TrajectoryConfig, Whose, draw_trajectories
 from salt_zoo_pretraining.trajectory_files import open_folder
@@ -30,7 +31,7 @@ class TrajectoryRecipeConfig(TrajectoryConfig):
     #: None is what the backbone's teacher is usually sampled with.
     guidance_scale: float | None = None
     #: Of the network's passes; what is kept is float32. auto is bf16 on CUDA.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     seed: int = 0
 
 
@@ -63,27 +64,25 @@ class TrajectoryRecipe:
         missing = [shard for shard in range(len(made.shards)) if not made.has(shard)]
         if missing:
             start = "teacher" if config.of == "teacher" else "student"
-            network = backbone.network(start).to(where).eval().requires_grad_(False)
+            network = backbone.network(start).to(where).eval()
+            with_precision(network, config.precision, where, frozen=True)
         done = config.count - sum(len(made.shards[shard]) for shard in missing)
-        with training_progress("trajectories") as progress:
+        with training_progress("trajectories", "trajectories") as progress:
             for shard in missing:
                 rows = made.shards[shard]
                 prompts = header["prompts"][rows.start : rows.stop]
                 try:
-                    with torch.autocast(
-                        where.type, torch.bfloat16, enabled=header["precision"] == "bf16"
-                    ):
-                        states = draw_trajectories(
-                            config,
-                            config.of,
-                            network,
-                            draws.for_rows(rows),
-                            backbone.encode_prompts(prompts),
-                            unconditional(backbone, len(rows)),
-                            header["guidance_scale"],
-                            backbone.blocks(network),
-                            backbone.latent_shape,
-                        )
+                    states = draw_trajectories(
+                        config,
+                        config.of,
+                        network,
+                        draws.for_rows(rows),
+                        backbone.encode_prompts(prompts),
+                        unconditional(backbone, len(rows)),
+                        header["guidance_scale"],
+                        backbone.blocks(network),
+                        backbone.latent_shape,
+                    )
                 except torch.OutOfMemoryError:
                     raise TrainingError(
                         f"recipe trajectories: not enough memory for batch_size {len(rows)}; "
@@ -98,7 +97,6 @@ class TrajectoryRecipe:
     def _header(self, backbone: Any, dataset: Any, device: str) -> dict[str, Any]:
         """All that decides what the trajectories are, but the prompts."""
         config = self.config
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
         scale = config.guidance_scale
         parts = {"backbone": self._backbone, "dataset": self._dataset}
         return {
@@ -114,7 +112,7 @@ class TrajectoryRecipe:
             "timestep_shift": config.timestep_shift,
             "teacher_steps": config.teacher_steps,
             "guidance_scale": backbone.guidance_scale if scale is None else scale,
-            "precision": "bf16" if bf16 else "fp32",
+            "precision": resolve_precision(config.precision, device),
             "seed": config.seed,
             "count": config.count,
             "batch_size": config.batch_size,

@@ -49,6 +49,7 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
 class SelfForcingBackbone(WanBackbone):
     """Wan at one size: the teacher is bidirectional, students are causal."""
 
+    version = 1
     Config = SelfForcingBackboneConfig
     config: SelfForcingBackboneConfig
 

@@ -37,6 +37,8 @@ class Policy(Protocol):
     """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
 
     It has no state of its own: one policy serves all memories of a network, in training and after.
+    It may also have `prepare(cache)`, called once with a new cache, to put into `cache.beside` what
+    it keeps beside keys and values.
     """
 
     def capacity(self, frames: int) -> int:
@@ -103,6 +105,10 @@ class KVCache:
         self.count = self.origin = self.version = 0
         #: First frames (counted like `count`) after a cut, for policies with relative positions.
         self.cuts: list[int] = []
+        #: What the policy keeps beside keys and values.
+        self.beside: list[Tensor] = []
+        if hasattr(policy, "prepare"):
+            policy.prepare(self)
         #: The prompt whose tokens' keys and values are in `cross`, by layer.
         self.prompt: Any = None
         self.cross: dict[int, tuple[Tensor, Tensor]] = {}
@@ -113,9 +119,11 @@ class KVCache:
         return torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device)
 
     def bytes(self) -> int:
-        """Bytes of the buffers, and of the prompt's keys and values once they are there."""
+        """Bytes of the buffers, of what the policy keeps beside them, and of the prompt's keys and
+        values once they are there."""
         cross = [tensor for pair in self.cross.values() for tensor in pair]
-        return sum(t.numel() * t.element_size() for t in [*self.keys, *self.values, *cross])
+        kept = [*self.keys, *self.values, *self.beside, *cross]
+        return sum(t.numel() * t.element_size() for t in kept)
 
     @property
     def limit(self) -> int | None:

@@ -9,6 +9,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
+from salt_zoo.precision import compute_dtype
 from salt_zoo.protocols import Condition
 from salt_zoo.rollout import Blocks
 from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
@@ -49,16 +50,13 @@ class CausalWanNetwork(WanNetwork):
         all of them."""
         config: Any = self.transformer.config
         rows, columns = self._grid(x)
-        weight = next(self.parameters())
-        kind = x.device.type
-        mixed = kind != "meta" and torch.is_autocast_enabled(kind)
         shape = CacheShape(
             rows=x.shape[0],
             layers=config.num_layers,
             heads=config.num_attention_heads,
             width=config.attention_head_dim,
             tokens=rows * columns,
-            dtype=torch.get_autocast_dtype(kind) if mixed else weight.dtype,
+            dtype=compute_dtype(self, x.device.type),
             device=x.device,
         )
         return KVCache(self.policy, shape, x.shape[2])

@@ -51,6 +51,7 @@ class WanBackbone:
     Self Forcing and Salt (a student of 1.3 B and its fake score, a teacher of 14 B).
     """
 
+    version = 1
     Config = WanBackboneConfig
 
     def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:

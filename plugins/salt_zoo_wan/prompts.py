@@ -45,6 +45,7 @@ class Prompts:
     its line, so that sorting the file changes nothing.
     """
 
+    version = 1
     Config = PromptsConfig
 
     def __init__(self, config: PromptsConfig, zoo: Any) -> None:

@@ -62,6 +62,7 @@ class PublishedSizeConfig(StrictModel):
 class PublishedSize:
     """A published Wan with UMT5 and its VAE. Each part is loaded (or fetched) when first used."""
 
+    version = 1
     Config = PublishedSizeConfig
     name: ClassVar[str] = "wan2.1-t2v-1.3b"
 

@@ -19,7 +19,7 @@ from rich.progress import (
 
 from salt_zoo.cli.processes import is_main_process
 
-#: Called after each update with (updates done, updates in all, what was logged).
+#: Called after each update with (student updates done, student updates in all, what was logged).
 Update = Callable[[int, int, Mapping[str, float]], None]
 
 #: Seconds between two lines where there is no terminal.
@@ -27,23 +27,27 @@ SECONDS = 30.0
 
 
 @contextlib.contextmanager
-def training_progress(name: str) -> Iterator[Update]:
-    """Yields what the trainer calls after each update; quality numbers are printed as they come."""
+def training_progress(name: str, unit: str = "student updates") -> Iterator[Update]:
+    """Yields what the trainer calls after each update; quality numbers are printed as they come.
+
+    `unit` is what is counted.
+    """
     console = Console(stderr=True)
     if not is_main_process():
         yield lambda step, updates, logs: None
     elif console.is_terminal:
-        with _bar(console) as bar:
+        with _bar(console, unit) as bar:
             yield _bar_update(bar, name)
     else:
-        yield _line_update(console, name)
+        yield _line_update(console, name, unit)
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console, unit: str) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}", markup=False),
@@ -70,6 +74,20 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
         yield lambda done, rate: bar.update(task, completed=done, rate=rate)
 
 
+@contextlib.contextmanager
+def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields what a computation calls with (parts done, parts in all); without a terminal a line
+    now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        update = _line_update(console, name, "parts")
+        yield lambda done, total: update(done, total, {})
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(name, total=None, shown="")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def _bar_update(bar: Progress, name: str) -> Update:
     task: TaskID | None = None
 
@@ -84,12 +102,14 @@ def _bar_update(bar: Progress, name: str) -> Update:
             if shown:  # on CUDA most updates log nothing: the last loss stays
                 bar.update(task, shown=shown)
         if text := quality(logs):
-            bar.console.print(f"update {step}: {shown}  {text}", highlight=False, markup=False)
+            bar.console.print(
+                f"student update {step}: {shown}  {text}", highlight=False, markup=False
+            )
 
     return update
 
 
-def _line_update(console: Console, name: str) -> Update:
+def _line_update(console: Console, name: str, unit: str) -> Update:
     began = last = time.monotonic()
     first: int | None = None
 
@@ -103,7 +123,7 @@ def _line_update(console: Console, name: str) -> Update:
         last = now
         done = step - first
         left = f"{(now - began) / done * (updates - step) / 60:.0f} min left" if done else ""
-        parts = (f"{name} {step}/{updates}", losses(logs), text, left)
+        parts = (f"{name} {step}/{updates} {unit}", losses(logs), text, left)
         line = "  ".join(part for part in parts if part)
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

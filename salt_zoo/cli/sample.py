@@ -42,6 +42,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "tf32", "bf16"),
+        default="auto",
+        help="of the network's passes (default: auto, which is bf16 on CUDA and fp32 elsewhere)",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         raise ZooError(f"--out {options.out}: write a name that ends in .mp4, .gif or .png")
 
     from salt_zoo.devices import find_device  # torch takes seconds to import
+    from salt_zoo.precision import with_precision
     from salt_zoo.run import configure_part
     from salt_zoo.sampling import SamplingConfig
     from salt_zoo.video_files import write_videos
@@ -66,6 +73,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     config = configure_part(zoo.backbones, content, zoo, where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
     network = backbone.load(student) if student else backbone.network("teacher")
+    with_precision(network, options.precision, device, frozen=True)
     sampling = sampling_config(options, student is not None, backbone, SamplingConfig)
     pixels = make(network, backbone, options.prompts, sampling, options.seed, device)
     write_videos(options.out, pixels, backbone.frame_rate)

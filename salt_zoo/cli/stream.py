@@ -71,6 +71,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     from salt_zoo.devices import find_device  # torch takes seconds to import
     from salt_zoo.draws import Draws
+    from salt_zoo.precision import with_precision
     from salt_zoo.run import configure_part
     from salt_zoo.sampling import SamplingConfig
     from salt_zoo.streaming import Timeline, stream
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     if frames is not None and switches and max(switches) >= frames:
         raise ZooError(f"--switch {max(switches)}: behind the end; the last frame is {frames - 1}")
     network = backbone.load(student) if student else backbone.network("student")
+    with_precision(network, options.precision, device, frozen=True)
     made = stream(
         network.eval(),
         backbone,

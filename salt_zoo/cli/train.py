@@ -14,6 +14,7 @@ HELP = "train one method on one backbone, or go on where the run in --out stoppe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file: method, backbone, dataset, training")
+    parser.epilog = "training.updates and all else that is counted there are student updates"
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")

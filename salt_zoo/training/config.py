@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from salt_zoo.config import StrictModel
+from salt_zoo.precision import Precision
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -34,6 +35,7 @@ class OptimizerConfig(StrictModel):
 class ScheduleConfig(StrictModel):
     """Factor on every learning rate: linear warm-up, constant, then a cosine down to `final`."""
 
+    #: Student updates of the warm-up.
     warmup: Annotated[int, Field(ge=0)] = 0
     #: Share of the updates after which the cosine begins; 1 is a constant rate.
     decay_from: Fraction = 1.0
@@ -44,23 +46,33 @@ class AverageConfig(StrictModel):
     """Exponential moving average of the student: what is evaluated and saved."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    #: Updates before which the average is a plain copy.
-    start: Annotated[int, Field(ge=0)] = 200
+    #: Student updates after which averaging begins, from the weights of that moment; the average is
+    #: a plain copy until then, and to the end of a shorter training. Self Forcing's 200 turns of
+    #: its loop are 40 student updates.
+    start: Annotated[int, Field(ge=0)] = 40
 
 
 class TrainingConfig(StrictModel):
-    """A training run; `updates` counts updates of the student."""
+    """A training run. Whatever is counted in it is counted in student updates.
 
-    updates: Positive = 1000
+    Published code often counts turns of its loop instead: in Self Forcing's, and those that descend
+    from it, the fake score is trained in every turn and the student in every fifth, so that 5 of
+    their steps are one student update.
+    """
+
+    #: Student updates. The default is Self Forcing's training, 600 turns of its loop.
+    updates: Positive = 120
     batch_size: Positive = 64
     gradient_accumulation: Positive = 1
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     clip: Annotated[float, Field(gt=0)] = 10.0
     average: AverageConfig | None = AverageConfig()
-    #: `auto` is bf16 autocast on CUDA and float32 elsewhere.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    #: Of every network's passes (`salt_zoo.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
+    precision: Precision = "auto"
     gradient_checkpointing: bool = False
-    checkpoint_every: Positive = 500
+    #: Student updates between two checkpoints (there is one at the end, too), and between two lines
+    #: of the log.
+    checkpoint_every: Positive = 40
     log_every: Positive = 10
     trackers: list[Tracker] = Field(default_factory=_default_trackers)

@@ -56,9 +56,15 @@ class PassCounter:
     def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
         self.passes: dict[str, dict[Pass, float]] = {}
         self.paused = False
+        self._undo: list[Callable[[], None]] = []
         for role, network in networks.items():
             self.passes[role] = {}
             self._watch(network, self.passes[role], frames)
+
+    def remove(self) -> None:
+        """Count no further; the counts stay."""
+        for undo in self._undo:
+            undo()
 
     @property
     def counts(self) -> dict[str, dict[str, float]]:
@@ -109,8 +115,10 @@ class PassCounter:
             nonlocal level
             level -= 1
 
-        network.register_forward_pre_hook(before, with_kwargs=True)
-        network.register_forward_hook(after, always_call=True)
+        self._undo += [
+            network.register_forward_pre_hook(before, with_kwargs=True).remove,
+            network.register_forward_hook(after, always_call=True).remove,
+        ]
         features: Callable[..., Tensor] | None = getattr(network, "features", None)
         if features is None:
             return
@@ -125,6 +133,7 @@ class PassCounter:
                 depth = 1.0
 
         network.features = ending
+        self._undo.append(lambda: setattr(network, "features", features))
 
 
 def in_videos(passes: Mapping[Pass, float]) -> dict[str, float]:

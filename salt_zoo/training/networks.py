@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.precision import resolve_precision, with_precision
 from salt_zoo.protocols import Backbone, Role
 from salt_zoo.roles import make_network
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
@@ -21,7 +22,10 @@ STUDENT_AVERAGE = "student_average"
 
 
 class Networks(Mapping[str, Any]):
-    """All networks of a run by role, on the backbone's device."""
+    """All networks of a run by role, on the backbone's device and in the run's precision.
+
+    Trained networks and averages are kept in float32; frozen ones as `with_precision` holds them.
+    """
 
     def __init__(
         self, roles: Mapping[str, Role], backbone: Backbone, config: TrainingConfig, seed: int
@@ -42,6 +46,8 @@ class Networks(Mapping[str, Any]):
                 average_of="student",
                 decay=config.average.decay,
             )
+        device = torch.device(backbone.device)
+        self.precision = resolve_precision(config.precision, device.type)
         self._average_start = config.average.start if config.average else 0
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
@@ -50,7 +56,8 @@ class Networks(Mapping[str, Any]):
                 torch.manual_seed(Draws(seed).generator("initial weights", name).initial_seed())
                 network = make_network(backbone, role.start)
             network = network.to(backbone.device).requires_grad_(False)
-            self._networks[name] = network
+            frozen = role.learning_rate is None and role.average_of is None
+            self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if role.average_of:
                 if role.average_of not in trained:
                     raise ZooError(

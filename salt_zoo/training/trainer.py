@@ -17,8 +17,10 @@ from torch import Tensor
 from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
 from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
+from salt_zoo.identity import first_difference, identity
+from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
-from salt_zoo.storage import digest, plain
+from salt_zoo.storage import plain
 from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter
@@ -70,7 +72,8 @@ class Trainer:
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
-        self._digest = digest(self.resolved)
+        precision = resolve_precision(self.config.precision, self.accelerator.device.type)
+        self._identity = plain(identity(self.resolved, precision))
 
     def run(self) -> Networks:
         """Train to the end and return the networks."""
@@ -115,8 +118,7 @@ class Trainer:
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
                     turn = self._turn(role, step, taken[role], part)
-                    with self.accelerator.autocast():
-                        logged = self.method.train(turn)
+                    logged = self.method.train(turn)
                     for name, value in logged.items():
                         value = value.detach().float() / self.config.gradient_accumulation
                         key = f"{role}/{name}"
@@ -158,8 +160,12 @@ class Trainer:
             draws=draws,
             blocks=self.backbone.blocks(),
             latent_shape=self.backbone.latent_shape,
-            backward=lambda loss: (loss / self.config.gradient_accumulation).backward(),
+            backward=self._backward,
         )
+
+    def _backward(self, loss: Tensor) -> None:
+        with backward_in(self.networks.precision, loss.device.type):
+            (loss / self.config.gradient_accumulation).backward()
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
@@ -179,7 +185,8 @@ class Trainer:
 
     def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """The logged tensors as numbers (one transfer); refuses to go on when one is not finite."""
-        values = torch.stack([value.reshape(()) for value in logs.values()]).tolist()
+        device = self.accelerator.device  # a plugin may log a constant of the CPU
+        values = torch.stack([v.reshape(()).to(device) for v in logs.values()]).tolist()
         numbers = dict(zip(logs, values, strict=True))
         for name, value in numbers.items():
             if not math.isfinite(value):
@@ -198,7 +205,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             state = {
                 "step": step,
-                "config": self._digest,
+                "identity": self._identity,
                 "seconds": self.seconds,
                 "passes": self.counter.state(),
                 "history": self.history,
@@ -212,10 +219,16 @@ class Trainer:
         found = checkpoints(self.folder / "checkpoints")
         if not found:
             return 0
-        if read_state(found[-1]).get("config") != self._digest:
+        kept = read_state(found[-1]).get("identity")
+        if kept is None:
             raise ZooError(
-                f"{self.folder}: its checkpoint was made with another configuration; "
+                f"{self.folder}: its checkpoint was made by an older version of Salt Zoo; "
                 "choose another folder, or delete this one to begin anew"
+            )
+        if different := first_difference(kept, self._identity):
+            raise ZooError(
+                f"{self.folder}: its checkpoint was made with another configuration "
+                f"({different} differs); choose another folder, or delete this one to begin anew"
             )
         state = load_checkpoint(found[-1], self.networks, self.backbone.device)
         self.seconds = state["seconds"]

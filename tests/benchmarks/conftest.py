@@ -46,11 +46,29 @@ METRICS = [
     MetricInfo(
         "frechet", "lower", "Fréchet distance of judge features to held-out data", _distance
     ),
-    MetricInfo("accuracy", "higher", "share of videos that show the commanded digit", _mean),
     MetricInfo(
-        "rigidity", "lower", "share of energy that a rigid moving digit cannot explain", _mean
+        "accuracy",
+        "higher",
+        "share of videos that show the commanded digit",
+        _mean,
+        mean=True,
+        bounds=(0, 1),
     ),
-    MetricInfo("defect", "lower", "semigroup defect of the network on its own rollouts", _mean),
+    MetricInfo(
+        "rigidity",
+        "lower",
+        "share of energy that a rigid moving digit cannot explain",
+        _mean,
+        mean=True,
+    ),
+    MetricInfo(
+        "defect",
+        "lower",
+        "semigroup defect of the network on its own rollouts",
+        _mean,
+        kind="diagnostic",
+        mean=True,
+    ),
 ]
 
 

@@ -98,9 +98,10 @@ def test_provenance_says_what_was_measured_on(measured):
     assert str(out) not in (out / "perf.json").read_text(encoding="utf-8")
 
 
-def test_bf16_is_autocast(tmp_path):
+def test_bf16(tmp_path):
     results = perf(tmp_path, "--memories", "window", "--precision", "bf16", "--random")
     full = perf(tmp_path, "--memories", "window", "--random")
+    assert [one["settings"]["precision"] for one in (results, full)] == ["bf16", "fp32"]
     sizes = [one["memories"]["window"]["memory_bytes"][0] for one in (results, full)]
     assert sizes[0] < 0.6 * sizes[1]  # but for the rounding of attention, caches take half
     assert results["recomputed"]["difference"] < 0.1

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.pictures import shown_videos
 from benchmarks.report import write_report
-from benchmarks.report_answer import answer
+from benchmarks.report_answer import answer, answer_lines
 from benchmarks.report_tables import latex
 from benchmarks.report_videos import BUDGET, cards, sheet, videos_of
 from benchmarks.report_view import View, decimals, number, quantity
@@ -64,7 +65,8 @@ def test_page_shows_everything_in_order(written: tuple[Any, dict, Path]) -> None
     page = (folder / "index.html").read_text()
     text = text_of(page)
     places = [text.index(part) for part in (
-        study.study["title"], f"{results['comparisons_count']} comparisons", "Outcomes stated",
+        study.study["title"], f"of {results['comparisons_count']} paired differences",
+        "is distilling worth it?", "Outcomes stated",
         "Side by side", "Frame by frame at 4 steps", "Quality against steps", "Training",
         "What a training costs", "Tables", "Every comparison", "Failures", "Drift", "Provenance",
     )]  # fmt: skip
@@ -113,7 +115,7 @@ def test_videos_keep_their_budget(make_study: Callable[..., Any]) -> None:
             item, "pixels", generator.integers(0, 255, (3, 3, 8, 120, 160), np.uint8)
         )
     view = View(made(study))
-    shown = cards(videos_of(study.measured, view, view.settings[0]), view, "v")
+    shown = cards(videos_of(shown_videos(study.measured), view.settings[0]), view, "v")
     assert shown
     assert sum(len(p.sheet.uri) for card in shown for p in card.players()) <= BUDGET
 
@@ -137,7 +139,7 @@ def test_tables(written: tuple[Any, dict, Path]) -> None:
     wanted = [row for row in results["rows"] if row["metric"] == "rigidity"]
     assert [float(row["mean"]) for row in rows] == [row["mean"] for row in wanted]
     with open(folder / "tables" / "comparisons.csv", encoding="utf-8", newline="") as file:
-        assert len(list(csv.DictReader(file))) == results["comparisons_count"]
+        assert len(list(csv.DictReader(file))) == len(results["comparisons"])
     tex = (folder / "tables" / "rigidity-sde-sampler.tex").read_text()
     assert r"\textbf{0." in tex and r"\multicolumn{3}{c}{0." in tex
     columns = {line.count("&") for line in tex.splitlines() if line.startswith(("dmd", "NFE"))}
@@ -189,7 +191,7 @@ def test_small_studies(make_study: Callable[..., Any], tmp_path: Path, arms: dic
     if not arms:
         assert "nothing to compare" in text
     if len(arms) == 1:
-        assert "dmd, the only distilled arm, is clearly better than the teacher" in text
+        assert "the only arm" in text and "teacher, 2 steps, sde: " in text
 
 
 def test_guidance_and_a_metric_with_rollouts_of_its_own(
@@ -201,7 +203,7 @@ def test_guidance_and_a_metric_with_rollouts_of_its_own(
         defect = item.rows.pop("defect", None)
         measured.append(item)
         if item.arm == "teacher-naive":
-            passes = {"nfe": item.nfe, "guidance": item.nfe, "memory": 2}
+            passes = {"nfe": item.nfe, "guidance": item.nfe, "memory": 2 / 3}
             measured.append(
                 replace(item, arm="teacher-guided", method="teacher-guided", passes=passes)
             )
@@ -209,18 +211,20 @@ def test_guidance_and_a_metric_with_rollouts_of_its_own(
             measured.append(
                 replace(item, nfe=8, rows={"defect": defect}, passes={}, pixels=item.pixels[:0])
             )
-    results = made(study, measured=measured)
+    metrics = [replace(m, own_steps=8) if m.name == "defect" else m for m in study.metrics]
+    results = made(study, measured=measured, metrics=metrics)
     view = View(results)
+    assert view.nfes == [1, 4]
     tables = {table.metric["name"]: table for table in view.tables()}
     assert tables["rigidity"].nfes == [1, 4] and tables["defect"].nfes == [8]
     guided = next(line for line in tables["rigidity"].lines if line.arm == "teacher-guided")
     assert guided.reference
-    wanted = "twice the passes, for guidance and 2 passes that write the memory"
+    wanted = "twice the passes, for guidance and 0.67 passes over the video that write the memory"
     assert guided.extra_passes == wanted
     write_report(results, measured, tmp_path)
     text = text_of((tmp_path / "index.html").read_text())
     assert "Frame by frame at 4 steps" in text and wanted in text
-    [card, *_] = cards(videos_of(measured, view, view.settings[0]), view, "v")
+    [card, *_] = cards(videos_of(shown_videos(measured), view.settings[0]), view, "v")
     assert card.nfes == [1, 4] and len(card.lines) == 6
 
 
@@ -239,15 +243,24 @@ def test_scores_that_are_no_numbers(make_study: Callable[..., Any], tmp_path: Pa
             item.rows["frechet"][:] = np.nan
     results = made(study)
     write_report(results, study.measured, tmp_path)
-    assert not re.search(r"\bnan\b", text_of((tmp_path / "index.html").read_text()).lower())
+    for name in ("index.html", "report.md"):
+        text = text_of((tmp_path / name).read_text())
+        assert "144 of 144 scores of dmd at 1 step in frechet" in text
+    # nowhere as a number
+    assert not re.search(
+        r"\bnan\b", text_of((tmp_path / "report.md").read_text()).replace("(NaN", "")
+    )
 
 
 def test_answer_names_the_better_arm(make_study: Callable[..., Any]) -> None:
     study = make_study(arms={"poor": 0.9, "good": 0.1}, nfes=(1, 4))
-    first, second = answer(View(made(study)))
-    assert first.startswith("By frechet (lower is better), at 1 step good is best")
-    assert "at 4 steps good is best" in first and "over all metrics good leads" in first
-    assert re.match(r"24 comparisons were made and \d+ of them have a 95% interval clear", second)
+    view = View(made(study))
+    first, second = answer(view)
+    assert first.startswith("By frechet (lower is better), distilling is worth it at ")
+    assert re.match(r"\d+ of 18 paired differences in metrics of quality exclude zero", second)
+    for line, steps in zip(answer_lines(view), ("1 step", "4 steps"), strict=True):
+        assert line.steps == steps and line.best.startswith("good ") and line.runner_up == "poor"
+        assert line.sure.startswith("best of all: shown; p ")
 
 
 def test_numbers() -> None:

@@ -71,9 +71,12 @@ def test_comparisons_are_every_pair_and_the_naive_teacher(results: dict[str, Any
     accuracy = {(c["a"], c["b"]) for c in here if c["metric"] == "accuracy"}
     assert len(accuracy) == 4 * 3 // 2 + 4
     assert {("dmd", "teacher-naive"), ("consistency", "dmd")} <= accuracy
-    assert results["comparisons_count"] == len(results["comparisons"]) == 10 * 4 * 2 * 2
-    assert results["comparisons_by_chance"] == pytest.approx(8)
-    assert results["comparisons_clear"] == sum(c["clear"] for c in results["comparisons"])
+    assert len(results["comparisons"]) == 10 * 4 * 2 * 2
+    # a diagnostic has no vote
+    voting = [c for c in results["comparisons"] if c["metric"] != "defect"]
+    assert results["comparisons_count"] == len(voting) == 10 * 3 * 2 * 2
+    assert results["comparisons_by_chance"] == pytest.approx(6)
+    assert results["comparisons_clear"] == sum(c["clear"] for c in voting)
 
 
 def test_difference_is_a_minus_b_and_favours_the_better(results: dict[str, Any]) -> None:
@@ -89,7 +92,7 @@ def test_difference_is_a_minus_b_and_favours_the_better(results: dict[str, Any])
 def test_a_winner_is_clear_of_every_other_arm(results: dict[str, Any]) -> None:
     assert any(row["winner"] for row in results["rows"])
     for row in results["rows"]:
-        if row["reference"]:
+        if row["reference"] or row["metric"] == "defect":  # a diagnostic
             assert not row["winner"]
             continue
         against = [
@@ -184,7 +187,7 @@ def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) 
 def test_written_files(study: Any, results: dict[str, Any], tmp_path: Path) -> None:
     write_results(results, study.measured, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     table = pandas.read_parquet(tmp_path / "samples.parquet")
     scalars = sum(3 if item.arm != "real" else 2 for item in study.measured)
     assert len(table) == 48 * scalars
@@ -196,7 +199,11 @@ def test_written_files(study: Any, results: dict[str, Any], tmp_path: Path) -> N
     assert some.score.to_numpy() == pytest.approx(item.rows["defect"])
     assert some.prompt.tolist() == study.prompts
     assert table[table.arm == "real"].seed.isna().all()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "samples.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "results.json",
+        "samples.parquet",
+        "videos.npz",
+    ]
 
 
 def test_one_prompt_is_too_few(study: Any) -> None:

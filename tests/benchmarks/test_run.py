@@ -58,8 +58,15 @@ PLUGIN = textwrap.dedent(
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "benchmarks.run", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", **variables}
+    path = os.pathsep.join([str(root), str(root / "plugins")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
+    """Every file below the folders of some jobs, with what changes when it is written again."""
+    found = [path for job in jobs for path in arms.glob(f"{job}/**/*") if path.is_file()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +128,12 @@ def test_the_hooks_of_the_harness_are_called(study):
 def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
     folder, _, _ = study
     arms = folder / "out" / "arms"
-    before = {p: p.stat().st_mtime_ns for p in arms.glob("dmd-*/measured.json")}
-    assert before
+    before = files(arms, "dmd-*", "teacher-*", "real-*")
+    assert any(path.name == "trained.json" for path in before)
     old = json.loads((folder / "out" / "results.json").read_text())
     again = run("quick", "--out", "out", *SMALL, "--methods", "dmd", cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert {p: p.stat().st_mtime_ns for p in arms.glob("dmd-*/measured.json")} == before
+    assert files(arms, "dmd-*", "teacher-*", "real-*") == before
     new = json.loads((folder / "out" / "results.json").read_text())
 
     def of(results, arm):
@@ -157,20 +164,21 @@ def test_long_videos_of_an_autoregressive_student(tmp_path: Path):
     assert {point["mean"] for point in curves["real", "digits-rigidity"]} == {0.0}
     # the clip of the training's length is the short video of the same prompt and noise
     (folder,) = (out / "arms").glob("consistency-seed0-*")
-    facts = json.loads((folder / "measured.json").read_text())["measured"]
-    (place,) = [i for i, one in enumerate(facts) if one["long"]]
-    assert facts[place]["nfe"] == 2 and facts[place]["long"]["ends"] == {"1": 0, "2": 3}
-    short = np.load(folder / "scores" / f"{place}.npz")
-    long = np.load(folder / "scores" / f"{place}-long.npz")
-    assert long["pixels"].shape == (2, 1, 18, 16, 16)
-    assert (long["pixels"][:, :, :9] == short["pixels"][:2]).all()
-    assert long["digits-rigidity"][0] == pytest.approx(short["digits-rigidity"][:4], abs=1e-6)
+    (short,), (long,) = ((folder / "cells").glob(f"{kind}2-sde-*") for kind in ("", "long-"))
+    assert json.loads((long / "cell.json").read_text())["ends"] == {"1": 0, "2": 3}
+    videos = {cell: np.load(next(cell.glob("pixels-*.npz")))["pixels"] for cell in (short, long)}
+    scores = {
+        cell: np.load(next(cell.glob("digits-rigidity-*.npz")))["rows"] for cell in (short, long)
+    }
+    assert videos[long].shape == (2, 1, 18, 16, 16)
+    assert (videos[long][:, :, :9] == videos[short][:2]).all()
+    assert scores[long][0] == pytest.approx(scores[short][:4], abs=1e-6)
     assert "Over time" in (out / "index.html").read_text()
 
-    before = {p: p.stat().st_mtime_ns for p in out.glob("arms/*/measured.json")}
+    before = files(out / "arms", "*")
     again = run("quick", "--out", "out", *SMALL, *LONG, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert {p: p.stat().st_mtime_ns for p in out.glob("arms/*/measured.json")} == before
+    assert files(out / "arms", "*") == before
     assert json.loads((out / "results.json").read_text())["drift"] == drift
 
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from benchmarks.statistics import Bootstrap, Replicates
+from benchmarks.statistics import Bootstrap, Replicates, holm
 
 PROMPTS = 30
 BOOTSTRAP = Bootstrap(range(PROMPTS), resamples=300)
@@ -127,6 +128,9 @@ def test_intervals_move_and_scale_with_the_scores(
 ) -> None:
     before = BOOTSTRAP.interval(BOOTSTRAP.means(scores))
     after = BOOTSTRAP.interval(BOOTSTRAP.means(scores * scale + shift))
+    if np.ptp(scores) == 0:
+        assert np.isnan([before.low, after.high]).all()
+        return
     assert before.low <= before.high
     assert after.value == pytest.approx(before.value * scale + shift, abs=1e-6)
     assert after.low == pytest.approx(before.low * scale + shift, abs=1e-6)
@@ -139,16 +143,105 @@ def test_difference_changes_its_sign_with_its_sides(scores: np.ndarray) -> None:
     a, b = BOOTSTRAP.means(scores), BOOTSTRAP.means(scores[:, ::-1] * 2)
     forth, back = BOOTSTRAP.difference(a, b, True), BOOTSTRAP.difference(b, a, True)
     assert forth.value == pytest.approx(-back.value, abs=1e-9)
-    assert forth.low == pytest.approx(-back.high, abs=1e-9)
+    assert forth.low == pytest.approx(-back.high, abs=1e-9, nan_ok=True)
+    assert forth.p == pytest.approx(back.p, rel=1e-6)
     same = BOOTSTRAP.difference(a, a, paired=True)
-    assert (same.value, same.low, same.high, same.clear) == (0, 0, 0, False)
+    assert (same.value, same.clear, same.p) == (0, False, 1) and np.isnan(
+        [same.low, same.high]
+    ).all()
 
 
 @given(st.floats(-1e6, 1e6), st.integers(1, 5))
-def test_equal_scores_have_no_spread(score: float, seeds: int) -> None:
+def test_equal_scores_have_no_interval_without_bounds(score: float, seeds: int) -> None:
     interval = BOOTSTRAP.interval(BOOTSTRAP.means(np.full((seeds, PROMPTS), score)))
-    assert interval.low == interval.value == interval.high == pytest.approx(score, rel=1e-12)
-    assert interval.clear == (interval.value != 0)
+    assert interval.value == pytest.approx(score, rel=1e-12)
+    assert np.isnan([interval.low, interval.high]).all() and not interval.clear and interval.p == 1
+
+
+@given(st.integers(3, 200), st.integers(1, 5), st.sampled_from([0.0, 1.0]))
+@settings(max_examples=25)
+def test_a_share_at_its_end_has_the_exact_binomial_interval(
+    prompts: int, seeds: int, share: float
+) -> None:
+    bootstrap = Bootstrap(range(prompts), resamples=20)
+    found = bootstrap.interval(bootstrap.means(np.full((seeds, prompts), share)), (0, 1))
+    exact = scipy.stats.binomtest(int(share * prompts), prompts).proportion_ci(method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+    assert found.low < found.high
+
+
+@pytest.mark.parametrize("prompts", [3, 5, 6, 20])
+def test_all_against_none_needs_enough_prompts(prompts: int) -> None:
+    """Every prompt favours one arm: as sure as a sign test, which needs 6 prompts."""
+    bootstrap = Bootstrap(range(prompts), resamples=20)
+    ones, zeros = (bootstrap.means(np.full((2, prompts), score)) for score in (1.0, 0.0))
+    found = bootstrap.difference(ones, zeros, True, (0, 1))
+    assert found.p == pytest.approx(min(1, 2 * 0.5**prompts))
+    assert found.clear == (found.p < 0.05) == (prompts >= 6)
+
+
+def test_two_prompts_show_nothing() -> None:
+    bootstrap = Bootstrap(["a", "b"] * 3, resamples=100)
+    generator = np.random.default_rng(4)
+    a, b = (bootstrap.means(size + generator.normal(size=(5, 6))) for size in (0.0, 1e6))
+    for found in (bootstrap.difference(a, b, True), bootstrap.interval(b, (0, 1e7))):
+        assert not found.clear and found.p == 1 and np.isnan([found.low, found.high]).all()
+
+
+@given(st.integers(1, 5), st.floats(-1.5, 1.5), st.booleans())
+@settings(max_examples=60)
+def test_the_level_is_below_a_twentieth_where_zero_is_excluded(
+    seeds: int, shift: float, paired: bool
+) -> None:
+    generator = np.random.default_rng(seeds)
+    a, b = (BOOTSTRAP.means(two_way(generator, seeds, 0.2, 0.5) + x) for x in (shift, 0))
+    found = BOOTSTRAP.difference(a, b, paired)
+    assert (found.p < 0.05) == found.clear and 0 <= found.p <= 1
+
+
+def test_levels_of_equal_arms_are_uniform() -> None:
+    """A level below x comes about with a chance of about x, by simulation."""
+    generator, levels = np.random.default_rng(15), []
+    for _ in range(400):
+        scores = [two_way(generator, 5, 0.5, 0.5) for _ in range(2)]
+        levels.append(BOOTSTRAP.difference(*map(BOOTSTRAP.means, scores), paired=True).p)
+    for x in (0.01, 0.05, 0.2, 0.5):
+        assert np.mean(np.array(levels) < x) <= x + 3 * np.sqrt(x * (1 - x) / 400)
+    assert np.mean(np.array(levels) < 0.5) > 0.3
+
+
+def test_intervals_stop_at_the_bounds() -> None:
+    scores = (np.random.default_rng(16).random((3, PROMPTS)) > 0.05) * 1.0
+    free = BOOTSTRAP.interval(BOOTSTRAP.means(scores))
+    found = BOOTSTRAP.interval(BOOTSTRAP.means(scores), (0, 1))
+    assert free.high > 1 == found.high and found.low == free.low
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm(levels: list[float]) -> None:
+    adjusted = holm(levels)
+    wanted = holm_by_definition(levels)
+    assert adjusted == pytest.approx(wanted)
+
+
+def holm_by_definition(levels: list[float]) -> list[float]:
+    """By the definition: the largest over all smaller levels of level times those not smaller."""
+    return [
+        min(1.0, max(sum(1 for y in levels if y >= x) * x for x in levels if x <= level))
+        for level in levels
+    ]
+
+
+def test_distance_to_a_target() -> None:
+    """0.9 and 1.1 are equally far from 1; 1.5 is further than 1.04, whichever is higher."""
+    generator = np.random.default_rng(17)
+    near, over, under = (
+        BOOTSTRAP.means(x + 0.01 * generator.normal(size=(2, PROMPTS))).distance_to(1.0)
+        for x in (1.04, 1.5, 0.96)
+    )
+    found = BOOTSTRAP.difference(near, over, True)
+    assert found.value == pytest.approx(-0.46, abs=0.01) and found.clear
+    assert not BOOTSTRAP.difference(near, under, True).clear
 
 
 def test_a_single_network_goes_with_every_seed() -> None:

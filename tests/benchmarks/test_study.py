@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks.budget import match_budget
-from benchmarks.jobs import Job
+from benchmarks.outcomes import check_outcomes, measured_outcomes, with_own_samplers
+from benchmarks.run import _study
 from benchmarks.study import (
     STUDIES,
-    LongConfig,
     find_study,
     load_study,
     read_study,
@@ -20,7 +21,7 @@ from benchmarks.study import (
 )
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import load_zoo
-from salt_zoo.storage import digest, plain
+from salt_zoo.run import configure_metrics
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,7 @@ def test_every_shipped_study_resolves(name, zoo):
     assert study.name == name
     runs = runs_of(study, zoo, str(path))
     assert list(runs) == list(study.arms)
-    for metric in study.evaluation.metrics:
-        assert metric in zoo.metrics
+    assert configure_metrics(zoo, study.evaluation.metrics)
 
 
 def test_digits_has_the_promised_arms_and_seeds():
@@ -70,6 +70,11 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
     assert updates["sc-dmd"] < updates["dmd"]  # it has passes of its own
 
 
+def arm_with(evaluation):
+    arms = {"a": {"method": "dmd", "evaluation": evaluation}}
+    return {"arms": arms, "match": "updates", "primary": []}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -83,6 +88,26 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
             {"primary": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
             "unknown arm 'sc'",
         ),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice"),
+        ({"evaluation": {"metrics": ["digits-fd"], "nfe": [1, 1]}}, "evaluation.nfe: 1 stands"),
+        ({"evaluation": {"metrics": ["digits-fd"], "samplers": ["sde", "sde"]}}, "samplers: 'sde'"),
+        ({"evaluation": {"metrics": ["digits-fd", "digits-fd"]}}, "metrics: 'digits-fd' stands"),
+        (
+            {"evaluation": {"metrics": [{"name": "digits-fd", "label": "A b"}]}},
+            "evaluation.metrics.0",
+        ),
+        (
+            {"evaluation": {"metrics": ["digits-fd"], "long": {"lengths": [1, 1]}}},
+            "evaluation.long.lengths: 1 stands there twice",
+        ),
+        (
+            {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "primary": []},
+            "arms.teacher-naive: the name belongs to a reference row",
+        ),
+        (arm_with({"samplr": "ode"}), "arms.a.evaluation: samplr: unknown key; did you mean"),
+        (arm_with({"times": {4: [1.0, 0.5]}}), "times.4: 2 times are not 4 steps"),
+        (arm_with({"times": {1: [0.0]}}), "step times must fall"),
+        (arm_with({"times": {3: [1, 0.9, 0.5]}}), "times: 3 is not of evaluation.nfe: 1, 2, 4"),
         ({"arms": {}}, "arms"),
         ({"seeds": []}, "seeds"),
     ],
@@ -129,20 +154,6 @@ def test_outcomes_about_long_videos():
     assert [(o.length, o.slope) for o in found] == [(4, False), (None, True), (None, False)]
 
 
-def test_studies_without_long_videos_keep_the_folders_of_their_arms(tmp_path: Path, zoo):
-    study = load_study(read_study("quick")[0], "quick")
-    run = runs_of(study, zoo, "quick")["dmd"]
-    inputs = {"backbone": {"teacher": "1"}, "dataset": {}}
-    job = Job.of("dmd", 0, run, study.evaluation, inputs, tmp_path)
-    content = plain(study.evaluation)
-    assert content.pop("long") is None  # older code had no such key
-    decides = {key: value for key, value in run.plain().items() if key != "quality"}
-    key = digest([decides, content, inputs, ""])
-    assert job.folder.name == f"dmd-seed0-{key}"
-    long = study.evaluation.model_copy(update={"long": LongConfig()})
-    assert Job.of("dmd", 0, run, long, inputs, tmp_path).folder != job.folder
-
-
 def test_an_unknown_study_is_suggested(tmp_path: Path):
     with pytest.raises(ZooError, match="did you mean 'quick'"):
         find_study("quik")
@@ -161,7 +172,106 @@ def test_selecting_arms_by_label_or_method():
         select_arms(study, ["consistency"], "digits")
 
 
+def test_a_label_wins_over_the_name_of_a_method():
+    content = {
+        **read_study("quick")[0],
+        "arms": {"dmd": {"method": "dmd"}, "mine": {"method": "dmd"}, "sc": {"method": "sc-dmd"}},
+        "match": "updates",
+        "primary": [],
+    }
+    study = load_study(content, "mine.yaml")
+    assert list(select_arms(study, ["dmd"], "mine.yaml").arms) == ["dmd"]
+    assert list(select_arms(study, ["mine", "sc-dmd"], "mine.yaml").arms) == ["mine", "sc"]
+
+
+WANTED = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (
+            {"metric": "digits-fdd"},
+            "primary.0.metric: digits-fdd is not of evaluation.metrics; did",
+        ),
+        ({"nfe": 3}, "primary.0.nfe: 3 is not of evaluation.nfe; known: 1, 4"),
+        ({"sampler": "ode"}, "primary.0.sampler: ode is not of evaluation.samplers"),
+        (
+            {"metric": "semigroup-defect"},
+            "primary.0.nfe: semigroup-defect is measured with 8 steps",
+        ),
+        (
+            {"metric": "cache-distance", "nfe": 8, "sampler": "sde"},
+            "primary.0.sampler: cache-distance makes rollouts of its own by ode",
+        ),
+        ({"metric": "semigroup-defect", "nfe": 8}, None),
+        ({"metric": "cache-distance", "nfe": 8}, None),
+        ({"metric": "digits-rigidity", "length": 2}, "primary.0.metric: digits-rigidity is not of"),
+        ({"length": 2, "sampler": "ode"}, "primary.0.sampler: ode is not evaluation.long.sampler"),
+        ({"length": 2}, None),
+        ({}, None),
+    ],
+)
+def test_an_outcome_must_be_measured(outcome, said, zoo):
+    content = read_study("quick")[0]
+    names = ["digits-fd", "digits-rigidity", "semigroup-defect", "cache-distance"]
+    long = {"lengths": [1, 2], "metrics": ["digits-fd"]}
+    content["evaluation"] = {"metrics": names, "nfe": [1, 4], "long": long}
+    content["primary"] = [{**WANTED, **outcome}]
+    study = load_study(content, "my.yaml")
+    if said is None:
+        check_outcomes(study, zoo, "my.yaml")
+        assert measured_outcomes(study, zoo) == [0]
+        return
+    assert measured_outcomes(study, zoo) == []
+    with pytest.raises(ZooError, match=r"^my\.yaml: ") as caught:
+        check_outcomes(study, zoo, "my.yaml")
+    assert said in str(caught.value)
+
+
+def test_an_outcome_need_not_know_how_a_metric_makes_its_rollouts(zoo):
+    content = read_study("quick")[0]
+    content["evaluation"] = {"metrics": ["digits-fd", "cache-distance"]}
+    content["primary"] = [WANTED, {**WANTED, "metric": "cache-distance", "nfe": 8}]
+    found = with_own_samplers(load_study(content, "my.yaml"), zoo).primary
+    assert [outcome.sampler for outcome in found] == ["sde", "ode"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
+def test_every_shipped_outcome_is_measured(name, zoo):
+    content, path = read_study(name)
+    check_outcomes(load_study(content, str(path)), zoo, str(path))
+
+
 def test_a_study_may_be_anyones_file(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(read_study("quick")[0]))
     assert find_study(str(path)) == path
+
+
+def options(*overrides: str, nfe: str | None = None, study: str = "digits") -> argparse.Namespace:
+    return argparse.Namespace(
+        study=study, overrides=list(overrides), seeds=None, nfe=nfe, methods=None
+    )
+
+
+def test_an_option_that_measures_less_asks_less(zoo):
+    whole, _, dropped = _study(options(), zoo)
+    assert dropped == 0
+    some, _, dropped = _study(options(nfe="4,8"), zoo)
+    assert dropped == len(whole.primary) - len(some.primary) > 0
+    assert all(o.nfe in (4, 8) for o in some.primary)
+    some, _, dropped = _study(options("evaluation.samplers=[sde]"), zoo)
+    assert {o.sampler for o in some.primary} == {"sde"} and dropped > 0
+
+
+def test_what_the_file_itself_cannot_answer_stays_an_error(tmp_path: Path, zoo):
+    path = tmp_path / "mine.yaml"
+    content = read_study("digits")[0]
+    content["primary"][0] |= {"metric": "digits-rigidity", "nfe": 3}
+    path.write_text(yaml.safe_dump(content))
+    for given in (options(study=str(path)), options(nfe="4", study=str(path))):
+        with pytest.raises(ZooError, match=r"primary\.0\.nfe: 3 is not of evaluation\.nfe"):
+            _study(given, zoo)
+    with pytest.raises(ZooError, match=r"primary\.0\.metric"):
+        _study(options("primary.0.metric=digits-fdd"), zoo)

@@ -262,11 +262,8 @@ def test_no_gradient_into_the_reference(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_computed_in_float32_under_autocast(name):
+def test_half_precision_is_computed_in_float32(name):
     x, y = features(0, dtype=torch.float32), features(1, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = LOSSES[name](x, y)
-    torch.testing.assert_close(found, LOSSES[name](x, y), rtol=1e-6, atol=1e-7)
     half = LOSSES[name](x.bfloat16(), y.bfloat16())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, LOSSES[name](x.bfloat16().float(), y.bfloat16().float()))

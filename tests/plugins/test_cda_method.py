@@ -123,7 +123,7 @@ def test_only_listed_lists_with_an_exit_above_0_are_aligned(toys, trained, refer
 def test_the_default_lists_are_the_papers(toys):
     objective = make(toys).objectives["cache-alignment"]
     assert objective.config.reference == {2: 4, 4: 8}
-    assert (objective.config.weight, objective.config.start) == (0.1, 700)
+    assert (objective.config.weight, objective.config.start) == (0.1, 200)
 
 
 def test_the_term_changes_no_other_draw(toys, trained):

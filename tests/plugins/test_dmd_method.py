@@ -75,6 +75,38 @@ def exits(steps, updates=UPDATES):
     ]
 
 
+@pytest.mark.parametrize("name", ["dmd", "sc-dmd", "cda"])
+@pytest.mark.parametrize("ratio", [1, 5])
+def test_student_first_is_the_published_order(toys, name, ratio):
+    """Published loops train the fake score in every turn, and before it the student in every
+    `ratio`-th: the turns of several updates, one after the other, are those of such a loop."""
+    options = {"order": "student-first", "fake_score": {"updates": ratio}}
+    method = toys.methods.create(name, toys.methods.configure(name, options, "test"), toys)
+    loop = []
+    for turn in range(3 * ratio):
+        loop += ["student"] if turn % ratio == 0 else []
+        loop += ["fake_score"]
+    assert [role for step in range(3) for role in method.turns(step)] == loop
+    options["order"] = "fake-score-first"
+    method = toys.methods.create(name, toys.methods.configure(name, options, "test"), toys)
+    assert list(method.turns(0)) == ["fake_score"] * ratio + ["student"]
+
+
+def test_the_first_of_an_update_does_not_know_what_the_other_learns_in_it(trained):
+    def after_one_update(order, rate):
+        options = {"order": order, "fake_score": {"learning_rate": rate, "updates": 2}}
+        return trained({"name": "dmd", "objectives": MATCHING, **options}, updates=1)[0]
+
+    def same_student(order):
+        slow, fast = (after_one_update(order, rate).networks["student"] for rate in (1e-6, 0.5))
+        return all(map(torch.equal, slow.parameters(), fast.parameters()))
+
+    assert same_student("student-first") and not same_student("fake-score-first")
+    first, last = (after_one_update(o, 0.02) for o in ("student-first", "fake-score-first"))
+    assert first.counter.counts["teacher"] == last.counter.counts["teacher"]
+    assert first.counter.counts["fake_score"] == last.counter.counts["fake_score"]
+
+
 @pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])
 @pytest.mark.parametrize("off", [{"weight": 0}, None])
 def test_without_its_term_sc_dmd_is_dmd_bitwise(trained, backbone, off):

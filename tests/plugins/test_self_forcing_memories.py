@@ -185,6 +185,59 @@ def test_the_averaging_sink(stream, decay):
         cache.commit(count)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sink_dtype", ["float32", "cache"])
+def test_the_averaging_sink_moves_in_bf16_as_in_float32(dtype, sink_dtype):
+    """1 - decay is below half of bfloat16's last place: an average kept in it loses most of its
+    small moves, as Reward Forcing's released code does (arXiv 2512.04678)."""
+    memory = policy("ema-sink", frames=9, sink=3, sink_dtype=sink_dtype)
+
+    def moved(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, KVCache]:
+        cache = KVCache(memory, CacheShape(2, 1, 2, 12, 4, dtype, "cpu"), 9)
+        generator, first = torch.Generator().manual_seed(0), torch.empty(0)
+        for block in range(9):  # of 3 frames: from the third on 3 leave at each, 21 in all
+            place = memory.place(cache, 3)
+            new = torch.randn(2, 12, 2, 12, generator=generator).bfloat16().to(dtype)
+            with torch.no_grad():
+                cache.extended(0, new, -new, cache.rows(place.slots), place.used)
+            cache.commit(3)
+            if block == 0:
+                first = cache.keys[0][:, :12].float().clone()
+        assert torch.equal(cache.keys[0], -cache.values[0])
+        return first, cache.keys[0][:, :12].float(), cache
+
+    first, last, cache = moved(dtype)
+    _, exact, _ = moved(torch.float32)
+    moves, wanted = last - first, exact - first
+    if dtype == torch.float32:
+        assert torch.equal(moves, wanted) and not cache.beside
+    elif sink_dtype == "float32":
+        assert torch.equal(last, exact.bfloat16().float())
+        assert torch.equal(cache.beside[0], exact)
+        buffers = sum(t.nbytes for t in (*cache.keys, *cache.values))
+        assert cache.bytes() == buffers + 2 * exact.nbytes
+    else:
+        assert not cache.beside
+        assert moves.norm() < 0.5 * wanted.norm()
+
+
+def test_a_recached_sink_begins_anew():
+    memory = policy("ema-sink", frames=4, sink=1, decay=0.5)
+    cache = KVCache(memory, CacheShape(1, 1, 1, 1, 1, torch.bfloat16, "cpu"), 4)
+
+    def add(value: float) -> float:
+        place = memory.place(cache, 1)
+        with torch.no_grad():
+            new = torch.full((1, 1, 1, 1), value)
+            cache.extended(0, new, new, cache.rows(place.slots), place.used)
+        cache.commit(1)
+        return float(cache.keys[0][0, 0])
+
+    assert [add(value) for value in (8, 4, 4, 2, 4)] == [8, 8, 8, 6, 5]
+    cache.reset()
+    assert [add(value) for value in (1, 4, 4, 5, 4)] == [1, 1, 1, 2.5, 3.25]
+
+
 # --- a new prompt ---
 
 RECACHING = [

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from salt_zoo.errors import ZooError
+from salt_zoo.precision import precision_of
 from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
 from salt_zoo.training.costs import PassCounter
 from salt_zoo.training.optimizers import make_optimizers, schedule_factor
@@ -142,18 +143,29 @@ def test_an_optimizer_for_a_role_that_is_not_trained(train, tmp_path):
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_precision(precision, train, tmp_path):
     trainer = train(tmp_path, training={"precision": precision})
-    assert trainer.accelerator.mixed_precision == ("bf16" if precision == "bf16" else "no")
-    parameter = next(trainer.networks["student"].parameters())
-    assert parameter.dtype == torch.float32  # master weights are whole in any case
+    wanted = "bf16" if precision == "bf16" else "fp32"  # auto is fp32 on a CPU
+    for role, network in trainer.networks.items():
+        assert precision_of(network) == wanted
+        # teacher-forcing trains one network, whose master weights are whole in any case
+        assert {p.dtype for p in network.parameters()} == {torch.float32}, role
+    assert trainer.accelerator.mixed_precision == "no"  # the trainer's business it is not
     assert all(math.isfinite(entry["student/loss"]) for entry in trainer.history)
 
 
-def test_bf16_is_near_fp32_but_not_it(train, tmp_path):
-    from accelerate.state import AcceleratorState
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_quality_is_measured_in_the_precision_of_training(
+    precision, dtype, train, matrix_layers, tmp_path
+):
+    quality = {"every": 1, "prompts": 2, "steps": [1], "metrics": ["digits-rigidity"]}
+    trainer = train(tmp_path, quality=quality, training={"updates": 1, "precision": precision})
+    matrix_layers.clear()
+    trainer.evaluate(trainer.networks, 1)  # of the average, a master in float32
+    assert matrix_layers == {(torch.float32, getattr(torch, dtype))}
 
+
+def test_bf16_is_near_fp32_but_not_it(train, tmp_path):
     losses = []
     for precision in ("fp32", "bf16"):
-        AcceleratorState._reset_state(reset_partial_state=True)
         trainer = train(tmp_path / precision, training={"updates": 1, "precision": precision})
         losses.append(trainer.history[0]["student/loss"])
     assert losses[0] != losses[1]

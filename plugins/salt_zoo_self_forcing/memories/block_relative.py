@@ -32,6 +32,7 @@ class BlockRelativeMemoryConfig(StrictModel):
 class BlockRelativeMemory:
     """Keys stored unrotated; on reading they are at 0, 1, ... in order of time, the block last."""
 
+    version = 1
     Config = BlockRelativeMemoryConfig
 
     def __init__(self, config: BlockRelativeMemoryConfig, zoo: Any) -> None:

@@ -24,6 +24,7 @@ class FullMemoryConfig(StrictModel):
 class FullMemory:
     """Keys of all frames, stored rotated at their absolute frame."""
 
+    version = 1
     Config = FullMemoryConfig
 
     def __init__(self, config: FullMemoryConfig, zoo: Any) -> None:

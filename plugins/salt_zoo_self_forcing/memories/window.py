@@ -29,6 +29,7 @@ class WindowMemoryConfig(StrictModel):
 class WindowMemory:
     """Keys stored rotated at their absolute frame; sink and survivors are never re-based."""
 
+    version = 1
     Config = WindowMemoryConfig
 
     def __init__(self, config: WindowMemoryConfig, zoo: Any) -> None:

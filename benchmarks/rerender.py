@@ -1,0 +1,137 @@
+"""`python -m benchmarks.report DIR`: a report again from what is in its folder, without training.
+
+Scores come from samples.parquet and drift.parquet, statistics of features from replicates.npz,
+videos from videos.npz, costs and provenance from results.json. Directions and kinds of metrics are
+those of the registered ones. A folder that was made before replicates were kept (schema 1) has
+intervals of features in its results.json only: those are carried over as they are, and what would
+need the features is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.carried import Carried
+from benchmarks.metric_info import MetricInfo, metric_infos
+from benchmarks.outcomes import with_own_samplers
+from benchmarks.pictures import read_videos
+from benchmarks.replicates import read_store
+from benchmarks.report import render
+from benchmarks.results import analyse, plain_json
+from benchmarks.scores import read_measured
+from benchmarks.stated import when_stated
+from benchmarks.study import load_study, read_study
+from salt_zoo import storage
+from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli.progress import told_bar
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
+from salt_zoo.storage import plain
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description="Render a study's report again from what is in its folder.",
+    )
+    parser.add_argument("folder", type=Path, help="the report's folder, as in reports/digits")
+    parser.add_argument(
+        "--study",
+        help="a study's file or name: take title, description, outcomes, claims, primary metric "
+        "and tuning from it",
+    )
+    add_plugin_option(parser)
+    options = parser.parse_args(arguments)
+    return guarded(lambda: rerender(options.folder, zoo_of(options), options.study))
+
+
+def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
+    """Write results.json, index.html, report.md, `tables` and `figures` of a folder anew.
+
+    Args:
+        file: a study's file or name, for what it says of its measurements; what was trained and
+            measured stays as it was recorded.
+
+    Raises:
+        ZooError: the folder is no report's, a metric of it is not registered, or `file` is of
+            another study.
+    """
+    results = read_results(folder)
+    study = results["study"] if file is None else _told_by(file, results["study"], zoo)
+    store, drift = read_store(folder), results["drift"]
+    infos = _infos(zoo, study)
+    with told_bar("statistics") as told:
+        found = analyse(
+            study,
+            read_measured(results, folder),
+            results["arms"],
+            _chosen(infos, results["metrics"]),
+            results["prompts"],
+            results["bootstrap"]["resamples"],
+            _chosen(infos, drift["metrics"]) if drift else (),
+            drift["prompts"] if drift else (),
+            when_stated(study.get("primary") or (), folder),
+            store,
+            told,
+            Carried(results) if results["schema"] == 1 or results.get("carried") else None,
+        )
+    found |= {key: results[key] for key in ("curves", "provenance")}
+    found["carried"] = any(row.get("carried") for row in found["rows"])
+    found = plain_json(found)
+    storage.write_json(folder / "results.json", found)
+    extra = zoo.hook.report_sections(results=found, folder=folder)
+    sections = [section for some in extra for section in some or ()]
+    render(found, read_videos(folder), folder, sections)
+    print(folder / "index.html")
+    return 0
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of a folder's results.json."""
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path}: there is no such file; name the folder of a report") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(results, dict) or not {"schema", "rows", "study", "arms"} <= results.keys():
+        raise ZooError(f"{path}: not the results of a study")
+    if results["schema"] == 1:
+        results.setdefault("drift", None)
+        for arm in results["arms"]:
+            arm |= {"budget": None, "off_budget": None}
+    return results
+
+
+def _told_by(file: str, recorded: Mapping[str, Any], zoo: Zoo) -> dict[str, Any]:
+    """The recorded study with what its file says now about the same measurements."""
+    content, path = read_study(file)
+    now = plain(with_own_samplers(load_study(content, str(path)), zoo))
+    for key in ("name", "arms", "seeds"):
+        if now[key] != recorded[key]:
+            raise ZooError(
+                f"{path}: {key}: is not what was run for this report; run the study again, or "
+                "leave --study out"
+            )
+    told = ("title", "description", "primary", "claims", "primary_metric", "tuning")
+    kept = {key: value for key, value in recorded.items() if key not in told}
+    return kept | {key: now[key] for key in told if key in now}
+
+
+def _infos(zoo: Zoo, study: Mapping[str, Any]) -> dict[str, MetricInfo]:
+    """The metrics of a study by label, as they are registered now."""
+    evaluation = study["evaluation"]
+    long = evaluation.get("long") or {}
+    asked = [*evaluation["metrics"], *(long.get("metrics") or ())]
+    return {info.name: info for metric in asked for info in metric_infos(zoo, [metric])}
+
+
+def _chosen(
+    infos: Mapping[str, MetricInfo], entries: Sequence[Mapping[str, Any]]
+) -> list[MetricInfo]:
+    return [infos[entry["name"]] for entry in entries]

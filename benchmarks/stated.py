@@ -1,0 +1,68 @@
+"""When an outcome was written into a study's file: before its first job began, during, or after.
+
+The runner keeps `stated.json` in the report's folder: when the first job began and the last ended,
+and when it first saw each outcome (by the digest of what it compares; its wording may change).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from salt_zoo.storage import digest, write_json
+
+FILE = "stated.json"
+#: What an outcome compares.
+COMPARED = ("a", "b", "metric", "nfe", "sampler", "length", "slope")
+
+
+def record_start(outcomes: Sequence[Mapping[str, Any]], folder: Path, started: bool) -> None:
+    """Called by the runner before any job. `started`: jobs of this study have run in the folder."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record = _read(folder) if started else None
+    if record is None:  # of jobs without a record nobody knows what stood in the file before them
+        began = None if started else now
+        record = {"first_job_began": began, "last_job_ended": None, "seen": {}}
+    seen = record["seen"]
+    for outcome in outcomes:
+        seen.setdefault(_id(outcome), now)
+    write_json(folder / FILE, record)
+
+
+def record_end(folder: Path) -> None:
+    """Called by the runner when every job is done."""
+    record = _read(folder)
+    if record is not None and record["last_job_ended"] is None:
+        record["last_job_ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / FILE, record)
+
+
+def when_stated(outcomes: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """`before`, `during`, `after` or `not recorded`, for each outcome."""
+    record = _read(folder)
+    return [_when(outcome, record) for outcome in outcomes]
+
+
+def _when(outcome: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
+    seen = record["seen"].get(_id(outcome)) if record else None
+    if record is None or seen is None or record["first_job_began"] is None:
+        return "not recorded"
+    if seen <= record["first_job_began"]:
+        return "before"
+    ended = record["last_job_ended"]
+    return "after" if ended is not None and seen > ended else "during"
+
+
+def _id(outcome: Mapping[str, Any]) -> str:
+    return digest([outcome.get(key) for key in COMPARED])
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record

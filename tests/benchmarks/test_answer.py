@@ -1,0 +1,283 @@
+"""What a report says over its numbers, on hand-made results in which a careless sentence would be
+wrong."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.answer import check_primary
+from benchmarks.metric_info import MetricInfo, direction
+from benchmarks.records import ArmCost, Measured
+from benchmarks.report import write_report
+from benchmarks.report_answer import answer, answer_lines, tuning
+from benchmarks.report_view import View
+from benchmarks.results import build_results
+from salt_zoo.errors import ZooError
+
+PROMPTS = [f"prompt {i}" for i in range(40)]
+NOISE = np.random.default_rng(0)
+
+
+def mean(rows: torch.Tensor) -> float:
+    return float(rows.mean())
+
+
+SHARP = MetricInfo("sharp", "target", "sharpness over real", mean, target=1.0, mean=True)
+ERROR = MetricInfo("error", "lower", "what is wrong", mean, mean=True)
+DEFECT = MetricInfo("defect", "lower", "a diagnostic", mean, kind="diagnostic", mean=True)
+MOTION = MetricInfo("motion", "none", "a description", mean, kind="description", mean=True)
+
+
+def scores(size: float, spread: float = 0.01) -> np.ndarray:
+    return (size + spread * NOISE.normal(size=len(PROMPTS))).astype(np.float32)
+
+
+def one(arm: str, seed: int | None, nfe: int, rows: dict[str, Any], **more: Any) -> Measured:
+    guided = arm.endswith("guided")
+    passes = {"nfe": nfe, "guidance": nfe if guided else 0, "memory": 0}
+    method = "dmd" if seed is not None else arm
+    facts = {"backbone": "wan", "memory": None, "sampler": "sde", **more}
+    pixels = np.zeros((1, 1, 2, 8, 8), np.uint8)
+    return Measured(
+        arm, method, seed=seed, nfe=nfe, passes=passes, rows=rows, pixels=pixels, **facts
+    )
+
+
+def study(
+    sizes: dict[str, dict[str, float]],
+    metrics: list[MetricInfo],
+    seeds: int = 5,
+    nfe: int = 4,
+    spread: float = 0.01,
+    extra: tuple[Measured, ...] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Results of arms (and undistilled networks) with scores of the given sizes at one NFE."""
+    measured = [
+        one(arm, seed, nfe, {name: scores(size, spread) for name, size in by_metric.items()})
+        for arm, by_metric in sizes.items()
+        for seed in ([None] if "-" in arm else range(seeds))
+    ]
+    costs = [
+        ArmCost(arm, seed, 100, {"student": {"forward": 1.0, "backward": 1.0}}, 2e12, 60.0)
+        for arm in sizes
+        if "-" not in arm
+        for seed in range(seeds)
+    ]
+    content = {"name": "made", "title": "Made", "description": "", "primary": [], **more}
+    return build_results(content, [*measured, *extra], costs, metrics, PROMPTS, {}, 200)
+
+
+def said(results: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """The text of both pages."""
+    write_report(results, [], folder)
+    page = (folder / "index.html").read_text()
+    page = re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)
+    page = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", page)))
+    return page, (folder / "report.md").read_text()
+
+
+def test_the_best_of_a_target_is_the_nearest(tmp_path: Path) -> None:
+    """1.55 is not better than 1.04 because it is higher."""
+    results = study({"over": {"sharp": 1.55}, "near": {"sharp": 1.04}}, [SHARP])
+    [line] = answer_lines(View(results))
+    assert line.best.startswith("near ") and line.runner_up == "over"
+    [pair] = results["comparisons"]
+    assert (pair["a"], pair["favours"]) == ("over", "b") and pair["difference"] > 0.4
+    assert [row["arm"] for row in results["rows"] if row["winner"]] == ["near"]
+    page, text = said(results, tmp_path)
+    for shown in (page, text):
+        assert "closest to 1 is best" in shown and "higher is better" not in shown
+
+
+def test_a_diagnostic_and_a_description_have_no_vote(tmp_path: Path) -> None:
+    sizes = {
+        "still": {"defect": 0.0, "motion": 0.9, "error": 0.5},
+        "good": {"defect": 0.3, "motion": 0.1, "error": 0.2},
+    }
+    results = study(sizes, [DEFECT, MOTION, ERROR])
+    assert {row["metric"] for row in results["rows"] if row["winner"]} == {"error"}
+    assert results["comparisons_count"] == results["comparisons_clear"] == 1
+    assert results["answer"]["metric"] == "error"
+    [line] = answer_lines(View(results))
+    assert line.best.startswith("good ")
+    motion = next(entry for entry in results["comparisons"] if entry["metric"] == "motion")
+    assert motion["clear"] and motion["favours"] is None
+    page, text = said(results, tmp_path)
+    assert "motion is better" not in page + text and "leads" not in page + text
+
+
+@pytest.mark.parametrize(("undistilled", "worth"), [(0.3, "yes"), (0.1, "no"), (0.2, "not shown")])
+def test_distilling_is_compared_with_not_distilling(
+    undistilled: float, worth: str, tmp_path: Path
+) -> None:
+    sizes = {"good": {"error": 0.2}, "bad": {"error": 0.4}, "teacher-naive": {"error": undistilled}}
+    results = study(sizes, [ERROR])
+    [row] = results["answer"]["rows"]
+    assert row["worth"] == worth and row["best"] == "good"
+    first = answer(View(results))[0]
+    words = {
+        "yes": "distilling is worth it at 4 steps",
+        "no": "distilling is not worth it at 4 steps",
+        "not shown": "distilling is not shown to be worth it at 4 steps",
+    }
+    assert words[worth] in first
+    assert all(words[worth] in shown for shown in said(results, tmp_path))
+
+
+def test_guidance_at_half_the_steps_takes_as_many_passes() -> None:
+    """Guided at 2 steps has the passes of 4 steps, and is better: distilling is not worth it."""
+    sizes = {"good": {"error": 0.2}, "teacher-naive": {"error": 0.5}}
+    guided = [one("teacher-guided", None, n, {"error": scores(e)}) for n, e in ((2, 0.1), (4, 0.0))]
+    [row] = study(sizes, [ERROR], extra=tuple(guided))["answer"]["rows"]
+    assert [(cell["arm"], cell["nfe"]) for cell in row["undistilled"]] == [
+        ("teacher-naive", 4),
+        ("teacher-guided", 2),
+    ]
+    assert [cell["verdict"] for cell in row["undistilled"]] == ["better", "worse"]
+    assert row["worth"] == "no"
+
+
+def test_the_undistilled_network_may_choose_its_sampler() -> None:
+    sizes = {"good": {"error": 0.2}, "teacher-naive": {"error": 0.5}}
+    ode = one("teacher-naive", None, 4, {"error": scores(0.1)}, sampler="ode")
+    [row] = study(sizes, [ERROR], extra=(ode,))["answer"]["rows"]
+    assert row["worth"] == "no" and [c["sampler"] for c in row["undistilled"]] == ["sde", "ode"]
+
+
+def test_a_causal_student_is_compared_with_its_own_start() -> None:
+    sizes = {
+        "good": {"error": 0.2},
+        "teacher-naive": {"error": 0.1},
+        "initial-naive": {"error": 0.5},
+    }
+    [row] = study(sizes, [ERROR])["answer"]["rows"]
+    assert [cell["arm"] for cell in row["undistilled"]] == ["initial-naive"]
+    assert row["worth"] == "yes"
+
+
+def test_a_tie_has_no_winner(tmp_path: Path) -> None:
+    results = study({"a": {"error": 0.3}, "b": {"error": 0.3}}, [ERROR], spread=0.1)
+    [row] = results["answer"]["rows"]
+    assert row["verdict"] == "not shown" and not any(r["winner"] for r in results["rows"])
+    assert answer_lines(View(results))[0].sure.startswith("best of all: not shown; p ")
+    page, text = said(results, tmp_path)
+    assert "★ " not in page.split("★ marks")[0] and "best of all: shown" not in page + text
+
+
+def test_the_best_arm_must_beat_every_other() -> None:
+    """Far ahead of the last, but not of the runner-up."""
+    sizes = {"a": {"error": 0.30}, "b": {"error": 0.301}, "c": {"error": 0.9}}
+    [row] = study(sizes, [ERROR], spread=0.1)["answer"]["rows"]
+    assert row["verdict"] == "not shown" and row["runner_up"] in ("a", "b")
+
+
+def test_one_seed_is_an_illustration() -> None:
+    view = View(study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], seeds=1))
+    assert any("an illustration, not evidence" in sentence for sentence in answer(view))
+    view = View(study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], seeds=2))
+    assert any("one degree of freedom" in sentence for sentence in answer(view))
+
+
+def test_scores_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    broken = scores(0.1)
+    broken[3] = np.nan
+    extra = (one("broken", 0, 4, {"error": broken}), one("broken", 1, 4, {"error": scores(0.1)}))
+    results = study({"good": {"error": 0.2}}, [ERROR], seeds=2, extra=extra)
+    [row] = results["answer"]["rows"]
+    assert row["best"] == "good"  # what has no mean cannot be best
+    for shown in said(results, tmp_path):
+        assert "1 of 80 scores of broken at 4 steps in error" in shown
+
+
+def test_a_metric_that_does_not_apply_is_no_failure() -> None:
+    own = replace(DEFECT, own_steps=8)
+    extra = (one("real-ish", None, 8, {"defect": np.full(len(PROMPTS), np.nan, np.float32)}),)
+    results = study({"good": {"error": 0.2, "defect": 0.1}}, [ERROR, own], extra=extra)
+    assert View(results).not_finite() == []
+
+
+def test_outcomes_are_adjusted_for_their_number() -> None:
+    """Of forty outcomes about equal arms the luckiest is not shown."""
+    arms = {f"a{i}": {"error": 0.3} for i in range(10)}
+    names = list(arms)
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    primary = [{"a": a, "b": b, "metric": "error", "nfe": 4, "sampler": "sde"} for a, b in pairs]
+    results = study(arms, [ERROR], spread=0.3, primary=primary)
+    assert {o["verdict"] for o in results["primary"]} == {"not shown"}
+    assert min(o["p"] for o in results["primary"]) < min(o["p_holm"] for o in results["primary"])
+    shown = study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], primary=[
+        {"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"},
+        {"a": "b", "b": "a", "metric": "error", "nfe": 4, "sampler": "sde"},
+        {"a": "a", "b": "b", "metric": "error", "nfe": 2, "sampler": "sde"},
+    ])  # fmt: skip
+    assert [o["verdict"] for o in shown["primary"]] == ["shown", "opposite", "not measured"]
+
+
+def test_a_late_outcome_is_called_late(tmp_path: Path) -> None:
+    outcome = {"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"}
+    sizes = {"a": {"error": 0.1}, "b": {"error": 0.5}}
+    results = study(sizes, [ERROR], primary=[outcome])
+    results["primary"][0]["stated"] = "after"
+    page, text = said(results, tmp_path)
+    assert "stated: after" in page and "| after |" in text
+    assert "before any run" not in page + text
+
+
+def test_tuning_is_told() -> None:
+    view = View(study({"a": {"error": 0.1}}, [ERROR]))
+    assert "not stated" in tuning(view)
+    stated = {"split": "validation", "settings": {"a": 6, "b": 1}, "note": "By hand."}
+    view.results["study"]["tuning"] = stated
+    assert tuning(view) == (
+        "Unequal tuning, in settings tried: a 6, b 1, on the validation split. By hand."
+    )
+    stated["settings"] = {"a": 2, "b": 2}
+    assert tuning(view).startswith("Equal tuning: every arm with 2 settings tried")
+
+
+def test_the_primary_metric_must_judge() -> None:
+    known = {m.name: m for m in (ERROR, MOTION, replace(DEFECT, own_steps=8))}
+    check_primary("error", known, known.__getitem__, "s.yaml")
+    with pytest.raises(ZooError, match=r"s.yaml: primary_metric: 'eror' is not .*'error'"):
+        check_primary("eror", known, known.__getitem__, "s.yaml")
+    for name in ("motion", "defect"):
+        with pytest.raises(ZooError, match="name a metric of quality"):
+            check_primary(name, known, known.__getitem__, "s.yaml")
+
+
+class Plain:
+    """What a metric of a third party has at least."""
+
+    better, own_steps = "higher", None
+
+    def measure(self, videos: Any) -> torch.Tensor:
+        return torch.zeros(0)
+
+    def reduce(self, rows: torch.Tensor) -> float:
+        return float(rows.mean())
+
+
+def test_what_a_metric_declares() -> None:
+    info = MetricInfo.of("m", Plain(), "")
+    assert (info.kind, info.mean, info.target, info.bounds) == ("quality", False, None, None)
+    for wrong, message in (
+        ({"better": "up"}, "better is 'up'"),
+        ({"better": "target"}, "must have a target"),
+        ({"kind": "vote"}, "kind is 'vote'"),
+        ({"better": "none", "kind": "quality"}, "needs a direction"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            MetricInfo.of("m", type("Wrong", (Plain,), wrong)(), "")
+    assert (
+        MetricInfo.of("m", type("Free", (Plain,), {"better": "none"})(), "").kind == "description"
+    )
+    assert direction({"better": "none"}) == ""

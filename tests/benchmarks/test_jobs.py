@@ -1,0 +1,396 @@
+"""What is done again and what is kept, as a study and its code change; with short trainings."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import benchmarks.jobs
+from benchmarks.execute import make_jobs
+from benchmarks.jobs import Job, read_job, run_job, stamps_of
+from benchmarks.run import plan_runs
+from benchmarks.study import load_study
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.registry import merge
+
+STUDY = {
+    "name": "mini",
+    "title": "Mini",
+    "base": {
+        "backbone": {"name": "self-forcing", "size": "digits"},
+        "dataset": "digits",
+        "training": {"updates": 1, "batch_size": 2, "trackers": [], "average": None},
+    },
+    "arms": {"a": {"method": {"name": "dmd", "steps": 2, "fake_score": {"updates": 1}}}},
+    "evaluation": {
+        "prompts": 2,
+        "nfe": [1],
+        "metrics": ["digits-class", "semigroup-defect"],
+        "shown": 1,
+        "teacher": {"steps": 1},
+    },
+}
+
+Files = dict[Path, tuple[int, int]]
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The labels of all jobs that were trained, in order."""
+    labels: list[str] = []
+    real = benchmarks.jobs._train
+
+    def train(job: Job, *more: Any) -> Any:
+        labels.append(job.label)
+        return real(job, *more)
+
+    monkeypatch.setattr(benchmarks.jobs, "_train", train)
+    return labels
+
+
+@pytest.fixture
+def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
+    """The jobs of the study with some keys changed."""
+
+    def plan(changes: Any = None, zoo: Zoo = zoo, device: str = "cpu") -> list[Job]:
+        study = load_study(merge(STUDY, changes or {}), "mini.yaml")
+        return make_jobs(study, plan_runs(study, zoo, "mini.yaml"), zoo, tmp_path, device)
+
+    return plan
+
+
+def arm(jobs: list[Job]) -> Job:
+    (job,) = [job for job in jobs if job.seed is not None]
+    return job
+
+
+def do(job: Job, zoo: Zoo) -> Job:
+    run_job(job, zoo, "cpu", lambda *told: None)
+    assert job.done
+    return job
+
+
+def files(job: Job) -> Files:
+    paths = [path for path in job.folder.rglob("*") if path.is_file()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def new(before: Files, after: Files) -> set[str]:
+    """What was written beside files that were left alone."""
+    assert all(after.get(path) == known for path, known in before.items())
+    return {path.name for path in after.keys() - before.keys()}
+
+
+def names(changed: set[str]) -> set[str]:
+    """Without their keys."""
+    return {name.rpartition("-")[0] or name for name in changed}
+
+
+def test_what_changes_no_weight_trains_nothing(planned, zoo, trainings):
+    job = do(arm(planned()), zoo)
+    before = files(job)
+    for changes in (
+        {
+            "base": {
+                "training": {"log_every": 3, "checkpoint_every": 7, "trackers": ["tensorboard"]}
+            }
+        },
+        {"base": {"training": {"precision": "fp32", "gradient_checkpointing": True}}},
+        {"base": {"quality": {"every": 1, "prompts": 2, "metrics": ["digits-class"]}}},
+        {"evaluation": {"batch_size": 1}},
+        {"title": "Another"},
+    ):
+        again = arm(planned(changes))
+        assert again.folder == job.folder and again.done, changes
+        do(again, zoo)
+    assert files(job) == before and trainings == ["a"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base": {"training": {"precision": "bf16"}}},
+        {"base": {"training": {"updates": 2}}},
+        {"base": {"training": {"clip": 1.0}}},
+        {"base": {"training": {"gradient_accumulation": 2}}},
+        {"base": {"training": {"optimizers": {"student": {"learning_rate": 1.0e-3}}}}},
+        {"base": {"training": {"schedule": {"warmup": 1}}}},
+        {"base": {"backbone": {"context_noise": 0.1}}},
+        {"arms": {"a": {"method": {"objectives": {"self-consistency": {}}}}}},
+        {"seeds": [1]},
+    ],
+    ids=str,
+)
+def test_what_may_change_weights_has_a_folder_of_its_own(planned, changes):
+    assert arm(planned(changes)).folder != arm(planned()).folder
+
+
+def test_two_types_of_device_share_nothing(planned):
+    on_cpu, on_cuda = planned(), planned(device="cuda")
+    assert [job.label for job in on_cpu] == [job.label for job in on_cuda]
+    assert not {job.folder for job in on_cpu} & {job.folder for job in on_cuda}
+    assert arm(on_cpu).precision == "fp32" and arm(on_cuda).precision == "bf16"
+    with pytest.raises(ValueError, match="planned for cuda"):
+        run_job(arm(on_cuda), load_zoo(), "cpu", lambda *told: None)
+
+
+def test_a_new_metric_measures_only_itself(planned, zoo, trainings):
+    job = do(arm(planned()), zoo)
+    before = files(job)
+    wider = {"evaluation": {"metrics": ["digits-rigidity", "digits-class", "semigroup-defect"]}}
+    again = arm(planned(wider))
+    assert not again.done
+    do(again, zoo)
+    assert names(new(before, files(job))) == {"digits-rigidity"}
+    (measured, *_), cost = read_job(again)
+    assert list(measured.rows) == ["digits-rigidity", "digits-class"] and cost is not None
+    assert trainings == ["a"]
+
+
+def test_a_new_number_of_steps_samples_only_itself(planned, zoo, trainings):
+    job = do(arm(planned()), zoo)
+    before = files(job)
+    again = do(arm(planned({"evaluation": {"nfe": [1, 2]}})), zoo)
+    written = {path.parent.name.rpartition("-")[0] for path in files(job).keys() - before.keys()}
+    new(before, files(job))
+    assert written == {"2-sde"} and trainings == ["a"]
+    assert [one.nfe for one in read_job(again)[0]] == [1, 2, 8]
+    # a student that is loaded is the one that was trained
+    fresh = json.loads((job.folder / "trained.json").read_text())
+    assert fresh["cost"]["updates"] == 1 and fresh["stamp"]["precision"] == "fp32"
+
+
+def test_long_videos_are_cells_of_their_own(planned, zoo, trainings):
+    job = do(arm(planned()), zoo)
+    before = files(job)
+    long = {"lengths": [1, 2], "nfe": [1], "prompts": 2, "metrics": ["digits-class"], "shown": 1}
+    longer = do(arm(planned({"evaluation": {"long": long}})), zoo)
+    assert names(new(before, files(job))) == {"cell.json", "pixels", "digits-class"}
+    before = files(job)
+    long["metrics"] = ["digits-class", "digits-rigidity"]
+    do(arm(planned({"evaluation": {"long": long}})), zoo)
+    assert names(new(before, files(job))) == {"digits-rigidity"}
+    (measured, *_), _ = read_job(longer)
+    assert measured.long and measured.long.rows["digits-class"].shape == (4, 2)
+    assert trainings == ["a"]
+
+
+def test_what_there_is_not_is_known_and_not_looked_for_again(planned, zoo):
+    """The bidirectional teacher has no long videos."""
+    long = {"lengths": [1, 2], "nfe": [1], "prompts": 2, "shown": 1}
+    jobs = planned({"evaluation": {"long": long}})
+    (job,) = [job for job in jobs if job.label == "teacher-naive"]
+    do(job, zoo)
+    assert all(one.long is None for one in read_job(job)[0])
+
+
+def test_a_killed_measuring_goes_on(planned, zoo, trainings, monkeypatch):
+    job = arm(planned({"evaluation": {"metrics": ["digits-class", "digits-rigidity"]}}))
+    real = benchmarks.measuring.Measurer._write
+
+    def write(self: Any, cell: Any, name: str, arrays: Any) -> None:
+        if name.startswith("digits-rigidity"):
+            raise KeyboardInterrupt
+        real(self, cell, name, arrays)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(benchmarks.measuring.Measurer, "_write", write)
+        do(job, zoo)
+    before = files(job)
+    assert not job.done and any(path.name.startswith("digits-class") for path in before)
+    do(job, zoo)
+    assert names(new(before, files(job))) == {"digits-rigidity"}
+    assert trainings == ["a"]
+
+
+def test_passes_are_counted_and_are_those_of_the_arithmetic(planned, zoo):
+    jobs = planned({"evaluation": {"teacher": {"steps": 2, "guidance_scale": 3.0}}})
+    for label, wanted in {
+        "a": {"nfe": 1, "guidance": 0, "memory": 6 / 9},
+        "initial-guided": {"nfe": 1, "guidance": 1, "memory": 12 / 9},
+        "teacher": {"nfe": 2, "guidance": 2, "memory": 0},
+    }.items():
+        (job,) = [job for job in jobs if job.label == label]
+        passes = read_job(do(job, zoo))[0][0].passes
+        assert passes == pytest.approx(wanted), label
+
+
+def test_own_rollouts_say_how_they_went(planned, zoo):
+    metrics = ["digits-class", "semigroup-defect", "cache-distance"]
+    job = do(arm(planned({"evaluation": {"metrics": metrics, "nfe": [8]}})), zoo)
+    found = {(one.nfe, one.sampler): one for one in read_job(job)[0]}
+    assert set(found) == {(8, "sde"), (8, "ode")}
+    assert found[8, "sde"].own == ("semigroup-defect",)
+    assert found[8, "ode"].own == ("cache-distance",) == tuple(found[8, "ode"].rows)
+    assert len(found[8, "ode"].pixels) == 0
+
+
+METRIC = """
+from salt_zoo import hookimpl
+VALUE = 0.25
+class Mine:
+    better, own_steps = "higher", None
+    def __init__(self, config, zoo): pass
+    def measure(self, videos):
+        import torch
+        return torch.full((len(videos.prompts),), VALUE)
+    def reduce(self, rows): return float(rows.mean())
+@hookimpl
+def register(zoo): zoo.metrics.add("mine", Mine, "a constant")
+"""
+
+METHOD = """
+from salt_zoo import hookimpl
+from salt_zoo_dmd.method import DMD
+class Mine(DMD):
+    pass
+@hookimpl
+def register(zoo):
+    zoo.methods.add("mine", Mine, "a method", objectives={"distribution-matching": {}})
+"""
+
+
+def test_an_edited_metric_measures_again(planned, trainings, tmp_path):
+    plugin, changes = tmp_path / "mine.py", {"evaluation": {"metrics": ["mine", "digits-class"]}}
+    values = []
+    for source in (METRIC, METRIC.replace("0.25", "0.75")):
+        plugin.write_text(source)
+        zoo = load_zoo([str(plugin)])
+        job = do(arm(planned(changes, zoo)), zoo)
+        values.append(float(read_job(job)[0][0].rows["mine"].mean()))
+    assert values == [0.25, 0.75] and trainings == ["a"]
+
+
+def test_a_declared_version_outlives_edits(planned, tmp_path):
+    plugin, keys = tmp_path / "mine.py", []
+    for version, comment in ((1, ""), (1, "# an edit"), (2, "")):
+        declared = f"class Mine:\n    version = {version}"
+        plugin.write_text(METRIC.replace("class Mine:", declared) + comment)
+        zoo = load_zoo([str(plugin)])
+        job = arm(planned({"evaluation": {"metrics": ["mine"]}}, zoo))
+        keys.append(job.cells[0].metrics["mine"].key)
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_an_edited_method_trains_again(planned, trainings, tmp_path):
+    plugin, folders = tmp_path / "mine.py", []
+    changes = {"arms": {"a": {"method": {"name": "mine"}}}}
+    for source in (METHOD, METHOD + "# an edit", METHOD.replace("    pass", "    version = 1")):
+        plugin.write_text(source)
+        zoo = load_zoo([str(plugin)])
+        folders.append(arm(planned(changes, zoo)).folder)
+    assert len(set(folders)) == 3
+    do(arm(planned(changes, zoo)), zoo)
+    assert trainings == ["a"]
+    plugin.write_text(METHOD.replace("    pass", "    version = 1") + "# an edit")
+    assert arm(planned(changes, load_zoo([str(plugin)]))).folder == folders[-1]
+
+
+def test_an_edited_objective_trains_again(planned, tmp_path):
+    """A part that only another part names is a part of the run, too."""
+    plugin, keys = tmp_path / "term.py", []
+    source = textwrap.dedent(
+        """
+        from salt_zoo import hookimpl
+        class Term:
+            weight = 1.0
+            def __init__(self, config, zoo): pass
+            def on_exit(self, exit, path, turn): return exit.x0.square().mean()
+            def on_video(self, video, path, turn): return None
+        @hookimpl
+        def register(zoo): zoo.objectives.add("term", Term, "a term")
+        """
+    )
+    changes = {"arms": {"a": {"method": {"objectives": {"term": {}}}}}}
+    for text in (source, source.replace(".square()", ".abs()")):
+        plugin.write_text(text)
+        jobs = planned(changes, load_zoo([str(plugin)]))
+        keys.append(arm(jobs).folder)
+        assert {job.folder for job in jobs if job.seed is None} == {
+            job.folder for job in planned() if job.seed is None
+        }
+    assert keys[0] != keys[1]
+
+
+def test_every_file_says_by_what_it_was_made(planned, zoo):
+    trained, measured = stamps_of(do(arm(planned()), zoo))
+    assert trained == measured and len(trained) == 1
+    assert {"commit", "device", "precision", "torch"} <= set(trained[0])
+    job = planned()[0]
+    assert stamps_of(do(job, zoo))[0] == []
+
+
+def test_features_are_kept_as_float32(planned, zoo):
+    job = do(arm(planned({"evaluation": {"metrics": ["digits-fd"]}})), zoo)
+    (path,) = job.folder.rglob("digits-fd-*.npz")
+    rows = np.load(path)["rows"]
+    assert rows.dtype == np.float32 and rows.ndim == 2
+
+
+def test_a_metric_may_have_options_and_a_label(planned, zoo, trainings):
+    def metrics(gap: int) -> dict[str, Any]:
+        wide = {"name": "motion-magnitude", "gap": gap, "label": "motion-far"}
+        return {"evaluation": {"metrics": ["motion-magnitude", wide]}}
+
+    job = do(arm(planned(metrics(2))), zoo)
+    rows = read_job(job)[0][0].rows
+    assert list(rows) == ["motion-magnitude", "motion-far"]
+    assert not np.allclose(rows["motion-magnitude"], rows["motion-far"])
+    before = files(job)
+    again = do(arm(planned(metrics(3))), zoo)
+    assert names(new(before, files(job))) == {"motion-magnitude"}  # the file bears no label
+    assert not np.allclose(read_job(again)[0][0].rows["motion-far"], rows["motion-far"])
+    assert trainings == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ([{"name": "motion-magnitude", "gab": 2}], "evaluation.metrics.0: gab: unknown key; did"),
+        (["digits-fd", {"name": "motion-magnitude", "gap": 0}], "evaluation.metrics.1: gap"),
+        ([{"name": "motion-magnitud"}], "did you mean 'motion-magnitude'"),
+    ],
+)
+def test_a_wrong_option_of_a_metric_is_one_line(planned, metrics, said):
+    with pytest.raises(ZooError) as caught:
+        planned({"evaluation": {"metrics": metrics}})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_arm_may_be_sampled_in_its_own_way(planned, zoo, trainings):
+    """It has one setting of its own, which stands under each sampler of the study."""
+    study = {"nfe": [1, 2], "samplers": ["sde", "ode"], "metrics": ["digits-class"]}
+    job = do(arm(planned({"evaluation": study})), zoo)
+    before = files(job)
+    own = {"sampler": "ode", "timestep_shift": 3.0, "guidance_scale": 1.5, "times": {2: [1.0, 0.4]}}
+    changes = {"evaluation": study, "arms": {"a": {"evaluation": own}}}
+    again = do(arm(planned(changes)), zoo)
+    new(before, files(job))
+    assert again.folder == job.folder and trainings == ["a"]
+    assert len({cell.name for cell in again.cells}) == 2
+    found = {(one.nfe, one.sampler): one for one in read_job(again)[0]}
+    assert set(found) == {(1, "sde"), (1, "ode"), (2, "sde"), (2, "ode")}
+    assert found[1, "sde"].setting == "ode, shift 3, guidance 1.5"
+    assert found[2, "ode"].setting == "ode, shift 3, guidance 1.5, times 1 0.4"
+    assert (found[2, "sde"].pixels == found[2, "ode"].pixels).all()
+    assert found[2, "sde"].passes["guidance"] == 2
+    plain = {(one.nfe, one.sampler): one for one in read_job(job)[0]}
+    assert not (plain[2, "ode"].pixels == found[2, "ode"].pixels).all()
+    assert plain[2, "ode"].setting is None
+    (teacher,) = [one for one in planned(changes) if one.label == "teacher-naive"]
+    assert {cell.setting for cell in teacher.cells} == {None}
+
+
+def test_an_arms_own_shift_keeps_the_studys_samplers(planned):
+    study = {"nfe": [1, 2], "samplers": ["sde", "ode"], "metrics": ["digits-class"]}
+    changes = {"evaluation": study, "arms": {"a": {"evaluation": {"timestep_shift": 3}}}}
+    cells = arm(planned(changes)).cells
+    assert [cell.samplers for cell in cells] == [("sde",), ("ode",)] * 2
+    assert {cell.sampling.timestep_shift for cell in cells if cell.sampling} == {3.0}
