@@ -185,12 +185,12 @@ class WanBackbone:
         return modules() if modules else {}
 
     def fingerprint(self) -> Mapping[str, str]:
-        found = dict(self.size.fingerprint())
+        found = dict(self.teacher.size.fingerprint())
+        if self.config.teacher:  # what has this teacher alone is a part of it
+            own = self.size.fingerprint()
+            found |= {f"student/{name}": value for name, value in own.items()}
         if self.negative_prompt:
             found["negative_prompt"] = digest(self.negative_prompt)
-        if self.config.teacher:
-            its = self.teacher.size.fingerprint()
-            found |= {f"teacher/{name}": value for name, value in its.items()}
         return found
 
 
