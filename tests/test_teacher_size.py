@@ -135,7 +135,7 @@ def test_a_teacher_of_the_same_size_is_as_none(zoo, tmp_path):
 
 
 def test_the_teacher_is_in_the_fingerprint(zoo):
-    """And a backbone with this teacher alone has the same reference rows; one with another, none."""
+    """A backbone that has this teacher alone shares its reference rows; one with another, none."""
     run = resolve(content(), zoo, "test")
     found = zoo.backbones.create("self-forcing", run.backbone, zoo).fingerprint()
 
