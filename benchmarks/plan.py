@@ -114,7 +114,7 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
     """FLOP a second of one training process, and what that figure rests on."""
     from salt_zoo.devices import find_device
 
-    if plan.parameters > TIMED_PARAMETERS:
+    if max(plan.parameters.values()) > TIMED_PARAMETERS:
         share = f"{ASSUMED_SHARE:.0%} of an H100's {ASSUMED_PEAK / 1e12:.0f} TFLOP/s"
         return ASSUMED_PEAK * ASSUMED_SHARE, f"assuming {share}"
     place = find_device(device)

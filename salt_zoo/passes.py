@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.protocols import Backbone, Batch, Condition, Method, Turn
+from salt_zoo.roles import source
 from salt_zoo.training.costs import Pass, PassCounter, in_videos
-from salt_zoo.training.flops import meta_network, on_meta, source
+from salt_zoo.training.flops import meta_network, on_meta
 
 _MOST = 400  # updates that are looked at
 _SIZE = 2  # height and width of the videos

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from salt_zoo.activations import peak_of_pass
 from salt_zoo.errors import ZooError
-from salt_zoo.passes import DryRun, passes_per_update
-from salt_zoo.protocols import Backbone, Method, Role
+from salt_zoo.passes import DryRun, Passes, passes_per_update
+from salt_zoo.protocols import Backbone, Method, Role, Start
+from salt_zoo.roles import source
 from salt_zoo.run import Resolved
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
-from salt_zoo.training.flops import flops_of_passes, meta_network, on_meta, source
+from salt_zoo.training.flops import flops_of_passes, meta_network, on_meta
 from salt_zoo.training.networks import STUDENT_AVERAGE
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -35,17 +36,18 @@ class Plan:
     """What one update and one device need.
 
     Attributes:
-        parameters: of one network; all roles have the same.
+        parameters: of each role's network.
         micro_batch: videos that a device trains on at a time.
         memory: GiB on a device by part. All parts but the codecs are there at once.
-        activations: GiB that one training pass keeps, `plain` and with gradient `checkpointing`.
+        activations: GiB that one training pass of the student's size keeps, `plain` and with
+            gradient `checkpointing`.
         passes: per update over the whole batch, in videos: role -> `forward`, `backward`. Means
             over steps, since rollouts end at random steps.
         flops: of one update over the whole batch, with the recomputation of checkpointing.
         downloads: what must be fetched first: `source`, `parts`, `bytes`, `command`.
     """
 
-    parameters: int
+    parameters: dict[str, int]
     micro_batch: int
     memory: dict[str, float]
     activations: dict[str, float]
@@ -65,7 +67,9 @@ class Plan:
 def plan_run(run: Resolved, zoo: Any, device: str = "cuda", processes: int = 1) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
-    return make_plan(backbone, method, run.config.training, run.config.seed, device, processes)
+    training, seed = run.config.training, run.config.seed
+    counted = _counted(run, backbone, zoo)
+    return make_plan(backbone, method, training, seed, device, processes, counted)
 
 
 def flops_per_update(run: Resolved, zoo: Any) -> float:
@@ -75,11 +79,7 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    options = run.method.model_dump_json()
-    whose: Any = backbone
-    dry = _dry(zoo, whose, run.config.method["name"], options, run.config.seed)
-    passes = dry.mean(training.updates).kinds
-    flops = flops_of_passes(backbone, _starts(method), passes)
+    flops = flops_of_passes(backbone, _starts(method), _counted(run, backbone, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -90,6 +90,7 @@ def make_plan(
     seed: int = 0,
     device: str = "cuda",
     processes: int = 1,
+    counted: Passes | None = None,
 ) -> Plan:
     """Plan `method` on `backbone` under `config`. Loads no weights and asks no network.
 
@@ -98,6 +99,7 @@ def make_plan(
             used if it has them.
         device: where it would run; decides the precision where the configuration says `auto`.
         processes: over how many devices a batch is split; the weights are on each.
+        counted: the passes of an update, where they are known already.
 
     Raises:
         ZooError: the batch cannot be split over the processes and accumulation steps, or the
@@ -114,15 +116,17 @@ def make_plan(
     checkpointing = config.gradient_checkpointing
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
     with on_meta(backbone):
-        activations = _once(backbone, (micro, bf16), lambda: _activations(backbone, micro, bf16))
+        activations = {
+            name: _activations(source(backbone, "score"), micro, bf16, name == "checkpointing")
+            for name in ("plain", "checkpointing")
+        }
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
-        memory = _weights(backbone, roles, config)
+        parameters, memory = _weights(backbone, roles, config)
         kept = _memory_bytes(backbone, micro, bf16)
     if kept:
         memory["KV memory"] = kept / GIB
-    counted = passes_per_update(method, backbone, config.updates, seed)
-    graphs = max((sum(n for _, n in moment) for moment in counted.held), default=0.0) or 1.0
-    memory["activations"] = graphs * activations["checkpointing" if checkpointing else "plain"]
+    counted = counted or passes_per_update(method, backbone, config.updates, seed)
+    memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing)
     memory |= codecs
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
@@ -130,7 +134,7 @@ def make_plan(
     }
     flops = flops_of_passes(backbone, _starts(method), counted.kinds, checkpointing)
     return Plan(
-        parameters=round(memory["weights student"] * GIB / 4),
+        parameters=parameters,
         micro_batch=micro,
         memory=memory,
         activations=dict(activations),
@@ -154,20 +158,28 @@ def _backbone(zoo: Any, name: str, options: str) -> Backbone:
     return made
 
 
+def _counted(run: Resolved, backbone: Any, zoo: Any) -> Passes:
+    """The passes of one of a run's updates."""
+    config, options = run.config, run.method.model_dump_json()
+    return _dry(zoo, backbone, config.method["name"], options, config.seed).mean(
+        config.training.updates
+    )
+
+
 @functools.lru_cache(maxsize=64)
 def _dry(zoo: Any, backbone: Any, method: str, options: str, seed: int) -> DryRun:
     checked = zoo.methods.configure(method, json.loads(options), "method")
     return DryRun(zoo.methods.create(method, checked, zoo), backbone, seed)
 
 
-def _starts(method: Method) -> dict[str, Any]:
+def _starts(method: Method) -> dict[str, Start]:
     return {name: role.start for name, role in method.roles().items()}
 
 
 _MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
-def _once(backbone: Backbone, key: Any, measure: Callable[[], dict[str, float]]) -> Any:
+def _once(backbone: Backbone, key: Any, measure: Callable[[], Any]) -> Any:
     """Measure each thing of a backbone once: the arms of a study have the same one."""
     known = _MEASURED.setdefault(backbone, {})
     if key not in known:
@@ -188,26 +200,32 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
 
 def _weights(
     backbone: Backbone, roles: Mapping[str, Role], config: TrainingConfig
-) -> dict[str, float]:
-    """GiB of weights by role, and of gradients and optimizer states."""
-    network = meta_network(backbone)
-    size = _bytes(network) / GIB
-    memory = {f"weights {role}": size for role in roles}
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
+    networks = {name: _network(backbone, role.start) for name, role in roles.items()}
+    parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
+    size = {name: _bytes(one) / GIB for name, one in networks.items()}
+    memory = {f"weights {role}": gib for role, gib in size.items()}
     if config.average:
-        memory[f"weights {STUDENT_AVERAGE}"] = size
-    memory["gradients"] = size  # of one role at a time
+        memory[f"weights {STUDENT_AVERAGE}"] = size["student"]
+    trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
+    memory["gradients"] = max(size[name] for name in trained)  # of one role at a time
     states = 0.0
-    for name, role in roles.items():
-        if role.learning_rate is None:
-            continue
+    for name, role in trained.items():
         options = config.optimizers.get(name, OptimizerConfig())
-        for optimizer in make_optimizers(network, options, role.learning_rate):
+        assert role.learning_rate is not None
+        for optimizer in make_optimizers(networks[name], options, role.learning_rate):
             # AdamW keeps two moments, Muon one
             moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
             kept = sum(_size(p) for group in optimizer.param_groups for p in group["params"])
             states += moments * kept / GIB
     memory["optimizer states"] = states
-    return memory
+    return parameters, memory
+
+
+def _network(backbone: Backbone, start: Start) -> Any:
+    with on_meta(whose := source(backbone, start)):
+        return meta_network(whose)
 
 
 def _codecs(backbone: Backbone) -> dict[str, float]:
@@ -216,14 +234,35 @@ def _codecs(backbone: Backbone) -> dict[str, float]:
     return {f"codec {name}": _bytes(module) / GIB for name, module in modules.items()}
 
 
-def _activations(backbone: Backbone, batch: int, bf16: bool) -> dict[str, float]:
-    """GiB of activations without and with gradient checkpointing."""
-    condition = backbone.encode_prompts([""])
-    found = {}
-    for name in ("plain", "checkpointing"):
-        # the largest pass of a method is over whole videos, the teacher's or the fake score's
-        network = meta_network(source(backbone, "teacher"), name == "checkpointing")
-        found[name] = peak_of_pass(network, condition, backbone.latent_shape, batch, bf16) / GIB
+def _held(
+    backbone: Backbone,
+    roles: Mapping[str, Role],
+    counted: Passes,
+    batch: int,
+    bf16: bool,
+    checkpointing: bool,
+) -> float:
+    """GiB of the activations that are there when a turn goes backward, at the fullest moment."""
+
+    def kept(role: str) -> float:
+        # a block of a causal network keeps its share of what a whole video does
+        start: Start = "teacher" if roles[role].start == "teacher" else "score"
+        return _activations(source(backbone, start), batch, bf16, checkpointing)
+
+    moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
+    return max(moments, default=0.0) or kept("student")
+
+
+def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -> float:
+    """GiB of a training pass over whole videos by a backbone's own kind of network."""
+
+    def measure() -> float:
+        with on_meta(whose):
+            network = meta_network(whose, checkpointing)
+            condition = whose.encode_prompts([""])
+            return peak_of_pass(network, condition, whose.latent_shape, batch, bf16) / GIB
+
+    found: float = _once(whose, ("activations", batch, bf16, checkpointing), measure)
     return found
 
 

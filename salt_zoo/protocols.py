@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from salt_zoo.draws import Draws
     from salt_zoo.rollout import Blocks, Exit, Path
 
+#: Whose weights a network begins with: those of the teacher, of a bidirectional network of the
+#: student's size (`score`: the teacher, where that has this size), of the initial student, or none.
+Start = Literal["teacher", "score", "student", "random"]
+
 #: What a network is told about the wanted video: named tensors, each with the batch in front.
 #: Text-to-video backbones have `text`, `[B, tokens, width]`.
 Condition = Mapping[str, "Tensor"]
@@ -70,11 +74,17 @@ class Backbone(Protocol):
     For streams it may also have `frame_decoder()`, a new decoder for the blocks of one stream in
     their order, latents `[B, C, F, H, W]` to pixels (default: `decode_video` of each block), and
     `pixel_frames(n)`, the decoded frames of a video of n latent frames (default: n).
+
+    Where the networks of some starts are of another kind or size than the student's, it also has
+    `source(start)`, the backbone whose networks those are: `network("teacher")` of that one makes
+    them, and `network("random")` one like them; see `salt_zoo.roles`.
     """
 
     latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video
     frame_rate: float  # frames of decoded video a second
     guidance_scale: float  # with which the teacher is usually sampled
+    #: What guidance leads away from; "" for a backbone that has no such attribute.
+    negative_prompt: str
     device: Any
 
     def to(self, device: Any) -> Backbone:
@@ -151,12 +161,14 @@ class Dataset(Protocol):
 class Role:
     """A network that a method needs.
 
-    `start`: whose weights it begins with. `learning_rate`: it is trained, by default at this rate
-    (None: it is frozen). `average_of`: it follows another role as its exponential moving average,
-    `mean = decay * mean + (1 - decay) * weights` after each of that role's updates.
+    `start`: whose weights it begins with; a network that follows the student's distribution starts
+    as `score`, which has the student's size whatever the teacher's is. `learning_rate`: it is
+    trained, by default at this rate (None: it is frozen). `average_of`: it follows another role as
+    its exponential moving average, `mean = decay * mean + (1 - decay) * weights` after each of that
+    role's updates.
     """
 
-    start: Literal["teacher", "student", "random"]
+    start: Start
     learning_rate: float | None = None
     average_of: str | None = None
     decay: float = 0.99
@@ -166,7 +178,9 @@ class Role:
 class Batch:
     """What a turn is trained on. `x0` is None for a method that says `needs_data = False`.
 
-    `trajectory` and its times are those of `Sample`, on the backbone's device.
+    `unconditional` is the backbone's negative prompt, from which guidance leads away. `no_prompt`
+    is the empty one, for which a network is trained by dropping prompts; None says that both are
+    the same. `trajectory` and its times are those of `Sample`, on the backbone's device.
     """
 
     prompts: list[str]
@@ -175,6 +189,7 @@ class Batch:
     x0: Tensor | None
     trajectory: Tensor | None = None
     trajectory_times: tuple[float, ...] = ()
+    no_prompt: Condition | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from salt_zoo import flow
+from salt_zoo.conditions import unconditional
 from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.guidance import Guided
@@ -84,10 +85,9 @@ def generate(
     for first in range(0, len(rows), batch_size):
         some = draws.for_rows(rows[first : first + batch_size])
         texts = list(prompts[first : first + batch_size])
-        unconditional = backbone.encode_prompts([""] * len(texts))
         made.append(
             rollout(
-                Guided(network, unconditional, config.guidance_scale),
+                Guided(network, unconditional(backbone, len(texts)), config.guidance_scale),
                 initial_noise(some, blocks, shape),
                 backbone.encode_prompts(texts),
                 times,

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.guidance import Guided
@@ -145,8 +146,8 @@ class Stream:
             self._switches = {
                 block: backbone.encode_prompts([text] * rows) for block, text in places.items()
             }
-            unconditional = backbone.encode_prompts([""] * rows)
-            self._network = Guided(network, unconditional, config.guidance_scale)
+            nothing = unconditional(backbone, rows)
+            self._network = Guided(network, nothing, config.guidance_scale)
             self.memory = self._new_memory()
             decoder = getattr(backbone, "frame_decoder", None)
             self._decode = decoder() if decoder else backbone.decode_video

@@ -59,6 +59,7 @@ class DigitsSize:
     latent_shape = (1, FRAMES, SIZE, SIZE)
     frame_rate = 4.0
     guidance_scale = 2.0
+    negative_prompt = ""
     coordinates = COORDINATES
 
     def __init__(self, config: DigitsSizeConfig, zoo: Any) -> None:

@@ -105,7 +105,7 @@ class DMD:
         return {
             "student": Role("student", learning_rate=self.config.learning_rate),
             "teacher": Role("teacher"),
-            "fake_score": Role("teacher", learning_rate=self.config.fake_score.learning_rate),
+            "fake_score": Role("score", learning_rate=self.config.fake_score.learning_rate),
         }
 
     def turns(self, step: int) -> Sequence[str]:

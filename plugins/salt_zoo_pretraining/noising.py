@@ -20,6 +20,12 @@ def times_by_block(turn: Turn, frames: int, timestep_shift: float) -> Tensor:
 
 
 def with_dropout(turn: Turn, share: float) -> Condition:
-    """The batch's conditions, a `share` of them replaced by the empty prompt's, for guidance."""
+    """The batch's conditions, a `share` of them replaced by the empty prompt's, for guidance.
+
+    Not by the negative prompt: that is a prompt like any other, chosen when a network is sampled,
+    and its videos are not those of all prompts.
+    """
+    batch = turn.batch
     dropped = turn.draws.uniform("prompt dropout") < share
-    return choose(dropped, turn.batch.unconditional, turn.batch.condition)
+    nothing = batch.unconditional if batch.no_prompt is None else batch.no_prompt
+    return choose(dropped, nothing, batch.condition)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
+from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import TrainingError
 from salt_zoo.precision import Precision, resolve_precision, with_precision
@@ -77,7 +78,7 @@ class TrajectoryRecipe:
                         network,
                         draws.for_rows(rows),
                         backbone.encode_prompts(prompts),
-                        backbone.encode_prompts([""] * len(rows)),
+                        unconditional(backbone, len(rows)),
                         header["guidance_scale"],
                         backbone.blocks(network),
                         backbone.latent_shape,

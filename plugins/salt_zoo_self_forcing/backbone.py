@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, field_validator
 from torch import nn
 
 from salt_zoo.errors import ZooError
+from salt_zoo.protocols import Start
 from salt_zoo.rollout import Blocks
 from salt_zoo.storage import file_digest
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
@@ -66,8 +67,6 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Any) -> None:
         super().__init__(config, zoo)
         self.config = config
-        #: Whose networks the teacher's are; planning asks for it.
-        self.teacher_backbone = WanBackbone(config, zoo)
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")
@@ -86,14 +85,12 @@ class SelfForcingBackbone(WanBackbone):
         size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
         self.policy.place(KVCache(self.policy, size, parts[-1].stop), config.block_frames)
 
-    def to(self, device: Any) -> SelfForcingBackbone:
-        self.teacher_backbone.to(device)
-        self.device = device
-        return self
+    def _score(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+        return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
-    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
-        if start == "teacher":
-            return super().network("teacher")
+    def network(self, start: Start) -> nn.Module:
+        if start in ("teacher", "score"):
+            return self.source(start).network("teacher")
         transformer = self.size.transformer("random") if start == "random" else self._initial()
         return self._causal(transformer)
 

@@ -13,12 +13,22 @@ from torch import Tensor, nn
 
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, reason
-from salt_zoo.protocols import Condition
+from salt_zoo.protocols import Condition, Start
 from salt_zoo.rollout import Blocks
+from salt_zoo.storage import digest
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.original import check_target, save_original
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.size import WanSize
+
+
+class TeacherSizeConfig(StrictModel):
+    """The size of a teacher."""
+
+    #: A registered size.
+    size: str
+    #: Options of that size; text encoder and VAE are the student's.
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class WanBackboneConfig(StrictModel):
@@ -28,27 +38,81 @@ class WanBackboneConfig(StrictModel):
     size: str = "digits"
     #: Options of that size, as its plugin documents them.
     options: dict[str, Any] = Field(default_factory=dict)
+    #: A teacher of another size, with the same latents and prompts: the score that a student is
+    #: distilled from, and the rows `teacher` of a study. None is a teacher of the student's size.
+    teacher: TeacherSizeConfig | None = None
 
 
 class WanBackbone:
-    """Wan at one size, bidirectional: the student starts from the teacher's weights."""
+    """Wan at one size, bidirectional: the student starts from the weights of its size.
+
+    With `teacher` the teacher is another network. What scores a student then is that one, and what
+    follows its distribution (DMD's fake score) starts from the weights of the student's size, as in
+    Self Forcing and Salt (a student of 1.3 B and its fake score, a teacher of 14 B).
+    """
 
     version = 1
     Config = WanBackboneConfig
 
     def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:
+        self.config = config
         options = zoo.sizes.configure(config.size, config.options, "backbone.options")
         self.size: WanSize = zoo.sizes.create(config.size, options, zoo)
         self.latent_shape = self.size.latent_shape
         self.frame_rate = self.size.frame_rate
         self.guidance_scale = self.size.guidance_scale
+        self.negative_prompt: str = getattr(self.size, "negative_prompt", "")
         self.device: Any = "cpu"
+        #: Bidirectional, of the student's size; and the teacher.
+        self.score = self._score(config, zoo)
+        self.teacher = self._teacher(config, zoo) if config.teacher else self.score
+
+    def _score(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+        """Itself, where a backbone is no more than that."""
+        if config.teacher is None:
+            return self
+        return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
+
+    def _teacher(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+        """The teacher of another size.
+
+        Raises:
+            ZooError: its latents or its encoded prompts are not the student's.
+        """
+        assert config.teacher is not None
+        where = "backbone.teacher"
+        zoo.sizes.configure(config.teacher.size, config.teacher.options, f"{where}.options")
+        made = WanBackbone(WanBackboneConfig(**config.teacher.model_dump()), zoo)
+        if made.latent_shape != self.latent_shape:
+            raise ZooError(
+                f"{where}: the latents of {config.teacher.size!r} are {list(made.latent_shape)}, "
+                f"those of the student's size {config.size!r} {list(self.latent_shape)}; give both "
+                "the same height, width and frames (backbone.teacher.options, backbone.options)"
+            )
+        texts = [
+            {name: list(value.shape) for name, value in size.encode_prompts([""], "meta").items()}
+            for size in (made.size, self.size)
+        ]
+        if texts[0] != texts[1]:
+            raise ZooError(
+                f"{where}: {config.teacher.size!r} reads prompts as {texts[0]}, the student's size "
+                f"{config.size!r} as {texts[1]}; choose sizes with one text encoder"
+            )
+        return made
 
     def to(self, device: Any) -> WanBackbone:
         self.device = device
+        for other in (self.score, self.teacher):
+            if other is not self:
+                other.to(device)
         return self
 
-    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+    def source(self, start: Start) -> WanBackbone:
+        return {"teacher": self.teacher, "score": self.score}.get(start, self)
+
+    def network(self, start: Start) -> nn.Module:
+        if start == "teacher" and self.teacher is not self:
+            return self.teacher.network("teacher")
         weights: Literal["teacher", "random"] = "random" if start == "random" else "teacher"
         network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
         return network.to(self.device)
@@ -83,7 +147,9 @@ class WanBackbone:
         transformer: Any = network.transformer
         save_transformer(transformer, folder / "transformer")
         if codecs := getattr(self.size, "codec_folders", None):
-            write_pipeline(folder, codecs(), self.latent_shape)
+            write_pipeline(
+                folder, codecs(), self.latent_shape, self.negative_prompt, self.guidance_scale
+            )
 
     def load(self, folder: Path) -> nn.Module:
         return WanNetwork(load_transformer(folder), self.size.coordinates).to(self.device)
@@ -102,11 +168,16 @@ class WanBackbone:
         fetch = getattr(self.size, "prepare", None)
         if fetch:
             fetch()
+        if self.teacher.size is not self.size and hasattr(self.teacher.size, "prepare"):
+            self.teacher.size.prepare(("transformer",))
 
     def downloads(self) -> list[dict[str, Any]]:
         """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
         wanted = getattr(self.size, "downloads", None)
-        return wanted() if wanted else []
+        found: list[dict[str, Any]] = wanted() if wanted else []
+        if self.teacher.size is not self.size and hasattr(self.teacher.size, "downloads"):
+            found = [*found, *self.teacher.size.downloads(("transformer",))]
+        return found
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         """Text encoder and VAE without their data, for planning; empty for a size without."""
@@ -114,7 +185,13 @@ class WanBackbone:
         return modules() if modules else {}
 
     def fingerprint(self) -> Mapping[str, str]:
-        return self.size.fingerprint()
+        found = dict(self.size.fingerprint())
+        if self.negative_prompt:
+            found["negative_prompt"] = digest(self.negative_prompt)
+        if self.config.teacher:
+            its = self.teacher.size.fingerprint()
+            found |= {f"teacher/{name}": value for name, value in its.items()}
+        return found
 
 
 def load_transformer(folder: Path) -> WanTransformer3DModel:

@@ -58,6 +58,20 @@ pipe.scheduler.set_timesteps = partial(pipe.scheduler.set_timesteps, sigmas=sigm
 
 By itself `FlowMatchEulerDiscreteScheduler` would choose other times (1000, 909.7, 717.3, 24.4) than
 those at which the student was trained, so it must be given the list.
+{guidance}"""
+
+_GUIDANCE = """
+A network that was not distilled (after teacher forcing, say) is sampled with many steps and with
+guidance away from the negative prompt that training gave the teacher:
+
+```python
+video = pipe(
+    "a red fox runs through fresh snow",
+    num_inference_steps=50,
+    guidance_scale={scale:g},
+    negative_prompt={negative!r},
+)
+```
 """
 
 _EXACT = """\
@@ -94,7 +108,11 @@ def scheduler_config(shift: float = SHIFT) -> dict[str, Any]:
 
 
 def write_pipeline(
-    folder: Path, codecs: Mapping[str, Path], latent_shape: tuple[int, int, int, int]
+    folder: Path,
+    codecs: Mapping[str, Path],
+    latent_shape: tuple[int, int, int, int],
+    negative_prompt: str = "",
+    guidance_scale: float = 1.0,
 ) -> None:
     """Complete `folder`, in which `transformer/` lies, to a pipeline.
 
@@ -104,6 +122,7 @@ def write_pipeline(
     Args:
         codecs: folders of text encoder, tokenizer and VAE. If one is missing, there is no
             `model_index.json` and the README says what to add: a training's end is no time to fail.
+        negative_prompt, guidance_scale: for the README, for networks that are sampled with them.
     """
     scheduler = scheduler_config()
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -119,6 +138,7 @@ def write_pipeline(
         width=8 * width,
         frames=4 * (frames - 1) + 1,
         shift=SHIFT,
+        guidance=_GUIDANCE.format(scale=guidance_scale, negative=negative_prompt),
         scheduler=_EXACT if scheduler["_class_name"] == _FLOW_MAP else _GIVEN,
     )
     if missing:

@@ -16,7 +16,7 @@ from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Condition
 from salt_zoo.storage import digest
 from salt_zoo_wan.codecs import MAX_TOKENS, TextEncoder, VideoCodec
-from salt_zoo_wan.configs import PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import PARTS, Parts, known_digest
 from salt_zoo_wan.weights import load_original
@@ -36,6 +36,8 @@ class PublishedSizeConfig(StrictModel):
     codecs: str | None = None
     #: A folder in which encoded prompts are kept for later runs; None: in memory only.
     text_cache: Path | None = None
+    #: What guidance leads away from, wherever it is used; the default is Wan's own.
+    negative_prompt: str = NEGATIVE_PROMPT
     #: Pixels of a frame, multiples of 16.
     height: Annotated[int, Field(ge=16)] = 480
     width: Annotated[int, Field(ge=16)] = 832
@@ -70,6 +72,7 @@ class PublishedSize:
 
     def __init__(self, config: PublishedSizeConfig, zoo: Any) -> None:
         self.config = config
+        self.negative_prompt = config.negative_prompt
         published = PUBLISHED[self.name]
         weights = config.weights or published.hub
         path = Path(weights).expanduser()
@@ -151,35 +154,37 @@ class PublishedSize:
         found = {part: self.codec_parts.find(part) for part in PARTS[1:]}
         return {part: folder for part, folder in found.items() if folder is not None}
 
-    def downloads(self) -> list[dict[str, Any]]:
-        """What would have to be fetched: hub id, parts, about how many bytes, and the command."""
+    def downloads(self, parts: Sequence[str] = PARTS) -> list[dict[str, Any]]:
+        """What of `parts` would have to be fetched: hub id, parts, about how many bytes, and the
+        command."""
         wanted: dict[Parts, list[str]] = {}
-        for part in PARTS:
-            parts = self.parts if part == "transformer" else self.codec_parts
+        for part in parts:
+            whose = self.parts if part == "transformer" else self.codec_parts
             if part == "transformer" and self.file is not None:
                 continue
-            if parts.missing([part]):
-                wanted.setdefault(parts, []).append(part)
+            if whose.missing([part]):
+                wanted.setdefault(whose, []).append(part)
         return [
             {
-                "source": parts.source,
+                "source": whose.source,
                 "parts": names,
                 "bytes": sum(PUBLISHED[self.name].bytes[name] for name in names),
-                "command": parts.command(names),
+                "command": whose.command(names),
             }
-            for parts, names in wanted.items()
+            for whose, names in wanted.items()
         ]
 
-    def prepare(self) -> None:
-        """Fetch what is missing, before any work begins.
+    def prepare(self, parts: Sequence[str] = PARTS) -> None:
+        """Fetch what of `parts` is missing, before any work begins.
 
         Raises:
             ZooError: something is not there and cannot be fetched; one line for all of it.
         """
-        if self.file is None:
-            self.parts.folder("transformer")
-        for part in PARTS[1:]:
-            self.codec_parts.folder(part)
+        for part in parts:
+            if part != "transformer":
+                self.codec_parts.folder(part)
+            elif self.file is None:
+                self.parts.folder(part)
 
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
         """Text encoder (bfloat16, as on a GPU) and VAE (float32) without data, for planning."""

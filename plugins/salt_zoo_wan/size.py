@@ -13,8 +13,9 @@ from salt_zoo.protocols import Condition
 class WanSize(Protocol):
     """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`.
 
-    It may also have `codec_folders()`, `codec_modules()` and `downloads()`, as `PublishedSize` has:
-    a student is then saved as a whole pipeline, and planning knows what the codecs take. With
+    It may also have `codec_folders()`, `codec_modules()`, `downloads(parts)` and `prepare(parts)`,
+    as `PublishedSize` has: a student is then saved as a whole pipeline, and planning knows what the
+    codecs take; of a teacher of another size only the part `transformer` is asked for. With
     `causal_weights`, a diffusers transformer folder or None, causal students start from that. With
     `frame_decoder(device)` and `pixel_frames(n)` it says how streams are decoded, see
     `salt_zoo.protocols.Backbone`.
@@ -24,6 +25,8 @@ class WanSize(Protocol):
     frame_rate: float
     #: With which the teacher is usually sampled.
     guidance_scale: float
+    #: What guidance leads away from; "" for a size that has no such attribute.
+    negative_prompt: str
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
     coordinates: int
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Backbone, Condition
+from salt_zoo.protocols import Backbone, Condition, Start
+from salt_zoo.roles import source
 from salt_zoo.rollout import Blocks
 from salt_zoo.training.costs import Pass
 
@@ -26,7 +27,7 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictiona
 
 def flops_of_passes(
     backbone: Backbone,
-    starts: Mapping[str, Any],
+    starts: Mapping[str, Start],
     passes: Mapping[str, Mapping[Pass, float]],
     checkpointing: bool = False,
 ) -> dict[str, float]:
@@ -51,7 +52,9 @@ def flops_of_passes(
     return found
 
 
-def flops_of_pass(backbone: Backbone, start: Any, kind: Pass, checkpointing: bool = False) -> Flops:
+def flops_of_pass(
+    backbone: Backbone, start: Start, kind: Pass, checkpointing: bool = False
+) -> Flops:
     """FLOPs of one pass over one video by a network that starts as `start`; measured once."""
     whose = source(backbone, start)
     known = _KNOWN.setdefault(whose, {})
@@ -65,13 +68,6 @@ def flops_of_pass(backbone: Backbone, start: Any, kind: Pass, checkpointing: boo
             )
     flops: Flops = known[key]
     return flops
-
-
-def source(backbone: Backbone, start: Any) -> Backbone:
-    """The backbone whose networks those of a `start` are: of an autoregressive one's teacher, a
-    bidirectional one."""
-    teacher: Backbone = getattr(backbone, "teacher_backbone", backbone)
-    return teacher if start == "teacher" else backbone
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.precision import resolve_precision, with_precision
 from salt_zoo.protocols import Backbone, Role
+from salt_zoo.roles import make_network
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -53,7 +54,8 @@ class Networks(Mapping[str, Any]):
         for name, role in self.roles.items():
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(Draws(seed).generator("initial weights", name).initial_seed())
-                network = backbone.network(role.start).to(backbone.device).requires_grad_(False)
+                network = make_network(backbone, role.start)
+            network = network.to(backbone.device).requires_grad_(False)
             frozen = role.learning_rate is None and role.average_of is None
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if role.average_of:
@@ -62,15 +64,16 @@ class Networks(Mapping[str, Any]):
                         f"role {name!r} averages {role.average_of!r}, which is not trained"
                     )
                 network.load_state_dict(self._networks[role.average_of].state_dict())
-            if role.learning_rate is not None:
-                if config.gradient_checkpointing:
-                    enable: Any = getattr(network, "enable_gradient_checkpointing", None)
-                    if enable is None:
-                        raise ZooError(
-                            "training.gradient_checkpointing: this backbone's networks have none; "
-                            "set it to false"
-                        )
+            if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
+                enable: Any = getattr(network, "enable_gradient_checkpointing", None)
+                if enable is not None:
                     enable()
+                elif role.learning_rate is not None:
+                    raise ZooError(
+                        "training.gradient_checkpointing: this backbone's networks have none; "
+                        "set it to false"
+                    )
+            if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(
                     network,
                     config.optimizers.get(name, OptimizerConfig()),

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
 from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.identity import first_difference, identity
@@ -139,7 +140,7 @@ class Trainer:
             batch = Batch(
                 prompts=sample.prompts,
                 condition=self.backbone.encode_prompts(sample.prompts),
-                unconditional=self.backbone.encode_prompts([""] * self._micro),
+                unconditional=unconditional(self.backbone, self._micro),
                 x0=None
                 if sample.video is None
                 else self.backbone.encode_video(sample.video.to(self.backbone.device)),
@@ -147,6 +148,9 @@ class Trainer:
                 if sample.trajectory is None
                 else sample.trajectory.to(self.backbone.device),
                 trajectory_times=sample.trajectory_times,
+                no_prompt=without_prompt(self.backbone, self._micro)
+                if negative_prompt(self.backbone)
+                else None,
             )
         return Turn(
             role=role,
