@@ -9,8 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.durations import in_words
+from benchmarks.evaluation_plan import evaluation_flops
 from benchmarks.study import StudyConfig
 from benchmarks.workers import count_workers
+from salt_zoo.devices import find_device
 from salt_zoo.errors import ZooError
 from salt_zoo.planning import Plan, plan_run
 from salt_zoo.plugins import Zoo
@@ -23,12 +26,17 @@ TIMED_PARAMETERS = 100_000_000
 #: that large transformers usually reach in training.
 ASSUMED_PEAK, ASSUMED_SHARE = 989e12, 0.4
 
+#: Until a process has imported torch, diffusers and the plugins.
+START_SECONDS = 10.0
+
 
 def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, device: str) -> None:
     """Print arms, updates, passes, memory and time. Loads no published weights."""
     console = Console(width=120)
     plans = {label: plan_run(run, zoo) for label, run in runs.items()}
-    rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())))
+    timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
+    rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())), timed)
+    arms, references = evaluation_flops(study, runs, zoo)
     console.print(f"{study.name}: {study.title}", highlight=False, markup=False)
     evaluation = study.evaluation
     console.print(
@@ -50,35 +58,49 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
         "updates",
         "passes per update (forward + backward, videos)",
         "PFLOP",
-        "hours",
+        "training",
+        "measuring",
         "GiB",
     )
-    hours = 0.0
+    training = measuring = 0.0
     for label, run in runs.items():
-        plan, updates = plans[label], run.config.training.updates
+        plan, updates, seeds = plans[label], run.config.training.updates, study.seeds_of(label)
         passes = "; ".join(
             f"{role} {count['forward']:.0f}"
             + (f" + {count['backward']:.0f}" if count["backward"] else "")
             for role, count in plan.passes.items()
             if count["forward"]
         )
-        took = updates * plan.flops / rate / 3600
-        hours += took * len(study.seeds)
+        petaflops = updates * plan.flops / 1e15
+        trains, measures = updates * plan.flops / rate, arms[label] / rate
+        training += trains * len(seeds)
+        measuring += measures * len(seeds)
         table.add_row(
             label,
             str(run.config.method["name"]),
             str(updates),
             passes,
-            f"{updates * plan.flops / 1e15:.3g}",
-            f"{took:.2g}",
+            f"{petaflops:,.0f}" if petaflops >= 100 else f"{petaflops:.3g}",
+            in_words(trains),
+            in_words(measures),
             f"{plan.peak:.2f}",
         )
+    for name, flops in references.items():
+        measuring += flops / rate
+        table.add_row(name, "", "", "", "", "", in_words(flops / rate), "")
     console.print(table)
-    workers = count_workers(study.workers, device, len(runs) * len(study.seeds))
+    jobs = len(references) + sum(len(study.seeds_of(label)) for label in runs)
+    at_once, places = _at_once(study, device, jobs, timed)
+    starting = at_once * START_SECONDS
+    whole = training + measuring + starting
     console.print(
-        f"training in all: {hours:.2g} hours, {hours / workers:.2g} with {workers} at a time "
-        f"({basis}); evaluation comes on top",
+        f"in all about {in_words(whole)} {basis}: training {in_words(training)}, "
+        f"measuring {in_words(measuring)} ({measuring / whole:.0%}), "
+        f"starting {at_once} process{'es' if at_once > 1 else ''} {in_words(starting)}"
+        + (f"; {in_words(whole / at_once)} with {at_once} {places}" if at_once > 1 else "")
+        + ". Measuring is counted in passes: decoding and the networks of metrics come on top.",
         highlight=False,
+        soft_wrap=True,
     )
     _print_memory(console, plans)
     _print_downloads(console, plans)
@@ -88,9 +110,14 @@ def _print_memory(console: Console, plans: Mapping[str, Plan]) -> None:
     label, plan = max(plans.items(), key=lambda item: item[1].peak)
     table = Table("part", "GiB", title=f"memory of one device, {label} (the largest)")
     for part, gib in plan.memory.items():
-        table.add_row(part, f"{gib:.3f}")
+        count = plan.parameters.get(part.removeprefix("weights "), 0)
+        table.add_row(f"{part} ({_parameters(count)})" if count else part, f"{gib:.3f}")
     table.add_row("at the fullest moment", f"{plan.peak:.3f}")
     console.print(table)
+
+
+def _parameters(count: int) -> str:
+    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M"
 
 
 def _print_downloads(console: Console, plans: Mapping[str, Plan]) -> None:
@@ -110,13 +137,19 @@ def _print_downloads(console: Console, plans: Mapping[str, Plan]) -> None:
         console.print("nothing has to be downloaded")
 
 
-def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]:
-    """FLOP a second of one training process, and what that figure rests on."""
-    from salt_zoo.devices import find_device
+def _at_once(study: StudyConfig, device: str, jobs: int, timed: bool) -> tuple[int, str]:
+    """How many jobs share the time, and what they are: the processes of this machine for what was
+    timed on it, its GPUs (or one) for what needs them."""
+    if timed:
+        return count_workers(study.workers, str(find_device(device)), jobs), "at a time"
+    return max(1, min(torch.cuda.device_count(), jobs)), "GPUs"
 
-    if max(plan.parameters.values()) > TIMED_PARAMETERS:
+
+def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan, timed: bool) -> tuple[float, str]:
+    """FLOP a second of one training process, and what that figure rests on."""
+    if not timed:
         share = f"{ASSUMED_SHARE:.0%} of an H100's {ASSUMED_PEAK / 1e12:.0f} TFLOP/s"
-        return ASSUMED_PEAK * ASSUMED_SHARE, f"assuming {share}"
+        return ASSUMED_PEAK * ASSUMED_SHARE, f"on one GPU (assuming {share})"
     place = find_device(device)
     backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo).to(place)
     try:
@@ -141,4 +174,4 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
     torch.set_num_threads(threads)
-    return batch * sum(one) / min(seconds[1:]), "timed on this machine"
+    return batch * sum(one) / min(seconds[1:]), "of one process (timed on this machine)"

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from salt_zoo.activations import peak_of_pass
 from salt_zoo.errors import ZooError
 from salt_zoo.passes import DryRun, Passes, passes_per_update
+from salt_zoo.precision import with_precision
 from salt_zoo.protocols import Backbone, Method, Role, Start
 from salt_zoo.roles import source
 from salt_zoo.run import Resolved
@@ -121,7 +122,7 @@ def make_plan(
             for name in ("plain", "checkpointing")
         }
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
-        parameters, memory = _weights(backbone, roles, config)
+        parameters, memory = _weights(backbone, roles, config, bf16)
         kept = _memory_bytes(backbone, micro, bf16)
     if kept:
         memory["KV memory"] = kept / GIB
@@ -199,11 +200,14 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
 
 
 def _weights(
-    backbone: Backbone, roles: Mapping[str, Role], config: TrainingConfig
+    backbone: Backbone, roles: Mapping[str, Role], config: TrainingConfig, bf16: bool
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
     networks = {name: _network(backbone, role.start) for name, role in roles.items()}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
+    for name, role in roles.items():  # frozen ones are held as a training holds them
+        if role.learning_rate is None and role.average_of is None:
+            with_precision(networks[name], "bf16" if bf16 else "fp32", "meta", frozen=True)
     size = {name: _bytes(one) / GIB for name, one in networks.items()}
     memory = {f"weights {role}": gib for role, gib in size.items()}
     if config.average:

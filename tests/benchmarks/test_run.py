@@ -189,7 +189,8 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
         "consistency",
         "sc-dmd",
         "updates",
-        "hours",
+        "in all about",
+        "measuring",
         "GiB",
         "nothing has to be downloaded",
     ):
