@@ -1,9 +1,10 @@
 """The table at the top of a report: at each number of steps, is distilling worth it, and who leads?
 
-All of it by one metric, the study's primary one, and by the arms' own sampler. The table asks two
-questions, and a statement counts as shown where Holm's adjusted level is below 0.05 over every
-comparison that could have been quoted in answer to its question, at all numbers of steps: each arm
-with each undistilled network that takes as many passes, and each two arms.
+All of it by one metric, the study's primary one, under one sampler of the study (sde, with which
+students train, where there is a choice). The table asks two questions, and a statement counts as
+shown where Holm's adjusted level is below 0.05 over every comparison that could have been quoted in
+answer to its question, at all numbers of steps: each arm with each undistilled network that takes
+as many passes (writes of a memory, which guidance doubles, come on top), and each two arms.
 """
 
 from __future__ import annotations
@@ -106,23 +107,22 @@ class _Table:
         stepped = [cell for cell in here if cell.first.method in STEPPED_REFERENCES]
         # a causal student starts from a network of its own kind
         start = "initial" if any(_is(c, "initial") for c in stepped) else "teacher"
-        undistilled = [
+        stepped = [
             cell
             for cell in stepped
-            if _is(cell, start)
-            and cell.first.nfe == (nfe / 2 if cell.first.method.endswith("guided") else nfe)
             # at one step all samplers are one
-            and (cell.first.nfe != 1 or cell.first.sampler == sampler)
+            if _is(cell, start) and (cell.first.nfe != 1 or cell.first.sampler == sampler)
         ]
         for first, second in itertools.combinations(arms, 2):
             self._compare("leads", first, second)
-        for arm, other in itertools.product(arms, undistilled):
-            self._compare("worth", arm, other)
-        return arms, undistilled
+        for arm, other in itertools.product(arms, stepped):
+            if _passes(arm) == _passes(other):
+                self._compare("worth", arm, other)
+        return arms, [cell for cell in stepped if arms and _passes(cell) == _passes(arms[0])]
 
     def _compare(self, question: str, first: Cell, second: Cell) -> None:
         entry = self.difference(first, second)
-        if entry is not None:
+        if entry is not None and entry["p"] is not None:
             self.entries[question][id(first), id(second)] = entry
 
     def adjust(self) -> None:
@@ -159,6 +159,7 @@ class _Table:
             "best": first.arm,
             "mean": self.value(best),
             "passes": dict(first.passes),
+            "setting": first.setting,
             "seeds": len(best.seeds),
             "worth": _worth([entry["verdict"] for entry in beside]),
             "undistilled": beside,
@@ -166,6 +167,7 @@ class _Table:
             **(against[0] if against else self._nothing()),
             # best of all, not only better than the next
             "verdict": _leads([entry["verdict"] for entry in against]),
+            "p_of_all": _largest([entry["p_holm"] for entry in against]),
             "cost": {key: cost.get(key) for key in ("updates", "flops", "seconds")},
         }
 
@@ -191,8 +193,16 @@ class _Table:
         mean = self.value(cell)
         assert mean is not None
         if self.metric.target is not None:
-            return abs(mean - self.metric.target)
+            known = cell.replicates.get(self.metric.name)
+            # each training's distance, as they are compared; not the distance of their mean
+            far = known and float(known.distance_to(self.metric.target).values.mean())
+            return abs(mean - self.metric.target) if far is None else far
         return -mean if self.metric.better == "higher" else mean
+
+
+def _passes(cell: Cell) -> float:
+    """Passes over a video, guidance included, without writes of a memory."""
+    return (cell.first.nfe or 0) + cell.first.passes.get("guidance", 0)
 
 
 def _is(cell: Cell, start: str) -> bool:
@@ -207,6 +217,12 @@ def _worth(verdicts: Sequence[str]) -> str:
     if "worse" in verdicts:
         return "no"
     return "yes" if all(verdict == "better" for verdict in verdicts) else "not shown"
+
+
+def _largest(levels: Sequence[float | None]) -> float | None:
+    """The level at which the best arm is better than every other."""
+    known = [level for level in levels if level is not None]
+    return max(known) if known and len(known) == len(levels) else None
 
 
 def _leads(verdicts: Sequence[str]) -> str:

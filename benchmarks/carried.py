@@ -6,7 +6,7 @@ it did not make cannot be made without the features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.comparisons import Cell
@@ -61,9 +61,10 @@ class Carried:
                 return _with_level({**outcome, **known})
         return dict(outcome)
 
-    def add_to_drift(self, section: dict[str, Any]) -> None:
-        """Add the metrics that `section` lacks."""
+    def add_to_drift(self, section: dict[str, Any], metrics: Sequence[MetricInfo]) -> None:
+        """Add those of `metrics` that `section` lacks."""
         there = {entry["metric"] for entry in section["curves"]}
+        section["metrics"] = [metric.plain() for metric in metrics]
         for name in ("curves", "values", "comparisons"):
             for entry in self.old["drift"][name]:
                 if entry["metric"] in there:
@@ -91,7 +92,7 @@ def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _with_level(entry: Mapping[str, Any]) -> dict[str, Any]:
     """With the level that its interval implies; the degrees of freedom are those of the seeds
     alone, the fewest that it can have had."""
-    p = 1.0
+    p = None
     if entry["difference"] is not None and entry["low"] is not None:
         freedom = max(1, entry["seeds"] - 1)
         p = level(entry["difference"], entry["low"], entry["high"], freedom)

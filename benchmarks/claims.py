@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -66,14 +67,17 @@ def decide(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     `shown` where the interval excludes zero on the claimed side and Holm's adjusted level
     (`p_holm`) is below 0.05, `opposite` likewise on the other side, `not measured` without a
-    comparison, else `not shown`. Holm's levels take all measured outcomes of the study together.
+    comparison, else `not shown`. Holm's levels take all measured outcomes of the
+    study together.
     """
     made = [outcome for outcome in outcomes if outcome.get("p") is not None]
     adjusted = iter(holm([outcome["p"] for outcome in made]))
     decided = []
     for outcome in outcomes:
-        if outcome.get("p") is None:
-            decided.append({**outcome, "verdict": "not measured"})
+        if outcome.get("p") is None:  # a difference without an interval shows nothing
+            difference = outcome.get("difference")
+            measured = difference is not None and math.isfinite(difference)
+            decided.append({**outcome, "verdict": "not shown" if measured else "not measured"})
             continue
         p = next(adjusted)
         side = outcome["favours"] if p < LEVEL else None

@@ -93,6 +93,9 @@ def _cell(
 def _replicates(rows: np.ndarray, metric: MetricInfo, bootstrap: Bootstrap) -> Replicates:
     finite = np.isfinite(rows).reshape(*rows.shape[:2], -1).all(axis=2)
     broken = int((~finite).sum())
+    if broken and rows.ndim == 3:  # no statistic of features need bear a NaN
+        nothing = np.full((len(rows), min(FEATURE_RESAMPLES, bootstrap.resamples)), np.nan)
+        return Replicates(nothing[:, 0], nothing, broken)
     if metric.mean and rows.ndim == 2:  # one matrix product resamples a mean
         return replace(bootstrap.means(rows), not_finite=broken)
 
@@ -177,7 +180,7 @@ def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[
         "difference": interval.value,
         "low": interval.low,
         "high": interval.high,
-        "p": interval.p,
+        "p": interval.p if np.isfinite(interval.low) else None,
         "clear": interval.clear,
         "favours": _favours(interval, metric),
         "seeds": seeds,

@@ -29,7 +29,7 @@ from benchmarks.statistics import Bootstrap
 
 #: What a row of a table says of its arm, and what of its value.
 ARM = ("arm", "method", "reference", "backbone", "memory", "nfe", "sampler")
-VALUE = ("mean", "low", "high", "seed_sd", "prompt_se")
+VALUE = ("mean", "low", "high", "seed_sd", "prompt_se", "not_finite", "scores")
 
 
 def slopes(long: Long, metric: str) -> NDArray[np.float64]:

@@ -174,17 +174,21 @@ def collect(
     from benchmarks.provenance import provenance
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
+    from salt_zoo.training.checkpoints import checkpoints, read_state
 
     study = with_own_samplers(study, zoo)
     measured: list[Measured] = []
     costs: list[ArmCost] = []
+    broken: dict[str, str] = {}
     for job in jobs:
         if job.folder in errors:
-            if job.seed is not None:
-                updates = int(job.content["training"]["updates"])
-                costs.append(
-                    ArmCost(job.label, job.seed, updates, {}, 0.0, 0.0, errors[job.folder])
-                )
+            error = errors[job.folder]
+            if job.seed is None:
+                broken[job.label] = error
+                continue
+            kept = checkpoints(job.folder / "checkpoints")
+            step = read_state(kept[-1])["step"] if kept else 0
+            costs.append(ArmCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
             continue
         found, cost = read_job(job)
         measured += found
@@ -206,6 +210,8 @@ def collect(
     facts = provenance(zoo, device, inputs_of(first, zoo), prompts, list(names))
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
+    if broken:
+        facts["failed_references"] = broken
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
     with told_bar("statistics") as told:
         results = build_results(

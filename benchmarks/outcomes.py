@@ -86,6 +86,8 @@ def _error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) -> str 
     metric = _make(label, known, zoo)
     if metric is None:
         return None
+    if metric.better == "none":
+        return f"metric: {label} has no direction in which an arm could be better"
     if metric.own_steps is not None:
         if outcome.nfe != metric.own_steps:
             return f"nfe: {label} is measured with {metric.own_steps} steps of its own"
@@ -105,6 +107,11 @@ def _long_error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) ->
     if label not in known:
         return _not_of("metric", label, "the metrics of evaluation.long", known)
     metric = _make(label, known, zoo)
+    if metric is not None and (
+        metric.better == "none" or (outcome.slope and metric.better == "target")
+    ):
+        what = "slope" if outcome.slope else "value"
+        return f"metric: a {what} of {label} has no direction in which an arm could be better"
     if metric is not None and not has_clips(metric):
         return f"metric: {label} has no scores of clips of long videos"
     if outcome.sampler != long.sampler:

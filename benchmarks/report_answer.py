@@ -66,7 +66,8 @@ def _line(row: Entry, places: int, several: bool) -> AnswerLine:
         steps=(f"{row['backbone']}, " if several else "") + in_steps(row["nfe"]),
         worth=WORTH[row["worth"]],
         undistilled=[_undistilled(cell, places) for cell in row["undistilled"]],
-        best=f"{row['best']} {number(row['mean'], places)}",
+        best=f"{row['best']} {number(row['mean'], places)}"
+        + (f" ({row['setting']})" if row["setting"] else ""),
         runner_up=row["runner_up"] or "–",
         difference=signed(row["difference"], finer),
         interval=interval(row, finer) if row["low"] is not None else "",
@@ -95,7 +96,7 @@ def _sure(row: Entry) -> str:
     if row["verdict"] == "only arm":
         return "the only arm"
     text = "best of all: " + row["verdict"]
-    return f"{text}; {level_text(row['p_holm'])}" if row["p_holm"] is not None else text
+    return f"{text}; {level_text(row['p_of_all'])}" if row["p_of_all"] is not None else text
 
 
 def _cost(cost: Entry) -> str:
@@ -178,15 +179,15 @@ def _worth_at(rows: Sequence[Entry]) -> str:
 def _limits(view: View) -> list[str]:
     """What the number of seeds leaves open, and scores that are not finite."""
     sentences = []
-    if view.seeds == 1:
+    if once := view.trained(1):
         sentences.append(
-            "Every arm was trained once, so the intervals cover the choice of prompts and noise, "
-            "not what another training seed would give: an illustration, not evidence."
+            f"{_who(once, view)} trained once, so the intervals cover the choice of prompts and "
+            "noise, not what another training seed would give: an illustration, not evidence."
         )
-    elif view.seeds == 2:
+    if twice := view.trained(2):
         sentences.append(
-            "Every arm was trained twice; two seeds leave one degree of freedom, so that hardly "
-            "any difference between trainings can be shown."
+            f"{_who(twice, view)} trained twice; two seeds leave one degree of freedom, so that "
+            "hardly any difference between trainings can be shown."
         )
     if view.results.get("carried"):
         names = sorted({row["metric"] for row in view.results["rows"] if row.get("carried")})
@@ -230,6 +231,12 @@ def mixes(view: View) -> str:
             if len(values) > 1:
                 parts.append(f"{what} with {len(values)} values of {fact} ({', '.join(values)})")
     return f"This report mixes: networks were {'; '.join(parts)}." if parts else ""
+
+
+def _who(arms: Sequence[str], view: View) -> str:
+    if len(arms) == len(view.measured_arms):
+        return "Every arm was"
+    return f"{listed(arms)} {'was' if len(arms) == 1 else 'were'}"
 
 
 def claims_sentence(results: Mapping[str, Any]) -> str:

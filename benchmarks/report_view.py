@@ -131,7 +131,9 @@ class View:
 
     def metric(self, name: str) -> Entry:
         """What results.json says of a metric."""
-        return next(metric for metric in self.metrics if metric["name"] == name)
+        drift = self.results["drift"]
+        of_long = drift["metrics"] if drift else []
+        return next(metric for metric in [*self.metrics, *of_long] if metric["name"] == name)
 
     def metric_of(self, outcome: Entry) -> Entry:
         """How the metric of an outcome is read: a slope has no target."""
@@ -142,19 +144,25 @@ class View:
         """Rows with scores that are not finite, in words. A metric with rollouts of its own that
         has none for a network (of a memory, say) does not apply to it."""
         found = []
-        for row in [*self.results["rows"], *self._long_rows()]:
+        for row in self.results["rows"]:
             applies = row["metric"] not in self._own or row["not_finite"] != row["scores"]
             if row["not_finite"] and applies:
-                where = f" at {in_steps(row['nfe'])}" if row["nfe"] else ""
-                found.append(
-                    f"{row['not_finite']} of {row['scores']} scores of {row['arm']}{where} in "
-                    f"{row['metric']}"
-                )
-        return list(dict.fromkeys(found))
-
-    def _long_rows(self) -> list[Entry]:
+                found.append(_broken(row, row["not_finite"], row["scores"], ""))
         drift = self.results["drift"]
-        return drift["values"] if drift else []
+        for curve in drift["curves"] if drift else ():
+            points = [p for p in curve["points"] if p.get("not_finite")]
+            if points:
+                count, of = (sum(p[key] for p in points) for key in ("not_finite", "scores"))
+                found.append(_broken(curve, count, of, f", {len(points)} clips of long videos"))
+        return found
+
+    def trained(self, times: int) -> list[str]:
+        """The arms with so many training seeds."""
+        seeds: dict[str, int] = {}
+        for row in self.results["rows"]:
+            if not row["reference"]:
+                seeds[row["arm"]] = max(seeds.get(row["arm"], 0), row["seeds"])
+        return [arm for arm, count in seeds.items() if count == times]
 
     def panels(self, most: int) -> list[Panel]:
         """One, or with more arms than `most` one for each memory. Real videos and networks without
@@ -243,8 +251,18 @@ class View:
             if metric["name"] not in self._own or s in firsts
         ]
 
+    def failed_references(self) -> dict[str, str]:
+        """Why reference rows are missing, by their name."""
+        found: dict[str, str] = self.results["provenance"].get("failed_references", {})
+        return found
+
     def failures(self) -> list[tuple[str, Entry]]:
         return [(arm["arm"], error) for arm in self.results["arms"] for error in arm["errors"]]
+
+
+def _broken(entry: Entry, count: int, of: int, what: str) -> str:
+    where = f" at {in_steps(entry['nfe'])} ({entry['sampler']})" if entry["nfe"] else ""
+    return f"{count} of {of} scores of {entry['arm']}{where} in {entry['metric']}{what}"
 
 
 def decimals(values: Iterable[float | None]) -> int:

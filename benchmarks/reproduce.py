@@ -61,7 +61,8 @@ def reproduce(
         bounds = None
     # 4. the difference, paired by prompt and by seed (a reference, one network, with every seed),
     #    and its interval: Bootstrap.difference says how it is widened
-    paired = len(first.values) == len(second.values) or 1 in (len(first.values), len(second.values))
+    seeds = [table[table.arm == name].seed.drop_duplicates().tolist() for name in (arm, other)]
+    paired = seeds[0] == seeds[1] or any(pandas.isna(one[0]) for one in seeds)
     return bootstrap.difference(first, second, paired, bounds)
 
 

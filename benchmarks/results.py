@@ -19,6 +19,10 @@ finite.
 that length, or of the `slope`, the change per training length of a video's score; its `comparisons`
 are those of these values.
 
+`measurements` list what was scored: each arm, training seed and sampling setting, with its passes
+and, for long videos, its clips; the scores themselves are in samples.parquet and drift.parquet.
+`carried` says that intervals of features are those of an older rendering.
+
 `comparisons_count`, `comparisons_clear` and `comparisons_by_chance` are of metrics of quality,
 long videos included.
 """
@@ -52,6 +56,7 @@ from benchmarks.metric_info import MetricInfo
 from benchmarks.pictures import write_videos
 from benchmarks.records import REFERENCES, ArmCost, Measured
 from benchmarks.replicates import write_store
+from benchmarks.scores import measurement
 from benchmarks.statistics import Bootstrap
 from salt_zoo import storage
 from salt_zoo.errors import ZooError
@@ -166,7 +171,7 @@ def analyse(
     by_name = {metric.name: metric for metric in metrics}
     over_time = drift.section(lambda done: told(len(measured) + done, parts)) if drift else None
     if over_time and carried:
-        carried.add_to_drift(over_time)
+        carried.add_to_drift(over_time, long_metrics)
 
     def compared(outcome: Mapping[str, Any]) -> dict[str, Any]:
         if outcome.get("slope") or outcome.get("length"):
@@ -182,6 +187,7 @@ def analyse(
         "study": dict(study),
         "metrics": [metric.plain() for metric in metrics],
         "prompts": list(prompts),
+        "measurements": [measurement(one) for one in measured],
         "rows": rows,
         "comparisons": comparisons,
         "drift": over_time,
@@ -193,6 +199,8 @@ def analyse(
         "bootstrap": {"resamples": resamples, "feature_resamples": FEATURE_RESAMPLES},
     }
     primary = primary_metric(study, metrics)
+    if carried:
+        results["carried"] = True
     results["answer"] = primary and answer_table(
         cells,
         primary,
@@ -205,13 +213,18 @@ def analyse(
 
 def _settle(results: dict[str, Any]) -> dict[str, Any]:
     """Verdicts on outcomes and claims, and how many comparisons there are, from the comparisons."""
-    judging = {metric["name"] for metric in results["metrics"] if metric["kind"] == "quality"}
     over_time = results["drift"]
-    counted = [
-        entry
-        for entry in [*results["comparisons"], *(over_time["comparisons"] if over_time else ())]
-        if entry["metric"] in judging and entry["low"] is not None and entry["low"] == entry["low"]
-    ]
+    of_long = over_time["metrics"] if over_time else []
+    known = [*results["metrics"], *of_long]
+    judging = {metric["name"] for metric in known if metric["kind"] == "quality"}
+    made: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for entry in [*results["comparisons"], *(over_time["comparisons"] if over_time else ())]:
+        # a slope has no direction where its value has a target; at one step all samplers are one
+        if entry["metric"] in judging and entry["better"] != "none" and entry["p"] is not None:
+            sampler = None if entry["nfe"] == 1 else entry["sampler"]
+            names = ("metric", "a", "b", "backbone", "nfe", "length", "slope")
+            made.setdefault((sampler, *(entry.get(name) for name in names)), entry)
+    counted = list(made.values())
     results["comparisons_count"] = len(counted)
     results["comparisons_clear"] = sum(entry["clear"] for entry in counted)
     # of comparisons without any true difference, a 95% interval excludes zero in one of twenty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,47 +17,73 @@ from salt_zoo.errors import ZooError
 SETTING = ("arm", "backbone", "nfe", "sampler")
 
 
+def measurement(one: Measured) -> dict[str, Any]:
+    """All of a measurement but its scores and videos, for results.json."""
+    facts = {
+        field.name: getattr(one, field.name)
+        for field in dataclasses.fields(one)
+        if field.name not in ("rows", "pixels", "long")
+    }
+    long = one.long
+    facts["long"] = long and {"frames": long.frames, "stops": long.stops, "ends": long.ends}
+    return facts
+
+
 def read_measured(results: Mapping[str, Any], folder: Path) -> list[Measured]:
-    """Every measurement of a report with its scores, without features and videos; in the order of
-    its rows.
+    """Every measurement of a report with its scores, without features and videos.
 
     Raises:
         ZooError: a file of scores is missing or belongs to another results.json.
     """
-    about: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    drift = results["drift"]
+    short = _by_setting(_table(folder / "samples.parquet"))
+    clips = _by_setting(_table(folder / "drift.parquet")) if drift else {}
+    count = len(results["prompts"])
+    found = []
+    for facts in results.get("measurements") or _of_rows(results):
+        key = (*(facts[part] for part in SETTING), facts["seed"])
+        rows = _rows(short[key], count, folder) if key in short else {}
+        long = facts["long"]
+        if long:
+            scores = _clips(clips[key], len(long["stops"])) if key in clips else {}
+            long = Long(**long, rows=scores, pixels=_NO_PIXELS)
+        own = tuple(facts["own"])
+        given = {**facts, "long": long, "own": own}
+        found.append(Measured(**given, rows=rows, pixels=_NO_PIXELS))
+    return found
+
+
+def _of_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measurements of schema 1, which did not list them, from its rows."""
+    drift = results["drift"]
+    curves = {tuple(c[part] for part in SETTING): c for c in drift["curves"]} if drift else {}
+    seeds = {arm["arm"]: arm["seeds"] for arm in results["arms"]}
+    about: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results["rows"]:
         key = tuple(row[part] for part in SETTING)
-        # a metric with rollouts of its own knows neither the passes nor the setting of the videos
+        # a metric with rollouts of its own does not know the passes of the videos
         if key not in about or (row["passes"] and not about[key]["passes"]):
             about[key] = row
-    short = _by_setting(_table(folder / "samples.parquet"))
-    drift = results["drift"]
-    long = _by_setting(_table(folder / "drift.parquet")) if drift else {}
-    seeds = {arm["arm"]: arm["seeds"] for arm in results["arms"]}
     found = []
-    for setting, row in about.items():
+    for key, row in about.items():
+        facts = {part: row[part] for part in (*SETTING, "method", "memory", "passes")}
+        facts |= {"own": (), "setting": None, "long": _long(curves.get(key), drift)}
         for seed in [None] if row["reference"] else seeds[row["arm"]]:
-            scores = short.get((*setting, seed))
-            clips = long.get((*setting, seed))
-            if scores is None and clips is None and row["reference"] is False:
-                continue  # of this arm another seed only
-            found.append(
-                Measured(
-                    arm=row["arm"],
-                    method=row["method"],
-                    backbone=row["backbone"],
-                    memory=row["memory"],
-                    seed=seed,
-                    nfe=row["nfe"],
-                    sampler=row["sampler"],
-                    passes=dict(row["passes"]),
-                    setting=row.get("setting"),
-                    rows={} if scores is None else _rows(scores, len(results["prompts"]), folder),
-                    pixels=_NO_PIXELS,
-                    long=None if clips is None else _long(clips, drift),
-                )
-            )
+            found.append({**facts, "seed": seed})
     return found
+
+
+def _long(curve: Mapping[str, Any] | None, drift: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The clips of long videos, from a curve over them."""
+    if curve is None:
+        return None
+    stops, frames = [point["stop"] for point in curve["points"]], curve["frames"]
+    # each length ends with the first clip that reaches it
+    ends = {
+        str(length): next(i for i, stop in enumerate(stops) if stop >= frames * length)
+        for length in drift["lengths"]
+    }
+    return {"frames": frames, "stops": stops, "ends": ends}
 
 
 _NO_PIXELS = np.zeros((0, 1, 1, 1, 1), np.uint8)
@@ -69,6 +96,8 @@ def _table(path: Path) -> pandas.DataFrame:
 
 
 def _by_setting(table: pandas.DataFrame) -> dict[tuple[Hashable, ...], pandas.DataFrame]:
+    if "seed" not in table:  # of features alone there are no scores
+        return {}
     groups = table.groupby([*SETTING, "seed"], sort=False, dropna=False)
     return {tuple(_plain(part) for part in key): own for key, own in groups}
 
@@ -93,18 +122,10 @@ def _rows(table: pandas.DataFrame, count: int, folder: Path) -> dict[str, np.nda
     return rows
 
 
-def _long(table: pandas.DataFrame, drift: Mapping[str, Any]) -> Long:
-    stops = sorted(int(stop) for stop in table["stop"].unique())
-    curve = next(iter(drift["curves"]))
-    frames = int(curve["frames"])
-    # each length ends with the first clip that reaches it
-    ends = {
-        str(length): next(i for i, stop in enumerate(stops) if stop >= frames * length)
-        for length in drift["lengths"]
-    }
+def _clips(table: pandas.DataFrame, count: int) -> dict[str, np.ndarray]:
+    """Scores `[clips, P]` by metric."""
     ordered = table.sort_values(["stop", "prompt_index"])
-    rows = {
-        str(metric): own["score"].to_numpy(np.float32).reshape(len(stops), -1)
+    return {
+        str(metric): own["score"].to_numpy(np.float32).reshape(count, -1)
         for metric, own in ordered.groupby("metric", sort=False)
     }
-    return Long(frames, stops, ends, rows, _NO_PIXELS)

@@ -22,7 +22,7 @@ COMPARED = ("a", "b", "metric", "nfe", "sampler", "length", "slope")
 def record_start(outcomes: Sequence[Mapping[str, Any]], folder: Path, started: bool) -> None:
     """Called by the runner before any job. `started`: jobs of this study have run in the folder."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = _read(folder) if started else None
+    record = _read(folder)
     if record is None:  # of jobs without a record nobody knows what stood in the file before them
         began = None if started else now
         record = {"first_job_began": began, "last_job_ended": None, "seen": {}}

@@ -7,8 +7,11 @@ import torch
 
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import load_zoo
+from salt_zoo.precision import precision_of, with_precision
 from salt_zoo.run import resolve, train
 from salt_zoo.sampling import SamplingConfig, generate
+from tests.one_update import TOLERANCES, Update, differences, one_update, without_gradient
+from tests.test_matrix import content
 
 pytestmark = [
     pytest.mark.gpu,
@@ -34,27 +37,57 @@ def test_a_network_makes_the_same_videos_on_both_devices(zoo):
 
 
 CELLS = [
-    *((method, "wan") for method in ("consistency", "dmd", "sc-dmd")),
+    *((method, "wan") for method in ("consistency", "dmd", "sc-dmd", "ode-regression")),
     # teacher forcing and diffusion forcing are masked by flex_attention here
     *((m, "self-forcing") for m in ("dmd", "cda", "teacher-forcing", "diffusion-forcing")),
 ]
 
 
 @pytest.mark.parametrize(("method", "backbone"), CELLS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_methods_train_on_cuda(zoo, method, backbone, precision, tmp_path):
-    content = {
-        "method": method,
-        "backbone": {"name": backbone, "size": "digits"},
-        "dataset": "digits",
-        "training": {
-            "updates": 3,
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_one_update_is_the_cpus(zoo, method, backbone, precision, checkpointing, teacher, tmp_path):
+    """The draws are the same on both devices, and so are losses and gradients, within rounding."""
+
+    def update(device: str, precision: str) -> Update:
+        changes = content(method, backbone, None, teacher)
+        changes["training"] |= {
+            "updates": 1,
             "batch_size": 4,
             "precision": precision,
-            "gradient_checkpointing": True,
-            "trackers": [],
-        },
-    }
-    trainer = train(resolve(content, zoo, "test"), tmp_path, zoo, "cuda")
-    weights = list(trainer.networks["student"].parameters())
-    assert all(p.is_cuda and p.dtype == torch.float32 and torch.isfinite(p).all() for p in weights)
+            "gradient_checkpointing": checkpointing,
+        }
+        return one_update(changes, zoo, tmp_path / device, device)
+
+    exact, made = update("cpu", "fp32"), update("cuda", precision)
+    assert without_gradient(made) == set()
+    found = differences(made, exact)
+    assert {name: d for name, d in found.items() if not d < TOLERANCES[precision]} == {}
+
+
+@pytest.mark.parametrize(("method", "backbone"), CELLS)
+def test_methods_train_on_cuda(zoo, method, backbone, teacher, tmp_path):
+    changes = content(method, backbone, None, teacher)
+    changes["training"] |= {"updates": 3, "batch_size": 4}
+    trainer = train(resolve(changes, zoo, "test"), tmp_path, zoo, "cuda")
+    for role, network in trainer.networks.items():
+        assert precision_of(network) == "bf16"  # auto
+        part = trainer.networks.roles[role]
+        held = part.learning_rate is None and part.average_of is None
+        assert (torch.bfloat16 in {p.dtype for p in network.parameters()}) == held
+        assert all(p.is_cuda and torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_tf32_is_allowed_in_passes_only():
+    allowed: list[bool] = []
+    matmul = torch.backends.cuda.matmul
+
+    class Inside(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            allowed.append(matmul.allow_tf32)
+            return x
+
+    before = matmul.allow_tf32
+    with_precision(Inside(), "tf32", "cuda")(torch.zeros(1, device="cuda"))
+    with_precision(Inside(), "fp32", "cuda")(torch.zeros(1, device="cuda"))
+    assert allowed == [True, False] and matmul.allow_tf32 == before

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
@@ -14,6 +13,7 @@ from salt_zoo.plugins import load_zoo
 from salt_zoo.protocols import Batch, Turn
 from salt_zoo.run import resolve, train
 from tests.conftest import PROMPT
+from tests.one_update import names, recorded_gradients
 
 ZOO = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
 
@@ -123,25 +123,12 @@ def test_bf16_gradients(method, backbone, memory, teacher, tmp_path):
     resolved = resolve(changes, ZOO, "test")
     if method == "cda" and bidirectional(resolved):
         return  # refused, see above
-    steps: list[dict[int, bool]] = []
-
-    def look(optimizer: Any, *rest: Any) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        steps.append({id(p): p.grad is not None and bool(p.grad.any()) for p in parameters})
-
-    handle = register_optimizer_step_pre_hook(look)
-    try:
+    with recorded_gradients() as steps:
         trainer = train(resolved, tmp_path, ZOO, "cpu")
-    finally:
-        handle.remove()
-    names = {
-        id(parameter): f"{role}: {name}"
-        for role, network in trainer.networks.items()
-        for name, parameter in network.named_parameters()
-    }
+    known = names(trainer.networks)
     turns = [role for step in range(3) for role in trainer.method.turns(step)]
     assert len(steps) == sum(len(trainer.networks.optimizers[role]) for role in turns)
-    lacking = {names[key] for step in steps for key, has in step.items() if not has}
+    lacking = {known[key] for step in steps for key, g in step.items() if g is None or not g.any()}
     assert lacking == without_gradient(method, backbone, set(turns))
     stepped = {key for step in steps for key in step}
     assert stepped == {id(p) for role in set(turns) for p in trainer.networks[role].parameters()}

@@ -43,7 +43,8 @@ class Score:
         pass
 
     def measure(self, videos: Videos) -> Tensor:
-        return type(self).of(videos.pixels, videos.prompts, videos.first_frame)
+        scores = type(self).of(videos.pixels, videos.prompts, videos.first_frame)
+        return where_finite(videos.pixels, scores)
 
     def reduce(self, rows: Tensor) -> float:
         return float(rows.mean())
@@ -103,10 +104,12 @@ class Consistency(Share):
 
 
 class Sharpness(Score):
-    """Laplacian energy over that of real videos: blur is below 1, overshoot above."""
+    """Laplacian energy over that of real videos: blur is below 1, overshoot above. A description:
+    what judges by it is its error."""
 
     better: Better = "target"
     target = 1.0
+    kind = "description"
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()
@@ -119,6 +122,7 @@ class SharpnessError(Sharpness):
     """How far the mean sharpness is from that of real videos: overshoot is as wrong as blur."""
 
     better = "lower"
+    kind = "quality"
     mean = False
 
     def reduce(self, rows: Tensor) -> float:
@@ -164,7 +168,7 @@ class FrechetAppearance:
         return judged(pixels)[0].mean(dim=1)
 
     def measure(self, videos: Videos) -> Tensor:
-        return self.features(videos.pixels) / self._reference[0]
+        return where_finite(videos.pixels, self.features(videos.pixels) / self._reference[0])
 
     def reduce(self, rows: Tensor) -> float:
         return frechet_distance(self._reference[1], Gaussian.of(rows))
@@ -184,6 +188,13 @@ class FrechetMotion(FrechetAppearance):
 
     def features(self, pixels: Tensor) -> Tensor:
         return measures.centroid_velocities(pixels)
+
+
+def where_finite(pixels: Tensor, scores: Tensor) -> Tensor:
+    """Scores `[N]` or features `[N, D]`, NaN for a video that is not finite: a judge would see some
+    digit in it, too."""
+    broken = ~pixels.flatten(1).isfinite().all(dim=1)
+    return scores.float().masked_fill(broken.view(-1, *[1] * (scores.ndim - 1)), float("nan"))
 
 
 @functools.cache

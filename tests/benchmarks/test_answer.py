@@ -195,7 +195,7 @@ def test_scores_that_are_not_finite_are_named(tmp_path: Path) -> None:
     [row] = results["answer"]["rows"]
     assert row["best"] == "good"  # what has no mean cannot be best
     for shown in said(results, tmp_path):
-        assert "1 of 80 scores of broken at 4 steps in error" in shown
+        assert "1 of 80 scores of broken at 4 steps (sde) in error" in shown
 
 
 def test_a_metric_that_does_not_apply_is_no_failure() -> None:

@@ -65,8 +65,8 @@ def test_page_shows_everything_in_order(written: tuple[Any, dict, Path]) -> None
     page = (folder / "index.html").read_text()
     text = text_of(page)
     places = [text.index(part) for part in (
-        study.study["title"], f"of {results['comparisons_count']} paired differences",
-        "is distilling worth it?", "Outcomes stated",
+        study.study["title"], "is distilling worth it?",
+        f"of {results['comparisons_count']} paired differences", "Outcomes stated",
         "Side by side", "Frame by frame at 4 steps", "Quality against steps", "Training",
         "What a training costs", "Tables", "Every comparison", "Failures", "Drift", "Provenance",
     )]  # fmt: skip
@@ -245,7 +245,7 @@ def test_scores_that_are_no_numbers(make_study: Callable[..., Any], tmp_path: Pa
     write_report(results, study.measured, tmp_path)
     for name in ("index.html", "report.md"):
         text = text_of((tmp_path / name).read_text())
-        assert "144 of 144 scores of dmd at 1 step in frechet" in text
+        assert "144 of 144 scores of dmd at 1 step (sde) in frechet" in text
     # nowhere as a number
     assert not re.search(
         r"\bnan\b", text_of((tmp_path / "report.md").read_text()).replace("(NaN", "")
