@@ -195,8 +195,9 @@ class _Table:
         if self.metric.target is not None:
             known = cell.replicates.get(self.metric.name)
             # each training's distance, as they are compared; not the distance of their mean
-            far = known and float(known.distance_to(self.metric.target).values.mean())
-            return abs(mean - self.metric.target) if far is None else far
+            if known is not None:
+                return float(known.distance_to(self.metric.target).values.mean())
+            return abs(mean - self.metric.target)
         return -mean if self.metric.better == "higher" else mean
 
 

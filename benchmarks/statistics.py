@@ -94,8 +94,9 @@ class Replicates:
 
     def rounded(self) -> Replicates:
         """As a file of float32 keeps them."""
-        single = (self.values.astype(np.float32), self.resampled.astype(np.float32))
-        return Replicates(*(part.astype(np.float64) for part in single), self.not_finite)
+        values = self.values.astype(np.float32).astype(np.float64)
+        resampled = self.resampled.astype(np.float32).astype(np.float64)
+        return Replicates(values, resampled, self.not_finite)
 
     def distance_to(self, target: float) -> Replicates:
         """How far the statistic is from the value that it should have."""

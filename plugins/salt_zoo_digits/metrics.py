@@ -109,7 +109,7 @@ class Sharpness(Score):
 
     better: Better = "target"
     target = 1.0
-    kind = "description"
+    kind: MetricKind = "description"
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()

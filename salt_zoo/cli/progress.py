@@ -83,7 +83,7 @@ def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
         update = _line_update(console, name, "parts")
         yield lambda done, total: update(done, total, {})
         return
-    with _bar(console) as bar:
+    with _bar(console, "parts") as bar:
         task = bar.add_task(name, total=None, shown="")
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
