@@ -209,6 +209,8 @@ def tuning(view: View) -> str:
     if not stated:
         return "How the arms' settings were tuned is not stated by the study."
     tried = stated["settings"]
+    silent = [arm for arm in view.measured_arms if arm not in tried]
+    rest = f" Of {listed(silent)} nothing is stated." if silent else ""
     if len(set(tried.values())) == 1:
         count = next(iter(tried.values()))
         what = f"every arm with {count} setting{'s' if count != 1 else ''} tried"
@@ -216,9 +218,8 @@ def tuning(view: View) -> str:
     else:
         what = ", ".join(f"{arm} {count}" for arm, count in tried.items())
         equal = f"Unequal tuning, in settings tried: {what}"
-    return f"{equal}, on the {stated['split']} split." + (
-        f" {stated['note']}" if stated.get("note") else ""
-    )
+    note = f" {stated['note']}" if stated.get("note") else ""
+    return f"{equal}, on the {stated['split']} split.{rest}{note}"
 
 
 def mixes(view: View) -> str:

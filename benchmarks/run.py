@@ -90,6 +90,11 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
         except ValueError:
             raise ZooError(f"--nfe {options.nfe}: write numbers, as in 1,2,4,8") from None
     study = load_study(content, where)
+    if content != written and content.get("primary_metric") == written.get("primary_metric"):
+        # an option that measures less asks less, of the first table, too
+        labels = configure_metrics(zoo, study.evaluation.metrics, f"{where}: evaluation.metrics")
+        if study.primary_metric not in labels:
+            study = study.model_copy(update={"primary_metric": None})
     check_metrics(study, zoo, where)
     kept = list(range(len(study.primary)))
     if content.get("primary") == written.get("primary") and content != written:

@@ -24,8 +24,6 @@ from salt_zoo.precision import (
     with_precision,
 )
 from salt_zoo.protocols import Role
-from salt_zoo.rollout import Blocks
-from salt_zoo.training.costs import flops_per_pass
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.network import WanNetwork
 from tests.plugins.tiny_causal import at, network, prompt, transformer, video
@@ -223,9 +221,6 @@ def test_copies_and_the_meta_device(frozen):
     twin.to("meta")
     blank = {"text": prompt()["text"].to("meta")}
     assert twin(video(4).to("meta"), at(0.5).to("meta"), blank).shape == video(4).shape
-    shape, blocks = tuple(video(4).shape[1:]), Blocks(2, new_memory=lambda n, x: n.new_memory(x))
-    counted = [flops_per_pass(n, prompt(), shape, blocks) for n in (plain, net)]
-    assert counted[0] == counted[1]
     assert next(net.parameters()).device.type == "cpu"
 
 

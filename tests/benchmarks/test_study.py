@@ -178,6 +178,7 @@ def test_a_label_wins_over_the_name_of_a_method():
         "arms": {"dmd": {"method": "dmd"}, "mine": {"method": "dmd"}, "sc": {"method": "sc-dmd"}},
         "match": "updates",
         "primary": [],
+        "tuning": None,
     }
     study = load_study(content, "mine.yaml")
     assert list(select_arms(study, ["dmd"], "mine.yaml").arms) == ["dmd"]
