@@ -214,7 +214,7 @@ def test_a_cache_has_the_dtype_of_the_policy():
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_copies_and_the_meta_device(frozen):
-    plain, net = network(), with_precision(network(), "bf16", "cpu", frozen=frozen)
+    net = with_precision(network(), "bf16", "cpu", frozen=frozen)
     twin = copy.deepcopy(net)
     assert precision_of(twin) == "bf16"
     assert torch.equal(twin(video(4), at(0.5), prompt()), net(video(4), at(0.5), prompt()))
