@@ -63,8 +63,13 @@ def _with_updates(run: Resolved, updates: int) -> Resolved:
 
 def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
     """FLOPs that one training of each arm should take: those of the arm whose cost all arms get,
-    or where updates are matched its own."""
-    planned = planned_flops(study, runs, zoo)
-    if study.match == "compute" and study.budget_of is not None:
+    or where updates are matched its own. An arm whose method fails has none."""
+    planned: dict[str, float] = {}
+    for label, run in runs.items():
+        try:
+            planned |= planned_flops(study, {label: run}, zoo)
+        except Exception:  # a method's bug is told as the failure of its training
+            continue
+    if study.match == "compute" and study.budget_of in planned:
         return dict.fromkeys(planned, planned[study.budget_of])
     return planned
