@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 #: Tokens of a side of flex_attention's tiles.
 TILE = 128
 
@@ -119,7 +118,7 @@ def _touched(frames: int, tokens: int, size: int) -> Tensor:
 
 
 def _listed(which: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every row, how many tiles are set, and their columns first: `[1, 1, Q]`, `[1, 1, Q, K]`."""
+    """How many tiles of a row are set `[1, 1, Q]`, and their columns first `[1, 1, Q, K]`."""
     order = which.int().argsort(dim=1, descending=True, stable=True)
     return which.sum(dim=1)[None, None].int(), order[None, None].int().contiguous()
 

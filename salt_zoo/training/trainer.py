@@ -25,6 +25,7 @@ from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_sta
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter
 from salt_zoo.training.flops import flops_of_passes
+from salt_zoo.training.gradients import average_gradients
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
 
@@ -169,13 +170,7 @@ class Trainer:
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
-        if self.accelerator.num_processes > 1:
-            # One mean after all backward passes of the turn, so that a method may call backward
-            # as often as it wants; DDP expects exactly one.
-            for parameter in parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, reduction="mean"))
+        average_gradients(parameters, self.accelerator)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         set_rates(self.networks.optimizers[role], factor)
         for optimizer in self.networks.optimizers[role]:
