@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from salt_zoo.transfers import send
+
 
 def rotary_table(
     frames: Sequence[int], rows: int, columns: int, width: int, device: Any, theta: float = 10000.0
@@ -55,7 +57,7 @@ def _of_frames(
     with _to_keep():
         speeds = _speeds(width - 4 * (width // 6), theta)
         angles = torch.tensor(frames, dtype=torch.float64)[:, None] * speeds
-        return angles.cos().float().to(device), angles.sin().float().to(device)
+        return send(angles.cos().float(), device), send(angles.sin().float(), device)
 
 
 @functools.lru_cache(maxsize=16)
@@ -68,7 +70,7 @@ def _of_tokens(
         down = torch.arange(rows, dtype=torch.float64)[:, None] * speeds
         across = torch.arange(columns, dtype=torch.float64)[:, None] * speeds
         angles = torch.cat([down.repeat_interleave(columns, 0), across.repeat(rows, 1)], dim=1)
-        return angles.cos().float().to(device), angles.sin().float().to(device)
+        return send(angles.cos().float(), device), send(angles.sin().float(), device)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:

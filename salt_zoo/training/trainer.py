@@ -28,6 +28,7 @@ from salt_zoo.training.flops import flops_of_passes
 from salt_zoo.training.gradients import average_gradients
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
+from salt_zoo.transfers import send
 
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
@@ -144,10 +145,10 @@ class Trainer:
                 unconditional=unconditional(self.backbone, self._micro),
                 x0=None
                 if sample.video is None
-                else self.backbone.encode_video(sample.video.to(self.backbone.device)),
+                else self.backbone.encode_video(send(sample.video, self.backbone.device)),
                 trajectory=None
                 if sample.trajectory is None
-                else sample.trajectory.to(self.backbone.device),
+                else send(sample.trajectory, self.backbone.device),
                 trajectory_times=sample.trajectory_times,
                 no_prompt=without_prompt(self.backbone, self._micro)
                 if negative_prompt(self.backbone)
