@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
-from salt_zoo.draws import turn_draws
+from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.identity import first_difference, identity
 from salt_zoo.precision import backward_in, resolve_precision
@@ -30,6 +30,8 @@ from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
 from salt_zoo.transfers import send
 
+#: Updates whose prompts are encoded together.
+AHEAD = 100
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
 
@@ -83,7 +85,10 @@ class Trainer:
         step = self._resume()
         if main:
             self.hook.training_started(config=plain(self.resolved), folder=self.folder, step=step)
+        first = step
         while step < self.config.updates:
+            if (step - first) % AHEAD == 0:
+                self._encode_ahead(step)
             begin = time.perf_counter()
             logs = self.step(step)
             step += 1
@@ -133,10 +138,7 @@ class Trainer:
 
     def _turn(self, role: str, step: int, number: int, part: int) -> Turn:
         """What a role sees in its turn: this process's share of the global batch."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = (part * world + rank) * self._micro
-        rows = range(first, first + self._micro)
-        draws = turn_draws(self.seed, role, step, number, rows, self.backbone.device)
+        draws = self._draws(role, step, number, part)
         sample = self.dataset.sample(draws.at("data"), "train", self.method.needs_data)
         with torch.no_grad():
             batch = Batch(
@@ -164,6 +166,28 @@ class Trainer:
             latent_shape=self.backbone.latent_shape,
             backward=self._backward,
         )
+
+    def _draws(self, role: str, step: int, number: int, part: int) -> Draws:
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        first = (part * world + rank) * self._micro
+        rows = range(first, first + self._micro)
+        return turn_draws(self.seed, role, step, number, rows, self.backbone.device)
+
+    def _encode_ahead(self, first: int) -> None:
+        """Encode the prompts of the next steps, where a backbone had rather do so in one go."""
+        encode: Any = getattr(self.backbone, "encode_ahead", None)
+        if encode is None:
+            return
+        prompts = dict.fromkeys([negative_prompt(self.backbone), ""])
+        for step in range(first, min(first + AHEAD, self.config.updates)):
+            taken: Counter[str] = Counter()
+            for role in self.method.turns(step):
+                for part in range(self.config.gradient_accumulation):
+                    draws = self._draws(role, step, taken[role], part)
+                    sample = self.dataset.sample(draws.at("data"), "train", False)
+                    prompts |= dict.fromkeys(sample.prompts)
+                taken[role] += 1
+        encode([*prompts])
 
     def _backward(self, loss: Tensor) -> None:
         with backward_in(self.networks.precision, loss.device.type):
