@@ -18,7 +18,7 @@ from benchmarks.comparisons import Cell
 from benchmarks.metric_info import MetricInfo
 from benchmarks.records import STEPPED_REFERENCES
 from benchmarks.statistics import holm
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.errors import MissingPackage, ZooError, did_you_mean
 
 #: What one cell is less another by the primary metric, as `comparisons.compare` returns it.
 Difference = Callable[[Cell, Cell], dict[str, Any] | None]
@@ -47,7 +47,10 @@ def check_primary(
             f"{where}: primary_metric: {named!r} is not of evaluation.metrics; "
             f"{did_you_mean(named, known)}"
         )
-    metric = make(named)
+    try:
+        metric = make(named)
+    except MissingPackage:
+        return  # a plan does without it; a run makes all metrics before it trains, and says so
     if metric.kind != "quality" or metric.own_steps is not None:
         raise ZooError(
             f"{where}: primary_metric: {named!r} is a {metric.kind}; name a metric of quality of "

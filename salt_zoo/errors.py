@@ -24,6 +24,13 @@ class TrainingError(ZooError):
     exit_code = 1
 
 
+class MissingPackage(ZooError):
+    """A part needs a package that is not installed; the line says how to get it.
+
+    What only plans may go on without it.
+    """
+
+
 def reason(error: BaseException) -> str:
     """A foreign exception in one line of at most 300 characters."""
     text = " ".join(str(error).split()) or "no reason given"

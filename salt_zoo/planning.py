@@ -25,6 +25,7 @@ from salt_zoo.protocols import Backbone, Method, Role, Start
 from salt_zoo.roles import source
 from salt_zoo.run import Resolved
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
+from salt_zoo.training.depth import over_depth
 from salt_zoo.training.flops import flops_of_passes, meta_network, on_meta
 from salt_zoo.training.networks import STUDENT_AVERAGE
 from salt_zoo.training.optimizers import make_optimizers
@@ -262,9 +263,13 @@ def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -
 
     def measure() -> float:
         with on_meta(whose):
-            network = meta_network(whose, checkpointing)
             condition = whose.encode_prompts([""])
-            return peak_of_pass(network, condition, whose.latent_shape, batch, bf16) / GIB
+
+            def peak(network: Any) -> tuple[float]:
+                return (peak_of_pass(network, condition, whose.latent_shape, batch, bf16),)
+
+            (found,) = over_depth(meta_network(whose, checkpointing), peak)
+            return found / GIB
 
     found: float = _once(whose, ("activations", batch, bf16, checkpointing), measure)
     return found

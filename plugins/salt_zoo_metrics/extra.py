@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from salt_zoo.errors import ZooError, reason
+from salt_zoo.errors import MissingPackage, ZooError, reason
 
 INSTALL = "pip install 'salt-zoo[metrics]'"
 
@@ -14,12 +14,13 @@ def need(module: str, metric: str) -> Any:
     """The module, imported.
 
     Raises:
-        ZooError: it is missing or broken; the line says what to install.
+        MissingPackage: it is missing; the line says what to install.
+        ZooError: it is broken.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ZooError(f"metric {metric!r}: {error.name} is missing; {INSTALL}") from None
+        raise MissingPackage(f"metric {metric!r}: {error.name} is missing; {INSTALL}") from None
     except Exception as error:  # a torchvision of another build raises RuntimeError
         raise ZooError(
             f"metric {metric!r}: {module} cannot be imported ({reason(error)}); "

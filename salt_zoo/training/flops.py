@@ -18,6 +18,7 @@ from salt_zoo.protocols import Backbone, Condition, Start
 from salt_zoo.roles import source
 from salt_zoo.rollout import Blocks
 from salt_zoo.training.costs import Pass
+from salt_zoo.training.depth import over_depth
 
 #: FLOPs of a forward and of the backward pass.
 Flops = tuple[float, float]
@@ -61,11 +62,16 @@ def flops_of_pass(
     key = (kind, checkpointing)
     if key not in known:
         with on_meta(whose):
-            network = meta_network(whose, checkpointing and kind.recorded)
             condition = whose.encode_prompts([""])
-            known[key] = _measure(
-                network, kind, condition, whose.latent_shape, whose.blocks(network)
-            )
+
+            network = _kept_network(whose, checkpointing and kind.recorded)
+
+            def measure(network: Any) -> Flops:
+                blocks = whose.blocks(network)
+                return _measure(network, kind, condition, whose.latent_shape, blocks)
+
+            # where a pass ends inside, the place counts all blocks
+            known[key] = over_depth(network, measure) if kind.depth == 1 else measure(network)
     flops: Flops = known[key]
     return flops
 
@@ -94,6 +100,15 @@ def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
     if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
         network.enable_gradient_checkpointing()
     return network.requires_grad_(False)
+
+
+def _kept_network(backbone: Backbone, checkpointing: bool) -> Any:
+    """A network without data, made once: it takes seconds, and no memory."""
+    known = _KNOWN.setdefault(backbone, {})
+    key = ("network", checkpointing)
+    if key not in known:
+        known[key] = meta_network(backbone, checkpointing)
+    return known[key]
 
 
 def _measure(

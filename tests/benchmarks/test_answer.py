@@ -20,7 +20,7 @@ from benchmarks.report import write_report
 from benchmarks.report_answer import answer, answer_lines, tuning
 from benchmarks.report_view import View
 from benchmarks.results import build_results
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import MissingPackage, ZooError
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
 NOISE = np.random.default_rng(0)
@@ -281,3 +281,12 @@ def test_what_a_metric_declares() -> None:
         MetricInfo.of("m", type("Free", (Plain,), {"better": "none"})(), "").kind == "description"
     )
     assert direction({"better": "none"}) == ""
+
+
+def test_a_plan_does_without_the_package_of_the_primary_metric():
+    def make(name):
+        raise MissingPackage(f"metric {name!r}: it is missing")
+
+    check_primary("error", ["error"], make, "s.yaml")
+    with pytest.raises(ZooError, match="did you mean 'error'"):
+        check_primary("eror", ["error"], make, "s.yaml")

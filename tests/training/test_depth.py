@@ -1,0 +1,96 @@
+"""Numbers of a deep network from a few of its blocks: exactly those of the whole, or the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from salt_zoo.activations import peak_of_pass
+from salt_zoo.training.costs import Pass
+from salt_zoo.training.depth import DEPTHS, alike, over_depth
+from salt_zoo.training.flops import _measure, meta_network, on_meta
+
+LAYERS = 13
+
+
+@pytest.fixture
+def deep(zoo, monkeypatch):
+    """Makes a backbone whose networks have 13 blocks."""
+    from salt_zoo_digits import size
+
+    monkeypatch.setitem(size.TRANSFORMER, "num_layers", LAYERS)
+
+    def make(name):
+        config = zoo.backbones.configure(name, {"size": "digits"}, "test")
+        return zoo.backbones.create(name, config, zoo)
+
+    return make
+
+
+def seen(measure):
+    """`measure`, and the numbers of blocks that it was given."""
+    depths = []
+
+    def spy(network):
+        depths.append(len(alike(network)[2]))
+        return measure(network)
+
+    return spy, depths
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("wan", Pass(9)),
+        ("wan", Pass(9, weights=True)),
+        ("wan", Pass(9, inputs=True)),
+        ("self-forcing", Pass(None)),
+        ("self-forcing", Pass(None, weights=True)),
+    ],
+)
+def test_flops(deep, name, kind, checkpointing):
+    backbone = deep(name)
+    with on_meta(backbone):
+        network = meta_network(backbone, checkpointing)
+        condition = backbone.encode_prompts([""])
+        spy, depths = seen(
+            lambda one: _measure(one, kind, condition, backbone.latent_shape, backbone.blocks(one))
+        )
+        found = over_depth(network, spy)
+        assert depths == list(DEPTHS) and len(alike(network)[2]) == LAYERS
+        assert found == spy(network)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations(deep, checkpointing):
+    backbone = deep("wan")
+    with on_meta(backbone):
+        condition = backbone.encode_prompts([""])
+        spy, depths = seen(
+            lambda one: (peak_of_pass(one, condition, backbone.latent_shape, 2, False),)
+        )
+        found = over_depth(meta_network(backbone, checkpointing), spy)
+        assert depths == list(DEPTHS)
+        assert found == spy(meta_network(backbone, checkpointing))
+
+
+def test_blocks_that_differ_are_all_measured():
+    assert alike(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) is None
+    uneven = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(LAYERS))})
+    spy, depths = seen(lambda network: (float(len(network["blocks"]) ** 2),))
+    assert over_depth(uneven, spy) == (LAYERS**2,)
+    assert depths == [*DEPTHS, LAYERS]
+
+
+def test_the_network_is_left_as_it_was_when_measuring_fails():
+    network = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(LAYERS))})
+
+    def fail(one):
+        raise RuntimeError("it needs data")
+
+    with pytest.raises(RuntimeError):
+        over_depth(network, fail)
+    assert len(network["blocks"]) == LAYERS
+    assert torch.nn.utils.parameters_to_vector(network.parameters()).numel() == 6 * LAYERS
