@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
 from salt_zoo.cli import export, list_parts, pretrain, sample, stream, train
-from salt_zoo.cli.processes import is_first_of_machine, is_main_process
+from salt_zoo.ranks import is_first_of_machine, is_main_process
 from salt_zoo.errors import ZooError, reason
+from salt_zoo.interruption import exit_code, signals_clean_up
 from salt_zoo.plugins import Zoo, load_zoo
 from salt_zoo.storage import FULL
 
@@ -61,8 +62,13 @@ def guarded(run: Callable[[], int | None]) -> int:
     What is left is a bug, and shows its traceback, as everything does where the environment
     variable SALT_ZOO_TRACEBACK is set.
     """
-    if os.environ.get("SALT_ZOO_TRACEBACK"):
-        return run() or 0
+    with signals_clean_up():
+        if os.environ.get("SALT_ZOO_TRACEBACK"):
+            return run() or 0
+        return _guarded(run)
+
+
+def _guarded(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except ZooError as error:
@@ -70,10 +76,10 @@ def guarded(run: Callable[[], int | None]) -> int:
         if is_first_of_machine() or error.exit_code == 1:
             _say(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if is_main_process():
             _say("interrupted; run the same command again to go on")
-        return 130
+        return exit_code(error)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from salt_zoo.cli.processes import is_main_process
+from salt_zoo.ranks import is_main_process
 
 #: Called after each update with (student updates done, student updates in all, what was logged).
 Update = Callable[[int, int, Mapping[str, float]], None]

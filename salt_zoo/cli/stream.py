@@ -159,7 +159,7 @@ def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tu
 
     Returns how many there are in the file, and whether Ctrl-C has ended it.
     """
-    from salt_zoo.cli.interruption import asked_to_stop
+    from salt_zoo.interruption import asked_to_stop
     from salt_zoo.cli.progress import stream_progress
 
     done, interrupted = 0, False
