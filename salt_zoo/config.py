@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from salt_zoo.annotations import annotations_at, models_at, takes_none
@@ -15,9 +15,22 @@ from salt_zoo.overrides import apply_overrides
 from salt_zoo.strict_numbers import strict_numbers
 from salt_zoo.yaml_files import read_yaml
 
-__all__ = ["StrictModel", "apply_overrides", "read_yaml", "validate"]
+__all__ = ["Steps", "StrictModel", "apply_overrides", "once", "read_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+#: A number of steps of a rollout; more than any sampler takes was never meant.
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def once(values: list[Any]) -> list[Any]:
+    """A list in which nothing stands twice: a typo would otherwise be done and counted twice."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value!r} stands there twice")
+        seen.add(value)
+    return values
 
 
 class StrictModel(BaseModel):
