@@ -34,7 +34,7 @@ def find_device(name: str) -> torch.device:
 
 
 def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accelerator:
-    """An accelerate process group (torchrun's, if there is one) on a device, with its trackers."""
+    """An accelerate process group (torchrun's, if there is one) on a device; writes nothing yet."""
     on_cpu = find_device(device).type == "cpu"
     if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
@@ -47,6 +47,10 @@ def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accel
         log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
     )
+    return accelerator
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """Begin the run's logs, in its folder."""
     if config.trackers:
         accelerator.init_trackers("salt-zoo")
-    return accelerator

@@ -30,6 +30,12 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:300]
 
 
+def shown(value: object) -> str:
+    """A value as Python writes it, cut where that is long: for error lines."""
+    text = repr(value[:100] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The ending of an error line: the nearest known names, or all of them.
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from salt_zoo.config import StrictModel, validate
+from salt_zoo.config import Steps, StrictModel, once, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import NAME, Registry
-from salt_zoo.storage import prepare_folder
+from salt_zoo.storage import check_folder, prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
 
@@ -83,10 +83,18 @@ class QualityConfig(StrictModel):
     #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
     prompts: Annotated[int, Field(ge=2)] = 64
-    steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [4])
+    steps: Annotated[list[Steps], Field(min_length=1), AfterValidator(once)] = Field(
+        default_factory=lambda: [4]
+    )
     metrics: Metrics = Field(default_factory=list)
     sampler: Literal["sde", "ode"] = "sde"
     guidance_scale: float = 1.0
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> QualityConfig:
+        if self.every and not self.metrics:
+            raise ValueError("metrics: name at least one, or write every: 0")
+        return self
 
 
 class RunConfig(StrictModel):
@@ -178,11 +186,11 @@ def train(
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Any:
     """Train (or go on training) in `folder` and return the `Trainer`, its networks trained."""
-    from salt_zoo.devices import make_accelerator  # torch takes seconds to import
+    from salt_zoo.devices import make_accelerator, start_trackers  # torch takes seconds to import
     from salt_zoo.training.trainer import Trainer
 
     config = resolved.config
-    prepare_folder(folder)
+    check_folder(folder)
     accelerator = make_accelerator(device, config.training, folder)
     backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
     backbone.to(accelerator.device)
@@ -203,6 +211,8 @@ def train(
         evaluate_every=config.quality.every,
         progress=progress,
     )
+    prepare_folder(folder)  # not before all else is right
+    start_trackers(accelerator, config.training)
     trainer.run()
     accelerator.end_training()
     return trainer

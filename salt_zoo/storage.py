@@ -64,6 +64,18 @@ def _replace_folder(folder: Path, draft: Path) -> None:
         old.unlink()
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse, without writing anything, a folder that could not be made or written to."""
+    with readable_errors(folder):
+        place = Path(folder).absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+
+
 def prepare_folder(folder: Path) -> None:
     """Make a folder and write to it, so that a long run does not fail when it first saves."""
     with readable_errors(folder):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from salt_zoo.config import apply_overrides
+from salt_zoo.field_types import types_of_part
 from salt_zoo.plugins import Zoo
 
 NAME = "pretrain"
@@ -20,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    settings = apply_overrides({}, options.overrides)
+    types = types_of_part(zoo.recipes, options.recipe)
+    settings = apply_overrides({}, options.overrides, types)
     config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
     recipe = zoo.recipes.create(options.recipe, config, zoo)
     return int(recipe.run(options.out, options.device) or 0)

@@ -21,10 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    from salt_zoo.before_training import check_data, check_training
+    from salt_zoo.field_types import types_of_run
     from salt_zoo.run import resolve
 
-    content = apply_overrides(read_yaml(options.config), options.overrides)
+    content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
+    check_training(resolved, zoo, str(options.config))
+    check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
     from salt_zoo.run import save_student, train
 
