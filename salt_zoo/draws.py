@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from salt_zoo.transfers import send
+
 Key = str | int
 
 
@@ -49,12 +51,12 @@ class Draws:
         drawn, generator = torch.empty(len(self.rows), *shape), torch.Generator()
         for place, row in zip(drawn.unbind(), self.rows, strict=True):
             place.normal_(generator=generator.manual_seed(self._seed((*key, row))))
-        return drawn.to(self.device, dtype)
+        return send(drawn, self.device).to(dtype)
 
     def uniform(self, *key: Key) -> Tensor:
         """One number in [0, 1) a row: `[len(rows)]`."""
         drawn = [torch.rand((), generator=self.generator(*key, row)) for row in self.rows]
-        return torch.stack(drawn).to(self.device)
+        return send(torch.stack(drawn), self.device)
 
     def integers(self, high: int, *key: Key) -> list[int]:
         """One integer in [0, high) a row, as Python numbers."""

@@ -31,6 +31,14 @@ hypothesis.settings.load_profile("zoo")
 PROMPT = "a 7 moving up-left slowly"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches are not the user's: here, and in the processes that a test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def zoo() -> Zoo:
     """The zoo of all installed plugins; tests that add to it load their own."""

@@ -13,6 +13,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Turn
 from salt_zoo.rollout import Exit, Path
+from salt_zoo.transfers import send
 from salt_zoo_cda import alignment
 from salt_zoo_cda.reference import Renoising, reference_video
 
@@ -94,7 +95,7 @@ class CacheAlignment:
             return alignment.x0(video, reference)
         u = torch.full((len(video),), turn.draws.shared_uniform("alignment time"))
         t = flow.training_times(self.config.highest * u, self.config.timestep_shift, 0.02, 0.98)
-        t = t.to(video.device)
+        t = send(t, video.device)
         noise = turn.draws.normal(turn.latent_shape, "alignment noise")
         own = self._features(flow.add_noise(video, noise, t), t, turn)
         with torch.no_grad():

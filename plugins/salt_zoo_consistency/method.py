@@ -14,6 +14,7 @@ from salt_zoo.clean_past import teacher_forced
 from salt_zoo.config import StrictModel
 from salt_zoo.guidance import Guided
 from salt_zoo.protocols import Role, Turn
+from salt_zoo.transfers import send
 from salt_zoo_consistency.losses import Distance, distance
 
 
@@ -67,12 +68,11 @@ class ConsistencyDistillation:
             turn.networks["teacher"], turn.batch.unconditional, self.config.guidance_scale
         )
         noise = turn.draws.normal(turn.latent_shape, "noise")
-        grid = self.grid.to(x0.device)
         total = x0.new_zeros(())
         walk = teacher_forced([student, target, teacher], x0, condition, turn.blocks)
         for block, (frames, (own, its, guides)) in enumerate(walk):
             k = torch.tensor(turn.draws.integers(self.config.intervals, "interval", block))
-            t, s = grid[k.to(x0.device)], grid[k.to(x0.device) + 1]
+            t, s = (send(self.grid[place], x0.device) for place in (k, k + 1))
             x = flow.add_noise(x0[:, :, frames], noise[:, :, frames], t)
             with torch.no_grad():
                 y = flow.euler_step(x, teacher(x, t, condition, guides), t, s)

@@ -14,6 +14,7 @@ from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.protocols import Condition
 from salt_zoo.storage import file_digest
+from salt_zoo.transfers import send
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 
 #: The shipped teacher, a diffusers folder made by `salt-zoo pretrain digits-teacher`.
@@ -97,7 +98,7 @@ class DigitsSize:
                 command = parse(prompt)
                 words = [str(command.digit), command.direction, command.speed]
             rows.append([self._words[word] for word in words])
-        return {"text": self._rows[torch.tensor(rows)].to(device)}
+        return {"text": send(self._rows[torch.tensor(rows)], device)}
 
     def encode_video(self, video: Tensor) -> Tensor:
         return (video - MEAN) / DEVIATION

@@ -13,6 +13,7 @@ from salt_zoo import flow
 from salt_zoo.clean_past import given_clean_past
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Role, Turn
+from salt_zoo.transfers import send
 from salt_zoo_pretraining.noisy_past import given_noisy_past
 from salt_zoo_pretraining.trajectories import (
     SAME_TIME,
@@ -127,7 +128,7 @@ class OdeRegression:
         x, t = [], []
         for block, frames in enumerate(parts):
             drawn = turn.draws.integers(len(times) if clean else len(times) - 1, "step", block)
-            k = torch.tensor(drawn, device=states.device)
+            k = send(torch.tensor(drawn), states.device)
             x.append(states[rows, k][:, :, frames])
             t.append(times[k][:, None].expand(-1, frames.stop - frames.start))
         return torch.cat(x, dim=2), torch.cat(t, dim=1)

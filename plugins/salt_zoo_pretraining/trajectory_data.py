@@ -14,6 +14,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Dataset, Sample
 from salt_zoo.run import configure_part
+from salt_zoo.transfers import send
 from salt_zoo_pretraining.trajectory_files import HEADER, read_folder
 
 
@@ -71,7 +72,7 @@ class Trajectories:
         return Sample(
             prompts=[self.folder.header["prompts"][row] for row in rows],
             video=None,
-            trajectory=self.folder.read(rows).to(draws.device),
+            trajectory=send(self.folder.read(rows), draws.device),
             trajectory_times=self.folder.times,
         )
 

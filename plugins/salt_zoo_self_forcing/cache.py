@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from salt_zoo.transfers import send
 from salt_zoo_self_forcing.masks import Span
 
 
@@ -136,7 +137,7 @@ class KVCache:
         if list(slots) == list(range(first, first + len(slots))):
             return slice(first * n, (first + len(slots)) * n)
         rows = torch.tensor(slots)[:, None] * n + torch.arange(n)
-        return rows.flatten().to(self.shape.device)
+        return send(rows.flatten(), self.shape.device)
 
     def extended(
         self, layer: int, keys: Tensor, values: Tensor, own: slice | Tensor, used: int

@@ -124,6 +124,12 @@ class WanBackbone:
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         return self.size.encode_prompts(prompts, self.device)
 
+    @property
+    def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:
+        """Encodes in one go what `encode_prompts` will be asked for; None where that is cheap."""
+        ahead = getattr(self.size, "encode_ahead", None)
+        return (lambda prompts: ahead(prompts, self.device)) if ahead else None
+
     def encode_video(self, video: Tensor) -> Tensor:
         return self.size.encode_video(video)
 

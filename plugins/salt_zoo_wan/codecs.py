@@ -6,50 +6,68 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from salt_zoo.errors import ZooError
-from salt_zoo.storage import atomic_file, digest
+from salt_zoo.storage import digest
+from salt_zoo.transfers import send
+from salt_zoo_wan.encodings import MAX_TOKENS, Encodings, default_folder
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import Parts
-
-#: Rows of an encoded prompt; what is shorter is padded with zeros, as WanPipeline does.
-MAX_TOKENS = 512
 
 
 class TextEncoder:
     """UMT5 as `WanPipeline` uses it: prompts cleaned, cut at 512 tokens, padded with zeros.
 
-    Each prompt is encoded once: encodings are kept in main memory and, if a folder is given, on
-    disk by the digests of prompt and encoder, so that later runs need not load the encoder.
+    Each prompt is encoded once and kept on disk by the digests of prompt and encoder, so that later
+    runs need not load the encoder.
 
     Args:
         parts: where `text_encoder` and `tokenizer` are.
-        cache: a folder for encodings.
+        cache: a folder for encodings; None is one in the user's cache folder.
     """
 
     def __init__(self, parts: Parts, cache: Path | None = None) -> None:
         self.parts = parts
         self.cache = cache
-        self._known: dict[str, Tensor] = {}  # without the padding, on the CPU
+        self._encodings: dict[torch.dtype, Encodings] = {}
         self._loaded: tuple[Any, Any] | None = None
 
     def encode(self, prompts: Sequence[str], device: Any) -> Tensor:
         """`[B, 512, width]` float32 on `device`."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self._known]
-        new = [p for p in new if not self._read(p)]
-        if new:
-            self._encode(new, torch.device(device))
-        rows = [self._known[prompt] for prompt in prompts]
-        padded = torch.zeros(len(rows), MAX_TOKENS, rows[0].shape[1])
-        for row, content in zip(padded, rows, strict=True):
-            row[: len(content)] = content
-        return padded.to(device)
+        place = torch.device(device)
+        known = self._known(place)
+        if new := known.unread(prompts):
+            self._encode(new, place, known)
+        return known.rows(prompts, place)
+
+    def encode_ahead(self, prompts: Sequence[str], device: Any) -> None:
+        """Encode what is new in one go: the encoder, 11 GB of it, goes to the GPU once."""
+        place = torch.device(device)
+        known = self._known(place)
+        if new := known.missing(prompts):
+            self._encode(new, place, known)
+
+    def _known(self, device: torch.device) -> Encodings:
+        """What the encoder has made in the precision that it has on a device."""
+        dtype = _dtype(device)
+        if dtype not in self._encodings:
+            folder = self.cache or default_folder()
+            if folder is not None:
+                made = {
+                    **self.parts.fingerprint("text_encoder"),
+                    **self.parts.fingerprint("tokenizer"),
+                    "dtype": str(dtype),
+                }
+                folder = folder / digest(made)
+            self._encodings[dtype] = Encodings(folder)
+        return self._encodings[dtype]
 
     @torch.no_grad()
-    def _encode(self, prompts: Sequence[str], device: torch.device, batch: int = 16) -> None:
+    def _encode(
+        self, prompts: Sequence[str], device: torch.device, known: Encodings, batch: int = 16
+    ) -> None:
         tokenizer, encoder = self._load(device)
         encoder.to(device)
         for start in range(0, len(prompts), batch):
@@ -63,12 +81,12 @@ class TextEncoder:
                 return_attention_mask=True,
                 return_tensors="pt",
             )
-            mask = tokens.attention_mask.to(device)
+            lengths = tokens.attention_mask.sum(dim=1).tolist()
+            mask = send(tokens.attention_mask, device)
             with torch.autocast(device.type, enabled=False):
-                states = encoder(tokens.input_ids.to(device), mask).last_hidden_state
-            for prompt, state, length in zip(some, states, mask.sum(dim=1).tolist(), strict=True):
-                self._known[prompt] = state[:length].float().cpu()
-                self._write(prompt)
+                states = encoder(send(tokens.input_ids, device), mask).last_hidden_state.cpu()
+            for prompt, state, length in zip(some, states, lengths, strict=True):
+                known.add(prompt, state[:length].clone())
         encoder.to("cpu")  # on a GPU its 11 GB are needed for training
 
     def _load(self, device: torch.device) -> tuple[Any, Any]:
@@ -76,7 +94,7 @@ class TextEncoder:
             from transformers import AutoTokenizer, UMT5EncoderModel
 
             folder, vocabulary = self.parts.folder("text_encoder"), self.parts.folder("tokenizer")
-            dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+            dtype = _dtype(device)
             encoder = _load(
                 folder,
                 lambda: UMT5EncoderModel.from_pretrained(
@@ -89,28 +107,6 @@ class TextEncoder:
             )
             self._loaded = tokenizer, encoder.eval().requires_grad_(False)
         return self._loaded
-
-    def _path(self, prompt: str) -> Path | None:
-        if self.cache is None:
-            return None
-        encoder = {**self.parts.fingerprint("text_encoder"), **self.parts.fingerprint("tokenizer")}
-        return self.cache / digest(encoder) / f"{digest(prompt)}.safetensors"
-
-    def _read(self, prompt: str) -> bool:
-        path = self._path(prompt)
-        if path is None or not path.is_file():
-            return False
-        try:
-            self._known[prompt] = safetensors.torch.load_file(path)["text"]
-        except Exception:  # a damaged file is made again
-            return False
-        return True
-
-    def _write(self, prompt: str) -> None:
-        path = self._path(prompt)
-        if path is not None:
-            with atomic_file(path) as draft:
-                safetensors.torch.save_file({"text": self._known[prompt].contiguous()}, draft)
 
 
 class VideoCodec:
@@ -157,6 +153,11 @@ class VideoCodec:
         shape = (1, vae.config.z_dim, 1, 1, 1)
         mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         return vae, mean, torch.tensor(vae.config.latents_std, device=device).view(shape)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """In which the text encoder is loaded for a device."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def clean(prompt: str) -> str:

@@ -22,6 +22,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Sample
 from salt_zoo.storage import digest, file_digest
+from salt_zoo.transfers import send
 
 _BUNDLED = Path(__file__).with_name("prompts.yaml")
 
@@ -104,7 +105,7 @@ class Prompts:
         rows = [
             load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts
         ]
-        return torch.stack(rows).to(draws.device)
+        return send(torch.stack(rows), draws.device)
 
 
 def read_prompts(file: Path | None) -> list[str]:

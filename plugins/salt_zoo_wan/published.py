@@ -15,8 +15,9 @@ from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Condition
 from salt_zoo.storage import digest
-from salt_zoo_wan.codecs import MAX_TOKENS, TextEncoder, VideoCodec
+from salt_zoo_wan.codecs import TextEncoder, VideoCodec
 from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.encodings import MAX_TOKENS
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import PARTS, Parts, known_digest
 from salt_zoo_wan.weights import load_original
@@ -34,7 +35,8 @@ class PublishedSizeConfig(StrictModel):
     revision: str = "main"
     #: Where text encoder and VAE come from if `weights` has none: a hub id or a pipeline folder.
     codecs: str | None = None
-    #: A folder in which encoded prompts are kept for later runs; None: in memory only.
+    #: The folder in which encoded prompts are kept for later runs; None is `salt-zoo/text` in
+    #: `$XDG_CACHE_HOME` (or `~/.cache`), and main memory where that cannot be written.
     text_cache: Path | None = None
     #: What guidance leads away from, wherever it is used; the default is Wan's own.
     negative_prompt: str = NEGATIVE_PROMPT
@@ -123,6 +125,10 @@ class PublishedSize:
             width = self.transformer_config["text_dim"]
             return {"text": torch.empty(len(prompts), MAX_TOKENS, width, device="meta")}
         return {"text": self.text.encode(prompts, device)}
+
+    def encode_ahead(self, prompts: Sequence[str], device: Any) -> None:
+        """Encode in one go what `encode_prompts` will be asked for."""
+        self.text.encode_ahead(prompts, device)
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels to latents; what has the latents' shape already (a dataset of latents) is kept."""

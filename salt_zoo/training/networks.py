@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.precision import resolve_precision, with_precision
 from salt_zoo.protocols import Backbone, Role
-from salt_zoo.roles import make_network
+from salt_zoo.roles import Originals
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -51,19 +52,19 @@ class Networks(Mapping[str, Any]):
         self._average_start = config.average.start if config.average else 0
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
+        originals = Originals(backbone, self.roles.values())
         for name, role in self.roles.items():
+            if role.average_of and role.average_of not in trained:
+                raise ZooError(f"role {name!r} averages {role.average_of!r}, which is not trained")
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(Draws(seed).generator("initial weights", name).initial_seed())
-                network = make_network(backbone, role.start)
+                if role.average_of:
+                    network = copy.deepcopy(self._networks[role.average_of])
+                else:
+                    network = originals.network(role.start)
             network = network.to(backbone.device).requires_grad_(False)
             frozen = role.learning_rate is None and role.average_of is None
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
-            if role.average_of:
-                if role.average_of not in trained:
-                    raise ZooError(
-                        f"role {name!r} averages {role.average_of!r}, which is not trained"
-                    )
-                network.load_state_dict(self._networks[role.average_of].state_dict())
             if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)
                 if enable is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
+from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 
 
 def make_optimizers(
@@ -24,9 +25,7 @@ def make_optimizers(
     rest = [p for p in network.parameters() if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
-        optimizers.append(
-            torch.optim.AdamW(rest, lr=rate, betas=config.betas, weight_decay=config.weight_decay)
-        )
+        optimizers.append(_adamw(rest, rate, config))
     if matrices:
         optimizers.append(
             torch.optim.Muon(
@@ -37,6 +36,22 @@ def make_optimizers(
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
     return optimizers
+
+
+def _adamw(
+    parameters: list[nn.Parameter], rate: float, config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """AdamW, without a first moment where it would be the gradient, and fused on CUDA."""
+    beta1, beta2 = config.betas
+    if beta1 == 0:
+        return MemorylessAdamW(parameters, rate, beta2, config.weight_decay)
+    return torch.optim.AdamW(
+        parameters,
+        lr=rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True if parameters[0].is_cuda else None,
+    )
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:

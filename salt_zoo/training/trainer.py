@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
-from salt_zoo.draws import turn_draws
+from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.identity import first_difference, identity
 from salt_zoo.precision import backward_in, resolve_precision
@@ -25,9 +25,13 @@ from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_sta
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter
 from salt_zoo.training.flops import flops_of_passes
+from salt_zoo.training.gradients import average_gradients
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
+from salt_zoo.transfers import send
 
+#: Updates whose prompts are encoded together.
+AHEAD = 100
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
 
@@ -81,7 +85,10 @@ class Trainer:
         step = self._resume()
         if main:
             self.hook.training_started(config=plain(self.resolved), folder=self.folder, step=step)
+        first = step
         while step < self.config.updates:
+            if (step - first) % AHEAD == 0:
+                self._encode_ahead(step)
             begin = time.perf_counter()
             logs = self.step(step)
             step += 1
@@ -131,10 +138,7 @@ class Trainer:
 
     def _turn(self, role: str, step: int, number: int, part: int) -> Turn:
         """What a role sees in its turn: this process's share of the global batch."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = (part * world + rank) * self._micro
-        rows = range(first, first + self._micro)
-        draws = turn_draws(self.seed, role, step, number, rows, self.backbone.device)
+        draws = self._draws(role, step, number, part)
         sample = self.dataset.sample(draws.at("data"), "train", self.method.needs_data)
         with torch.no_grad():
             batch = Batch(
@@ -143,10 +147,10 @@ class Trainer:
                 unconditional=unconditional(self.backbone, self._micro),
                 x0=None
                 if sample.video is None
-                else self.backbone.encode_video(sample.video.to(self.backbone.device)),
+                else self.backbone.encode_video(send(sample.video, self.backbone.device)),
                 trajectory=None
                 if sample.trajectory is None
-                else sample.trajectory.to(self.backbone.device),
+                else send(sample.trajectory, self.backbone.device),
                 trajectory_times=sample.trajectory_times,
                 no_prompt=without_prompt(self.backbone, self._micro)
                 if negative_prompt(self.backbone)
@@ -163,19 +167,35 @@ class Trainer:
             backward=self._backward,
         )
 
+    def _draws(self, role: str, step: int, number: int, part: int) -> Draws:
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        first = (part * world + rank) * self._micro
+        rows = range(first, first + self._micro)
+        return turn_draws(self.seed, role, step, number, rows, self.backbone.device)
+
+    def _encode_ahead(self, first: int) -> None:
+        """Encode the prompts of the next steps, where a backbone had rather do so in one go."""
+        encode: Any = getattr(self.backbone, "encode_ahead", None)
+        if encode is None:
+            return
+        prompts = dict.fromkeys([negative_prompt(self.backbone), ""])
+        for step in range(first, min(first + AHEAD, self.config.updates)):
+            taken: Counter[str] = Counter()
+            for role in self.method.turns(step):
+                for part in range(self.config.gradient_accumulation):
+                    draws = self._draws(role, step, taken[role], part)
+                    sample = self.dataset.sample(draws.at("data"), "train", False)
+                    prompts |= dict.fromkeys(sample.prompts)
+                taken[role] += 1
+        encode([*prompts])
+
     def _backward(self, loss: Tensor) -> None:
         with backward_in(self.networks.precision, loss.device.type):
             (loss / self.config.gradient_accumulation).backward()
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
-        if self.accelerator.num_processes > 1:
-            # One mean after all backward passes of the turn, so that a method may call backward
-            # as often as it wants; DDP expects exactly one.
-            for parameter in parameters:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad.copy_(self.accelerator.reduce(parameter.grad, reduction="mean"))
+        average_gradients(parameters, self.accelerator)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         set_rates(self.networks.optimizers[role], factor)
         for optimizer in self.networks.optimizers[role]:

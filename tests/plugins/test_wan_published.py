@@ -354,3 +354,29 @@ def test_a_diffusers_without_the_flow_map_scheduler(backbone, tmp_path, monkeypa
     pipeline = WanPipeline.from_pretrained(tmp_path)
     assert type(pipeline.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     assert "must be given the student's times" in (tmp_path / "README.md").read_text()
+
+
+def test_a_training_encodes_its_prompts_in_one_go(train, tiny_wan, tmp_path, monkeypatch):
+    """11 GB travel to the GPU and back each time; and the encodings are a later run's, too."""
+    from salt_zoo_wan.codecs import TextEncoder
+
+    encoded = []
+    encode = TextEncoder._encode
+
+    def spy(self, prompts, *arguments):
+        encoded.append(list(prompts))
+        encode(self, prompts, *arguments)
+
+    monkeypatch.setattr(TextEncoder, "_encode", spy)
+    options = {**SIZE, "weights": str(tiny_wan), "text_cache": str(tmp_path / "text")}
+    run = {
+        "method": {"name": "dmd", "steps": 2, "fake_score": {"updates": 2}},
+        "backbone": {"name": "wan", "size": "wan2.1-t2v-1.3b", "options": options},
+        "dataset": {"name": "prompts"},
+        "training": {"updates": 3, "batch_size": 2, "gradient_accumulation": 2},
+    }
+    first = train(tmp_path / "first", **run)
+    assert len(encoded) == 1 and len(set(encoded[0])) == len(encoded[0]) > 6
+    assert {first.backbone.negative_prompt, ""} < set(encoded[0])
+    train(tmp_path / "again", **run)
+    assert len(encoded) == 1

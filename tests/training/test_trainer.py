@@ -12,6 +12,7 @@ from salt_zoo.errors import ZooError
 from salt_zoo.precision import precision_of
 from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
 from salt_zoo.training.costs import PassCounter
+from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 from salt_zoo.training.optimizers import make_optimizers, schedule_factor
 
 
@@ -123,7 +124,7 @@ def test_muon_takes_the_matrices_of_the_blocks(teacher):
 
     network = WanTransformer3DModel.from_pretrained(teacher)
     adamw, muon = make_optimizers(network, OptimizerConfig(name="muon"), 1e-4)
-    assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, torch.optim.AdamW)
+    assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, MemorylessAdamW)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     matrices = [names[id(p)] for p in muon.param_groups[0]["params"]]
     rest = [names[id(p)] for p in adamw.param_groups[0]["params"]]
@@ -244,3 +245,28 @@ def test_a_pass_within_a_pass_belongs_to_it():
     counter = PassCounter({"student": network}, 4)
     network(torch.zeros(2, 1, 4, 1, 1), torch.zeros(2), {})
     assert counter.counts["student"] == {"forward": 2.0, "backward": 0.0}
+
+
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+def test_each_original_is_loaded_once(train, tmp_path, monkeypatch, backbone):
+    """57 GB from disk for each of 14 B, where four networks share two originals."""
+    from salt_zoo_digits.size import DigitsSize
+
+    made = []
+    transformer = DigitsSize.transformer
+
+    def spy(self, start):
+        made.append(start)
+        return transformer(self, start)
+
+    monkeypatch.setattr(DigitsSize, "transformer", spy)
+    trainer = train(
+        tmp_path,
+        method={"name": "dmd"},
+        backbone={"name": backbone, "size": "digits"},
+        training={"updates": 1, "average": {"decay": 0.9, "start": 0}},
+    )
+    assert sorted(trainer.networks) == ["fake_score", "student", "student_average", "teacher"]
+    assert made.count("teacher") == 2  # the student's, and that of teacher and fake score
+    every = [{id(p) for p in network.parameters()} for network in trainer.networks.values()]
+    assert len(set().union(*every)) == sum(map(len, every))  # none shares a weight with another
