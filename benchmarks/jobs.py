@@ -25,8 +25,9 @@ from salt_zoo import TRAINING_VERSION
 from salt_zoo.identity import identity
 from salt_zoo.plugins import Zoo
 from salt_zoo.precision import ResolvedPrecision, resolve_precision, with_precision
-from salt_zoo.run import Resolved, resolve, save_student, train
+from salt_zoo.run import Resolved, resolve, train
 from salt_zoo.storage import digest, write_json
+from salt_zoo.students import save_student
 
 TRAINED, STUDENT = "trained.json", "student"
 

@@ -59,7 +59,9 @@ def sweep(folder: Path) -> None:
 def _below(folder: Path) -> Iterator[Path]:
     yield folder
     try:
-        inner = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        inner = [
+            Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)
+        ]
     except OSError:
         return
     for place in inner:

@@ -89,7 +89,11 @@ def _create(lock: Path) -> bool:
     content = {"host": owner.host, "pid": owner.pid, "started": owner.started, "since": now}
     text = json.dumps(content) + "\n"
     made = draft(lock.parent)
-    made.write_text(text, encoding="utf-8")
+    try:
+        made.write_text(text, encoding="utf-8")
+    except FileNotFoundError:  # who made the folder has left it empty, and removed it
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return False
     try:
         os.link(made, lock)
         return True

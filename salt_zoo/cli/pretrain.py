@@ -25,4 +25,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     settings = apply_overrides({}, options.overrides, types)
     config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
     recipe = zoo.recipes.create(options.recipe, config, zoo)
-    return int(recipe.run(options.out, options.device) or 0)
+    from salt_zoo.one_writer import one_writer
+
+    with one_writer(options.out):
+        return int(recipe.run(options.out, options.device) or 0)

@@ -10,6 +10,7 @@ from typing import Any
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
+from salt_zoo.students import check_student
 
 NAME = "sample"
 HELP = "generate videos for prompts with a trained student, or with a backbone's teacher"
@@ -85,7 +86,7 @@ def student_folder(folder: Path) -> Path:
     """The folder with `salt_zoo.json`: `folder`, or the student in the folder of a run."""
     for place in (folder, folder / "student"):
         if (place / "salt_zoo.json").is_file():
-            return place
+            return check_student(place)
     if not folder.is_dir():
         raise ZooError(f"--checkpoint {folder}: there is no such folder")
     raise ZooError(

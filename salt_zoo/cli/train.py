@@ -30,10 +30,17 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     check_training(resolved, zoo, str(options.config))
     check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.run import save_student, train
+    from salt_zoo.one_writer import one_writer
+    from salt_zoo.run import train
+    from salt_zoo.storage import check_folder
+    from salt_zoo.students import save_student
+    from salt_zoo.together import on_main
 
-    with training_progress(resolved.config.method["name"]) as progress:
-        trainer = train(resolved, options.out, zoo, options.device, progress)
+    check_folder(options.out)
+    with one_writer(options.out):
+        with training_progress(resolved.config.method["name"]) as progress:
+            trainer = train(resolved, options.out, zoo, options.device, progress)
+        student = on_main(lambda: save_student(trainer, resolved, options.out / "student"))
     if trainer.accelerator.is_main_process:
-        print(save_student(trainer, resolved, options.out / "student"))
+        print(student)
     return 0
