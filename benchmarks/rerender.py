@@ -29,6 +29,7 @@ from salt_zoo import storage
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.storage import plain
 
@@ -46,7 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: rerender(options.folder, zoo_of(options), options.study))
+
+    def render_alone() -> int:
+        read_results(options.folder)  # a folder without any is not to be touched
+        with one_writer(options.folder):
+            return rerender(options.folder, zoo_of(options), options.study)
+
+    return guarded(render_alone)
 
 
 def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:

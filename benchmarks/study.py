@@ -133,6 +133,8 @@ class StudyConfig(StrictModel):
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    #: Whether the checkpoints of a training stay once it has ended and its student is saved.
+    keep_checkpoints: bool = False
 
     def seeds_of(self, label: str) -> list[int]:
         """The training seeds of an arm."""
