@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from benchmarks.workers import run_jobs
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say
 from salt_zoo.run import (
     Resolved,
     chosen,
@@ -69,8 +69,8 @@ def execute(
     )
     write(results, measured, zoo, out, store)
     for folder, error in errors.items():
-        print(f"failed: {folder.name}: {error}", file=sys.stderr)
-    print(out / "index.html")
+        say(f"failed: {folder.name}: {error}")
+    show(out / "index.html")
     return 1 if errors else 0
 
 

@@ -82,7 +82,7 @@ class QualityConfig(StrictModel):
 
     #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
-    prompts: Annotated[int, Field(ge=2)] = 64
+    prompts: Annotated[int, Field(ge=2, le=10**6)] = 64
     steps: Annotated[list[Steps], Field(min_length=1), AfterValidator(once)] = Field(
         default_factory=lambda: [4]
     )

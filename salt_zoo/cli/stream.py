@@ -18,6 +18,7 @@ from salt_zoo.cli.sample import (
 )
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +97,10 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         blocks=None if frames is None else timeline.count(frames),
     )
     done, interrupted = write(options.out, made, frames, backbone.frame_rate)
-    print(options.out)
-    print(report(made, done, backbone.frame_rate, options.seed))
+    show(options.out)
+    show(report(made, done, backbone.frame_rate, options.seed))
     if interrupted and frames is not None:
-        print(f"interrupted: {done} of {frames} frames were made and are kept")
+        show(f"interrupted: {done} of {frames} frames were made and are kept")
         return 130
     return 0
 
