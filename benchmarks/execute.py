@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say, show
 from salt_zoo.ranks import is_alone
 from salt_zoo.run import (
     Resolved,
@@ -70,11 +70,11 @@ def execute(
                     say_once(line)
 
         on_main(begin)
-        with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as show:
+        with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as told:
             if is_alone():
-                errors = run_jobs(jobs, plugins, place, study.workers, show)
+                errors = run_jobs(jobs, plugins, place, study.workers, told)
             else:  # every process takes part in every training
-                errors = run_jobs_together(jobs, zoo, place, show)
+                errors = run_jobs_together(jobs, zoo, place, told)
 
         def end() -> None:
             if not errors:
@@ -85,8 +85,8 @@ def execute(
             )
             write(results, measured, zoo, out, store)
             for folder, error in errors.items():
-                print(f"failed: {folder.name}: {error}", file=sys.stderr)
-            print(out / "index.html")
+                say(f"failed: {folder.name}: {error}")
+            show(out / "index.html")
 
         on_main(end)
     return 1 if errors else 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cell_files import FACTS
 from salt_zoo.errors import ZooError
+from salt_zoo.printing import say
 from salt_zoo.ranks import is_main_process
 from salt_zoo.seals import Damaged, read_sealed
 from salt_zoo.students import check_student
@@ -79,4 +79,4 @@ def set_right(job: Job) -> list[str]:
 def say_once(line: str) -> None:
     """A warning, of one of several processes."""
     if is_main_process():
-        print(f"warning: {line}", file=sys.stderr)
+        say(f"warning: {line}")

@@ -14,7 +14,7 @@ from benchmarks.names import Arms, Label, Text, Title
 from benchmarks.records import NAIVE_REFERENCES, REFERENCES
 from benchmarks.tuning import Tuning, check_tuning
 from salt_zoo.config import Steps, StrictModel, once, read_yaml, validate
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.errors import ZooError, did_you_mean, shown
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import merge
 from salt_zoo.rollout import Sampler
@@ -30,7 +30,7 @@ Numbers = Annotated[list[Steps], Field(min_length=1), AfterValidator(once)]
 Samplers = Annotated[list[Sampler], Field(min_length=1), AfterValidator(once)]
 Seeds = Annotated[list[int], Field(min_length=1, max_length=10_000), AfterValidator(once)]
 Measured = Annotated[Metrics, Field(min_length=1)]
-Prompts = Annotated[int, Field(ge=2)]
+Prompts = Annotated[int, Field(ge=2, le=10**6)]
 Videos = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -155,12 +155,19 @@ class StudyConfig(StrictModel):
 def find_study(name: str) -> Path:
     """The file of a study: a path, or the name of one in `benchmarks/studies`."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         return path
     known = {p.stem: p for p in STUDIES.glob("*.yaml")}
     if name in known:
         return known[name]
-    raise ZooError(f"unknown study {name!r}; {did_you_mean(name, known)}")
+    raise ZooError(f"unknown study {shown(name)}; {did_you_mean(name, known)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name, a link to itself
+        return False
 
 
 def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
@@ -270,12 +277,22 @@ def with_outcomes(study: StudyConfig, places: Sequence[int]) -> StudyConfig:
     return study.model_copy(update={"primary": primary, "claims": claims})
 
 
+def with_base(base: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm trains: its keys over those that all arms share, of which `backbone: wan` is
+    short for `{name: wan}`."""
+    shared = {
+        key: {"name": value} if isinstance(value, str) and isinstance(arm.get(key), dict) else value
+        for key, value in base.items()
+    }
+    own = {key: value for key, value in arm.items() if key not in ("evaluation", "seeds")}
+    return merge(shared, own)
+
+
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     """The resolved run of every arm, at the first seed."""
     found = {}
     for label, own in study.arms.items():
-        training = {k: value for k, value in own.items() if k not in ("evaluation", "seeds")}
-        content = {**merge(study.base, training), "seed": study.seeds_of(label)[0]}
+        content = {**with_base(study.base, own), "seed": study.seeds_of(label)[0]}
         found[label] = resolve(content, zoo, f"{where}: arms.{label}")
     return found
 

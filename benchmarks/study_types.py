@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.arm_evaluation import ArmEvaluation
-from benchmarks.study import ArmSeeds, StudyConfig
+from benchmarks.study import ArmSeeds, StudyConfig, with_base
 from salt_zoo.annotations import annotations_at
 from salt_zoo.field_types import run_types
 from salt_zoo.overrides import Types
 from salt_zoo.plugins import Zoo
-from salt_zoo.registry import merge
 
 
 def types_of_study(zoo: Zoo) -> Types:
@@ -27,7 +26,7 @@ def types_of_study(zoo: Zoo) -> Types:
                 return annotations_at(ArmEvaluation, path[3:])
             if path[2] == "seeds":
                 return annotations_at(ArmSeeds, path[2:])
-            return run_types(zoo, merge(base, content["arms"][path[1]]), path[2:])
+            return run_types(zoo, with_base(base, content["arms"][path[1]]), path[2:])
         return annotations_at(StudyConfig, path)
 
     return types

@@ -31,9 +31,7 @@ def types_of_part(registry: Registry, name: str) -> Types:
     return types
 
 
-def run_types(
-    zoo: Zoo, content: Mapping[str, Any], path: Sequence[int | str]
-) -> Sequence[Any]:
+def run_types(zoo: Zoo, content: Mapping[str, Any], path: Sequence[int | str]) -> Sequence[Any]:
     """The types at a path of a run's configuration; none where nothing is known."""
     from salt_zoo.run import RunConfig
 

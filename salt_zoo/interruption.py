@@ -1,4 +1,4 @@
-"""Signals that end a program, as exceptions that let it clean up; and as a wish to come to an end."""
+"""Signals that end a program: exceptions that let it clean up, or a wish to come to an end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run comes from beside its configuration: the parts, and the digests and versions of them."""
+"""What a run comes from beside its configuration: its parts, their digests and versions."""
 
 from __future__ import annotations
 

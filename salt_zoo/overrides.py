@@ -29,7 +29,7 @@ _DEEPEST = 50
 def apply_overrides(
     content: Mapping[str, Any], overrides: Iterable[str], types: Types | None = None
 ) -> dict[str, Any]:
-    """`content` with every `KEY=VALUE` of `overrides` set, in their order; `content` stays as it is.
+    """A copy of `content` with every `KEY=VALUE` of `overrides` set, in their order.
 
     Raises:
         ZooError: no `KEY=VALUE`, or a key below something that has none.
@@ -119,7 +119,9 @@ def _value(text: str, types: Sequence[Any], told: str) -> Any:
         if _fits(text, types):
             return text
         if isinstance(error, ZooError):
-            raise ZooError(f"{told}: the value is not valid YAML; text is written in quotes") from None
+            raise ZooError(
+                f"{told}: the value is not valid YAML; text is written in quotes"
+            ) from None
         raise ZooError(f"{told}: {error}") from None
     return text if not _fits(value, types) and _fits(text, types) else value
 

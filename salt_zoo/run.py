@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from salt_zoo.config import Steps, StrictModel, once, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say
 from salt_zoo.ranks import is_main_process
 from salt_zoo.registry import NAME, Registry
 from salt_zoo.storage import check_folder, plain, prepare_folder, write_text
@@ -87,7 +87,7 @@ class QualityConfig(StrictModel):
 
     #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
-    prompts: Annotated[int, Field(ge=2)] = 64
+    prompts: Annotated[int, Field(ge=2, le=10**6)] = 64
     steps: Annotated[list[Steps], Field(min_length=1), AfterValidator(once)] = Field(
         default_factory=lambda: [4]
     )
@@ -220,7 +220,7 @@ def train(
         same = identity_on(resolved.plain(), config.training, accelerator)
         kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
         for line in warnings if accelerator.is_main_process else ():
-            print(f"warning: {line}", file=sys.stderr)
+            say(f"warning: {line}")
         with _configuration(resolved, folder):
             trainer = Trainer(
                 method=parts.method,

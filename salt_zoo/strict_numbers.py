@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticCustomError, core_schema
@@ -25,6 +26,13 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _every_key(value: Any, validate: Callable[[Any], Any]) -> Any:
+    found = validate(value)
+    if isinstance(value, Mapping) and len(found) < len(value):
+        raise PydanticCustomError("key_twice", "two of the keys are one number")
+    return found
+
+
 def strict_numbers(schema: Any) -> Any:
     """A model's schema whose numbers are no booleans, have no leading zeros, and have ends.
 
@@ -43,6 +51,12 @@ def _strict(node: Any, outermost: bool = False) -> Any:
         return core_schema.no_info_before_validator_function(_number, _bounded(node))
     if kind == "function-before" and node["function"].get("function") is _number:
         return node
+    if kind == "function-wrap" and node["function"].get("function") is _every_key:
+        return node
+    if kind == "dict" and node.get("keys_schema", {}).get("type") in ("int", "float"):
+        keys, values = _strict(node["keys_schema"]), _strict(node.get("values_schema"))
+        inner: Any = {**node, "keys_schema": keys, "values_schema": values}
+        return core_schema.no_info_wrap_validator_function(_every_key, inner)
     if kind == "model":
         return {**node, "schema": _strict(node["schema"])} if outermost else node
     return {

@@ -75,3 +75,12 @@ def may_speak() -> bool:
         return bool(store.add(key, 1) == 1)
     except Exception:  # where there is nobody to ask, better twice than never
         return True
+
+
+def has_lost_another(error: BaseException) -> bool:
+    """Whether a collective has failed because a process at its other end is no more."""
+    text = str(error)
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError)
+        and ("onnection closed by peer" in text or "onnection reset by peer" in text)
+    )

@@ -27,9 +27,11 @@ MOST_VALUES = 100_000
 #: Of a plain number.
 MOST_DIGITS = 400
 
-_TAG = "tag:yaml.org,2002:"
 _NULL = {"", "~", "null", "Null", "NULL"}
-_BOOLEAN = {word: word.lower() == "true" for word in "true True TRUE false False FALSE".split()}
+_BOOLEAN = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 # no leading zeros: to some readers they make another number
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
@@ -62,7 +64,7 @@ def _read(path: Path) -> str:
             raise ZooError(
                 f"{path}: has {kind.st_size:,} bytes; a configuration has at most {LARGEST:,}"
             )
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         raise ZooError(f"{path}: there is no such file") from None
     except UnicodeDecodeError as error:
@@ -168,6 +170,11 @@ class _Builder:
     def error(self, line: int, what: str) -> ZooError:
         return ZooError(f"{self.where}, line {line}: {what}")
 
+    def check_tag(self, tag: str | None, line: int, *known: str) -> None:
+        """Tags make something else of a value than what is written."""
+        if tag not in (None, "!", *(f"tag:yaml.org,2002:{name}" for name in known)):
+            raise self.error(line, f"not valid YAML here (the tag {shown(tag)}); leave it out")
+
     def known(self, anchor: str, line: int) -> _Value:
         if any(group.anchor == anchor for group in self.open):
             raise self.error(line, f"*{shown(anchor)} contains itself")
@@ -178,8 +185,7 @@ class _Builder:
     def scalar(self, event: yaml.ScalarEvent, line: int) -> _Value:
         text: str = event.value
         size = 1 + len(text) // 100
-        if event.tag not in (None, "!", f"{_TAG}str"):
-            raise self.error(line, f"not valid YAML here (the tag {shown(event.tag)}); leave it out")
+        self.check_tag(event.tag, line, "str")
         if not event.implicit[0]:
             return _Value(text, size, text)
         if self.open and self.open[-1].wants_key:
@@ -192,8 +198,7 @@ class _Builder:
     def begin(self, event: Any, line: int) -> None:
         if self.open and self.open[-1].wants_key:
             raise self.error(line, "a key must be a single word, not a group or list")
-        if event.tag not in (None, "!", f"{_TAG}map", f"{_TAG}seq"):
-            raise self.error(line, f"not valid YAML here (the tag {shown(event.tag)}); leave it out")
+        self.check_tag(event.tag, line, "map", "seq")
         if len(self.open) >= DEEPEST:
             raise self.error(line, f"groups more than {DEEPEST} deep")
         content: Any = {} if isinstance(event, yaml.MappingStartEvent) else []

@@ -10,6 +10,7 @@ from typing import Any
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 from salt_zoo.students import check_student
 
 NAME = "sample"
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     sampling = sampling_config(options, student is not None, backbone, SamplingConfig)
     pixels = make(network, backbone, options.prompts, sampling, options.seed, device)
     write_videos(options.out, pixels, backbone.frame_rate)
-    print(options.out)
+    show(options.out)
     return 0
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from salt_zoo.cli.arguments import folder
 from salt_zoo.config import apply_overrides, read_yaml
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 
 NAME = "train"
 HELP = "train one method on one backbone, or go on where the run in --out stopped"
@@ -15,7 +17,7 @@ HELP = "train one method on one backbone, or go on where the run in --out stoppe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file: method, backbone, dataset, training")
     parser.epilog = "training.updates and all else that is counted there are student updates"
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=folder, required=True, help="folder of the run")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
 
@@ -42,5 +44,5 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
             trainer = train(resolved, options.out, zoo, options.device, progress)
         student = on_main(lambda: save_student(trainer, resolved, options.out / "student"))
     if trainer.accelerator.is_main_process:
-        print(student)
+        show(student)
     return 0
