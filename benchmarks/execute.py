@@ -15,6 +15,7 @@ from benchmarks.comparisons import Store
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
 from benchmarks.metric_info import metric_infos
 from benchmarks.outcomes import with_own_samplers
+from benchmarks.processes import AGAIN
 from benchmarks.records import REFERENCES, ArmCost, Measured
 from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
@@ -60,7 +61,7 @@ def execute(
     outcomes = plain(with_own_samplers(study, zoo))["primary"]
     record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
     with _progress(jobs) as show:
-        errors = run_jobs(jobs, plugins, place, study.workers, show)
+        errors = run_jobs(jobs, plugins, place, study.workers, show).errors
     if not errors:
         record_end(out)
     store: Store = {}
@@ -281,9 +282,13 @@ class _progress:
 
     def show(self, index: int, step: int, updates: int, what: str) -> None:
         name = self.jobs[index].folder.name.rpartition("-")[0]
-        if what in ("done", "failed"):
+        if what in ("done", "failed", AGAIN):
             if index in self.tasks:
                 self.bar.remove_task(self.tasks.pop(index))
+            if what == AGAIN:
+                text = f"its process died, tried again when all else is done: {name}"
+                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+                return
             self.bar.advance(self.whole)
             if not self.console.is_terminal:
                 self.console.print(f"{what}: {name}", highlight=False, markup=False)
