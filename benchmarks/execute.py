@@ -72,9 +72,9 @@ def execute(
         on_main(begin)
         with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as told:
             if is_alone():
-                errors = run_jobs(jobs, plugins, place, study.workers, told)
+                errors = run_jobs(jobs, plugins, place, study.workers, told).errors
             else:  # every process takes part in every training
-                errors = run_jobs_together(jobs, zoo, place, told)
+                errors = run_jobs_together(jobs, zoo, place, told).errors
 
         def end() -> None:
             if not errors:

@@ -16,11 +16,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from benchmarks.processes import AGAIN
 from salt_zoo.cli import progress
 from salt_zoo.ranks import is_main_process
 
-#: Called with the piece's index, (updates done, updates in all), and what is being done: "done"
-#: and "failed" are its end.
+#: What is told of a piece whose process does it no longer.
+ENDS = ("done", "failed", AGAIN)
+
+#: Called with the piece's index, updates done, updates in all, and what is being done, or one of
+#: `ENDS`.
 Show = Callable[[int, int, int, str], None]
 
 
@@ -57,10 +61,13 @@ def _bars(console: Console, names: Sequence[str]) -> Iterator[Show]:
         whole = bar.add_task("study", total=len(names), what="")
 
         def show(index: int, step: int, updates: int, what: str) -> None:
-            if what in ("done", "failed"):
+            if what in ENDS:
                 if index in tasks:
                     bar.remove_task(tasks.pop(index))
-                bar.advance(whole)
+                if what == AGAIN:
+                    bar.console.print(_again(names[index]), highlight=False, markup=False)
+                else:
+                    bar.advance(whole)
                 return
             if index not in tasks:
                 tasks[index] = bar.add_task(names[index], total=updates, what=what)
@@ -79,7 +86,10 @@ class _Log:
         self.running: dict[int, tuple[int, int, str]] = {}
 
     def show(self, index: int, step: int, updates: int, what: str) -> None:
-        if what in ("done", "failed"):
+        if what == AGAIN:
+            self.running.pop(index, None)
+            self._print(_again(self.names[index]))
+        elif what in ENDS:
             self.running.pop(index, None)
             self.ended += 1
             self._print(f"{what}: {self.names[index]} ({self.ended} of {len(self.names)})")
@@ -99,3 +109,7 @@ class _Log:
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _again(name: str) -> str:
+    return f"its process died, tried again when all else is done: {name}"

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import Job, run_job
+from benchmarks.workers import Ended
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.together import on_main
 
 
-def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> dict[Path, str]:
+def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> Ended:
     """Do all jobs, one after the other; see `workers.run_jobs`.
 
     A mistake or a loss that is not finite fails in all processes alike, and is the error of its
     job. Whatever else ends one of them ends the whole study, which goes on with the same command.
     """
-    errors: dict[Path, str] = {}
+    ended = Ended()
     for index, job in enumerate(jobs):
 
         def progress(step: int, updates: int, what: str, index: int = index) -> None:
@@ -27,7 +27,7 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
         try:
             run_job(job, zoo, device, progress)
         except ZooError as error:
-            errors[job.folder] = str(error)
-        show(index, 1, 1, "failed" if job.folder in errors else "done")
+            ended.errors[job.folder] = str(error)
+        show(index, 1, 1, "failed" if job.folder in ended.errors else "done")
     on_main(lambda: None)  # none ends before the last has been written
-    return errors
+    return ended

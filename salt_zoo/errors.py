@@ -26,8 +26,17 @@ class TrainingError(ZooError):
 
 def reason(error: BaseException) -> str:
     """A foreign exception in one line of at most 300 characters."""
-    text = " ".join(str(error).split()) or "no reason given"
-    return f"{type(error).__name__}: {text}"[:300]
+    return f"{type(error).__name__}: {text_of(error) or 'no reason given'}"[:300]
+
+
+def text_of(error: BaseException) -> str:
+    """The message of any error in one line, also of one that cannot tell it."""
+    try:
+        return " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as other:  # foreign code once more
+        return f"its message cannot be shown ({type(other).__name__})"
 
 
 def shown(value: object) -> str:
