@@ -7,26 +7,26 @@ new metric measures only itself, a new number of steps samples only itself.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.arm_evaluation import ArmEvaluation
+from benchmarks.cell_files import FACTS, fault, read_facts
 from benchmarks.records import FULL_REFERENCES
 from benchmarks.study import EvaluationConfig
 from salt_zoo.plugins import Zoo
 from salt_zoo.rollout import Sampler
 from salt_zoo.run import configure_metrics
 from salt_zoo.sampling import SamplingConfig
+from salt_zoo.seals import Damaged
 from salt_zoo.storage import digest
 from salt_zoo.versions import Versions
 
 #: Raised whenever measuring would find other numbers in the same videos.
 MEASURING_VERSION = 1
-
-FACTS = "cell.json"
 
 
 @dataclass(frozen=True)
@@ -130,21 +130,37 @@ class Cell:
 
     def facts(self, of_job: Path) -> dict[str, Any] | None:
         """What is known of the videos, once they were made: `passes`, and of long ones where their
-        clips lie; `absent` says why there are none. None before."""
-        path = self.folder(of_job) / FACTS
-        if not path.is_file():
+        clips lie; `absent` says why there are none. None before, and where it is damaged."""
+        try:
+            return read_facts(self.folder(of_job))
+        except Damaged:
             return None
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return facts
 
     def missing(self, of_job: Path) -> list[str]:
-        """The files that are wanted and not there."""
+        """The files that are wanted and not there, or not as they were written."""
         facts, folder = self.facts(of_job), self.folder(of_job)
         if facts and "absent" in facts:
             return []
         wanted = [FACTS, *([self.pixels] if self.shown else [])]
         wanted += dict.fromkeys(metric.file for metric in self.metrics.values())
-        return [name for name in wanted if not (folder / name).is_file()]
+        if facts is None:
+            return wanted
+        return [name for name in wanted if name != FACTS and fault(folder, name)]
+
+    def damaged(self, of_job: Path) -> list[Damaged]:
+        """The files that are there and not as they were written: `cell.json` alone if that is, for
+        it speaks for the others."""
+        folder = self.folder(of_job)
+        try:
+            facts = read_facts(folder)
+        except Damaged as damage:
+            return [damage]
+        names = dict.fromkeys(metric.file for metric in self.metrics.values())
+        there = [name for name in (*names, self.pixels) if os.path.lexists(folder / name)]
+        if facts is None:
+            return [Damaged(folder / name, "there is no cell.json beside it") for name in there]
+        found = [(name, fault(folder, name)) for name in there]
+        return [Damaged(folder / name, why) for name, why in found if why]
 
 
 def plan_cells(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from benchmarks.names import Text, Title
 from benchmarks.statistics import holm
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, did_you_mean
@@ -19,9 +20,9 @@ LEVEL = 0.05
 class Claim(StrictModel):
     """A sentence of a paper, in our words, and the outcomes that it stands or falls with."""
 
-    claim: Annotated[str, Field(min_length=1)]
+    claim: Annotated[Text, Field(min_length=1)]
     #: Where it is made, for instance `arXiv 2604.03118, table 5`.
-    source: str = ""
+    source: Title = ""
     #: Entries of `primary`, by `name` or by place, counted from 0.
     outcomes: Annotated[list[int | str], Field(min_length=1)]
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from benchmarks.cells import plan_cells, plan_metrics
 from benchmarks.comparisons import Store
+from benchmarks.job_files import say_once, set_right
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
 from benchmarks.metric_info import metric_infos
 from benchmarks.outcomes import with_own_samplers
+from benchmarks.progress import study_progress
+from benchmarks.ranks import run_jobs_together
 from benchmarks.records import REFERENCES, ArmCost, Measured
 from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say, show
+from salt_zoo.ranks import is_alone
 from salt_zoo.run import (
     Resolved,
     chosen,
     configure_part,
     make_metrics,
-    prepare_folder,
 )
-from salt_zoo.storage import plain
+from salt_zoo.storage import plain, prepare_folder
+from salt_zoo.together import on_main
 from salt_zoo.versions import Versions
 
 
@@ -42,7 +44,7 @@ def execute(
     out: Path,
 ) -> int:
     """Do a study in `out` and return the exit code: 1 if an arm failed, else 0."""
-    from salt_zoo.devices import find_device
+    from salt_zoo.devices import find_device, join_processes
 
     place = str(find_device(device))
     for run in runs.values():
@@ -55,22 +57,38 @@ def execute(
             prepare = getattr(metric, "prepare", None)
             if prepare:
                 prepare()
-    prepare_folder(out)
-    jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
-    outcomes = plain(with_own_samplers(study, zoo))["primary"]
-    record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
-    with _progress(jobs) as show:
-        errors = run_jobs(jobs, plugins, place, study.workers, show)
-    if not errors:
-        record_end(out)
-    store: Store = {}
-    results, measured = collect(
-        study, runs, jobs, errors, zoo, place, when_stated(outcomes, out), store
-    )
-    write(results, measured, zoo, out, store)
-    for folder, error in errors.items():
-        print(f"failed: {folder.name}: {error}", file=sys.stderr)
-    print(out / "index.html")
+    join_processes(place)
+    with one_writer(out):
+        on_main(lambda: prepare_folder(out))
+        jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
+        outcomes = plain(with_own_samplers(study, zoo))["primary"]
+
+        def begin() -> None:
+            record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
+            for job in jobs:
+                for line in set_right(job):
+                    say_once(line)
+
+        on_main(begin)
+        with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as told:
+            if is_alone():
+                errors = run_jobs(jobs, plugins, place, study.workers, told).errors
+            else:  # every process takes part in every training
+                errors = run_jobs_together(jobs, zoo, place, told).errors
+
+        def end() -> None:
+            if not errors:
+                record_end(out)
+            store: Store = {}
+            results, measured = collect(
+                study, runs, jobs, errors, zoo, place, when_stated(outcomes, out), store
+            )
+            write(results, measured, zoo, out, store)
+            for folder, error in errors.items():
+                say(f"failed: {folder.name}: {error}")
+            show(out / "index.html")
+
+        on_main(end)
     return 1 if errors else 0
 
 
@@ -87,7 +105,17 @@ def make_jobs(
     def job(label: str, seed: int | None, run: Resolved, origin: Origin) -> Job:
         own = None if seed is None else study.arm_evaluation(label)
         cells = plan_cells(label, evaluation, metrics, long_metrics, own)
-        return Job.of(label, seed, run, cells, evaluation.batch_size, origin, device, out)
+        return Job.of(
+            label,
+            seed,
+            run,
+            cells,
+            evaluation.batch_size,
+            origin,
+            device,
+            out,
+            study.keep_checkpoints,
+        )
 
     origins = {label: origin_of(run, zoo, versions) for label, run in runs.items()}
     jobs = []
@@ -174,7 +202,7 @@ def collect(
     from benchmarks.provenance import provenance
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
-    from salt_zoo.training.checkpoints import checkpoints, read_state
+    from salt_zoo.training.checkpoints import updates_done
 
     study = with_own_samplers(study, zoo)
     measured: list[Measured] = []
@@ -186,8 +214,7 @@ def collect(
             if job.seed is None:
                 broken[job.label] = error
                 continue
-            kept = checkpoints(job.folder / "checkpoints")
-            step = read_state(kept[-1])["step"] if kept else 0
+            step = updates_done(job.folder / "checkpoints")
             costs.append(ArmCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
             continue
         found, cost = read_job(job)
@@ -253,41 +280,3 @@ def write(
     sections = [section for some in found for section in some or ()]
     write_report(results, measured, out, sections)
     zoo.hook.study_finished(results=results, folder=out)
-
-
-class _progress:
-    """Bars on a terminal; elsewhere a line whenever a piece is done."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-        self.console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[what]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
-        self.tasks: dict[int, Any] = {}
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        self.whole = self.bar.add_task("study", total=len(self.jobs), what="")
-        return self.show
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def show(self, index: int, step: int, updates: int, what: str) -> None:
-        name = self.jobs[index].folder.name.rpartition("-")[0]
-        if what in ("done", "failed"):
-            if index in self.tasks:
-                self.bar.remove_task(self.tasks.pop(index))
-            self.bar.advance(self.whole)
-            if not self.console.is_terminal:
-                self.console.print(f"{what}: {name}", highlight=False, markup=False)
-            return
-        if index not in self.tasks:
-            self.tasks[index] = self.bar.add_task(name, total=updates, what=what)
-        self.bar.update(self.tasks[index], completed=step, total=updates, what=what)

@@ -10,6 +10,7 @@ decides it. What a job lacks is made; what is there is never made again.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +18,26 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cell_files import read_array
 from benchmarks.cells import Cell
+from benchmarks.job_files import STUDENT, TRAINED, read_training, say_once, set_right, training_of
 from benchmarks.measuring import Measurer, memory_label
 from benchmarks.provenance import commit
 from benchmarks.records import ArmCost, Long, Measured
 from salt_zoo import TRAINING_VERSION
 from salt_zoo.identity import identity
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.precision import ResolvedPrecision, resolve_precision, with_precision
-from salt_zoo.run import Resolved, resolve, save_student, train
-from salt_zoo.storage import digest, write_json
+from salt_zoo.run import Resolved, resolve, train
+from salt_zoo.seals import Damaged, write_sealed
+from salt_zoo.storage import digest
+from salt_zoo.students import save_student
+from salt_zoo.together import on_main
 
-TRAINED, STUDENT = "trained.json", "student"
+#: Seconds that a job waits for another process in its folder: a worker outlives a killed study by
+#: one or two.
+PATIENCE = 30.0
 
 #: Called with (updates done, updates in all, what is being done).
 Progress = Callable[[int, int, str], None]
@@ -48,6 +57,7 @@ class Job:
     batch_size: int  # of videos that are sampled at a time
     device: str  # its type: cpu or cuda
     folder: Path
+    keep_checkpoints: bool = False  # of a training that has ended
 
     @classmethod
     def of(
@@ -60,12 +70,14 @@ class Job:
         origin: Origin,
         device: str,
         out: Path,
+        keep_checkpoints: bool = False,
     ) -> Job:
         """The job and its folder."""
         content = resolved.plain()
         key = network_key(content, seed is not None, origin, device)
         name = f"{label}-{key}" if seed is None else f"{label}-seed{seed}-{key}"
-        return cls(label, seed, content, cells, batch_size, device, out / "arms" / name)
+        folder = out / "arms" / name
+        return cls(label, seed, content, cells, batch_size, device, folder, keep_checkpoints)
 
     @property
     def precision(self) -> ResolvedPrecision:
@@ -75,7 +87,12 @@ class Job:
     @property
     def trained(self) -> bool:
         """Whether there is a network to measure."""
-        return self.seed is None or (self.folder / TRAINED).is_file()
+        if self.seed is None:
+            return True
+        try:
+            return (self.folder / TRAINED).exists() and bool(read_training(self.folder))
+        except Damaged:
+            return False
 
     @property
     def done(self) -> bool:
@@ -104,28 +121,42 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
 
 
 def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
-    """Do what a job lacks; does nothing if it is done."""
+    """Do what a job lacks; does nothing if it is done.
+
+    Of a distributed run all processes train; the first one alone writes and measures.
+    """
     from salt_zoo.devices import find_device
 
-    if job.done:
+    if on_main(lambda: job.done):
         return
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
-    resolved = resolve(job.content, zoo, job.label)
-    stamp = _stamp(job)
-    if job.trained:
-        backbone: Any = zoo.backbones.create(
-            resolved.config.backbone["name"], resolved.backbone, zoo
-        )
-        backbone.to(find_device(device))
-        network = _network(job, backbone)
-    else:
-        network, backbone = _train(job, resolved, zoo, device, progress, stamp)
-    progress(1, 1, "measuring")
-    dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
-    measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
-    for cell in job.cells:
-        measurer.fill(cell)
+    with one_writer(job.folder, PATIENCE):
+        for line in on_main(lambda: set_right(job)):
+            say_once(line)
+        resolved = resolve(job.content, zoo, job.label)
+        stamp = _stamp(job)
+        made: tuple[Any, Any] | None = None
+        if not on_main(lambda: job.trained):
+            made = _train(job, resolved, zoo, device, progress, stamp)
+
+        def finish() -> None:
+            if not job.keep_checkpoints:
+                shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
+            progress(1, 1, "measuring")
+            if made is None:
+                name = resolved.config.backbone["name"]
+                backbone: Any = zoo.backbones.create(name, resolved.backbone, zoo)
+                backbone.to(find_device(device))
+                network = _network(job, backbone)
+            else:
+                network, backbone = made
+            dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
+            measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
+            for cell in job.cells:
+                measurer.fill(cell)
+
+        on_main(finish)
 
 
 def _network(job: Job, backbone: Any) -> Any:
@@ -154,9 +185,13 @@ def _train(
         progress(step, updates, "training")
 
     trainer = train(resolved, job.folder, zoo, device, update)
-    save_student(trainer, resolved, job.folder / STUDENT)
-    record = {"cost": trainer.cost(), "curve": trainer.history, "stamp": stamp}
-    write_json(job.folder / TRAINED, record)
+
+    def save() -> None:
+        save_student(trainer, resolved, job.folder / STUDENT)
+        record = {"cost": trainer.cost(), "curve": trainer.history, "stamp": stamp}
+        write_sealed(job.folder / TRAINED, record)
+
+    on_main(save)
     return trainer.networks.result, trainer.backbone
 
 
@@ -180,7 +215,7 @@ def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
                 _merge(found, item)
     if job.seed is None:
         return found, None
-    record = json.loads((job.folder / TRAINED).read_text(encoding="utf-8"))
+    record = training_of(job)
     cost = record["cost"]
     return found, ArmCost(
         arm=job.label,
@@ -197,8 +232,8 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
     folder, sampling = cell.folder(job.folder), cell.sampling
     pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
     if cell.shown:
-        pixels = _array(folder / cell.pixels, "pixels")
-    rows = {label: _array(folder / plan.file, "rows") for label, plan in cell.metrics.items()}
+        pixels = read_array(folder / cell.pixels, "pixels")
+    rows = {label: read_array(folder / plan.file, "rows") for label, plan in cell.metrics.items()}
     content = job.content
     one = Measured(
         arm=job.label,
@@ -225,12 +260,6 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
     return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
 
 
-def _array(path: Path, name: str) -> np.ndarray:
-    with np.load(path) as arrays:
-        found: np.ndarray = arrays[name]
-    return found
-
-
 def _merge(found: list[Measured], extra: Measured) -> None:
     """Add to the row of the same setting, or as a row of its own: one row for each setting."""
     for place, one in enumerate(found):
@@ -250,12 +279,12 @@ def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The different stamps of a done job's training (none for a reference row) and measuring."""
     trained = []
     if job.seed is not None:
-        trained = [json.loads((job.folder / TRAINED).read_text(encoding="utf-8"))["stamp"]]
+        trained = [training_of(job)["stamp"]]
     paths = [
         cell.folder(job.folder) / plan.file
         for cell in job.cells
         for plan in cell.metrics.values()
         if "absent" not in (cell.facts(job.folder) or {})
     ]
-    texts = sorted({str(_array(path, "stamp")) for path in paths})
+    texts = sorted({str(read_array(path, "stamp")) for path in paths})
     return trained, [json.loads(text) for text in texts]

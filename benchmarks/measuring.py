@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.cells import FACTS, Cell, MetricPlan
+from benchmarks.cell_files import FACTS, write_arrays, write_facts
+from benchmarks.cells import Cell, MetricPlan
 from benchmarks.long_rollouts import LongMeasurer
 from salt_zoo.errors import ZooError
 from salt_zoo.evaluation import (
@@ -24,7 +25,6 @@ from salt_zoo.evaluation import (
 )
 from salt_zoo.protocols import Backbone, Dataset, Metric
 from salt_zoo.sampling import SamplingConfig
-from salt_zoo.storage import atomic_file, write_json
 from salt_zoo.training.costs import PassCounter
 
 
@@ -141,11 +141,11 @@ class Measurer:
 
     def _facts(self, cell: Cell, missing: list[str], facts: Mapping[str, Any]) -> None:
         if FACTS in missing:
-            write_json(cell.folder(self.folder) / FACTS, facts)
+            write_facts(cell.folder(self.folder), facts)
 
     def _write(self, cell: Cell, name: str, arrays: Mapping[str, Any]) -> None:
-        with atomic_file(cell.folder(self.folder) / name) as draft:
-            np.savez_compressed(draft, stamp=np.array(json.dumps(self.stamp)), **arrays)
+        stamp = np.array(json.dumps(self.stamp))
+        write_arrays(cell.folder(self.folder), name, {"stamp": stamp, **arrays})
 
 
 @contextlib.contextmanager

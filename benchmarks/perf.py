@@ -12,13 +12,15 @@ from typing import Any
 from rich.console import Console
 
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli.arguments import Parser
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 from salt_zoo.storage import prepare_folder, write_json, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.perf",
         description="Measure time and memory of block-by-block generation, for each memory.",
         epilog="On a GPU: python -m benchmarks.perf --size wan2.1-t2v-1.3b --random --batch 1 "
@@ -111,7 +113,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     write_text(options.out / "perf.svg", plot(results))
     write_text(options.out / "perf.md", markdown(results))
     _show(results)
-    print(options.out / "perf.md")
+    show(options.out / "perf.md")
     return 0
 
 

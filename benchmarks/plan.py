@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.durations import in_words
 from benchmarks.evaluation_plan import evaluation_flops
@@ -17,6 +18,7 @@ from salt_zoo.devices import find_device
 from salt_zoo.errors import ZooError
 from salt_zoo.planning import Plan, plan_run
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import visible
 from salt_zoo.run import Resolved
 
 #: Networks up to this size are timed on the device itself.
@@ -37,7 +39,7 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())), timed)
     arms, references = evaluation_flops(study, runs, zoo)
-    console.print(f"{study.name}: {study.title}", highlight=False, markup=False)
+    console.print(visible(f"{study.name}: {study.title}"), highlight=False, markup=False)
     evaluation = study.evaluation
     console.print(
         f"{len(runs)} arms x {len(study.seeds)} seeds, matched in {study.match}; "
@@ -76,7 +78,7 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
         training += trains * len(seeds)
         measuring += measures * len(seeds)
         table.add_row(
-            label,
+            Text(label),
             str(run.config.method["name"]),
             str(updates),
             passes,
@@ -108,7 +110,7 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
 
 def _print_memory(console: Console, plans: Mapping[str, Plan]) -> None:
     label, plan = max(plans.items(), key=lambda item: item[1].peak)
-    table = Table("part", "GiB", title=f"memory of one device, {label} (the largest)")
+    table = Table("part", "GiB", title=Text(f"memory of one device, {label} (the largest)"))
     for part, gib in plan.memory.items():
         count = plan.parameters.get(part.removeprefix("weights "), 0)
         table.add_row(f"{part} ({_parameters(count)})" if count else part, f"{gib:.3f}")

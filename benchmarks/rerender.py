@@ -9,7 +9,6 @@ need the features is not measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,14 +26,17 @@ from benchmarks.stated import when_stated
 from benchmarks.study import load_study, read_study
 from salt_zoo import storage
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli.arguments import Parser
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 from salt_zoo.storage import plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.report",
         description="Render a study's report again from what is in its folder.",
     )
@@ -46,7 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: rerender(options.folder, zoo_of(options), options.study))
+
+    def render_alone() -> int:
+        read_results(options.folder)  # a folder without any is not to be touched
+        with one_writer(options.folder):
+            return rerender(options.folder, zoo_of(options), options.study)
+
+    return guarded(render_alone)
 
 
 def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
@@ -85,7 +93,7 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     extra = zoo.hook.report_sections(results=found, folder=folder)
     sections = [section for some in extra for section in some or ()]
     render(found, read_videos(folder), folder, sections)
-    print(folder / "index.html")
+    show(folder / "index.html")
     return 0
 
 

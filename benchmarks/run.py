@@ -14,26 +14,34 @@ from benchmarks.outcomes import check_outcomes, measured_outcomes
 from benchmarks.study import (
     StudyConfig,
     check_long,
+    check_references,
     load_study,
     read_study,
     runs_of,
     select_arms,
     with_outcomes,
 )
+from benchmarks.study_types import types_of_study
+from salt_zoo.before_training import check_data, check_training
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.config import apply_overrides
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, shown
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say
 from salt_zoo.run import configure_metrics
+
+#: More than anybody trains; a typo would fill the memory with them.
+MOST_SEEDS = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.run",
         description="Compare distillation methods under control and write a report.",
     )
     parser.add_argument("study", nargs="?", default="quick", help="a YAML file, or a study's name")
-    parser.add_argument("--out", type=Path, help="folder of the report (default: reports/STUDY)")
+    parser.add_argument("--out", type=folder, help="folder of the report (default: reports/STUDY)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--seeds", type=int, help="number of training seeds: 0, 1, ...")
     parser.add_argument("--nfe", help="numbers of steps, as in 1,2,4,8")
@@ -57,16 +65,17 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     out = options.out or Path("reports") / study.name
     runs = plan_runs(study, zoo, where)
     if dropped:
-        print(
+        say(
             f"{dropped} of the study's outcomes are left out: with these options they are not "
-            "measured",
-            file=sys.stderr,
+            "measured"
         )
     if options.dry_run:
         from benchmarks.plan import print_plan
 
         print_plan(study, runs, zoo, options.device)
         return 0
+    for label, arm in runs.items():
+        check_data(arm, zoo, f"{where}: arms.{label}")
     from benchmarks.execute import execute
 
     return execute(study, runs, zoo, options.plugin, options.device, out)
@@ -76,19 +85,21 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
     """The study of the command line, with its options applied, and how many outcomes they cost."""
     written, path = read_study(options.study)
     where = str(path)
-    content = apply_overrides(written, options.overrides)
+    content = apply_overrides(written, options.overrides, types_of_study(zoo))
     if options.seeds is not None:
-        if options.seeds < 1:
-            raise ZooError(f"--seeds {options.seeds}: must be at least 1")
+        if not 1 <= options.seeds <= MOST_SEEDS:
+            raise ZooError(f"--seeds {options.seeds}: must be from 1 to {MOST_SEEDS}")
         content["seeds"] = list(range(options.seeds))
-        for arm in content.get("arms", {}).values():
+        arms = content.get("arms")
+        for arm in arms.values() if isinstance(arms, dict) else ():
             if isinstance(arm, dict) and isinstance(arm.get("seeds"), list):
                 arm["seeds"] = arm["seeds"][: options.seeds]
     if options.nfe:
         try:
-            content.setdefault("evaluation", {})["nfe"] = [int(n) for n in options.nfe.split(",")]
-        except ValueError:
-            raise ZooError(f"--nfe {options.nfe}: write numbers, as in 1,2,4,8") from None
+            evaluation = content.setdefault("evaluation", {})
+            evaluation["nfe"] = [int(n) for n in options.nfe.split(",")]
+        except (TypeError, ValueError):
+            raise ZooError(f"--nfe {shown(options.nfe)}: write numbers, as in 1,2,4,8") from None
     study = load_study(content, where)
     if content != written and content.get("primary_metric") == written.get("primary_metric"):
         # an option that measures less asks less, of the first table, too
@@ -133,6 +144,9 @@ def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     runs = runs_of(study, zoo, where)
     if study.evaluation.long:
         check_long(runs, zoo, where)
+    check_references(study, runs, zoo, where)
+    for label, run in runs.items():
+        check_training(run, zoo, f"{where}: arms.{label}")
     return match_budget(study, runs, zoo)
 
 

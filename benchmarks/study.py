@@ -10,10 +10,11 @@ from pydantic import AfterValidator, Field, model_serializer
 
 from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.claims import Claim, among, by_place
+from benchmarks.names import Arms, Label, Text, Title
 from benchmarks.records import NAIVE_REFERENCES, REFERENCES
 from benchmarks.tuning import Tuning, check_tuning
-from salt_zoo.config import StrictModel, read_yaml, validate
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.config import Steps, StrictModel, once, read_yaml, validate
+from salt_zoo.errors import ZooError, did_you_mean, shown
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import merge
 from salt_zoo.rollout import Sampler
@@ -21,27 +22,22 @@ from salt_zoo.run import Metrics, Resolved, resolve
 
 STUDIES = Path(__file__).parent / "studies"
 
-Positive = Annotated[int, Field(ge=1)]
-
-
-def _once(values: list[Any]) -> list[Any]:
-    """A sweep's typo would otherwise be trained and measured twice under one name."""
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands there twice")
-    return values
+Positive = Annotated[int, Field(ge=1, le=10**6)]
 
 
 #: Numbers of steps, or of training lengths, each once.
-Numbers = Annotated[list[Positive], Field(min_length=1), AfterValidator(_once)]
-Samplers = Annotated[list[Sampler], Field(min_length=1), AfterValidator(_once)]
-Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_once)]
+Numbers = Annotated[list[Steps], Field(min_length=1), AfterValidator(once)]
+Samplers = Annotated[list[Sampler], Field(min_length=1), AfterValidator(once)]
+Seeds = Annotated[list[int], Field(min_length=1, max_length=10_000), AfterValidator(once)]
+Measured = Annotated[Metrics, Field(min_length=1)]
+Prompts = Annotated[int, Field(ge=2, le=10**6)]
+Videos = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class TeacherConfig(StrictModel):
     """How the reference row `teacher` is sampled."""
 
-    steps: Positive = 50
+    steps: Steps = 50
     guidance_scale: float = 4.0
 
 
@@ -54,11 +50,11 @@ class LongConfig(StrictModel):
     nfe: Numbers = [4]
     sampler: Sampler = "sde"
     #: The first of the evaluation's prompts, with its noise.
-    prompts: Annotated[int, Field(ge=2)] = 64
-    videos_per_prompt: Positive = 1
+    prompts: Prompts = 64
+    videos_per_prompt: Videos = 1
     #: None is the evaluation's. Those that need the whole video or make rollouts of their own are
     #: left out.
-    metrics: Metrics | None = None
+    metrics: Measured | None = None
     #: Videos of each arm that the report shows.
     shown: Positive = 2
 
@@ -67,14 +63,14 @@ class EvaluationConfig(StrictModel):
     """What every arm is measured on: the same prompts and noise for all."""
 
     split: Literal["validation", "test"] = "test"
-    prompts: Annotated[int, Field(ge=2)] = 64
-    videos_per_prompt: Positive = 1
+    prompts: Prompts = 64
+    videos_per_prompt: Videos = 1
     nfe: Numbers = [1, 2, 4, 8]
     samplers: Samplers = ["sde"]
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
-    metrics: Metrics
+    metrics: Measured
     teacher: TeacherConfig = TeacherConfig()
-    batch_size: Positive = 32
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32
     #: Videos of each arm that the report shows.
     shown: Positive = 4
     long: LongConfig | None = None
@@ -88,15 +84,15 @@ class Outcome(StrictModel):
     """
 
     #: For `claims`, which may call it by this.
-    name: str | None = None
+    name: Title | None = None
     a: str
     b: str
     metric: str
-    nfe: Positive
+    nfe: Steps
     sampler: Sampler = "sde"
-    length: Positive | None = None
+    length: Steps | None = None
     slope: bool = False
-    claim: str = ""
+    claim: Text = ""
 
     @model_serializer(mode="wrap")
     def _named(self, content: Any) -> dict[str, Any]:
@@ -113,14 +109,14 @@ class ArmSeeds(StrictModel):
 class StudyConfig(StrictModel):
     """A grid of arms over seeds and NFEs."""
 
-    name: str
-    title: str
-    description: str = ""
+    name: Label
+    title: Title
+    description: Text = ""
     #: A run without `method` and `seed`: what all arms share.
     base: dict[str, Any]
     #: What each arm adds to the base; usually only its `method`. `evaluation` is an
     #: `ArmEvaluation`; `seeds` are training seeds of its own, not paired with the others'.
-    arms: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    arms: Arms
     seeds: Seeds = [0]
     #: `updates`: every arm trains as many updates as its configuration says. `compute`: as many as
     #: cost what the arm `budget_of` costs with its own.
@@ -136,16 +132,18 @@ class StudyConfig(StrictModel):
     #: What a paper claims, each by the outcomes that it stands or falls with.
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    #: Whether the checkpoints of a training stay once it has ended and its student is saved.
+    keep_checkpoints: bool = False
 
     def seeds_of(self, label: str) -> list[int]:
         """The training seeds of an arm."""
-        own: list[int] = self.arms[label].get("seeds") or self.seeds
+        own: list[int] = self.arms[label].get("seeds", self.seeds)
         return own
 
     def arm_evaluation(self, label: str) -> ArmEvaluation:
         """How the students of an arm are sampled, where that is not the study's way."""
-        return ArmEvaluation.model_validate(self.arms[label].get("evaluation") or {})
+        return ArmEvaluation.model_validate(self.arms[label].get("evaluation", {}))
 
     @model_serializer(mode="wrap")
     def _stated(self, content: Any) -> dict[str, Any]:
@@ -157,12 +155,19 @@ class StudyConfig(StrictModel):
 def find_study(name: str) -> Path:
     """The file of a study: a path, or the name of one in `benchmarks/studies`."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         return path
     known = {p.stem: p for p in STUDIES.glob("*.yaml")}
     if name in known:
         return known[name]
-    raise ZooError(f"unknown study {name!r}; {did_you_mean(name, known)}")
+    raise ZooError(f"unknown study {shown(name)}; {did_you_mean(name, known)}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name, a link to itself
+        return False
 
 
 def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
@@ -176,13 +181,13 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
         if key in study.base:
             raise ZooError(f"{where}: base.{key}: belongs to the arms, not to what they share")
     for label, own in study.arms.items():
-        if label in REFERENCES:
+        if label.casefold() in REFERENCES:
             raise ZooError(
                 f"{where}: arms.{label}: the name belongs to a reference row; choose another label"
             )
         validate(ArmSeeds, {"seeds": study.seeds_of(label)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
-        evaluation = validate(ArmEvaluation, own.get("evaluation") or {}, here)
+        evaluation = validate(ArmEvaluation, own.get("evaluation", {}), here)
         for steps in evaluation.times:
             if steps not in {*study.evaluation.nfe, *_long_nfe(study)}:
                 known = ", ".join(map(str, study.evaluation.nfe))
@@ -195,6 +200,10 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             if label not in study.arms and label not in NAIVE_REFERENCES:
                 hint = did_you_mean(label, study.arms)
                 raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
+        if outcome.a == outcome.b:
+            raise ZooError(
+                f"{where}: primary.{place}: a and b are both {outcome.a!r}; compare two arms"
+            )
         _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
     check_tuning(study.tuning, study.arms, where)
     claims = by_place(study.claims, [outcome.name for outcome in study.primary], where)
@@ -268,14 +277,45 @@ def with_outcomes(study: StudyConfig, places: Sequence[int]) -> StudyConfig:
     return study.model_copy(update={"primary": primary, "claims": claims})
 
 
+def with_base(base: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
+    """What an arm trains: its keys over those that all arms share, of which `backbone: wan` is
+    short for `{name: wan}`."""
+    shared = {
+        key: {"name": value} if isinstance(value, str) and isinstance(arm.get(key), dict) else value
+        for key, value in base.items()
+    }
+    own = {key: value for key, value in arm.items() if key not in ("evaluation", "seeds")}
+    return merge(shared, own)
+
+
 def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     """The resolved run of every arm, at the first seed."""
     found = {}
     for label, own in study.arms.items():
-        training = {k: value for k, value in own.items() if k not in ("evaluation", "seeds")}
-        content = {**merge(study.base, training), "seed": study.seeds_of(label)[0]}
+        content = {**with_base(study.base, own), "seed": study.seeds_of(label)[0]}
         found[label] = resolve(content, zoo, f"{where}: arms.{label}")
     return found
+
+
+def check_references(
+    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, where: str
+) -> None:
+    """The initial student is a row of its own only where it is no copy of the teacher.
+
+    Raises:
+        ZooError: an outcome is about it, and no arm's backbone is autoregressive.
+    """
+    asked = [o for o in study.primary if "initial-naive" in (o.a, o.b)]
+    if not asked:
+        return
+    for run in runs.values():
+        backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
+        if backbone.blocks().new_memory is not None:
+            return
+    raise ZooError(
+        f"{where}: primary.{study.primary.index(asked[0])}: there is no row 'initial-naive': no "
+        "arm's backbone is autoregressive; compare with 'teacher-naive'"
+    )
 
 
 def check_long(runs: Mapping[str, Resolved], zoo: Zoo, where: str) -> None:

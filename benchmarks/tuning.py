@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from benchmarks.names import Text
 from salt_zoo.config import StrictModel
 from salt_zoo.errors import ZooError, did_you_mean
 
@@ -19,7 +20,7 @@ class Tuning(StrictModel):
     split: Literal["train", "validation", "test"]
     #: How many settings were tried, by arm; 0 for none.
     settings: dict[str, Annotated[int, Field(ge=0)]]
-    note: str = ""
+    note: Text = ""
 
 
 def check_tuning(tuning: Tuning | None, arms: Iterable[str], where: str) -> None:

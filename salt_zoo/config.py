@@ -1,94 +1,50 @@
-"""Typed configuration: pydantic models, YAML files, `--set a.b=c`, and errors for people."""
+"""Typed configuration: pydantic models of YAML files and `--set a.b=c`, and errors for people."""
 
 from __future__ import annotations
 
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.annotations import annotations_at, models_at, takes_none
+from salt_zoo.errors import ZooError, did_you_mean, shown
+from salt_zoo.overrides import apply_overrides
+from salt_zoo.strict_numbers import strict_numbers
+from salt_zoo.yaml_files import read_yaml
+
+__all__ = ["Steps", "StrictModel", "apply_overrides", "once", "read_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
+#: A number of steps of a rollout; more than any sampler takes was never meant.
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def once(values: list[Any]) -> list[Any]:
+    """A list in which nothing stands twice: a typo would otherwise be done and counted twice."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value!r} stands there twice")
+        seen.add(value)
+    return values
+
 
 class StrictModel(BaseModel):
-    """Base of every configuration: unknown keys are errors, values cannot change later."""
+    """Base of every configuration: unknown keys are errors, values cannot change later, numbers
+    are finite and no booleans."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping; a ZooError names the file (and line) where it is not one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ZooError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path}: cannot be read ({_one_line(error)})") from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or _one_line(error)
-        raise ZooError(f"{path}{line}: not valid YAML ({problem})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ZooError(f"{path}: must hold keys and values, not a {type(content).__name__}")
-    return content
-
-
-def apply_overrides(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """`content` with every `a.b=value` of `overrides` set; values are read as YAML.
-
-    A number in the path indexes a list: `arms.0.method.name=dmd`.
-    """
-    result = _copy(content)
-    for text in overrides:
-        path, equals, value = text.partition("=")
-        if not equals or not all(key.strip() for key in path.split(".")):
-            raise ZooError(f"--set {text!r}: write KEY=VALUE, for instance training.updates=100")
-        try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ZooError(f"--set {text!r}: the value is not valid YAML") from None
-        place: Any = result
-        keys = path.strip().split(".")
-        for depth, key in enumerate(keys):
-            last = depth == len(keys) - 1
-            if isinstance(place, list):
-                if not key.isdecimal() or int(key) >= len(place):
-                    raise ZooError(
-                        f"--set {text!r}: {'.'.join(keys[:depth])} is a list of {len(place)}, "
-                        f"so {key!r} must be a number from 0 that is below {len(place)}"
-                    )
-                key = int(key)  # type: ignore[assignment]
-            elif not isinstance(place, dict):
-                raise ZooError(
-                    f"--set {text!r}: {'.'.join(keys[:depth])} is {place!r}, not a group of keys"
-                )
-            elif not last and place.get(key) is None:
-                place[key] = {}
-            if last:
-                place[key] = parsed
-            else:
-                place = place[key]
-    return result
-
-
-def _copy(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {str(key): _copy(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_copy(value) for value in content]
-    return content
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema: CoreSchema = strict_numbers(handler(source))
+        return schema
 
 
 def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
@@ -99,55 +55,54 @@ def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Mode
         raise ZooError(_explain(model, error, where)) from None
 
 
+#: Words that people write for "no such thing", which is null.
+_OFF = (False, "off", "no", "none", "None", "false", "")
+
+
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path = ".".join(str(part) for part in first["loc"])
+    path = ".".join(_part(part) for part in first["loc"])
     at = f"{where}: {path}" if path else where
     if first["type"] == "extra_forbidden":
         key = first["loc"][-1]
         # each member of a union complains by itself; any of them may be meant
         same = [e for e in found if e["type"] == "extra_forbidden" and e["loc"][-1] == key]
-        owners = [owner for e in same for owner in _models_at(model, e["loc"][:-1])]
+        owners = [owner for e in same for owner in models_at(model, e["loc"][:-1])]
         known = [name for owner in owners for name in owner.model_fields]
         return f"{at}: unknown key; {did_you_mean(str(key), known)}"
     if first["type"] == "missing":
         return f"{at}: this key is required"
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    given = repr(first.get("input"))
-    given = given if len(given) <= 60 else given[:57] + "..."
+    given = first.get("input")
+    message, hint = _message(first), _hint(model, first["loc"], given, first)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    told = "" if given in message else f", not {given}"
-    if first["type"] == "literal_error":  # all that may stand there is listed; the nearest is named
-        hint = did_you_mean(str(first["input"]), re.findall("'([^']*)'", first["ctx"]["expected"]))
-        told += f"; {hint}" if hint.startswith("did") else ""
-    return f"{at}: {message}{told}{more}"
+    told = "" if shown(given) in message else f", not {shown(given)}"
+    return f"{at}: {message}{told}{hint}{more}"
 
 
-def _models_at(annotation: Any, loc: Sequence[int | str]) -> list[type[BaseModel]]:
-    """The models that may stand where a validation error's location leads to in `annotation`."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        return _models_at(inner[0], loc)
-    if origin in (Union, types.UnionType):
-        found = [model for member in inner for model in _models_at(member, loc)]
-        if not found and loc:  # pydantic puts the name of the union's member into the path
-            tagged = [member for member in inner if getattr(member, "__name__", None) == loc[0]]
-            found = [model for member in tagged for model in _models_at(member, loc[1:])]
-        return found
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        if not loc:
-            return [annotation]
-        field = annotation.model_fields.get(str(loc[0]))
-        return _models_at(field.annotation, loc[1:]) if field else []
-    if not loc or not inner:
-        return []
-    if origin is tuple and isinstance(loc[0], int) and inner[-1] is not Ellipsis:
-        return _models_at(inner[loc[0]], loc[1:]) if loc[0] < len(inner) else []
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _models_at(inner[1], loc[1:])
-    return _models_at(inner[0], loc[1:])
+def _message(error: Mapping[str, Any]) -> str:
+    """pydantic's words, without Python's."""
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "should be a group of keys"
+    text: str = error["msg"]
+    return text.removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: Any) -> str:
+    """What would be right, where the message does not say it."""
+    if error["type"] == "literal_error":  # all that may stand there is listed; the nearest is named
+        hint = did_you_mean(str(given), re.findall("'([^']*)'", error["ctx"]["expected"]))
+        return f"; {hint}" if hint.startswith("did") else ""
+    if error["type"] == "string_type" and isinstance(given, bool | int | float):
+        return "; text that looks like a number or a boolean is written in quotes"
+    if given in _OFF and any(map(takes_none, annotations_at(model, loc))):
+        return "; to switch it off, write null"
+    if given is None and error["type"] in ("model_type", "dict_type"):
+        return "; leave it out for its defaults, or write its keys"
+    return ""
+
+
+def _part(part: int | str) -> str:
+    """A key in a path; one that would tear the line is quoted."""
+    text = str(part)
+    return text if text.isprintable() and 0 < len(text) <= 60 else shown(text)

@@ -33,8 +33,23 @@ class MissingPackage(ZooError):
 
 def reason(error: BaseException) -> str:
     """A foreign exception in one line of at most 300 characters."""
-    text = " ".join(str(error).split()) or "no reason given"
-    return f"{type(error).__name__}: {text}"[:300]
+    return f"{type(error).__name__}: {text_of(error) or 'no reason given'}"[:300]
+
+
+def text_of(error: BaseException) -> str:
+    """The message of any error in one line, also of one that cannot tell it."""
+    try:
+        return " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as other:  # foreign code once more
+        return f"its message cannot be shown ({type(other).__name__})"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, cut where that is long: for error lines."""
+    text = repr(value[:100] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

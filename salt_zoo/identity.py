@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from salt_zoo.precision import ResolvedPrecision
 
 #: Keys of `training` that say how a run is watched, kept and fitted into memory.
 HARMLESS = ("log_every", "checkpoint_every", "trackers", "gradient_checkpointing")
+
+_ABSENT = object()
 
 
 def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[str, Any]:
@@ -23,18 +27,35 @@ def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[s
     return {**kept, "training": {**training, "precision": precision}}
 
 
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """The dotted key of the first difference of two identities; None if they are equal.
+@dataclass(frozen=True)
+class Difference:
+    """A key that has another value, or is in one of two contents only."""
 
-    >>> first_difference({"a": {"b": 1}}, {"a": {"b": 2}})
-    'a.b'
+    key: str
+    there: Any
+    here: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.there)} there, {_shown(self.here)} here"
+
+
+def differences(there: Any, here: Any, path: str = "") -> Iterator[Difference]:
+    """Every key whose value differs, dotted.
+
+    >>> [str(one) for one in differences({"a": {"b": 1}}, {"a": {"b": 2, "c": "x"}})]
+    ['a.b: 1 there, 2 here', 'a.c: nothing there, "x" here']
     """
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-        return None if old == new else path
-    for key in sorted({*old, *new}, key=str):
-        here = f"{path}.{key}" if path else str(key)
-        if key not in old or key not in new:
-            return here
-        if found := first_difference(old[key], new[key], here):
-            return found
-    return None
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        if there != here:
+            yield Difference(path, there, here)
+        return
+    for key in sorted({*there, *here}, key=str):
+        inner = f"{path}.{key}" if path else str(key)
+        yield from differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -18,6 +18,7 @@ import pluggy
 
 from salt_zoo import hookspecs
 from salt_zoo.errors import ZooError, did_you_mean, reason
+from salt_zoo.printing import say
 from salt_zoo.registry import Entry, Registry
 
 GROUP = "salt_zoo"
@@ -143,10 +144,9 @@ class GuardedHooks:
                     raise
                 except BaseException as error:
                     self._failed.add((name, hook))
-                    print(
+                    say(
                         f"warning: plugin {name!r} failed in {hook} and is not asked again: "
-                        f"{reason(error)}",
-                        file=sys.stderr,
+                        f"{reason(error)}"
                     )
             return results
 

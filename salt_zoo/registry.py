@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 from salt_zoo.config import StrictModel, validate
-from salt_zoo.errors import ZooError, did_you_mean, reason
+from salt_zoo.errors import ZooError, did_you_mean, reason, shown
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -120,6 +120,11 @@ class Registry:
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""
         entry = self[name]
+        if not isinstance(options, Mapping):
+            raise ZooError(
+                f"{where}: should be a group of keys, not {shown(options)}; "
+                "to switch it off, write null"
+            )
         model = getattr(entry.load(), "Config", NoOptions)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise ZooError(f"{self.kind} {entry}: its Config is not a pydantic model")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from salt_zoo.config import StrictModel, validate
+from salt_zoo.config import Steps, StrictModel, once, validate
 from salt_zoo.errors import ZooError
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import say
+from salt_zoo.ranks import is_main_process
 from salt_zoo.registry import NAME, Registry
-from salt_zoo.storage import prepare_folder
+from salt_zoo.storage import check_folder, plain, prepare_folder, write_text
 from salt_zoo.training.config import TrainingConfig
 
 
@@ -82,11 +87,19 @@ class QualityConfig(StrictModel):
 
     #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
-    prompts: Annotated[int, Field(ge=2)] = 64
-    steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=lambda: [4])
+    prompts: Annotated[int, Field(ge=2, le=10**6)] = 64
+    steps: Annotated[list[Steps], Field(min_length=1), AfterValidator(once)] = Field(
+        default_factory=lambda: [4]
+    )
     metrics: Metrics = Field(default_factory=list)
     sampler: Literal["sde", "ode"] = "sde"
     guidance_scale: float = 1.0
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> QualityConfig:
+        if self.every and not self.metrics:
+            raise ValueError("metrics: name at least one, or write every: 0")
+        return self
 
 
 class RunConfig(StrictModel):
@@ -177,35 +190,87 @@ def train(
     device: str = "auto",
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
 ) -> Any:
-    """Train (or go on training) in `folder` and return the `Trainer`, its networks trained."""
-    from salt_zoo.devices import make_accelerator  # torch takes seconds to import
-    from salt_zoo.training.trainer import Trainer
+    """Train (or go on training) in `folder` and return the `Trainer`, its networks trained.
+
+    The folder gets `run.yaml`, the resolved configuration, before the networks are made.
+
+    Raises:
+        ZooError: another process writes there, or the folder holds another run.
+    """
+    from salt_zoo.devices import end_trackers, make_accelerator, start_trackers
+    from salt_zoo.origin import make_parts  # torch takes seconds to import
+    from salt_zoo.together import on_main
+    from salt_zoo.training.resuming import find_checkpoint
+    from salt_zoo.training.trainer import Trainer, identity_on
 
     config = resolved.config
-    prepare_folder(folder)
+    check_folder(folder)
     accelerator = make_accelerator(device, config.training, folder)
-    backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
-    backbone.to(accelerator.device)
-    dataset = zoo.datasets.create(config.dataset["name"], resolved.dataset, zoo)
-    method = zoo.methods.create(config.method["name"], resolved.method, zoo)
-    _check_method(method, config.method["name"])
-    trainer = Trainer(
-        method=method,
-        backbone=backbone,
-        dataset=dataset,
-        config=config.training,
-        seed=config.seed,
-        folder=folder,
-        accelerator=accelerator,
-        resolved=resolved.plain(),
-        hook=zoo.hook,
-        evaluate=_quality(config.quality, zoo, backbone, dataset),
-        evaluate_every=config.quality.every,
-        progress=progress,
-    )
-    trainer.run()
-    accelerator.end_training()
+    parts = make_parts(resolved, zoo)
+    parts.backbone.to(accelerator.device)
+    _check_method(parts.method, config.method["name"])
+    with one_writer(folder):
+        origin = plain(
+            {
+                "inputs": on_main(parts.inputs),
+                "code": parts.code,
+                "processes": accelerator.num_processes,
+            }
+        )
+        same = identity_on(resolved.plain(), config.training, accelerator)
+        kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
+        for line in warnings if accelerator.is_main_process else ():
+            say(f"warning: {line}")
+        with _configuration(resolved, folder):
+            trainer = Trainer(
+                method=parts.method,
+                backbone=parts.backbone,
+                dataset=parts.dataset,
+                config=config.training,
+                seed=config.seed,
+                folder=folder,
+                accelerator=accelerator,
+                resolved=resolved.plain(),
+                hook=zoo.hook,
+                origin=origin,
+                kept=kept,
+                evaluate=_quality(config.quality, zoo, parts.backbone, parts.dataset),
+                evaluate_every=config.quality.every,
+                progress=progress,
+            )
+        on_main(lambda: prepare_folder(folder))  # not before all else is right
+        if kept is None or kept.step < config.training.updates:
+            start_trackers(accelerator, config.training, kept.step if kept else 0)
+        try:
+            trainer.run()
+        finally:
+            end_trackers(accelerator)
     return trainer
+
+
+#: The file in a run's folder that holds its configuration.
+CONFIGURATION = "run.yaml"
+
+
+@contextmanager
+def _configuration(resolved: Resolved, folder: Path) -> Iterator[None]:
+    """Write `run.yaml`, from which `salt-zoo train` makes the same run; a run that is refused in
+    the block leaves none."""
+    if not is_main_process():
+        yield
+        return
+    path = folder / CONFIGURATION
+    before = path.read_bytes() if path.is_file() else None
+    text = yaml.safe_dump(resolved.plain(), sort_keys=False, allow_unicode=True)
+    write_text(path, f"# The run in this folder, for: salt-zoo train {CONFIGURATION}\n{text}")
+    try:
+        yield
+    except ZooError:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(before)
+        raise
 
 
 def _check_method(method: Any, name: str) -> None:
@@ -237,13 +302,3 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
         return found
 
     return evaluate
-
-
-def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
-    """Save what the run is for, with the configuration that made it beside it."""
-    from salt_zoo.storage import atomic_folder, write_json
-
-    with atomic_folder(folder) as draft:
-        trainer.backbone.save(trainer.networks.result, draft)
-        write_json(draft / "salt_zoo.json", {"run": resolved.plain(), "cost": trainer.cost()})
-    return folder

@@ -21,7 +21,7 @@ from salt_zoo.rollout import Blocks, Sampler, initial_noise, renoise_from, rollo
 class SamplingConfig(StrictModel):
     """How a network is sampled."""
 
-    steps: Annotated[int, Field(ge=1)] = 4
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     sampler: Sampler = "sde"
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: 1 is conditional only, which is how distilled students run.

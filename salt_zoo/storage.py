@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from salt_zoo.drafts import draft as draft_in
+from salt_zoo.drafts import remove_drafts
 from salt_zoo.errors import TrainingError, ZooError
 
 #: No space left, quota exceeded, file too large: errors of a full disk, not of a wrong path.
@@ -28,14 +29,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     folder = Path(folder)
     with readable_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.part"
+        remove_drafts(folder.parent)
+        draft = draft_in(folder.parent, folder.name)
         draft.mkdir()
         try:
+            mode = _usual_mode(draft)
             yield draft
             for path in draft.rglob("*"):
                 if path.is_file():
-                    _flush(path)
+                    path.chmod(mode)
+                flush(path)
+            flush(draft)
             _replace_folder(folder, draft)
+            flush(folder.parent)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -45,32 +51,40 @@ def _replace_folder(folder: Path, draft: Path) -> None:
     if not folder.exists():
         draft.rename(folder)
         return
-    old = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.old"
+    old = draft_in(folder.parent, folder.name, "old")
     folder.rename(old)
     try:
         draft.rename(folder)
     except OSError:
         old.rename(folder)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse, without writing anything, a folder that could not be made or written to."""
+    with readable_errors(folder):
+        place = Path(folder).absolute()
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def prepare_folder(folder: Path) -> None:
     """Make a folder and write to it, so that a long run does not fail when it first saves."""
     with readable_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{uuid.uuid4().hex[:8]}.part"
+        probe = draft_in(folder)
         try:
             probe.write_text("whether it can be written")
         finally:
             probe.unlink(missing_ok=True)
-
-
-def remove_drafts(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder`, where no other one writes."""
-    for pattern in (".*.part", ".*.old"):
-        for path in Path(folder).glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -79,22 +93,45 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     with readable_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(path.parent)
         # the ending stays, for writers that go by it
-        draft = path.parent / f".{uuid.uuid4().hex[:8]}.part{path.suffix}"
+        draft = draft_in(path.parent, ending=path.suffix)
         try:
+            mode = _usual_mode(path.parent)
             yield draft
-            _flush(draft)
+            draft.chmod(mode)
+            flush(draft)
             draft.replace(path)
+            flush(path.parent)
         finally:
             # below a regular file even the question whether it exists is an error
             with suppress(OSError):
                 draft.unlink()
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file is on the disk: a rename may get there before the content does."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _usual_mode(folder: Path) -> int:
+    """What a new file in `folder` may, by the umask and the folder's own rules; libraries that
+    write through a temporary file of their own (safetensors) keep all others out."""
+    probe = draft_in(folder)
+    try:
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mode & 0o777
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk: a rename may get there
+    before the content does."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a network disk that cannot do so for folders
+            raise
+    finally:
+        os.close(file)
 
 
 def write_text(path: Path, text: str) -> None:

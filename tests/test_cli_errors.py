@@ -170,48 +170,24 @@ def interrupted(write_run, cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    ("changes", "said"),
     [
-        ("student.safetensors", truncate),
-        ("student.safetensors", lambda path: path.unlink()),
-        ("student_average.safetensors", lambda path: path.write_bytes(b"")),
-        ("optimizers.pt", truncate),
-        ("optimizers.pt", lambda path: path.unlink()),
-        ("state.json", truncate),
-        ("state.json", lambda path: path.write_text("{}")),
-        ("state.json", lambda path: path.write_text("[]")),
+        ({"seed": 1}, "seed: 0 there, 1 here"),
+        ({"method": {"learning_rate": 2e-3}}, "method.learning_rate: 0.001 there, 0.002 here"),
+        ({"training": {"updates": 3}}, "training.updates: 4 there, 3 here, and 4 are done"),
+        (
+            {"training": {"updates": 6, "schedule": {"decay_from": 0.5}}},
+            "training.schedule.decay_from: 1.0 there, 0.5 here",
+        ),
     ],
 )
-def test_a_damaged_checkpoint(name, damage, interrupted, mistake, cli):
-    config, out = interrupted
-    path = out / "checkpoints" / "step-000004" / name
-    damage(path)
-    error = mistake(config, out=out, keeps=True)
-    assert f"{path}: the checkpoint is damaged (" in error
-    assert f"delete the folder {path.parent}" in error
-    assert not (out / "student").exists()
-    shutil.rmtree(path.parent)  # the remedy
-    assert cli("train", config, "--out", out).code == 0
-
-
-def test_weights_of_another_network_are_named(interrupted, mistake):
-    import safetensors.torch
-    import torch
-
-    config, out = interrupted
-    path = out / "checkpoints" / "step-000004" / "student.safetensors"
-    safetensors.torch.save_file({"weight": torch.zeros(1)}, path)
-    assert "lacks 'transformer." in mistake(config, out=out, keeps=True)
-
-
-@pytest.mark.parametrize(
-    "changes", [{"training": {"updates": 6}}, {"seed": 1}, {"method": {"learning_rate": 2e-3}}]
-)
-def test_the_folder_of_another_configuration(changes, interrupted, write_run, mistake):
+def test_the_folder_of_another_configuration(changes, said, interrupted, write_run, mistake):
     _, out = interrupted
+    before = (out / "run.yaml").read_bytes()
     error = mistake(write_run(**changes), out=out, keeps=True)
-    assert f"{out}: its checkpoint was made with another configuration" in error
+    assert f"{out}: " in error and said in error
     assert "choose another folder" in error
+    assert (out / "run.yaml").read_bytes() == before
 
 
 # --- a run that goes wrong by itself: exit code 1 ---
@@ -226,7 +202,8 @@ def test_a_loss_that_is_not_a_number(write_run, shell, tmp_path):
     assert "update 3: student/loss is nan" in ended.error
     assert "training.optimizers.student.learning_rate" in ended.error
     assert str(out / "checkpoints" / "step-000002") in ended.error
-    assert os.listdir(out) == ["checkpoints"]
+    assert f"with another --out, or here once {out / 'checkpoints'} is deleted" in ended.error
+    assert sorted(os.listdir(out)) == ["checkpoints", "run.yaml"]
     assert os.listdir(out / "checkpoints") == ["step-000002"]
 
 

@@ -13,7 +13,7 @@ def test_a_run_and_what_it_leaves(write_run, cli, tmp_path):
     ended = cli("train", write_run(), "--out", folder, "--device", "cpu")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == f"{folder / 'student'}\n"
-    assert sorted(os.listdir(folder)) == ["checkpoints", "student"]
+    assert sorted(os.listdir(folder)) == ["checkpoints", "run.yaml", "student"]
     assert sorted(os.listdir(folder / "checkpoints")) == ["step-000002", "step-000004"]
     saved = json.loads((folder / "student" / "salt_zoo.json").read_text())
     assert saved["run"]["training"]["updates"] == 4

@@ -114,7 +114,11 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
             {**RUN, "training": {"updates": "many"}},
             "training.updates: should be a valid integer",
         ),
-        (RunConfig, {**RUN, "training": None}, "training: should be a valid dictionary"),
+        (
+            RunConfig,
+            {**RUN, "training": None},
+            "training: should be a group of keys, not None; leave it out for its defaults",
+        ),
         (
             RunConfig,
             {**RUN, "method": 3},
@@ -211,11 +215,11 @@ def test_overrides(override, expected):
         ("arms.2.n=1", "arms is a list of 2"),
         ("arms.x.n=1", "'x' must be a number"),
         ("arms.².n=1", "must be a number"),
-        ("name.size=digits", "name is 'wan', not a group of keys"),
+        ("rate.size=digits", "rate is 0.5, not a group of keys"),
     ],
 )
 def test_overrides_that_cannot_be(override, message):
-    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "name": "wan"}
+    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "rate": 0.5}
     with pytest.raises(ZooError) as raised:
         apply_overrides(content, [override])
     assert message in str(raised.value) and repr(override) in str(raised.value)
@@ -233,7 +237,7 @@ def at(content, path):
 
 @given(keys, values)
 def test_what_is_set_is_there(path, value):
-    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n")
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n")
     assert at(apply_overrides({}, [f"{'.'.join(path)}={text}"]), path) == value
 
 

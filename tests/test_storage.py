@@ -17,7 +17,6 @@ from salt_zoo.storage import (
     digest,
     file_digest,
     prepare_folder,
-    remove_drafts,
     write_json,
     write_text,
 )
@@ -109,15 +108,6 @@ def test_errors_of_other_files_are_not_blamed_on_this_one(tmp_path):
 def test_a_prepared_folder_is_empty(tmp_path):
     prepare_folder(tmp_path / "a" / "b")
     assert os.listdir(tmp_path / "a" / "b") == []
-
-
-def test_drafts_of_a_killed_process_are_removed(tmp_path):
-    (tmp_path / ".step-000002.abcdef01.part").mkdir()
-    (tmp_path / ".step-000002.abcdef01.part" / "student.safetensors").touch()
-    (tmp_path / ".step-000001.abcdef01.old").mkdir()
-    (tmp_path / "step-000001").mkdir()
-    remove_drafts(tmp_path)
-    assert os.listdir(tmp_path) == ["step-000001"]
 
 
 class Options(StrictModel):

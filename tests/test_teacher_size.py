@@ -8,7 +8,8 @@ import torch
 from salt_zoo.errors import ZooError
 from salt_zoo.planning import flops_per_update, plan_run
 from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve, save_student, train
+from salt_zoo.run import resolve, train
+from salt_zoo.students import save_student
 
 LAYERS = {"student": 2, "fake_score": 2, "teacher": 6}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.identity import first_difference, identity
+from salt_zoo.identity import differences, identity
 from salt_zoo.plugins import load_zoo
 from salt_zoo.versions import Versions
 
@@ -84,5 +84,6 @@ def test_identity_is_what_can_change_the_weights():
         "seed": 1,
         "training": {"updates": 4, "precision": "fp32"},
     }
-    assert first_difference({"a": {"b": 1}}, {"a": {"b": 1}}) is None
-    assert first_difference({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == "a.c"
+    assert not list(differences({"a": {"b": 1}}, {"a": {"b": 1}}))
+    (one,) = differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}})
+    assert str(one) == "a.c: nothing there, 2 here"

@@ -26,8 +26,8 @@ class CacheDiagnosticConfig(StrictModel):
     """Options of `cache-sensitivity`, and of `cache-distance` with one more."""
 
     #: Steps of the memory that is looked at, and of the one it is compared with.
-    steps: Annotated[int, Field(ge=1)] = 2
-    reference: Annotated[int, Field(ge=1)] = 8
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 2
+    reference: Annotated[int, Field(ge=1, le=10_000)] = 8
     #: Along the velocity nothing but the number of steps differs; fresh noise would change what
     #: the videos show, too.
     sampler: Sampler = "ode"

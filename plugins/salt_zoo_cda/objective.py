@@ -20,6 +20,10 @@ from salt_zoo_cda.reference import Renoising, reference_video
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+#: Of a step list that takes part in the alignment.
+Denser = Annotated[int, Field(ge=2, le=10_000)]
+
+
 class CacheAlignmentConfig(StrictModel):
     """Options of `cache-alignment`; the defaults are the paper's (arXiv 2604.03118), and what it
     leaves open those of its released recipe on Self Forcing."""
@@ -33,7 +37,7 @@ class CacheAlignmentConfig(StrictModel):
     #: student update in every fifth: 200 (the default: Self Forcing is the zoo's base), 140, 240.
     start: Annotated[int, Field(ge=0)] = 200
     #: Which step lists are aligned, each to which denser one. The released code has `{2: 4}`.
-    reference: dict[Annotated[int, Field(ge=2)], Annotated[int, Field(ge=2)]] = {2: 4, 4: 8}
+    reference: dict[Denser, Denser] = {2: 4, 4: 8}
     renoising: Renoising = "independent"
     #: Of the reference's list (the method's own, or their times differ) and of the features'.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0

@@ -23,7 +23,7 @@ class ConsistencyConfig(StrictModel):
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-6
     #: Intervals of the shifted time grid between which the student is made consistent.
-    intervals: Annotated[int, Field(ge=1)] = 48
+    intervals: Annotated[int, Field(ge=1, le=10_000)] = 48
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Of the teacher's Euler step.
     guidance_scale: float = 3.0

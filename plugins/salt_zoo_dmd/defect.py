@@ -19,7 +19,7 @@ from salt_zoo_dmd.semigroup import choices, local_defect
 class SemigroupDefectConfig(StrictModel):
     """Options of `semigroup-defect`."""
 
-    steps: Annotated[int, Field(ge=2)] = 8
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 8
     num_segments: Annotated[int, Field(ge=1)] = 4
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"

@@ -14,8 +14,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from salt_zoo import flow
-from salt_zoo.config import StrictModel
+from salt_zoo.config import Steps, StrictModel
 from salt_zoo.draws import Draws
+from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Objective, Role, Turn
 from salt_zoo.rollout import (
     Exit,
@@ -32,7 +33,7 @@ from salt_zoo_dmd.objectives import ScoreTimes
 
 Rate = Annotated[float, Field(gt=0)]
 #: Step lists by number of steps, each with its probability.
-StepLists = dict[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]]
+StepLists = dict[Steps, Annotated[float, Field(ge=0)]]
 
 
 class FakeScoreConfig(StrictModel):
@@ -40,7 +41,7 @@ class FakeScoreConfig(StrictModel):
 
     learning_rate: Rate = 4e-7
     #: Its updates for each update of the student.
-    updates: Annotated[int, Field(ge=1)] = 5
+    updates: Annotated[int, Field(ge=1, le=10_000)] = 5
     times: ScoreTimes = ScoreTimes()
 
 
@@ -63,7 +64,7 @@ class DMDConfig(StrictModel):
     @field_validator("steps", mode="before")
     @classmethod
     def _one_list(cls, steps: Any) -> Any:
-        return {steps: 1.0} if isinstance(steps, int) else steps
+        return {steps: 1.0} if isinstance(steps, int | float) else steps
 
     @field_validator("steps")
     @classmethod
@@ -90,6 +91,11 @@ class DMD:
             for name, options in config.objectives.items()
             if options is not None
         }
+        if not any(options.get("weight", 1) for options in objectives.values()):
+            raise ZooError(
+                f"{where}.objectives: every term is switched off (null, or of weight 0), so that "
+                "nothing would train the student; keep one, such as distribution-matching"
+            )
         return config.model_copy(update={"objectives": objectives})
 
     def __init__(self, config: DMDConfig, zoo: Any) -> None:

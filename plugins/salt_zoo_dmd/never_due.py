@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from salt_zoo.printing import say
 
 #: Of a term's options, the student updates of the training and the lengths of its step lists: why
 #: the term is never used, or None.
@@ -38,7 +39,7 @@ def warn(config: Mapping[str, Any], term: str, why: Why) -> None:
 
 @functools.cache
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    say(line)
 
 
 def self_consistency(options: Mapping[str, Any], updates: int, drawn: set[int]) -> str | None:

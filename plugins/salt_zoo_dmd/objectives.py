@@ -80,7 +80,7 @@ class SelfConsistencyConfig(StrictModel):
     time_weight: TimeWeight = "one_minus_t"
     num_segments: Annotated[int, Field(ge=1)] = 4
     #: The term is used on rollouts of the list with this many steps only.
-    steps: Annotated[int, Field(ge=2)] = 8
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 8
 
 
 class SelfConsistency:

@@ -24,11 +24,11 @@ class TrajectoryConfig(StrictModel):
     """Which states are kept, and of how exact an ODE."""
 
     #: Times of the student's step list, at which states are kept.
-    steps: Annotated[int, Field(ge=1)] = 4
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 4
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Euler steps of the ODE, from 1 to 0 on a grid of the same shift. Times of the step list that
     #: are not on it are added, up to `steps - 1` (none for a multiple of `steps`).
-    teacher_steps: Annotated[int, Field(ge=1)] = 50
+    teacher_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
 
     @property
     def times(self) -> list[float]:

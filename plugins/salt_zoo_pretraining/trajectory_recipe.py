@@ -12,6 +12,7 @@ from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import TrainingError
 from salt_zoo.precision import Precision, resolve_precision, with_precision
+from salt_zoo.printing import show
 from salt_zoo.run import Part, configure_part
 from salt_zoo_pretraining.trajectories import TrajectoryConfig, Whose, draw_trajectories
 from salt_zoo_pretraining.trajectory_files import open_folder
@@ -91,7 +92,7 @@ class TrajectoryRecipe:
                 made.write(shard, states)
                 done += len(rows)
                 progress(done, config.count, {})
-        print(folder)
+        show(folder)
         return 0
 
     def _header(self, backbone: Any, dataset: Any, device: str) -> dict[str, Any]:

@@ -156,7 +156,9 @@ def save_original(transformer: nn.Module, path: Path | str, format: str = "wan")
         if known.entry is None:
             safetensors.torch.save_file(state, draft, metadata={"format": "pt"})
         else:
-            torch.save({known.entry: {f"model.{k}": v for k, v in state.items()}}, draft)
+            # through a file of ours: torch writes the name of one that it opens into it
+            with open(draft, "wb") as file:
+                torch.save({known.entry: {f"model.{k}": v for k, v in state.items()}}, file)
 
 
 def _packed(value: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
 from salt_zoo.cli import export, list_parts, pretrain, sample, stream, train
-from salt_zoo.cli.processes import is_first_of_machine, is_main_process
+from salt_zoo.cli.arguments import Parser
 from salt_zoo.errors import ZooError, reason
+from salt_zoo.interruption import exit_code, signals_clean_up
 from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.printing import lenient_outputs, say
+from salt_zoo.ranks import is_alone, is_first_of_machine, is_main_process
 from salt_zoo.storage import FULL
 
 COMMANDS = (list_parts, train, sample, stream, export, pretrain)
@@ -19,7 +22,7 @@ COMMANDS = (list_parts, train, sample, stream, export, pretrain)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="salt-zoo", description="Distillation methods for video diffusion, under control."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -49,9 +52,7 @@ def zoo_of(options: argparse.Namespace) -> Zoo:
     zoo = load_zoo(options.plugin)
     if is_first_of_machine():
         for broken in zoo.broken:
-            print(
-                f"warning: plugin {broken.plugin!r} is not used: {broken.reason}", file=sys.stderr
-            )
+            say(f"warning: plugin {broken.plugin!r} is not used: {broken.reason}")
     return zoo
 
 
@@ -61,36 +62,58 @@ def guarded(run: Callable[[], int | None]) -> int:
     What is left is a bug, and shows its traceback, as everything does where the environment
     variable SALT_ZOO_TRACEBACK is set.
     """
-    if os.environ.get("SALT_ZOO_TRACEBACK"):
-        return run() or 0
+    lenient_outputs()
+    with signals_clean_up():
+        if os.environ.get("SALT_ZOO_TRACEBACK"):
+            return run() or 0
+        return _guarded(run)
+
+
+def _guarded(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except ZooError as error:
-        # all processes of a machine make the same mistake, but one alone may meet a NaN
-        if is_first_of_machine() or error.exit_code == 1:
-            _say(f"error: {error}")
+        _tell(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if is_main_process():
-            _say("interrupted; run the same command again to go on")
-        return 130
+            say("interrupted; run the same command again to go on")
+        return exit_code(error)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in FULL:
             raise
-        _say(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+        _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
         return 1
     except Exception as error:
-        if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
-            raise
-        _say(
-            f"error: not enough memory ({reason(error)}); lower training.batch_size, or raise "
-            "training.gradient_accumulation"
-        )
-        return 1
+        if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
+            _tell(
+                f"error: not enough memory ({reason(error)}); lower training.batch_size, or raise "
+                "training.gradient_accumulation"
+            )
+            return 1
+        if not is_alone():
+            from salt_zoo.together import has_lost_another, may_speak
+
+            if has_lost_another(error):
+                _tell(
+                    "error: another process of this run has ended unexpectedly; run the same "
+                    "command again to go on"
+                )
+                return 1
+            if not may_speak():
+                return 1
+        raise
 
 
-def _say(line: str) -> None:
-    print(" ".join(line.split()), file=sys.stderr)
+def _tell(line: str) -> None:
+    """The error that ends this process; of several that end because of one, or all alike, the first
+    one alone says so."""
+    if not is_alone():
+        from salt_zoo.together import may_speak
+
+        if not may_speak():
+            return
+    say(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 from salt_zoo.cli.sample import backbone_content, student_folder
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 
 NAME = "export"
 HELP = "write a trained student as one file in a format that other codes read"
@@ -64,5 +65,5 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     if check is not None:  # before the weights are read
         check(options.out, options.format)
     export(backbone.load(student), options.out, options.format)
-    print(options.out)
+    show(options.out)
     return 0

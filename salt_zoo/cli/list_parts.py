@@ -6,6 +6,7 @@ import argparse
 import json
 
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import visible
 
 NAME = "list"
 HELP = "show the registered methods, backbones, metrics and the rest, and broken plugins"
@@ -39,7 +40,9 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         for column in rows[0]:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(value) for value in row.values()))  # Text: no markup from plugins
+            table.add_row(
+                *(Text(visible(value)) for value in row.values())
+            )  # Text: no markup from plugins
         console.print(table)
         console.print()
     return 0

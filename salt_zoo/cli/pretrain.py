@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from salt_zoo.cli.arguments import folder
 from salt_zoo.config import apply_overrides
+from salt_zoo.field_types import types_of_part
 from salt_zoo.plugins import Zoo
 
 NAME = "pretrain"
@@ -14,13 +15,17 @@ HELP = "make a pretrained part, such as the digits' teacher or judge, by its rec
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a registered recipe; 'salt-zoo list' shows them")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--out", type=folder, required=True, help="folder to write to")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    settings = apply_overrides({}, options.overrides)
+    types = types_of_part(zoo.recipes, options.recipe)
+    settings = apply_overrides({}, options.overrides, types)
     config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
     recipe = zoo.recipes.create(options.recipe, config, zoo)
-    return int(recipe.run(options.out, options.device) or 0)
+    from salt_zoo.one_writer import one_writer
+
+    with one_writer(options.out):
+        return int(recipe.run(options.out, options.device) or 0)

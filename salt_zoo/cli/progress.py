@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -17,13 +18,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from salt_zoo.cli.processes import is_main_process
+from salt_zoo.ranks import is_main_process
 
 #: Called after each update with (student updates done, student updates in all, what was logged).
 Update = Callable[[int, int, Mapping[str, float]], None]
 
 #: Seconds between two lines where there is no terminal.
 SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def every(seconds: float, say: Callable[[], None]) -> Iterator[None]:
+    """Call `say` again and again inside the block, whatever it is busy with."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(seconds):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                say()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -39,7 +59,8 @@ def training_progress(name: str, unit: str = "student updates") -> Iterator[Upda
         with _bar(console, unit) as bar:
             yield _bar_update(bar, name)
     else:
-        yield _line_update(console, name, unit)
+        with _lines(console, name, unit) as update:
+            yield update
 
 
 def _bar(console: Console, unit: str) -> Progress:
@@ -77,11 +98,11 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
 @contextlib.contextmanager
 def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Yields what a computation calls with (parts done, parts in all); without a terminal a line
-    now and then."""
+    every half minute."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        update = _line_update(console, name, "parts")
-        yield lambda done, total: update(done, total, {})
+        with _lines(console, name, "parts") as update:
+            yield lambda done, total: update(done, total, {})
         return
     with _bar(console, "parts") as bar:
         task = bar.add_task(name, total=None, shown="")
@@ -109,25 +130,40 @@ def _bar_update(bar: Progress, name: str) -> Update:
     return update
 
 
-def _line_update(console: Console, name: str, unit: str) -> Update:
-    began = last = time.monotonic()
+@contextlib.contextmanager
+def _lines(console: Console, name: str, unit: str) -> Iterator[Update]:
+    """A line every half minute, however long one update takes; quality numbers as they come."""
+    began = time.monotonic()
     first: int | None = None
+    last: tuple[int, int, Mapping[str, float]] | None = None
+
+    def line() -> str:
+        if first is None or last is None:
+            return f"{name}: getting ready, {(time.monotonic() - began) / 60:.1f} min so far"
+        step, updates, logs = last
+        done = step - first
+        left = f"{since_first() / done * (updates - step) / 60:.0f} min left" if done else ""
+        parts = (f"{name} {step}/{updates} {unit}", losses(logs), quality(logs), left)
+        return "  ".join(part for part in parts if part)
+
+    since = began
+
+    def since_first() -> float:
+        return time.monotonic() - since
+
+    def say() -> None:
+        console.print(line(), highlight=False, markup=False, soft_wrap=True)
 
     def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
-        nonlocal last, first
-        first = step if first is None else first
-        now = time.monotonic()
-        text = quality(logs)
-        if not text and now - last < SECONDS:
-            return
-        last = now
-        done = step - first
-        left = f"{(now - began) / done * (updates - step) / 60:.0f} min left" if done else ""
-        parts = (f"{name} {step}/{updates} {unit}", losses(logs), text, left)
-        line = "  ".join(part for part in parts if part)
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        nonlocal first, last, since
+        if first is None:
+            first, since = step, time.monotonic()
+        last = step, updates, logs
+        if quality(logs):
+            say()
 
-    return update
+    with every(SECONDS, say):
+        yield update
 
 
 def losses(logs: Mapping[str, float]) -> str:

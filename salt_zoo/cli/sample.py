@@ -10,6 +10,8 @@ from typing import Any
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, did_you_mean
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
+from salt_zoo.students import check_student
 
 NAME = "sample"
 HELP = "generate videos for prompts with a trained student, or with a backbone's teacher"
@@ -77,7 +79,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     sampling = sampling_config(options, student is not None, backbone, SamplingConfig)
     pixels = make(network, backbone, options.prompts, sampling, options.seed, device)
     write_videos(options.out, pixels, backbone.frame_rate)
-    print(options.out)
+    show(options.out)
     return 0
 
 
@@ -85,7 +87,7 @@ def student_folder(folder: Path) -> Path:
     """The folder with `salt_zoo.json`: `folder`, or the student in the folder of a run."""
     for place in (folder, folder / "student"):
         if (place / "salt_zoo.json").is_file():
-            return place
+            return check_student(place)
     if not folder.is_dir():
         raise ZooError(f"--checkpoint {folder}: there is no such folder")
     raise ZooError(

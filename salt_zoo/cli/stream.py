@@ -18,6 +18,7 @@ from salt_zoo.cli.sample import (
 )
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +97,10 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         blocks=None if frames is None else timeline.count(frames),
     )
     done, interrupted = write(options.out, made, frames, backbone.frame_rate)
-    print(options.out)
-    print(report(made, done, backbone.frame_rate, options.seed))
+    show(options.out)
+    show(report(made, done, backbone.frame_rate, options.seed))
     if interrupted and frames is not None:
-        print(f"interrupted: {done} of {frames} frames were made and are kept")
+        show(f"interrupted: {done} of {frames} frames were made and are kept")
         return 130
     return 0
 
@@ -159,8 +160,8 @@ def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tu
 
     Returns how many there are in the file, and whether Ctrl-C has ended it.
     """
-    from salt_zoo.cli.interruption import asked_to_stop
     from salt_zoo.cli.progress import stream_progress
+    from salt_zoo.interruption import asked_to_stop
 
     done, interrupted = 0, False
     with asked_to_stop() as stopped, writer(path, frame_rate) as add:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from salt_zoo.cli.arguments import folder
 from salt_zoo.config import apply_overrides, read_yaml
 from salt_zoo.plugins import Zoo
+from salt_zoo.printing import show
 
 NAME = "train"
 HELP = "train one method on one backbone, or go on where the run in --out stopped"
@@ -15,21 +17,32 @@ HELP = "train one method on one backbone, or go on where the run in --out stoppe
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="YAML file: method, backbone, dataset, training")
     parser.epilog = "training.updates and all else that is counted there are student updates"
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=folder, required=True, help="folder of the run")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    from salt_zoo.before_training import check_data, check_training
+    from salt_zoo.field_types import types_of_run
     from salt_zoo.run import resolve
 
-    content = apply_overrides(read_yaml(options.config), options.overrides)
+    content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
+    check_training(resolved, zoo, str(options.config))
+    check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.run import save_student, train
+    from salt_zoo.one_writer import one_writer
+    from salt_zoo.run import train
+    from salt_zoo.storage import check_folder
+    from salt_zoo.students import save_student
+    from salt_zoo.together import on_main
 
-    with training_progress(resolved.config.method["name"]) as progress:
-        trainer = train(resolved, options.out, zoo, options.device, progress)
+    check_folder(options.out)
+    with one_writer(options.out):
+        with training_progress(resolved.config.method["name"]) as progress:
+            trainer = train(resolved, options.out, zoo, options.device, progress)
+        student = on_main(lambda: save_student(trainer, resolved, options.out / "student"))
     if trainer.accelerator.is_main_process:
-        print(save_student(trainer, resolved, options.out / "student"))
+        show(student)
     return 0

@@ -1,13 +1,15 @@
 """Checkpoints: weights in safetensors, optimizer states loaded with `weights_only`, all or nothing.
 
-Random state is not needed: every draw is keyed by its step (`salt_zoo.draws`).
+Random state is not needed: every draw is keyed by its step (`salt_zoo.draws`). `state.json` holds
+the digests of all files, and its own.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,42 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import atomic_folder, remove_drafts, write_json
+from salt_zoo.errors import ZooError, reason
+from salt_zoo.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
+from salt_zoo.storage import atomic_folder, readable_errors
 from salt_zoo.training.networks import Networks
 
-STATE = "state.json"
+STATE, OPTIMIZERS = "state.json", "optimizers.pt"
+
+#: Of a folder; ASCII, because other digits are digits to Python, too.
+_NAME = re.compile(r"step-([0-9]{6,})")
+_ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are those that were written.
+
+    Attributes:
+        state: what `save_checkpoint` was given.
+    """
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+
+def check_roles(names: Iterable[str]) -> None:
+    """Refuse roles whose names cannot be files of a checkpoint."""
+    for name in names:
+        if not _ROLE.fullmatch(name) or name == Path(OPTIMIZERS).stem:
+            raise ZooError(
+                f"the method's role {name!r}: a role is named by letters, digits, dots, hyphens "
+                "and underscores (its checkpoint bears the name)"
+            )
 
 
 def save_checkpoint(
@@ -36,69 +69,111 @@ def save_checkpoint(
             role: [optimizer.state_dict() for optimizer in optimizers]
             for role, optimizers in networks.optimizers.items()
         }
-        torch.save(optimizers, draft / "optimizers.pt")
-        write_json(draft / STATE, state)
+        # through a file of ours: torch writes the name of one that it opens into it
+        with open(draft / OPTIMIZERS, "wb") as file:
+            torch.save(optimizers, file)
+        write_sealed(draft / STATE, {**state, "files": file_digests(draft)})
     for old in checkpoints(folder)[: -1 - keep]:
         shutil.rmtree(old, ignore_errors=True)
-    remove_drafts(folder)
     return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in `folder`, oldest first."""
+    """The checkpoints in `folder` that have a state, oldest first."""
+    return [path for path in _candidates(folder) if (path / STATE).is_file()]
+
+
+def _candidates(folder: Path) -> list[Path]:
     found = {
-        int(path.name.removeprefix("step-")): path
+        int(match[1]): path
         for path in Path(folder).glob("step-*")
-        if path.name.removeprefix("step-").isdecimal() and (path / STATE).is_file()
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir()
     }
     return [found[step] for step in sorted(found)]
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `state`.
+def updates_done(folder: Path) -> int:
+    """How many updates the newest checkpoint in `folder` has done, by its name; 0 without any."""
+    kept = checkpoints(folder)
+    return int(kept[-1].name.removeprefix("step-")) if kept else 0
+
+
+def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint whose files are all as they were written, and a line about each newer
+    one that is not: it is renamed `damaged-step-NNNNNN`, so that it can be looked at.
 
     Raises:
-        ZooError: the file is damaged.
+        ZooError: `folder` is none, or a damaged checkpoint cannot be set aside.
     """
-    path = folder / STATE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(state, dict) or not isinstance(state["step"], int):
-            raise ValueError("it has no 'step'")
-    except (OSError, ValueError, KeyError) as error:
-        raise damaged(path, folder, error) from None
-    return state
-
-
-def load_checkpoint(folder: Path, networks: Networks, device: Any) -> dict[str, Any]:
-    """Load `folder` into `networks` and return its state.
-
-    Raises:
-        ZooError: a file is missing, truncated or of another network.
-    """
-    state = read_state(folder)
-    for role in networks.saved_roles():
-        path = folder / f"{role}.safetensors"
+    lines: list[str] = []
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder}: is a file, not a folder of checkpoints; remove it")
+    for path in reversed(_candidates(folder)):
         try:
-            load_weights(networks[role], path)
+            return _whole(path), lines
+        except Damaged as damage:
+            aside = _set_aside(path)
+            lines.append(
+                f"{damage.path}: the checkpoint is damaged ({damage.why}); it is now {aside}"
+            )
+    return None, lines
+
+
+def _whole(folder: Path) -> Checkpoint:
+    path = folder / STATE
+    state = read_sealed(path)
+    step = state.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise Damaged(path, "it has no 'step'")
+    if folder.name != f"step-{step:06d}":
+        raise Damaged(path, f"it is of update {step}")
+    if "files" in state:  # checkpoints of older versions have no digests
+        check_files(folder, state["files"])
+    return Checkpoint(folder, state)
+
+
+def _set_aside(folder: Path) -> Path:
+    number = 1
+    while True:
+        end = "" if number == 1 else f"-{number}"
+        aside = folder.with_name(f"damaged-{folder.name}{end}")
+        if not aside.exists():
+            break
+        number += 1
+    with readable_errors(aside):
+        folder.rename(aside)
+    return aside
+
+
+def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> None:
+    """Load the weights and optimizer states into `networks`.
+
+    Raises:
+        ZooError: a file is missing, or of another network.
+    """
+    folder = checkpoint.folder
+    for role in networks.saved_roles():
+        try:
+            load_weights(networks[role], folder / f"{role}.safetensors")
         except ZooError as error:
-            raise damaged(path, folder, error.__context__ or error) from None
-    path = folder / "optimizers.pt"
+            raise _cannot_load(folder, error) from None
+    path = folder / OPTIMIZERS
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        # A state is loaded once: on a CPU the optimizer keeps these tensors, elsewhere each goes
+        # there on its own from the file, which is mapped. (A mapped file must outlive its tensors.)
+        mapped = torch.device(device).type != "cpu"
+        saved = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
                 optimizer.load_state_dict(content)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise damaged(path, folder, error) from None
-    return state
+    except Exception as error:  # torch raises many kinds
+        raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
 
 
-def damaged(path: Path, folder: Path, error: BaseException) -> ZooError:
-    """What to say, and to do, about a checkpoint that cannot be loaded."""
+def _cannot_load(folder: Path, error: ZooError) -> ZooError:
     return ZooError(
-        f"{path}: the checkpoint is damaged ({_first_line(error)}); delete the folder {folder} "
-        "and run the same command again, it goes on from the checkpoint before or afresh"
+        f"{error}; the checkpoint cannot be loaded: delete the folder {folder} and run the same "
+        "command again, it goes on from the checkpoint before or afresh"
     )
 
 

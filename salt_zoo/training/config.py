@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from salt_zoo.config import StrictModel
+from salt_zoo.config import StrictModel, once
 from salt_zoo.precision import Precision
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Of Adam: with 1 a moment would never move.
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 Tracker = Literal["tensorboard", "wandb"]
@@ -26,7 +28,7 @@ class OptimizerConfig(StrictModel):
     name: Literal["adamw", "muon"] = "adamw"
     #: None is the method's own rate for the role.
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    betas: tuple[Fraction, Fraction] = (0.0, 0.999)
+    betas: tuple[Beta, Beta] = (0.0, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     #: Rate of Muon for the matrices inside the transformer blocks; AdamW takes the rest.
     matrix_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
@@ -61,8 +63,8 @@ class TrainingConfig(StrictModel):
     """
 
     #: Student updates. The default is Self Forcing's training, 600 turns of its loop.
-    updates: Positive = 120
-    batch_size: Positive = 64
+    updates: Annotated[int, Field(ge=1, le=10**9)] = 120
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
     gradient_accumulation: Positive = 1
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
@@ -75,4 +77,6 @@ class TrainingConfig(StrictModel):
     #: of the log.
     checkpoint_every: Positive = 40
     log_every: Positive = 10
-    trackers: list[Tracker] = Field(default_factory=_default_trackers)
+    trackers: Annotated[list[Tracker], AfterValidator(once)] = Field(
+        default_factory=_default_trackers
+    )

@@ -96,6 +96,14 @@ class PassCounter:
                 options = tuple((name, value) for name, value in entry[0].pop("options"))
                 passes[Pass(**entry[0], options=options)] = entry[1]
 
+    def scale(self, factor: float) -> None:
+        """Count what was counted so far by another factor: of a run that was split over another
+        number of processes."""
+        if factor != 1:
+            for passes in self.passes.values():
+                for kind in passes:
+                    passes[kind] *= factor
+
     def _watch(self, network: Any, passes: dict[Pass, float], frames: int) -> None:
         level = 0  # of passes in passes
         depth = 1.0  # at which the pass that is under way ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import Counter
@@ -16,12 +17,20 @@ from torch import Tensor
 
 from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
 from salt_zoo.draws import Draws, turn_draws
-from salt_zoo.errors import TrainingError, ZooError
-from salt_zoo.identity import first_difference, identity
+from salt_zoo.errors import TrainingError, ZooError, reason
+from salt_zoo.identity import identity
 from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import plain
-from salt_zoo.training.checkpoints import checkpoints, load_checkpoint, read_state, save_checkpoint
+from salt_zoo.together import on_main
+from salt_zoo.training.blowups import blame
+from salt_zoo.training.checkpoints import (
+    Checkpoint,
+    check_roles,
+    checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from salt_zoo.training.config import TrainingConfig
 from salt_zoo.training.costs import PassCounter
 from salt_zoo.training.flops import flops_of_passes
@@ -40,13 +49,15 @@ Evaluate = Callable[[Networks, int], Mapping[str, float]]
 class Trainer:
     """One run: a method on a backbone, from a seed, in a folder.
 
-    `run` goes on from the newest checkpoint in the folder, if there is one; on a CPU the result is
-    bitwise that of an uninterrupted run.
+    `run` goes on from `kept`, if it is given; on a CPU the result is bitwise that of an
+    uninterrupted run.
 
     Args:
         resolved: the configuration as the user would write it, with every default; for the
             checkpoints, which belong to it, and for the plugins' hooks.
-        evaluate: quality metrics, run after every `evaluate_every` updates.
+        origin: what it comes from beside that, for the checkpoints.
+        kept: the checkpoint to go on from; see `resuming.find_checkpoint`.
+        evaluate: quality metrics, run after every `evaluate_every` updates, by the first process.
         progress: called after each update with (step, updates, logs).
     """
 
@@ -59,6 +70,8 @@ class Trainer:
     accelerator: Accelerator
     resolved: Mapping[str, Any]
     hook: Any
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    kept: Checkpoint | None = None
     evaluate: Evaluate | None = None
     evaluate_every: int = 0
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None
@@ -74,10 +87,10 @@ class Trainer:
             )
         self._micro = self.config.batch_size // share
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
+        check_roles(self.networks.saved_roles())
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
-        precision = resolve_precision(self.config.precision, self.accelerator.device.type)
-        self._identity = plain(identity(self.resolved, precision))
+        self._identity = identity_on(self.resolved, self.config, self.accelerator)
 
     def run(self) -> Networks:
         """Train to the end and return the networks."""
@@ -98,7 +111,7 @@ class Trainer:
             self.seconds += time.perf_counter() - begin
             if self.evaluate and self.evaluate_every and step % self.evaluate_every == 0:
                 self.counter.paused = True
-                quality = self.evaluate(self.networks, step)
+                quality = on_main(functools.partial(self.evaluate, self.networks, step))
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
             if main:
@@ -204,17 +217,25 @@ class Trainer:
         return norm
 
     def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
-        """The logged tensors as numbers (one transfer); refuses to go on when one is not finite."""
+        """The logged tensors as numbers (one transfer), means over all processes; refuses to go on
+        when one is not finite."""
         device = self.accelerator.device  # a plugin may log a constant of the CPU
-        values = torch.stack([v.reshape(()).to(device) for v in logs.values()]).tolist()
-        numbers = dict(zip(logs, values, strict=True))
+        stacked = torch.stack([v.reshape(()).to(device) for v in logs.values()])
+        if self.accelerator.num_processes > 1:
+            stacked = self.accelerator.reduce(stacked, reduction="mean")
+        numbers = dict(zip(logs, stacked.tolist(), strict=True))
         for name, value in numbers.items():
             if not math.isfinite(value):
-                kept = checkpoints(self.folder / "checkpoints")
+                place = self.folder / "checkpoints"
+                kept = checkpoints(place)
                 raise TrainingError(
-                    f"update {step}: {name} is {value}; lower the role's learning rate "
-                    f"(training.optimizers.{name.split('/')[0]}.learning_rate) or training.clip; "
-                    + (f"{kept[-1]} is kept" if kept else "nothing was saved before it")
+                    f"update {step}: {name} is {value}; {blame(name, self.networks)} and begin "
+                    + (
+                        f"anew: with another --out, or here once {place} is deleted "
+                        f"({kept[-1]} came of the same settings)"
+                        if kept
+                        else "anew (nothing was saved before it)"
+                    )
                 )
         return numbers
 
@@ -222,39 +243,37 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
-        if self.accelerator.is_main_process:
+        def save() -> None:
             state = {
                 "step": step,
                 "identity": self._identity,
+                "origin": self.origin,
                 "seconds": self.seconds,
                 "passes": self.counter.state(),
                 "history": self.history,
             }
             folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
             self.hook.checkpoint_saved(folder=folder, step=step)
-        self.accelerator.wait_for_everyone()
+
+        on_main(save)
 
     def _resume(self) -> int:
-        """Load the newest checkpoint, if there is one, and return the updates that it has done."""
-        found = checkpoints(self.folder / "checkpoints")
-        if not found:
+        """Load the checkpoint, if there is one, and return the updates that it has done."""
+        if self.kept is None:
             return 0
-        kept = read_state(found[-1]).get("identity")
-        if kept is None:
+        load_checkpoint(self.kept, self.networks, self.backbone.device)
+        state = self.kept.state
+        try:
+            self.seconds = float(state["seconds"])
+            self.history = list(state["history"])
+            self.counter.load(state["passes"])
+            before = state.get("origin", self.origin).get("processes", 1)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ZooError(
-                f"{self.folder}: its checkpoint was made by an older version of Salt Zoo; "
-                "choose another folder, or delete this one to begin anew"
-            )
-        if different := first_difference(kept, self._identity):
-            raise ZooError(
-                f"{self.folder}: its checkpoint was made with another configuration "
-                f"({different} differs); choose another folder, or delete this one to begin anew"
-            )
-        state = load_checkpoint(found[-1], self.networks, self.backbone.device)
-        self.seconds = state["seconds"]
-        self.history = state["history"]
-        self.counter.load(state["passes"])
-        return int(state["step"])
+                f"{self.kept.folder}: its state cannot be read ({reason(error)}); delete the folder"
+            ) from None
+        self.counter.scale(before / self.accelerator.num_processes)
+        return self.kept.step
 
     def cost(self) -> dict[str, Any]:
         """What the run has taken: updates, passes by role, FLOPs, seconds.
@@ -274,3 +293,12 @@ class Trainer:
             "flops": world * sum(flops.values()),
             "seconds": round(self.seconds, 1),
         }
+
+
+def identity_on(
+    resolved: Mapping[str, Any], config: TrainingConfig, accelerator: Accelerator
+) -> dict[str, Any]:
+    """The identity of a run on this device, as a checkpoint holds it."""
+    precision = resolve_precision(config.precision, accelerator.device.type)
+    content: dict[str, Any] = plain(identity(resolved, precision))
+    return content

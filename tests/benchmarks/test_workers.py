@@ -1,7 +1,9 @@
-"""All processes of a study end with it, even where it is killed."""
+"""A process of a study costs its own job at most, and none outlives the study."""
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,41 +13,144 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import AGAIN, run_tasks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def begin(folder: Path):
+    """Does tasks that are the names of ways to end."""
+
+    def do(task, tell):
+        name, _, how = task.partition(":")
+        with (folder / name).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        tell(1, 2, "working")
+        if how == "dies once" and len((folder / name).read_text().split()) > 1:
+            return name
+        if how.startswith("dies"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "exits":
+            os._exit(0)
+        if how == "crosses":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "leaves":
+            sys.exit(0)
+        if how == "interrupts":
+            raise KeyboardInterrupt
+        if how == "cannot tell":
+            raise Mute
+        print("standard output belongs to the command")
+        return name
+
+    return do
+
+
+class Mute(Exception):
+    def __init__(self) -> None:
+        super().__init__(lambda: None)  # nor can it be pickled
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def run(folder: Path, *tasks: str, processes: int = 2):
+    told: list[tuple[int, str]] = []
+    results = run_tasks(
+        tasks, functools.partial(begin, folder), processes, lambda i, *t: told.append((i, t[-1]))
+    )
+    assert not multiprocessing.active_children()
+    return results, told
+
+
+def test_each_task_meets_its_own_fate(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    tasks = ["a:dies", "b", "c:exits", "d:crosses", "e:leaves", "f:interrupts", "g:cannot tell"]
+    tasks += ["h:dies once", "i"]
+    results, told = run(tmp_path, *tasks)
+    errors = [result.error for result in results]
+    assert errors == [
+        "its process was ended by SIGKILL, twice; the machine may lack memory",
+        None,
+        "its process ended by itself with exit code 0, twice",
+        "its process was ended by SIGSEGV, twice",
+        "SystemExit: 0",
+        "KeyboardInterrupt: no reason given",
+        "Mute: its message cannot be shown (ValueError)",
+        None,
+        None,
+    ]
+    assert [results[place].value for place in (1, 7, 8)] == ["b", "h", "i"]
+    ends = [(place, what) for place, what in told if what != "working"]
+    assert {place for place, what in ends if what == AGAIN} == {0, 2, 3, 7}
+    order = [place for place, what in ends if what != AGAIN]
+    assert set(order[-4:]) == {0, 2, 3, 7}
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert "belongs" in output.err
+
+
+def test_a_task_that_always_dies_does_not_stand_before_others(tmp_path: Path):
+    results, told = run(tmp_path, "a:dies", "b", "c", processes=1)
+    assert [result.value for result in results] == [None, "b", "c"]
+    assert [what for _, what in told if what != "working"] == [AGAIN, "done", "done", "failed"]
+
+
+def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
+    run(tmp_path, "a", "b", "c:leaves", "d", processes=1)
+    a, b, c, d = ((tmp_path / name).read_text().split() for name in "abcd")
+    assert a == b == c != d
+
+
+def broken(reason: str):
+    raise RuntimeError(reason)
+
+
+def test_what_cannot_begin_fails_every_task(tmp_path: Path):
+    start = functools.partial(broken, "no plugin")
+    results = run_tasks(["a", "b"], start, 1, lambda *told: None)
+    assert [result.error for result in results] == ["RuntimeError: no plugin"] * 2
+
+
+def test_an_error_of_the_caller_ends_the_processes(tmp_path: Path):
+    def show(*told):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(["a", "b:dies"], functools.partial(begin, tmp_path), 2, show)
+    assert not multiprocessing.active_children()
+
+
 PARENT = """
-import multiprocessing, os, time
-from concurrent.futures import ProcessPoolExecutor
-from benchmarks.workers import _queue, _start
+import multiprocessing, os, sys, time
+from benchmarks.processes import run_tasks
+
+def begin():
+    return do
+
+def do(task, tell):
+    tell(os.getpid(), 0, "")
+    time.sleep(60)
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    with _queue(context) as messages:
-        options = ([], 1, "cpu", messages)
-        pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=options)
-        pool.submit(os.getpid).result()
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        time.sleep(60)
+    run_tasks(["a", "b"], begin, 2, lambda index, pid, *told: print(pid, flush=True))
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_everything_ends_when_a_study_is_killed(tmp_path: Path, end: signal.Signals):
     script = tmp_path / "study.py"
     script.write_text(PARENT, encoding="utf-8")
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script)]
     study = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     )
     assert study.stdout is not None
-    children = [int(number) for number in study.stdout.readline().split()]
-    assert len(children) == 2  # the worker, and the queue's
+    children = [int(study.stdout.readline()) for _ in range(2)]
     study.send_signal(end)
     study.wait()
-    for _ in range(60):
-        if not any(map(alive, children)):
-            return
-        time.sleep(0.5)
-    raise AssertionError("a process goes on without its study")
+    while any(map(alive, children)):  # the suite's limit ends this where it fails
+        time.sleep(0.1)
 
 
 def alive(process: int) -> bool:

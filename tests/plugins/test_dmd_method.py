@@ -158,11 +158,17 @@ def test_arms_with_other_numbers_of_fake_score_updates_share_their_draws(trained
     assert all(turn in found[5, "fake_score"] for turn in found[2, "fake_score"])
 
 
-def test_with_every_term_off_the_student_stays(trained):
-    off = {"name": "dmd", "objectives": {"distribution-matching": None}}
-    trainer, logs = trained(off)
-    assert all(found["student/gradient_norm"] == 0 for found in logs)
-    assert trainer.counter.counts["teacher"]["forward"] == 0
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        {"distribution-matching": None},
+        {"distribution-matching": {"weight": 0}},
+        {"distribution-matching": None, "self-consistency": {"weight": 0.0}},
+    ],
+)
+def test_with_every_term_off_there_is_nothing_to_train(trained, objectives):
+    with pytest.raises(ZooError, match=r"method\.objectives: every term is switched off"):
+        trained({"name": "dmd", "objectives": objectives})
 
 
 @pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])

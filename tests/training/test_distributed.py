@@ -86,7 +86,12 @@ def test_two_processes_are_one_run(write_run, shell, tmp_path):
     assert together.out.splitlines() == lines
     assert together.err.count("digits-motion@1") == 1
     assert len(list((tmp_path / "together").rglob("events.out.tfevents.*"))) == 1
-    assert sorted(os.listdir(tmp_path / "together")) == ["checkpoints", "logs", "student"]
+    assert sorted(os.listdir(tmp_path / "together")) == [
+        "checkpoints",
+        "logs",
+        "run.yaml",
+        "student",
+    ]
 
 
 @pytest.mark.slow

@@ -19,9 +19,9 @@ class BlockRelativeMemoryConfig(StrictModel):
     """Options of the memory `block-relative`; the defaults are Infinity-RoPE's."""
 
     #: Frames that a block sees, the sink and the block itself included.
-    frames: Annotated[int, Field(ge=1)] = 6
+    frames: Annotated[int, Field(ge=1, le=100_000)] = 6
     #: First frames that are always seen.
-    sink: Annotated[int, Field(ge=0)] = 1
+    sink: Annotated[int, Field(ge=0, le=100_000)] = 1
     #: On a new prompt all but the first frame and the last two is dropped (KV flush), or what comes
     #: is placed far from what was (RoPE cut, for a new scene), or nothing changes.
     on_switch: Literal["flush", "cut", "keep"] = "flush"

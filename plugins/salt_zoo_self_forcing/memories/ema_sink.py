@@ -20,9 +20,9 @@ class EmaSinkMemoryConfig(StrictModel):
     """Options of the memory `ema-sink`; the defaults are Reward Forcing's."""
 
     #: Frames that a block sees, the sink and the block itself included.
-    frames: Annotated[int, Field(ge=2)] = 9
+    frames: Annotated[int, Field(ge=2, le=100_000)] = 9
     #: Frames of the sink.
-    sink: Annotated[int, Field(ge=1)] = 3
+    sink: Annotated[int, Field(ge=1, le=100_000)] = 3
     #: `sink = decay * sink + (1 - decay) * evicted`, for keys and values.
     decay: Annotated[float, Field(ge=0, le=1)] = 0.999
     #: In what the average is kept: float32 in any case, or what the keys are in (`cache`), as in

@@ -19,9 +19,9 @@ class WindowMemoryConfig(StrictModel):
     """Options of the memory `window`; the defaults are LongLive's."""
 
     #: Frames that a block sees, the sink and the block itself included.
-    frames: Annotated[int, Field(ge=1)] = 12
+    frames: Annotated[int, Field(ge=1, le=100_000)] = 12
     #: First frames that are always seen.
-    sink: Annotated[int, Field(ge=0)] = 3
+    sink: Annotated[int, Field(ge=0, le=100_000)] = 3
     #: On a new prompt the frames of the window are remembered anew under it, or nothing changes.
     on_switch: Literal["recache", "keep"] = "recache"
 

@@ -13,3 +13,8 @@ def is_main_process() -> bool:
 def is_first_of_machine() -> bool:
     """Whether this is the first (or only) process of the run on this machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def is_alone() -> bool:
+    """Whether this is the only process of the run."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"

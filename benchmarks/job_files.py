@@ -1,0 +1,82 @@
+"""The files in a job's folder, and what becomes of those that are not as they were written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.cell_files import FACTS
+from salt_zoo.errors import ZooError
+from salt_zoo.printing import say
+from salt_zoo.ranks import is_main_process
+from salt_zoo.seals import Damaged, read_sealed
+from salt_zoo.students import check_student
+
+if TYPE_CHECKING:
+    from benchmarks.jobs import Job
+
+TRAINED, STUDENT = "trained.json", "student"
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """What is recorded of the training in a job's folder.
+
+    Raises:
+        Damaged: the file is not as it was written.
+    """
+    path = folder / TRAINED
+    record = read_sealed(path)
+    cost = record.get("cost")
+    whole = isinstance(record.get("curve"), list) and isinstance(record.get("stamp"), dict)
+    if not (whole and isinstance(cost, dict) and isinstance(cost.get("passes"), dict)):
+        raise Damaged(path, "it lacks a part")
+    for key in ("updates", "flops", "seconds"):
+        if not isinstance(cost.get(key), int | float):
+            raise Damaged(path, f"its {key!r} is no number")
+    return record
+
+
+def training_of(job: Job) -> dict[str, Any]:
+    """The record of a job's training, where it must be there."""
+    try:
+        return read_training(job.folder)
+    except Damaged as damage:
+        raise ZooError(
+            f"{damage.path}: damaged ({damage.why}); delete it and run the study again"
+        ) from None
+
+
+def set_right(job: Job) -> list[str]:
+    """Remove the files of a job that are not as they were written, and return a line about each;
+    what they held is then made again."""
+    found: list[tuple[Path, str, Path]] = []  # the file, what is wrong, and what goes with it
+    for cell in job.cells:
+        for damage in cell.damaged(job.folder):
+            whole = cell.folder(job.folder)
+            found.append(
+                (damage.path, damage.why, whole if damage.path.name == FACTS else damage.path)
+            )
+    record = job.folder / TRAINED
+    if job.seed is not None and os.path.lexists(record):
+        try:
+            read_training(job.folder)
+            if not job.done or found:
+                check_student(job.folder / STUDENT)
+        except Damaged as damage:
+            found.append((damage.path, damage.why, record))
+        except ZooError as error:
+            found.append((job.folder / STUDENT, str(error), record))
+    for _, _, gone in found:
+        if gone.is_dir() and not gone.is_symlink():
+            shutil.rmtree(gone)
+        else:
+            gone.unlink(missing_ok=True)
+    return [f"{path}: damaged ({why}); it is made again" for path, why, _ in found]
+
+
+def say_once(line: str) -> None:
+    """A warning, of one of several processes."""
+    if is_main_process():
+        say(f"warning: {line}")

@@ -1,0 +1,33 @@
+"""The jobs of a study in the processes of a distributed run: all of them take part in every job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.jobs import Job, run_job
+from benchmarks.workers import Ended
+from salt_zoo.errors import ZooError
+from salt_zoo.plugins import Zoo
+from salt_zoo.together import on_main
+
+
+def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> Ended:
+    """Do all jobs, one after the other; see `workers.run_jobs`.
+
+    A mistake or a loss that is not finite fails in all processes alike, and is the error of its
+    job. Whatever else ends one of them ends the whole study, which goes on with the same command.
+    """
+    ended = Ended()
+    for index, job in enumerate(jobs):
+
+        def progress(step: int, updates: int, what: str, index: int = index) -> None:
+            show(index, step, updates, what)
+
+        try:
+            run_job(job, zoo, device, progress)
+        except ZooError as error:
+            ended.errors[job.folder] = str(error)
+        show(index, 1, 1, "failed" if job.folder in ended.errors else "done")
+    on_main(lambda: None)  # none ends before the last has been written
+    return ended

@@ -1,0 +1,24 @@
+"""Arguments of all commands: how their errors are told, and what several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from salt_zoo.printing import say
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one visible line."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message}; see {self.prog} --help")
+        raise SystemExit(2)
+
+
+def folder(text: str) -> Path:
+    """A folder that is given as an option; an empty one would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty; give a folder")
+    return Path(text)

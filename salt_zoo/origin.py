@@ -1,0 +1,57 @@
+"""What a run comes from beside its configuration: its parts, their digests and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from salt_zoo.plugins import Zoo
+from salt_zoo.versions import Versions
+
+if TYPE_CHECKING:
+    from salt_zoo.run import Resolved
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run.
+
+    Attributes:
+        code: the versions of the code of all parts that were looked up for them
+            (`salt_zoo.versions`).
+    """
+
+    method: Any
+    backbone: Any
+    dataset: Any
+    code: Mapping[str, Any]
+
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """Digests of the weights and the data; reads them."""
+        return {
+            "backbone": dict(self.backbone.fingerprint()),
+            "dataset": dict(self.dataset.fingerprint()),
+        }
+
+
+def make_parts(resolved: Resolved, zoo: Zoo) -> Parts:
+    """Make a run's method, backbone and dataset."""
+    from salt_zoo.run import configure_part
+
+    content = resolved.plain()
+
+    def make() -> tuple[Any, Any, Any]:
+        made = []
+        for kind, registry in (
+            ("method", zoo.methods),
+            ("backbone", zoo.backbones),
+            ("dataset", zoo.datasets),
+        ):
+            # configured once more: what parts a part is made of is looked up there
+            options = configure_part(registry, content[kind], zoo, kind)
+            made.append(registry.create(content[kind]["name"], options, zoo))
+        return made[0], made[1], made[2]
+
+    (method, backbone, dataset), code = Versions(zoo).used_by(make)
+    return Parts(method, backbone, dataset, code)

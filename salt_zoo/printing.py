@@ -1,0 +1,65 @@
+"""What is printed for people: text from elsewhere shows its control characters, lines on stderr are
+short, and an output that knows few letters is no error."""
+
+from __future__ import annotations
+
+import io
+import sys
+import unicodedata
+from pathlib import Path
+
+#: Letters of a line on stderr; of a longer one both ends are kept: what is wrong, and the remedy.
+LONGEST = 800
+
+#: Control characters, lone surrogates, separators of lines, and marks that turn the direction of
+#: what follows them.
+_HIDDEN = ("Cc", "Cs", "Zl", "Zp")
+_DIRECTIONS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C}
+
+
+def visible(text: str) -> str:
+    """`text` with everything that a terminal would obey instead of showing it written out, as in
+    `\\x1b`; lines stay lines."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_visible(letter) for letter in text)
+
+
+def _visible(letter: str) -> str:
+    if letter == "\n":
+        return letter
+    if unicodedata.category(letter) in _HIDDEN or ord(letter) in _DIRECTIONS:
+        return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+    return letter
+
+
+def one_line(text: str) -> str:
+    """`text` as one visible line of at most `LONGEST` letters."""
+    line = _cut(" ".join(text.split()), 2 * LONGEST)  # a text may have a million letters
+    return _cut(visible(line), LONGEST)
+
+
+def _cut(line: str, longest: int) -> str:
+    if len(line) <= longest:
+        return line
+    half = (longest - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def say(line: str) -> None:
+    """One line for people, on stderr."""
+    lenient_outputs()
+    print(one_line(line), file=sys.stderr)
+
+
+def show(text: str | Path) -> None:
+    """A result, on stdout: a path, or lines; it is not cut."""
+    lenient_outputs()
+    print(visible(str(text)))
+
+
+def lenient_outputs() -> None:
+    """From now on stdout and stderr write out letters that they cannot show, and do not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="backslashreplace")
