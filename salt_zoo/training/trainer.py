@@ -15,14 +15,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
-from salt_zoo.draws import Draws, turn_draws
 from salt_zoo.errors import TrainingError, ZooError, reason
 from salt_zoo.identity import identity
 from salt_zoo.precision import backward_in, resolve_precision
-from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
+from salt_zoo.protocols import Backbone, Dataset, Method, Turn
 from salt_zoo.storage import plain
 from salt_zoo.together import on_main
+from salt_zoo.training.batches import AHEAD, Batches
 from salt_zoo.training.blowups import blame
 from salt_zoo.training.checkpoints import (
     Checkpoint,
@@ -37,10 +36,8 @@ from salt_zoo.training.flops import flops_of_passes
 from salt_zoo.training.gradients import average_gradients
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
-from salt_zoo.transfers import send
+from salt_zoo.training.prefetch import Place
 
-#: Updates whose prompts are encoded together.
-AHEAD = 100
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
 
@@ -85,7 +82,15 @@ class Trainer:
                 f"{self.accelerator.num_processes} processes x "
                 f"{self.config.gradient_accumulation} accumulation steps"
             )
-        self._micro = self.config.batch_size // share
+        self._batches = Batches(
+            self.method,
+            self.backbone,
+            self.dataset,
+            self.config,
+            self.seed,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
         check_roles(self.networks.saved_roles())
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
@@ -94,6 +99,12 @@ class Trainer:
 
     def run(self) -> Networks:
         """Train to the end and return the networks."""
+        try:
+            return self._run()
+        finally:
+            self._batches.close()
+
+    def _run(self) -> Networks:
         main = self.accelerator.is_main_process
         step = self._resume()
         if main:
@@ -101,7 +112,7 @@ class Trainer:
         first = step
         while step < self.config.updates:
             if (step - first) % AHEAD == 0:
-                self._encode_ahead(step)
+                self._batches.encode_ahead(step)
             begin = time.perf_counter()
             logs = self.step(step)
             step += 1
@@ -111,6 +122,7 @@ class Trainer:
             self.seconds += time.perf_counter() - begin
             if self.evaluate and self.evaluate_every and step % self.evaluate_every == 0:
                 self.counter.paused = True
+                self._batches.wait()  # it uses the data set, too
                 quality = on_main(functools.partial(self.evaluate, self.networks, step))
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
@@ -137,7 +149,7 @@ class Trainer:
         for role in self.method.turns(step):
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
-                    turn = self._turn(role, step, taken[role], part)
+                    turn = self._turn(Place(role, step, taken[role], part))
                     logged = self.method.train(turn)
                     for name, value in logged.items():
                         value = value.detach().float() / self.config.gradient_accumulation
@@ -149,29 +161,12 @@ class Trainer:
             taken[role] += 1
         return logs
 
-    def _turn(self, role: str, step: int, number: int, part: int) -> Turn:
-        """What a role sees in its turn: this process's share of the global batch."""
-        draws = self._draws(role, step, number, part)
-        sample = self.dataset.sample(draws.at("data"), "train", self.method.needs_data)
-        with torch.no_grad():
-            batch = Batch(
-                prompts=sample.prompts,
-                condition=self.backbone.encode_prompts(sample.prompts),
-                unconditional=unconditional(self.backbone, self._micro),
-                x0=None
-                if sample.video is None
-                else self.backbone.encode_video(send(sample.video, self.backbone.device)),
-                trajectory=None
-                if sample.trajectory is None
-                else send(sample.trajectory, self.backbone.device),
-                trajectory_times=sample.trajectory_times,
-                no_prompt=without_prompt(self.backbone, self._micro)
-                if negative_prompt(self.backbone)
-                else None,
-            )
+    def _turn(self, place: Place) -> Turn:
+        """What a role sees in its turn."""
+        batch, draws = self._batches.get(place)
         return Turn(
-            role=role,
-            step=step,
+            role=place.role,
+            step=place.step,
             networks=self.networks,
             batch=batch,
             draws=draws,
@@ -179,28 +174,6 @@ class Trainer:
             latent_shape=self.backbone.latent_shape,
             backward=self._backward,
         )
-
-    def _draws(self, role: str, step: int, number: int, part: int) -> Draws:
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        first = (part * world + rank) * self._micro
-        rows = range(first, first + self._micro)
-        return turn_draws(self.seed, role, step, number, rows, self.backbone.device)
-
-    def _encode_ahead(self, first: int) -> None:
-        """Encode the prompts of the next steps, where a backbone had rather do so in one go."""
-        encode: Any = getattr(self.backbone, "encode_ahead", None)
-        if encode is None:
-            return
-        prompts = dict.fromkeys([negative_prompt(self.backbone), ""])
-        for step in range(first, min(first + AHEAD, self.config.updates)):
-            taken: Counter[str] = Counter()
-            for role in self.method.turns(step):
-                for part in range(self.config.gradient_accumulation):
-                    draws = self._draws(role, step, taken[role], part)
-                    sample = self.dataset.sample(draws.at("data"), "train", False)
-                    prompts |= dict.fromkeys(sample.prompts)
-                taken[role] += 1
-        encode([*prompts])
 
     def _backward(self, loss: Tensor) -> None:
         with backward_in(self.networks.precision, loss.device.type):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -223,7 +224,14 @@ def test_costs_are_counted_on_networks_without_data(train, tmp_path, monkeypatch
         return made[-1]
 
     monkeypatch.setattr(type(trainer.backbone), "network", spy)
-    monkeypatch.setattr("copy.deepcopy", None)
+    deepcopy = copy.deepcopy
+
+    def copied(one, *arguments):
+        if isinstance(one, nn.Module):
+            assert {p.device.type for p in one.parameters()} == {"meta"}
+        return deepcopy(one, *arguments)
+
+    monkeypatch.setattr("copy.deepcopy", copied)
     assert trainer.cost()["flops"] > 0
     assert made and {p.device.type for one in made for p in one.parameters()} == {"meta"}
     assert trainer.backbone.device.type == "cpu"

@@ -1,0 +1,109 @@
+"""What each micro-batch of a training is made of: its draws, data and encoded prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
+from salt_zoo.draws import Draws, turn_draws
+from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Sample
+from salt_zoo.training.config import TrainingConfig
+from salt_zoo.training.prefetch import Place, Prefetch
+from salt_zoo.transfers import send
+
+#: Updates whose prompts are encoded together.
+AHEAD = 100
+
+
+class Batches:
+    """The micro-batches of one of `world` processes, by their place in the training."""
+
+    def __init__(
+        self,
+        method: Method,
+        backbone: Backbone,
+        dataset: Dataset,
+        config: TrainingConfig,
+        seed: int,
+        world: int,
+        rank: int,
+    ) -> None:
+        self._method, self._backbone, self._dataset = method, backbone, dataset
+        self._config, self._seed, self._world, self._rank = config, seed, world, rank
+        self._micro = config.batch_size // (world * config.gradient_accumulation)
+        device = torch.device(backbone.device)
+        self._data = Prefetch(self._sample, self._after, device)
+
+    def get(self, place: Place) -> tuple[Batch, Draws]:
+        """This process's share of the global batch."""
+        backbone, sample = self._backbone, self._data.get(place)
+        with torch.no_grad():
+            batch = Batch(
+                prompts=sample.prompts,
+                condition=backbone.encode_prompts(sample.prompts),
+                unconditional=unconditional(backbone, self._micro),
+                x0=None
+                if sample.video is None
+                else backbone.encode_video(send(sample.video, backbone.device)),
+                trajectory=None
+                if sample.trajectory is None
+                else send(sample.trajectory, backbone.device),
+                trajectory_times=sample.trajectory_times,
+                no_prompt=without_prompt(backbone, self._micro)
+                if negative_prompt(backbone)
+                else None,
+            )
+        return batch, self._draws(place)
+
+    def encode_ahead(self, first: int) -> None:
+        """Encode the prompts of the next updates, where a backbone had rather do so in one go."""
+        encode: Any = getattr(self._backbone, "encode_ahead", None)
+        if encode is None:
+            return
+        self.wait()
+        prompts = dict.fromkeys([negative_prompt(self._backbone), ""])
+        for step in range(first, min(first + AHEAD, self._config.updates)):
+            for place in self.places(step):
+                draws = self._draws(place).at("data")
+                prompts |= dict.fromkeys(self._dataset.sample(draws, "train", False).prompts)
+        encode([*prompts])
+
+    def places(self, step: int) -> Iterator[Place]:
+        """The micro-batches of an update, in order."""
+        taken: Counter[str] = Counter()
+        for role in self._method.turns(step):
+            for part in range(self._config.gradient_accumulation):
+                yield Place(role, step, taken[role], part)
+            taken[role] += 1
+
+    def wait(self) -> None:
+        """Return when the data set is not in use."""
+        self._data.wait()
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self._data.close()
+
+    def _after(self, place: Place) -> Place | None:
+        rest = iter(self.places(place.step))
+        while next(rest, place) != place:
+            pass
+        following = next(rest, None)
+        if following is None and place.step + 1 < self._config.updates:
+            return next(self.places(place.step + 1), None)
+        return following
+
+    def _draws(self, place: Place) -> Draws:
+        first = (place.part * self._world + self._rank) * self._micro
+        rows = range(first, first + self._micro)
+        return turn_draws(
+            self._seed, place.role, place.step, place.number, rows, self._backbone.device
+        )
+
+    def _sample(self, place: Place) -> Sample:
+        draws = self._draws(place).at("data")
+        return self._dataset.sample(draws, "train", self._method.needs_data)
