@@ -143,24 +143,22 @@ class Cell:
             return []
         wanted = [FACTS, *([self.pixels] if self.shown else [])]
         wanted += dict.fromkeys(metric.file for metric in self.metrics.values())
-        if facts is None:
-            return wanted
-        return [name for name in wanted if name != FACTS and fault(folder, name)]
+        lost = [FACTS] if facts is None else []
+        return lost + [name for name in wanted if name != FACTS and fault(folder / name)]
 
     def damaged(self, of_job: Path) -> list[Damaged]:
-        """The files that are there and not as they were written: `cell.json` alone if that is, for
-        it speaks for the others."""
+        """The files that are there and not as they were written."""
         folder = self.folder(of_job)
+        found: list[Damaged] = []
         try:
-            facts = read_facts(folder)
+            read_facts(folder)
         except Damaged as damage:
-            return [damage]
+            found.append(damage)
         names = dict.fromkeys(metric.file for metric in self.metrics.values())
-        there = [name for name in (*names, self.pixels) if os.path.lexists(folder / name)]
-        if facts is None:
-            return [Damaged(folder / name, "there is no cell.json beside it") for name in there]
-        found = [(name, fault(folder, name)) for name in there]
-        return [Damaged(folder / name, why) for name, why in found if why]
+        for path in (folder / name for name in (*names, self.pixels)):
+            if os.path.lexists(path) and (why := fault(path)):
+                found.append(Damaged(path, why))
+        return found
 
 
 def plan_cells(

@@ -89,6 +89,7 @@ def execute(
             show(out / "index.html")
 
         on_main(end)
+    on_main(lambda: None)  # who ends with an error first would end the one that writes
     return 1 if errors else 0
 
 

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.cell_files import FACTS
 from salt_zoo.errors import ZooError
 from salt_zoo.printing import say
 from salt_zoo.ranks import is_main_process
@@ -51,29 +50,25 @@ def training_of(job: Job) -> dict[str, Any]:
 def set_right(job: Job) -> list[str]:
     """Remove the files of a job that are not as they were written, and return a line about each;
     what they held is then made again."""
-    found: list[tuple[Path, str, Path]] = []  # the file, what is wrong, and what goes with it
-    for cell in job.cells:
-        for damage in cell.damaged(job.folder):
-            whole = cell.folder(job.folder)
-            found.append(
-                (damage.path, damage.why, whole if damage.path.name == FACTS else damage.path)
-            )
+    damaged = [damage for cell in job.cells for damage in cell.damaged(job.folder)]
     record = job.folder / TRAINED
     if job.seed is not None and os.path.lexists(record):
         try:
             read_training(job.folder)
-            if not job.done or found:
-                check_student(job.folder / STUDENT)
         except Damaged as damage:
-            found.append((damage.path, damage.why, record))
-        except ZooError as error:
-            found.append((job.folder / STUDENT, str(error), record))
-    for _, _, gone in found:
-        if gone.is_dir() and not gone.is_symlink():
-            shutil.rmtree(gone)
+            damaged.append(damage)
         else:
-            gone.unlink(missing_ok=True)
-    return [f"{path}: damaged ({why}); it is made again" for path, why, _ in found]
+            if damaged or not job.done:  # the student is needed once more
+                try:
+                    check_student(job.folder / STUDENT)
+                except ZooError as error:
+                    damaged.append(Damaged(record, f"its student is gone: {error}"))
+    for damage in damaged:
+        if damage.path.is_dir() and not damage.path.is_symlink():
+            shutil.rmtree(damage.path)
+        else:
+            damage.path.unlink(missing_ok=True)
+    return [f"{damage.path}: damaged ({damage.why}); it is made again" for damage in damaged]
 
 
 def say_once(line: str) -> None:

@@ -9,7 +9,6 @@ from benchmarks.jobs import Job, run_job
 from benchmarks.workers import Ended
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
-from salt_zoo.together import on_main
 
 
 def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> Ended:
@@ -29,5 +28,4 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
         except ZooError as error:
             ended.errors[job.folder] = str(error)
         show(index, 1, 1, "failed" if job.folder in ended.errors else "done")
-    on_main(lambda: None)  # none ends before the last has been written
     return ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -104,3 +105,97 @@ def test_two_processes_make_one_mistake(write_run, shell, tmp_path):
     assert errors == [
         "error: training.batch_size: 3 cannot be split over 2 processes x 1 accumulation steps"
     ]
+
+
+#: A method that fails in one process alone.
+ONE_FAILS = """
+import os, signal
+
+from salt_zoo import hookimpl
+from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+
+
+class Fails(TeacherForcing):
+    def train(self, turn):
+        logs = super().train(turn)
+        if turn.step == 1 and os.environ["RANK"] == "1":
+            if os.environ["HOW"] == "nan":
+                logs = {name: value * float("nan") for name, value in logs.items()}
+            elif os.environ["HOW"] == "memory":
+                raise MemoryError
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return logs
+
+
+@hookimpl
+def register(zoo):
+    zoo.methods.add("fails", Fails, "fails in one process")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("memory", "not enough memory"),
+        ("kill", "another process of this run has ended unexpectedly"),
+    ],
+)
+def test_what_ends_one_process_ends_all_with_one_line(how, said, write_run, shell, tmp_path):
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(ONE_FAILS)
+    config = write_run(method={"name": "fails"}, training={"average": None})
+    ended = shell(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+        *("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin),
+        *("--out", tmp_path / "out"),
+        environment={"HOW": how},
+    )
+    assert ended.code != 0
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and said in errors[0], ended.err
+
+
+STUDY = """
+name: mini
+title: Mini
+base:
+  backbone: {name: wan, size: digits}
+  dataset: digits
+  training: {updates: 2, batch_size: 2, trackers: [], average: null}
+arms:
+  a: {method: consistency}
+  b: {method: {name: dmd, steps: 2, fake_score: {updates: 1}}}
+  c: {method: fails}
+evaluation:
+  {prompts: 2, nfe: [1], metrics: [digits-motion], shown: 1, teacher: {steps: 1}}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_of_two_processes(shell, tmp_path):
+    """Several trainings one after the other, one of which fails; the first process alone writes,
+    measures and speaks."""
+    study, plugin, out = tmp_path / "mini.yaml", tmp_path / "fails.py", tmp_path / "out"
+    study.write_text(STUDY)
+    plugin.write_text(ONE_FAILS)
+    ended = shell(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+        *("-m", "benchmarks.run", study, "--device", "cpu", "-p", plugin, "--out", out),
+        environment={"HOW": "nan"},
+    )
+    lines = ended.err.splitlines()
+    assert [line for line in lines if line.startswith("done: ")] == [
+        "done: real (1 of 7)",
+        "done: teacher (2 of 7)",
+        "done: teacher-naive (3 of 7)",
+        "done: teacher-guided (4 of 7)",
+        "done: a-seed0 (5 of 7)",
+        "done: b-seed0 (6 of 7)",
+    ], ended.err
+    assert len([line for line in lines if "update 2: student/loss is nan" in line]) == 1
+    assert ended.out.splitlines() == [str(out / "index.html")]
+    results = json.loads((out / "results.json").read_text())
+    assert [len(arm["seeds"]) for arm in results["arms"]] == [1, 1, 0]
+    assert not [path for path in out.rglob(".*")]
