@@ -61,16 +61,16 @@ def mistake(cli, tmp_path):
         ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'?"),
         (
             {"method": {"lerning_rate": 1}},
-            "method: lerning_rate: unknown key; did you mean 'learning_rate'?",
+            "method.lerning_rate: unknown key; did you mean 'learning_rate'?",
         ),
-        ({"method": {"learning_rate": "fast"}}, "method: learning_rate: should be a valid number"),
+        ({"method": {"learning_rate": "fast"}}, "method.learning_rate: should be a valid number"),
         (
             {"method": {"learning_rate": -1}},
-            "method: learning_rate: should be greater than 0, not -1",
+            "method.learning_rate: should be greater than 0, not -1",
         ),
         (
             {"method": {"start": "techer"}},
-            "method: start: should be 'teacher', 'student' or 'random', not 'techer'",
+            "method.start: should be 'teacher', 'student' or 'random', not 'techer'",
         ),
         ({"training": {"updtes": 3}}, "training.updtes: unknown key; did you mean 'updates'?"),
         ({"training": {"updates": 1.5}}, "training.updates: should be a valid integer"),
