@@ -118,14 +118,13 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
         ({"quality": {"every": 1, "metrics": ["digits-fdd"]}}, "did you mean 'digits-fd'"),
         ({"quality": {"every": 1}}, "quality: metrics: name at least one"),
         ({"method": {"name": "cda"}}, "this backbone is bidirectional"),
-        ({"method": {"name": "ode-regression"}}, "trajector"),
         ({"training": {"batch_size": 10**30}}, "training.batch_size"),
         ({"training": {"updates": True}}, "training.updates: should be a number, not True"),
         ({"training": {"average": "off"}}, "training.average: should be a group of keys, not 'of"),
         ({"training": {"average": "off"}}, "to switch it off, write null"),
         (
             {"training": {"optimizers": {"student": {"betas": [1, 1]}}}},
-            "training.optimizers.student.betas.0: should be less than 1, not 1",
+            "training.optimizers.student.betas.0: should be less than 1",
         ),
     ],
 )
