@@ -100,6 +100,8 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: A
         return "; text that looks like a number or a boolean is written in quotes"
     if given in _OFF and any(map(takes_none, annotations_at(model, loc))):
         return "; to switch it off, write null"
+    if error["type"] == "list_type" and (given is None or isinstance(given, str)):
+        return "; a list is written [a, b], and [] where it is to be empty"
     if given is None and error["type"] in ("model_type", "dict_type"):
         return "; leave it out for its defaults, or write its keys"
     return ""
