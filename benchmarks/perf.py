@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
-from salt_zoo.cli.arguments import Parser
+from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides",
         help="backbone.block_frames=3, backbone.options.height=480, memories.window.frames=12",
     )  # fmt: skip
-    add("--out", type=Path, default=Path("reports/perf"), help="folder (default: reports/perf)")
+    add("--out", type=folder, default=Path("reports/perf"), help="folder (default: reports/perf)")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
     return guarded(lambda: run(options, zoo_of(options)))

@@ -129,8 +129,10 @@ def _print_downloads(console: Console, plans: Mapping[str, Plan]) -> None:
             if item["command"] not in seen:
                 seen.add(item["command"])
                 console.print(
-                    f"to be downloaded: {item['source']} ({item['bytes'] / 1e9:.1f} GB): "
-                    f"{item['command']}",
+                    visible(
+                        f"to be downloaded: {item['source']} ({item['bytes'] / 1e9:.1f} GB): "
+                        f"{item['command']}"
+                    ),
                     highlight=False,
                     markup=False,
                     soft_wrap=True,

@@ -24,7 +24,7 @@ from benchmarks.study import (
 from benchmarks.study_types import types_of_study
 from salt_zoo.before_training import check_data, check_training
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
-from salt_zoo.cli.arguments import Parser, folder
+from salt_zoo.cli.arguments import Parser, add_set_option, folder
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, shown
 from salt_zoo.plugins import Zoo
@@ -46,14 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="number of training seeds: 0, 1, ...")
     parser.add_argument("--nfe", help="numbers of steps, as in 1,2,4,8")
     parser.add_argument("--methods", help="only these arms or methods, as in dmd,sc-dmd")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=VALUE",
-        dest="overrides",
-        help="change a key of the study, as in base.training.updates=100",
-    )
+    add_set_option(parser, "base.training.updates=100")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)

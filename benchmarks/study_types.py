@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.arm_evaluation import ArmEvaluation
-from benchmarks.study import ArmSeeds, StudyConfig, with_base
+from benchmarks.study import with_base
+from benchmarks.study_config import ArmSeeds, StudyConfig
 from salt_zoo.annotations import annotations_at
 from salt_zoo.field_types import run_types
 from salt_zoo.overrides import Types

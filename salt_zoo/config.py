@@ -48,7 +48,10 @@ class StrictModel(BaseModel):
 
 
 def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
-    """`content` as a `model`; a ZooError names the first wrong key and what would be right."""
+    """`content` as a `model`; a ZooError names the first wrong key and what would be right.
+
+    `where` is the file, or for a part of its content `FILE: key`.
+    """
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -63,7 +66,8 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     path = ".".join(_part(part) for part in first["loc"])
-    at = f"{where}: {path}" if path else where
+    # the options of a part are validated by themselves: `where` then ends in the part's key
+    at = f"{where}{'.' if ': ' in where else ': '}{path}" if path else where
     if first["type"] == "extra_forbidden":
         key = first["loc"][-1]
         # each member of a union complains by itself; any of them may be meant
@@ -84,8 +88,7 @@ def _message(error: Mapping[str, Any]) -> str:
     """pydantic's words, without Python's."""
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "should be a group of keys"
-    text: str = error["msg"]
-    return text.removeprefix("Value error, ").removeprefix("Input ")
+    return re.sub("^(Value error,|Input|String|List|Dictionary) ", "", error["msg"])
 
 
 def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: Any) -> str:
@@ -97,6 +100,8 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: A
         return "; text that looks like a number or a boolean is written in quotes"
     if given in _OFF and any(map(takes_none, annotations_at(model, loc))):
         return "; to switch it off, write null"
+    if error["type"] == "list_type" and (given is None or isinstance(given, str)):
+        return "; a list is written [a, b], and [] where it is to be empty"
     if given is None and error["type"] in ("model_type", "dict_type"):
         return "; leave it out for its defaults, or write its keys"
     return ""

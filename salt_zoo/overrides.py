@@ -52,7 +52,8 @@ def apply_overrides(
 
 def _split(text: str, told: str) -> tuple[list[tuple[str, bool]], str]:
     """The parts of the path, each with whether it was quoted, and the text of the value."""
-    parts, at = [], 0
+    parts: list[tuple[str, bool]] = []
+    at = 0
     while len(parts) < _DEEPEST and (found := _PART.match(text, at)):
         part, at = found[1], found.end()
         quoted = part[0] in "\"'"

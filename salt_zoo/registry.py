@@ -119,7 +119,10 @@ class Registry:
 
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""
-        entry = self[name]
+        try:
+            entry = self[name]
+        except ZooError as error:
+            raise ZooError(f"{where}: {error}") from None
         if not isinstance(options, Mapping):
             raise ZooError(
                 f"{where}: should be a group of keys, not {shown(options)}; "

@@ -61,16 +61,16 @@ def mistake(cli, tmp_path):
         ({"dataset": "digitz"}, "unknown dataset 'digitz'; did you mean 'digits'?"),
         (
             {"method": {"lerning_rate": 1}},
-            "method: lerning_rate: unknown key; did you mean 'learning_rate'?",
+            "method.lerning_rate: unknown key; did you mean 'learning_rate'?",
         ),
-        ({"method": {"learning_rate": "fast"}}, "method: learning_rate: should be a valid number"),
+        ({"method": {"learning_rate": "fast"}}, "method.learning_rate: should be a valid number"),
         (
             {"method": {"learning_rate": -1}},
-            "method: learning_rate: should be greater than 0, not -1",
+            "method.learning_rate: should be greater than 0, not -1",
         ),
         (
             {"method": {"start": "techer"}},
-            "method: start: should be 'teacher', 'student' or 'random', not 'techer'",
+            "method.start: should be 'teacher', 'student' or 'random', not 'techer'",
         ),
         ({"training": {"updtes": 3}}, "training.updtes: unknown key; did you mean 'updates'?"),
         ({"training": {"updates": 1.5}}, "training.updates: should be a valid integer"),
@@ -100,7 +100,38 @@ def test_wrong_configurations(changes, message, write_run, mistake):
     ],
 )
 def test_wrong_arguments(arguments, message, write_run, mistake):
-    assert message in mistake(write_run(), *arguments, keeps=True)
+    assert message in mistake(write_run(), *arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"training": {"optimizers": {"studend": {"learning_rate": 1e-3}}}},
+            "training.optimizers.studend: the method trains no network of that name",
+        ),
+        (
+            {"training": {"gradient_accumulation": 3}},
+            "training.batch_size: 2 cannot be split over 3 accumulation steps",
+        ),
+        ({"training": {"trackers": ["wandb"]}}, "training.trackers: wandb is not installed"),
+        ({"quality": {"every": 1, "metrics": ["digits-fdd"]}}, "did you mean 'digits-fd'"),
+        ({"quality": {"every": 1}}, "quality: metrics: name at least one"),
+        ({"method": {"name": "cda"}}, "this backbone is bidirectional"),
+        ({"training": {"batch_size": 10**30}}, "training.batch_size"),
+        ({"training": {"updates": True}}, "training.updates: should be a number, not True"),
+        ({"training": {"average": "off"}}, "training.average: should be a group of keys, not 'of"),
+        ({"training": {"average": "off"}}, "to switch it off, write null"),
+        (
+            {"training": {"optimizers": {"student": {"betas": [1, 1]}}}},
+            "training.optimizers.student.betas.0: should be less than 1",
+        ),
+    ],
+)
+def test_what_cannot_train_is_refused_before_the_folder_is_made(
+    changes, message, write_run, mistake
+):
+    assert message in mistake(write_run(**changes))
 
 
 def test_a_missing_and_an_invalid_file(mistake, tmp_path):
@@ -142,17 +173,17 @@ def truncate(path: Path) -> None:
 def test_a_damaged_teacher(name, damage, damaged_teacher, write_run, mistake):
     damage(damaged_teacher / name)
     options = {"options": {"weights": str(damaged_teacher)}}
-    error = mistake(write_run(backbone=options), keeps=True)
+    error = mistake(write_run(backbone=options))
     assert str(damaged_teacher) in error and "salt-zoo pretrain" in error
 
 
 def test_a_missing_teacher(write_run, mistake, tmp_path):
     options = {"options": {"weights": str(tmp_path / "nowhere")}}
-    assert "nowhere: there is no teacher" in mistake(write_run(backbone=options), keeps=True)
+    assert "nowhere: there is no teacher" in mistake(write_run(backbone=options))
 
 
 def test_misspelt_options_of_the_size(write_run, mistake):
-    error = mistake(write_run(backbone={"options": {"weihgts": "x"}}), keeps=True)
+    error = mistake(write_run(backbone={"options": {"weihgts": "x"}}))
     assert "weihgts: unknown key; did you mean 'weights'?" in error
 
 

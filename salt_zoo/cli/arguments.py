@@ -17,6 +17,19 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def add_set_option(parser: argparse.ArgumentParser, example: str) -> None:
+    """`--set`, which may be repeated; read by `salt_zoo.overrides`."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=VALUE",
+        dest="overrides",
+        help=f"change a key, as in {example}; VALUE is text, a number, true, false, null, [a list] "
+        "or {a: group}; a key with dots may be quoted",
+    )
+
+
 def folder(text: str) -> Path:
     """A folder that is given as an option; an empty one would be the current folder."""
     if not text.strip():

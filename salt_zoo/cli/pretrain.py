@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from salt_zoo.cli.arguments import folder
+from salt_zoo.cli.arguments import add_set_option, folder
 from salt_zoo.config import apply_overrides
 from salt_zoo.field_types import types_of_part
 from salt_zoo.plugins import Zoo
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a registered recipe; 'salt-zoo list' shows them")
     parser.add_argument("--out", type=folder, required=True, help="folder to write to")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
+    add_set_option(parser, "run.training.updates=100")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:

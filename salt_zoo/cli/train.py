@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from salt_zoo.cli.arguments import folder
+from salt_zoo.cli.arguments import add_set_option, folder
 from salt_zoo.config import apply_overrides, read_yaml
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "training.updates and all else that is counted there are student updates"
     parser.add_argument("--out", type=folder, required=True, help="folder of the run")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides")
+    add_set_option(parser, "training.updates=100")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:

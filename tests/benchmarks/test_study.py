@@ -104,7 +104,7 @@ def arm_with(evaluation):
             {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "primary": []},
             "arms.teacher-naive: the name belongs to a reference row",
         ),
-        (arm_with({"samplr": "ode"}), "arms.a.evaluation: samplr: unknown key; did you mean"),
+        (arm_with({"samplr": "ode"}), "arms.a.evaluation.samplr: unknown key; did you mean"),
         (arm_with({"times": {4: [1.0, 0.5]}}), "times.4: 2 times are not 4 steps"),
         (arm_with({"times": {1: [0.0]}}), "step times must fall"),
         (arm_with({"times": {3: [1, 0.9, 0.5]}}), "times: 3 is not of evaluation.nfe: 1, 2, 4"),

@@ -204,7 +204,7 @@ def test_a_folder_that_was_made_otherwise(changes, message, make, tmp_path):
     [
         ({"backbone": "toy-block"}, "unknown backbone 'toy-block'; did you mean 'toy-blocks'"),
         ({"backbone": 3}, "backbone: must be a name, or a group of keys with a 'name'"),
-        ({"dataset": "{name: gaussian, x: 1}"}, "dataset: x: unknown key"),
+        ({"dataset": "{name: gaussian, x: 1}"}, "dataset.x: unknown key"),
         ({"of": "dataset"}, "of: should be 'teacher' or 'student-start'"),
         ({"count": 0}, "count: should be greater than or equal to 1"),
         ({"cuont": 1}, "cuont: unknown key; did you mean 'count'"),

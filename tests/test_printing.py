@@ -1,0 +1,59 @@
+"""What is printed for people cannot steer a terminal, and no terminal makes it fail."""
+
+from __future__ import annotations
+
+import io
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from salt_zoo.printing import LONGEST, one_line, say, show, visible
+
+
+@given(st.text(max_size=50))
+def test_nothing_in_a_visible_text_is_obeyed(text):
+    found = visible(text)
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") and c != "\n" for c in found)
+    found.encode("utf-8")
+    if text.isprintable():
+        assert found == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\udcff", "a\\udcff"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("läuf ✓", "läuf ✓"),
+        ("\0", "\\x00"),
+    ],
+)
+def test_control_characters_are_written_out(text, shown):
+    assert visible(text) == shown
+
+
+@given(st.text(min_size=1, max_size=30), st.sampled_from([1, LONGEST, 5000]))
+def test_a_line_is_one_short_line(text, times):
+    found = one_line("begin " + text * times + " end")
+    assert len(found) <= LONGEST and len(found.splitlines()) == 1
+    assert found.startswith("begin") and found.endswith("end")
+
+
+def test_an_output_of_ascii_letters_shows_the_rest_in_another_way(monkeypatch):
+    for name, command in (("stdout", show), ("stderr", say)):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(raw, encoding="ascii", errors="strict"))
+        command("ünï ✓ \udcff.png")
+        getattr(sys, name).flush()
+        assert raw.getvalue() == b"\\xfcn\\xef \\u2713 \\udcff.png\n"
+
+
+def test_a_result_is_not_cut(capsys):
+    show("x" * 5000)
+    assert len(capsys.readouterr().out) == 5001
