@@ -13,6 +13,7 @@ from salt_zoo.config import StrictModel, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import NAME, Registry
+from salt_zoo.remembered import sampling_of
 from salt_zoo.storage import prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
@@ -245,5 +246,10 @@ def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
 
     with atomic_folder(folder) as draft:
         trainer.backbone.save(trainer.networks.result, draft)
-        write_json(draft / "salt_zoo.json", {"run": resolved.plain(), "cost": trainer.cost()})
+        content = {
+            "run": resolved.plain(),
+            "cost": trainer.cost(),
+            "sampling": sampling_of(resolved.method),
+        }
+        write_json(draft / "salt_zoo.json", content)
     return folder
