@@ -55,7 +55,7 @@ def say(line: str) -> None:
 def show(text: str | Path) -> None:
     """A result, on stdout: a path, or lines; it is not cut."""
     lenient_outputs()
-    print(visible(str(text)))
+    print(visible(str(text)), flush=True)
 
 
 def lenient_outputs() -> None:

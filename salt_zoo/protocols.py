@@ -73,11 +73,15 @@ class Backbone(Protocol):
 
     For streams it may also have `frame_decoder()`, a new decoder for the blocks of one stream in
     their order, latents `[B, C, F, H, W]` to pixels (default: `decode_video` of each block), and
-    `pixel_frames(n)`, the decoded frames of a video of n latent frames (default: n).
+    `pixel_frames(n)`, the decoded frames of a video of n latent frames (default: n). `frame_size`,
+    where it knows them, are height and width of a decoded frame.
 
     Where the networks of some starts are of another kind or size than the student's, it also has
     `source(start)`, the backbone whose networks those are: `network("teacher")` of that one makes
     them, and `network("random")` one like them; see `salt_zoo.roles`.
+
+    To load other codes' weights its class has `recognise(place, zoo, size) -> options` and
+    `streams`; with `unused` it says which options change nothing; see `WanBackbone`.
     """
 
     latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video

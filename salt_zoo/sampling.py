@@ -54,6 +54,16 @@ class SamplingConfig(StrictModel):
         return {"nfe": self.steps, "guidance": self.steps * (twice - 1), "memory": written}
 
 
+def prompt_draws(
+    seed: int, prompt: str, occurrences: Sequence[int], device: torch.device | str = "cpu"
+) -> Draws:
+    """The draws of the videos of one prompt that `salt-zoo sample` and `stream` make.
+
+    They depend on the prompt and on how many of it come before, not on what else is in a list.
+    """
+    return Draws(seed, ("sample", prompt), occurrences, device)
+
+
 @torch.inference_mode()
 def generate(
     network: Any,

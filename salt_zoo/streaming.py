@@ -6,6 +6,7 @@ The steps, noise and memory writes are those of `salt_zoo.rollout`, so that a st
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +89,10 @@ class Timeline:
 
     def count(self, frames: int) -> int:
         """How many blocks it takes to fill `frames` decoded frames."""
-        return next(n for n in itertools.count() if self.pixels(n) >= frames)
+        most = 1
+        while self.pixels(most) < frames:
+            most *= 2
+        return bisect.bisect_left(range(most + 1), frames, key=self.pixels)
 
     def places(self, switches: Mapping[int, str], count: int | None) -> dict[int, str]:
         """Prompts by the block from which on they hold, in a stream of `count` blocks.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_zoo.errors import ZooError
+from salt_zoo.remembered import sampling_of
 from salt_zoo.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.storage import atomic_folder
 
@@ -20,7 +21,12 @@ def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
     """Save what the run is for, with the configuration that made it beside it."""
     with atomic_folder(folder) as draft:
         trainer.backbone.save(trainer.networks.result, draft)
-        record = {"run": resolved.plain(), "cost": trainer.cost(), "files": file_digests(draft)}
+        record = {
+            "run": resolved.plain(),
+            "cost": trainer.cost(),
+            "sampling": sampling_of(resolved.method),
+            "files": file_digests(draft),
+        }
         write_sealed(draft / RECORD, record)
     return folder
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from salt_zoo.errors import ZooError
+from salt_zoo.gif_files import gif
 from salt_zoo.storage import atomic_file
 
 ENDINGS = (".mp4", ".gif", ".png")
@@ -21,6 +22,8 @@ SMALLEST = 128
 #: A strip shows at most this many frames, evenly spread.
 STRIP = 9
 GAP = 4
+#: The most pixels a side that a format holds: libx264's, and those of two bytes.
+LARGEST = {".mp4": 16384, ".gif": 65535}
 
 
 def check_ending(path: Path) -> str:
@@ -37,17 +40,76 @@ def write_videos(path: Path, pixels: Tensor, frame_rate: float) -> None:
     """Write videos `[N, C, F, H, W]` in [0, 1] (clamped; grey or RGB) to one file.
 
     Several lie side by side in an MP4 or GIF, and below each other in a strip.
+
+    Raises:
+        ZooError: a wrong ending, a place that cannot be written, values that are not finite, or
+            more pixels than the format holds; nothing is written.
     """
     ending = check_ending(path)
+    check_finite(pixels, str(path))
+    check_size(path, len(pixels), *pixels.shape[3:])
     videos = enlarge(to_bytes(pixels))
     if ending == ".png":
         content = png(strip(videos))
-    elif ending == ".gif":
-        content = gif(side_by_side(videos), frame_rate)
     else:
-        content = mp4(side_by_side(videos), frame_rate)
+        one = side_by_side(videos, LARGEST[ending])
+        content = gif(one, frame_rate) if ending == ".gif" else mp4(one, frame_rate)
     with atomic_file(path) as draft:
         draft.write_bytes(content)
+
+
+def check_finite(pixels: Tensor, named: str) -> None:
+    """Refuse videos `[N, C, F, H, W]` that would be written as black where they are no numbers.
+
+    Raises:
+        ZooError: it says which video, how much of it, and what the cause may be.
+    """
+    for number, video in enumerate(pixels):
+        finite = video.isfinite()
+        if not finite.all():
+            which = f"video {number + 1} of {len(pixels)}" if len(pixels) > 1 else "the video"
+            share = 100 * (1 - finite.float().mean().item())
+            raise ZooError(
+                f"{named}: {which} is not finite ({share:.3g}% of its values are NaN or infinite) "
+                "and is not written; the network overflows (try --precision fp32) or its training "
+                "went wrong (give an earlier checkpoint)"
+            )
+
+
+def check_size(path: Path, count: int, height: int, width: int) -> None:
+    """Refuse what the format of `path` does not hold: `count` videos of `height` x `width` pixels.
+
+    Raises:
+        ZooError: it says how large it would be, and what holds it.
+    """
+    most = LARGEST.get(check_ending(path))
+    if most is None:
+        return
+    factor = max(1, math.ceil(SMALLEST / min(height, width)))
+    height, width = height * factor, width * factor
+    height, width = height + height % 2, width + width % 2
+    across = columns_of(count, height, width, most)
+    down = math.ceil(count / across)
+    whole = (down * (height + GAP) - GAP, across * (width + GAP) - GAP)
+    if max(whole) > most:
+        instead = (
+            "write one file a video: --out FOLDER" if count > 1 else "make smaller videos, or .png"
+        )
+        raise ZooError(
+            f"{path}: {count} video{'s' * (count > 1)} of {height}x{width} pixels "
+            f"make a picture of {whole[0]}x{whole[1]}, and {path.suffix} holds at most {most} a "
+            f"side; {instead}"
+        )
+
+
+def columns_of(count: int, height: int, width: int, most: int | None = None) -> int:
+    """In how many columns so many videos lie: a row of up to four, else a square grid, or what is
+    at most `most` pixels a side."""
+    usual = count if count <= 4 else math.ceil(math.sqrt(count))
+    if most is None:
+        return usual
+    widest = max(1, (most + GAP) // (width + GAP))
+    return min(usual, widest)
 
 
 def to_bytes(pixels: Tensor) -> np.ndarray:
@@ -66,10 +128,10 @@ def enlarge(videos: np.ndarray) -> np.ndarray:
     return np.pad(videos, ((0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
-def side_by_side(videos: np.ndarray) -> np.ndarray:
-    """`[N, F, H, W, 3]` as one video `[F, H', W', 3]`: a row of up to four, else a square grid."""
+def side_by_side(videos: np.ndarray, most: int | None = None) -> np.ndarray:
+    """`[N, F, H, W, 3]` as one video `[F, H', W', 3]`, see `columns_of`."""
     count, frames, height, width, _ = videos.shape
-    columns = count if count <= 4 else math.ceil(math.sqrt(count))
+    columns = columns_of(count, height, width, most)
     rows = math.ceil(count / columns)
     shape = (frames, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3)
     canvas = np.full(shape, 255, dtype=np.uint8)
@@ -101,23 +163,16 @@ def png(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def gif(video: np.ndarray, frame_rate: float) -> bytes:
-    """An animated GIF of `[F, H, W, 3]` that repeats for ever."""
-    from PIL import Image
-
-    first, *others = [Image.fromarray(frame) for frame in video]
-    buffer = io.BytesIO()
-    duration = round(1000 / frame_rate)
-    first.save(buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0)
-    return buffer.getvalue()
-
-
 def mp4(video: np.ndarray, frame_rate: float) -> bytes:
     """An H.264 MP4 of `[F, H, W, 3]`, in the pixel format that every player knows."""
     buffer = io.BytesIO()
     with Mp4(buffer, frame_rate) as file:
         file.add(video)
     return buffer.getvalue()
+
+
+#: ITU-T H.273's numbers of the primaries, transfer and matrix of BT.709, and of its range 16-235.
+_BT709, _LIMITED = 1, 1
 
 
 class Mp4:
@@ -136,6 +191,10 @@ class Mp4:
         self._stream = self._container.add_stream("h264", rate=rate)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "16"}
+        # without them players guess: BT.601 or BT.709, by the height or as they like
+        context = self._stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED
         self._sized = False
 
     def add(self, video: np.ndarray) -> None:
@@ -146,7 +205,14 @@ class Mp4:
             self._stream.height, self._stream.width = video.shape[1:3]
             self._sized = True
         for frame in video:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+                format="yuv420p",
+                src_colorspace="ITU709",
+                dst_colorspace="ITU709",
+                src_color_range="JPEG",
+                dst_color_range="MPEG",
+            )
+            picture.colorspace, picture.color_range = _BT709, _LIMITED
             self._container.mux(self._stream.encode(picture))
 
     def __enter__(self) -> Mp4:

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo.cli import main
 from salt_zoo_wan.original import original_name
@@ -97,7 +98,6 @@ def test_wrong_checkpoints(student, cli, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no student was saved there" in error(tmp_path / "empty")
     weights = student / "transformer" / "diffusion_pytorch_model.safetensors"
-    assert "is a file; give the student's folder" in error(weights)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "cannot be loaded" in error(student)
     (student / "salt_zoo.json").write_text("{")
@@ -168,3 +168,72 @@ def test_required_arguments(cli, capsys):
     with pytest.raises(SystemExit) as error:
         cli("export", "--format", "wan")
     assert error.value.code == 2 and "--checkpoint" in capsys.readouterr().err
+
+
+# --- students of other codes: converted from each format into each ---
+
+FORMATS = {"wan": "w.safetensors", "self-forcing": "w.pt", "self-forcing-ema": "e.pt"}
+
+
+@pytest.mark.parametrize("source", [*FORMATS, "diffusers", "wan folder"])
+@pytest.mark.parametrize("target", [*FORMATS, "diffusers"])
+def test_foreign_students_are_converted(source, target, trained, expected, cli, tmp_path):
+    given = tmp_path / FORMATS.get(source, source)
+    student = trained / "student" / "transformer"
+    if source == "diffusers":
+        shutil.copytree(student, given)
+    elif source == "wan folder":
+        given.mkdir()
+        safetensors.torch.save_file(expected, given / "diffusion_pytorch_model.safetensors")
+    else:
+        cli("export", "--checkpoint", trained, "--format", source, "--out", given)
+    out = tmp_path / "out" / FORMATS.get(target, "folder")
+    ended = cli("export", "--checkpoint", given, "--format", target, "--out", out)
+    assert (ended.code, ended.out, ended.err) == (0, f"{out}\n", "")
+    assert os.listdir(out.parent) == [out.name]
+    if target == "diffusers":
+        loaded = WanTransformer3DModel.from_pretrained(out).state_dict()
+        assert same({original_name(key): value for key, value in loaded.items()}, expected)
+    elif target == "wan":
+        assert same(safetensors.torch.load_file(out), expected)
+    else:
+        (content,) = torch.load(out, weights_only=True).values()
+        assert same(content, {f"model.{key}": value for key, value in expected.items()})
+
+
+def test_a_foreign_student_of_no_known_size(expected, cli, tmp_path):
+    def error(change):
+        torch.save(change(dict(expected)), tmp_path / "w.pt")
+        out = tmp_path / "a.safetensors"
+        ended = cli("export", "--checkpoint", tmp_path / "w.pt", "--format", "wan", "--out", out)
+        assert ended.code == 2 and not out.exists()
+        return ended.error
+
+    wider = {"patch_embedding.weight": torch.zeros(96, 11, 1, 4, 4)}
+    text = error(lambda state: state | wider)
+    assert "a Wan of no known size (96 wide, 11 input channels)" in text and "digits: 4 bl" in text
+    assert "a LoRA" in error(lambda state: {"x.lora_A.weight": torch.zeros(2, 2)})
+    assert "not a Wan transformer" in error(lambda state: {"x.y": torch.zeros(2, 2)})
+    bad = {"head.head.bias": torch.full_like(expected["head.head.bias"], float("nan"))}
+    assert "'head.head.bias' has 16 of 16 numbers that are not finite" in error(lambda s: s | bad)
+
+
+@pytest.mark.parametrize("key", ["memory=window", "initial=x.pt", "teacher.size=digits"])
+def test_options_that_an_export_does_not_use(key, trained, cli, tmp_path):
+    out = tmp_path / "a.safetensors"
+    cli("export", "--checkpoint", trained, "--format", "wan", "--out", tmp_path / "w.safetensors")
+    ended = cli(
+        *("export", "--checkpoint", tmp_path / "w.safetensors", "--format", "wan", "--out", out),
+        *("--backbone", "self-forcing", "--set", f"backbone.{key}"),
+    )
+    assert ended.code == 2 and "export does not use it" in ended.error and not out.exists()
+
+
+def test_a_folder_with_something_in_it_is_kept(trained, cli, tmp_path):
+    (tmp_path / "kept").write_text("x")
+    ended = cli("export", "--checkpoint", trained, "--format", "diffusers", "--out", tmp_path)
+    assert ended.code == 2 and "something in it" in ended.error
+    out = tmp_path / "w.pt"
+    ended = cli("export", "--checkpoint", trained, "--format", "diffusers", "--out", out)
+    assert ended.code == 2 and "is a folder; name one" in ended.error
+    assert os.listdir(tmp_path) == ["kept"]

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from salt_zoo.video_files import GAP
+from salt_zoo_digits.size import CAUSAL as CAUSAL_WEIGHTS
+from salt_zoo_wan.original import to_original
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 
@@ -218,3 +221,133 @@ def test_a_missing_student(cli, tmp_path):
     missing = tmp_path / "missing"
     ended = cli("sample", SEVEN, "--checkpoint", missing, "--out", tmp_path / "a.gif")
     assert ended.code == 2 and f"{missing}: there is no such folder" in ended.error
+
+
+# --- weights of other codes ---
+
+CAUSAL = ("--checkpoint", CAUSAL_WEIGHTS)
+
+
+def test_a_foreign_student_needs_its_kind_alone(picture, cli, tmp_path):
+    ended = cli("sample", SEVEN, *CAUSAL, "--out", tmp_path / "a.png")
+    assert ended.code == 2 and "of the size 'digits'" in ended.error
+    assert "--backbone self-forcing or --backbone wan" in ended.error
+    weights = to_original(load_file(CAUSAL_WEIGHTS / "diffusion_pytorch_model.safetensors"))
+    torch.save({"student": weights, "critic": weights}, tmp_path / "w.pt")
+    folder = picture(SEVEN, *CAUSAL, "--backbone", "self-forcing")
+    file = ("--checkpoint", tmp_path / "w.pt", "--backbone", "self-forcing", "--size", "digits")
+    assert np.array_equal(folder, picture(SEVEN, *file))
+    assert not np.array_equal(folder, picture(SEVEN, *CAUSAL, "--backbone", "wan"))
+
+
+@pytest.mark.parametrize("key", ["initial=/no/such.pt", "memory=window", "block_frames=3"])
+def test_options_that_a_teacher_does_not_use(key, cli, tmp_path):
+    teacher = ("--backbone", "self-forcing", "--size", "digits", "--set", f"backbone.{key}")
+    ended = cli("sample", SEVEN, *teacher, "--nfe", 1, "--out", tmp_path / "a.png")
+    assert ended.code == 2 and "sample --checkpoint DIR_OR_FILE" in ended.error
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_start_that_a_checkpoint_does_not_use(cli, tmp_path):
+    student = (*CAUSAL, "--backbone", "self-forcing", "--set", "backbone.initial=x.pt")
+    ended = cli("sample", SEVEN, *student, "--out", tmp_path / "a.png")
+    assert ended.code == 2 and "the network's weights are those of --checkpoint" in ended.error
+
+
+def test_a_students_config_that_was_changed(student, cli, tmp_path):
+    path = student / "transformer" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eps": 1e-2}))
+    ended = cli("sample", SEVEN, "--checkpoint", student, "--out", tmp_path / "a.png")
+    assert ended.code == 2 and f"{path}: eps is 0.01, expected 1e-06" in ended.error
+
+
+def test_a_student_remembers_how_it_is_sampled(picture, student, cli, tmp_path):
+    path = student / "salt_zoo.json"
+    saved = json.loads(path.read_text())
+    assert saved["sampling"] == {"timestep_shift": 5.0}
+    own = {"steps": 2, "sampler": "ode", "timestep_shift": 3.0}
+    path.write_text(json.dumps({**saved, "sampling": own}))
+    told = ("--nfe", 2, "--sampler", "ode", "--shift", 3)
+    remembered = picture(SEVEN, "--checkpoint", student)
+    assert np.array_equal(remembered, picture(SEVEN, "--checkpoint", student, *told))
+    assert not np.array_equal(remembered, picture(SEVEN, "--checkpoint", student, "--nfe", 3))
+    for wrong, words in (({"steps": 0}, "sampling: steps"), ([3], "damaged")):
+        path.write_text(json.dumps({**saved, "sampling": wrong}))
+        ended = cli("sample", SEVEN, "--checkpoint", student, "--out", tmp_path / "a.png")
+        assert ended.code == 2 and str(path) in ended.error and words in ended.error
+
+
+def test_videos_that_are_not_finite(trained, cli, tmp_path, monkeypatch):
+    from salt_zoo_digits.size import DigitsSize
+
+    monkeypatch.setattr(DigitsSize, "decode_video", lambda self, latents: latents / 0)
+    out = tmp_path / "out" / "a.png"
+    ended = cli("sample", SEVEN, "--checkpoint", trained, "--out", out)
+    assert ended.code == 2 and f"prompt {SEVEN!r}: the video is not finite" in ended.error
+    assert "--precision fp32" in ended.error and not out.parent.exists()
+
+
+# --- many prompts ---
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_a_file_a_video(trained, cli, tmp_path):
+    listed = tmp_path / "prompts.csv"
+    listed.write_text(f"n,prompt\n1,{SEVEN}\n2,{THREE}\n")
+    out = tmp_path / "videos"
+    student = ("--checkpoint", trained, "--out", out, "--nfe", 1)
+    ended = cli("sample", "--prompts", listed, "--per-prompt", 2, *student)
+    names = [
+        *("00000-a-7-moving-up-left-slowly-0.mp4", "00000-a-7-moving-up-left-slowly-1.mp4"),
+        *("00001-a-3-moving-right-quickly-0.mp4", "00001-a-3-moving-right-quickly-1.mp4"),
+    ]
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [str(out / name) for name in names]
+    assert sorted(os.listdir(out)) == names
+    videos = [frames_of(out / name) for name in names]
+    assert not np.array_equal(videos[0], videos[1])
+    # the place in a list changes nothing, and one that stands there twice goes on counting
+    ended = cli(
+        "sample", THREE, THREE, *student[:-4], "--out", out, "--nfe", 1, "--names", "vbench"
+    )
+    assert ended.code == 0
+    for number in (0, 1):
+        assert np.array_equal(frames_of(out / f"{THREE}-{number}.mp4"), videos[2 + number])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "no prompt; give one or more, or --prompts FILE"),
+        ((SEVEN, "--prompts", "LIST"), "give one of both"),
+        ((SEVEN, "--column", "prompt"), "of no use without --prompts"),
+        (("--prompts", "LIST", "--column", "x"), "lines of text, which have no column 'x'"),
+        (("--prompts", "none.txt"), "--prompts none.txt: there is no such file"),
+        ((SEVEN, "--per-prompt", 0), "--per-prompt 0: must be at least 1"),
+        ((SEVEN, "--per-prompt", 65), "at most 64 videos side by side, not 65"),
+        ((SEVEN, "--names", "vbench"), "--names: is of files in a folder"),
+        ((SEVEN, "--format", "gif"), "--format: is of files in a folder"),
+        ((SEVEN, "a dog"), "'a dog'"),
+    ],
+)
+def test_wrong_lists(arguments, words, trained, cli, tmp_path):
+    (tmp_path / "list.txt").write_text(SEVEN)
+    given = [tmp_path / "list.txt" if one == "LIST" else one for one in arguments]
+    ended = cli("sample", *given, "--checkpoint", trained, "--out", tmp_path / "out" / "a.gif")
+    assert ended.code == 2 and words in ended.error
+    assert os.listdir(tmp_path) == ["list.txt"]
+
+
+def test_a_prompt_that_cannot_be_a_name(trained, cli, tmp_path):
+    (tmp_path / "list.txt").write_text("a/b")
+    out = ("--checkpoint", trained, "--out", tmp_path / "out")
+    ended = cli("sample", "--prompts", tmp_path / "list.txt", "--names", "vbench", *out)
+    assert ended.code == 2 and "'a/b': cannot be a file's name (it has '/')" in ended.error
+    (tmp_path / "list.txt").write_text("x" * 1_000_000)
+    ended = cli("sample", "--prompts", tmp_path / "list.txt", *out)
+    assert ended.code == 2 and len(ended.error) < 400
+    assert os.listdir(tmp_path) == ["list.txt"]

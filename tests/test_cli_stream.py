@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from salt_zoo.streaming import Stream
+from salt_zoo.streaming import Stream, Timeline
+from salt_zoo_digits.size import CAUSAL
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 
@@ -261,6 +262,15 @@ WINDOW = ("--memory", "window")
         ((*WINDOW, "--set", "backbone.memory.frames=4"), "raise its 'frames'"),
         ((*WINDOW, "--set", "backbon.a=4"), "did you mean 'backbone'"),
         ((), "--memory window"),
+        (
+            (*WINDOW, "--switch", f"3:{THREE}", "--switch", f"5:{SEVEN}"),
+            "--switch 3 and --switch 5: both lie in the block of frames 3 to 5",
+        ),
+        ((*WINDOW, "--switch", f"{'9' * 5000}:{THREE}"), "at most 100,000,000 frames"),
+        ((*WINDOW, "--switch", f"\u0663:{THREE}"), "write FRAME:PROMPT"),
+        ((*WINDOW, "--set", "backbone.teacher.size=digits"), "does not use it"),
+        (("--frames", 10**40), "--frames: at most 100,000,000"),
+        (("--seconds", "1e300"), "--seconds 1e+300: at most 2.5e+07"),
         (("--frames", 0), "--frames 0: must be at least 1"),
         (("--seconds", 0), "--seconds 0.0: must be more than 0"),
         (("--seconds", "nan"), "must be more than 0"),
@@ -293,3 +303,45 @@ def test_a_place_that_cannot_be_written(stream, nothing_is_made, tmp_path):
     ended = stream("--frames", 3)
     assert ended.code == 2 and "is a file" in ended.error
     assert (tmp_path / "deep").read_text() == "kept"
+
+
+def test_a_foreign_student_is_streamed(stream, cli, tmp_path):
+    place = ("--frames", 6, "--nfe", 1, "--out", tmp_path / "b.png")
+    ended = cli("stream", SEVEN, "--checkpoint", CAUSAL, *place)
+    assert (ended.code, ended.err) == (0, "")
+    alike = (
+        "--backbone",
+        "self-forcing",
+        "--size",
+        "digits",
+        "--set",
+        f"backbone.initial={CAUSAL}",
+    )
+    cli("stream", SEVEN, *alike, "--frames", 6, "--nfe", 1, "--out", tmp_path / "c.png")
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "png"])
+def test_a_stream_that_is_not_finite_any_more(ending, stream, monkeypatch, tmp_path):
+    going_on = Stream.__next__
+
+    def broken(made):
+        pixels = going_on(made)
+        return pixels / 0 if made.statistics.frames > 3 else pixels
+
+    monkeypatch.setattr(Stream, "__next__", broken)
+    ended = stream("--frames", 9, out=f"a.{ending}")
+    assert ended.code == 2 and "from frame 3 on: the video is not finite" in ended.error
+    assert os.listdir(tmp_path / "deep") == [f"a.{ending}"]  # what was made before it is kept
+    if ending == "mp4":
+        assert len(frames_of(tmp_path / "deep" / "a.mp4")) == 3
+
+
+def test_counting_blocks_takes_no_time(zoo, teacher):
+    config = zoo.backbones.configure("self-forcing", {"options": {"weights": str(teacher)}}, "t")
+    timeline = Timeline.of(zoo.backbones.create("self-forcing", config, zoo))
+    for frames in (0, 1, 3, 4, 9, 10, 10**40):
+        count = timeline.count(frames)
+        assert timeline.pixels(count) >= frames and (
+            not count or timeline.pixels(count - 1) < frames
+        )

@@ -37,7 +37,7 @@ class FlowRecipe:
         """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
         from salt_zoo.storage import atomic_folder, file_digest, write_json
-        from salt_zoo_wan.backbone import save_transformer
+        from salt_zoo_wan.original import save_transformer
 
         resolved = resolve(self.content, self.zoo, str(self.file))
         with training_progress(f"digits-{self.name}") as progress:

@@ -11,11 +11,13 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError, reason
+from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Condition
 from salt_zoo.storage import file_digest
 from salt_zoo.transfers import send
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
+from salt_zoo_wan.weight_places import find_weights
+from salt_zoo_wan.weights import load_original
 
 #: The shipped teacher, a diffusers folder made by `salt-zoo pretrain digits-teacher`.
 TEACHER = Path(__file__).parent / "weights" / "teacher"
@@ -47,7 +49,7 @@ TRANSFORMER = {
 class DigitsSizeConfig(StrictModel):
     """Options of the size `digits`."""
 
-    #: A diffusers transformer folder; None is the shipped teacher.
+    #: A folder or file of weights, as `backbone.initial` takes them; None is the shipped teacher.
     weights: Path | None = None
 
 
@@ -58,6 +60,7 @@ class DigitsSize:
     Config = DigitsSizeConfig
 
     latent_shape = (1, FRAMES, SIZE, SIZE)
+    frame_size = (SIZE, SIZE)
     frame_rate = 4.0
     guidance_scale = 2.0
     negative_prompt = ""
@@ -75,18 +78,7 @@ class DigitsSize:
         if start == "random":
             model = WanTransformer3DModel(**TRANSFORMER)
         else:
-            if not (self.weights / "config.json").is_file():
-                raise ZooError(
-                    f"{self.weights}: there is no teacher; "
-                    "make one with 'salt-zoo pretrain digits-teacher --out DIR'"
-                )
-            try:
-                model = WanTransformer3DModel.from_pretrained(self.weights)
-            except Exception as error:  # diffusers raises many kinds for a damaged file
-                raise ZooError(
-                    f"{self.weights}: cannot be loaded ({reason(error)}); "
-                    "make it anew with 'salt-zoo pretrain digits-teacher --out DIR'"
-                ) from None
+            model = load_original(self._there(), TRANSFORMER)
         return model
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
@@ -107,5 +99,13 @@ class DigitsSize:
         return latents * DEVIATION + MEAN
 
     def fingerprint(self) -> dict[str, str]:
-        files = sorted(self.weights.glob("*.safetensors"))
+        files = find_weights(self._there()).files
         return {f"teacher/{path.name}": file_digest(path) for path in files}
+
+    def _there(self) -> Path:
+        if not self.weights.expanduser().exists():
+            raise ZooError(
+                f"{self.weights}: there is no teacher; "
+                "make one with 'salt-zoo pretrain digits-teacher --out DIR'"
+            )
+        return self.weights

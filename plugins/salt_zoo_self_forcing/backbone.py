@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, field_validator
@@ -16,7 +16,9 @@ from salt_zoo.rollout import Blocks
 from salt_zoo.storage import file_digest
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
-from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, load_transformer
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
+from salt_zoo_wan.size import transformer_config
+from salt_zoo_wan.weight_places import find_weights
 from salt_zoo_wan.weights import load_original
 
 
@@ -31,9 +33,10 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
     independent_first_frame: bool = False
     #: The time at which finished blocks are noised and remembered; 0 as they are.
     context_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    #: Where the student starts: a diffusers folder or a file in the format of Self Forcing, Causal
-    #: Forcing, LongLive or Salt; `teacher` for the bidirectional teacher's weights. None is the
-    #: size's own causal weights where it has some, else the teacher's.
+    #: Where the student starts: a folder (a student's, of diffusers, of Wan's own code), a file of
+    #: Self Forcing, Causal Forcing, LongLive, Salt or another code of Wan, or an index of shards;
+    #: `teacher` for the bidirectional teacher's weights. None is the size's own causal weights
+    #: where it has some, else the teacher's.
     initial: str | None = None
 
     @field_validator("memory", mode="before")
@@ -46,12 +49,23 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
         return memory
 
 
+#: What a bidirectional network has no use for.
+_OF_STUDENTS = ("memory", "block_frames", "independent_first_frame", "context_noise", "initial")
+
+
 class SelfForcingBackbone(WanBackbone):
     """Wan at one size: the teacher is bidirectional, students are causal."""
 
     version = 1
     Config = SelfForcingBackboneConfig
     config: SelfForcingBackboneConfig
+    streams = True
+    unused: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "saved": ("teacher", "initial"),
+        "exported": ("teacher", *_OF_STUDENTS),
+        "teacher": _OF_STUDENTS,
+        "student": ("teacher",),
+    }
 
     @classmethod
     def complete(
@@ -107,7 +121,9 @@ class SelfForcingBackbone(WanBackbone):
         path = self._initial_path()
         if path is None:
             return found
-        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        if not path.exists():
+            raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
+        files = find_weights(path).files
         return found | {f"initial/{file.name}": file_digest(file) for file in files}
 
     def _causal(self, transformer: Any) -> nn.Module:
@@ -128,10 +144,6 @@ class SelfForcingBackbone(WanBackbone):
         path = self._initial_path()
         if path is None:
             return self.size.transformer("teacher")
-        if path.is_dir():
-            return load_transformer(path)
-        if not path.is_file():
+        if not path.exists():
             raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
-        config = dict(self.size.transformer("random").config)
-        wanted = {key: value for key, value in config.items() if not key.startswith("_")}
-        return load_original(path, wanted).float()
+        return load_original(path, transformer_config(self.size)).float()

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field
 from torch import Tensor, nn
 
 from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError, reason
+from salt_zoo.errors import ZooError
 from salt_zoo.protocols import Condition, Start
 from salt_zoo.rollout import Blocks
 from salt_zoo.storage import digest
 from salt_zoo_wan.network import WanNetwork
-from salt_zoo_wan.original import check_target, save_original
+from salt_zoo_wan.original import check_target, save_original, save_transformer
 from salt_zoo_wan.pipeline import write_pipeline
-from salt_zoo_wan.size import WanSize
+from salt_zoo_wan.size import WanSize, transformer_config
+from salt_zoo_wan.sizes_of_weights import size_of
+from salt_zoo_wan.weights import load_original
 
 
 class TeacherSizeConfig(StrictModel):
@@ -54,6 +54,15 @@ class WanBackbone:
 
     version = 1
     Config = WanBackboneConfig
+    #: Whether its students make a video block by block.
+    streams: ClassVar[bool] = False
+    #: Options that change nothing of a network that is loaded (`saved`) and then sampled or
+    #: exported, of the teacher, or of the initial student.
+    unused: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "saved": ("teacher",),
+        "exported": ("teacher",),
+        "student": ("teacher",),
+    }
 
     def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:
         self.config = config
@@ -141,6 +150,12 @@ class WanBackbone:
         make = getattr(self.size, "frame_decoder", None)
         return make(self.device) if make else self.decode_video
 
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width of a decoded frame in pixels; None where the size does not say."""
+        found: tuple[int, int] | None = getattr(self.size, "frame_size", None)
+        return found
+
     def pixel_frames(self, latent_frames: int) -> int:
         """Frames of a decoded video of `latent_frames` latent frames."""
         count = getattr(self.size, "pixel_frames", None)
@@ -158,15 +173,30 @@ class WanBackbone:
                 folder, codecs(), self.latent_shape, self.negative_prompt, self.guidance_scale
             )
 
-    def load(self, folder: Path) -> nn.Module:
-        return WanNetwork(load_transformer(folder), self.size.coordinates).to(self.device)
+    def load(self, place: Path) -> nn.Module:
+        """The network of a saved student, or of another code's weights (`load_original`).
+
+        Raises:
+            ZooError: there is none, or it is damaged, or not of this backbone's size.
+        """
+        transformer = load_original(place, transformer_config(self.size)).float()
+        return WanNetwork(transformer, self.size.coordinates).to(self.device)
+
+    @classmethod
+    def recognise(cls, place: Path, zoo: Any, size: str | None) -> dict[str, Any]:
+        """The options with which it loads another code's weights; `size` is one that was named.
+
+        Raises:
+            ZooError: they are not a Wan's, or of no registered size.
+        """
+        return {"size": size_of(place, zoo, size)}
 
     def check_export(self, path: Path, format: str) -> None:
         """A ZooError for a format that `export` does not know or a name that is not its own."""
         check_target(path, format)
 
     def export(self, network: nn.Module, path: Path, format: str) -> None:
-        """Write `network` as one file for other codes; the formats: `original.save_original`."""
+        """Write `network` in a form of other codes, see `original.save_original`."""
         transformer: Any = network.transformer
         save_original(transformer, path, format)
 
@@ -199,28 +229,3 @@ class WanBackbone:
         if self.negative_prompt:
             found["negative_prompt"] = digest(self.negative_prompt)
         return found
-
-
-def load_transformer(folder: Path) -> WanTransformer3DModel:
-    """The transformer of a saved student or pipeline, or of a folder that is one itself.
-
-    Raises:
-        ZooError: there is none, or it is damaged.
-    """
-    source = folder if (folder / "config.json").is_file() else folder / "transformer"
-    if not (source / "config.json").is_file():
-        raise ZooError(f"{folder}: not a saved student; it has no transformer/config.json")
-    try:
-        transformer: WanTransformer3DModel = WanTransformer3DModel.from_pretrained(source)
-    except Exception as error:  # diffusers raises many kinds for a damaged file
-        raise ZooError(f"{source}: cannot be loaded ({reason(error)})") from None
-    return transformer
-
-
-def save_transformer(transformer: Any, folder: Path) -> None:
-    """Write a transformer as diffusers does, without the path that it was loaded from."""
-    transformer.save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.storage import atomic_file
+from salt_zoo.storage import atomic_file, atomic_folder
 
 #: diffusers' names of modules and tensors, and Wan's; `blocks.N.` stands before the lower ones.
 _TOP = {
@@ -42,7 +44,7 @@ _BLOCK = {
 _TABLE = "scale_shift_table"
 
 #: What wrappers (FSDP, DDP, torch.compile, activation checkpointing) put into names, anywhere.
-_WRAPPERS = {
+WRAPPERS = {
     "_checkpoint_wrapped_module",
     "_forward_module",
     "_fpw_module",
@@ -54,9 +56,13 @@ _WRAPPERS = {
 _OUTER = {"model", "diffusion_model", "transformer"}
 
 
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
 @dataclass(frozen=True)
 class Format:
-    """A way to write a Wan: the file's endings, and the entry in which the tensors lie."""
+    """A way to write a Wan: the file's endings (none: it is a folder), and the entry in which the
+    tensors lie."""
 
     endings: tuple[str, ...]
     #: None: the tensors' names are the file's own.
@@ -68,6 +74,7 @@ FORMATS: Mapping[str, Format] = {
     "wan": Format((".safetensors",)),
     "self-forcing": Format((".pt", ".pth"), "generator"),
     "self-forcing-ema": Format((".pt", ".pth"), "generator_ema"),
+    "diffusers": Format(()),
 }
 
 
@@ -77,7 +84,7 @@ def without_wrappers(name: str) -> str:
     >>> without_wrappers("model._fsdp_wrapped_module.blocks.0._orig_mod.ffn.0.bias")
     'blocks.0.ffn.0.bias'
     """
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    parts = [part for part in name.split(".") if part not in WRAPPERS]
     while len(parts) > 1 and parts[0] in _OUTER:
         parts = parts[1:]
     return ".".join(parts)
@@ -126,7 +133,14 @@ def check_target(path: Path | str, format: str) -> Format:
     if format not in FORMATS:
         raise ZooError(f"format {format!r}: unknown; {did_you_mean(format, FORMATS)}")
     known = FORMATS[format]
-    if Path(path).suffix not in known.endings:
+    if not known.endings:
+        if Path(path).suffix in _FILES:
+            raise ZooError(
+                f"{path}: the format {format!r} is a folder; name one, without an ending"
+            )
+        if Path(path).is_dir() and any(Path(path).iterdir()):
+            raise ZooError(f"{path}: is a folder with something in it; choose another place")
+    elif Path(path).suffix not in known.endings:
         raise ZooError(
             f"{path}: a file of the format {format!r} ends in {' or '.join(known.endings)}"
         )
@@ -134,7 +148,7 @@ def check_target(path: Path | str, format: str) -> Format:
 
 
 def save_original(transformer: nn.Module, path: Path | str, format: str = "wan") -> None:
-    """Write a diffusers transformer as a file that other codes read; whole, or not at all.
+    """Write a diffusers transformer in a form that other codes read; whole, or not at all.
 
     The tensors keep their precision. Where the size adds coordinate channels to the input, the
     other code must add them, too.
@@ -144,13 +158,18 @@ def save_original(transformer: nn.Module, path: Path | str, format: str = "wan")
         path: ends in `.safetensors` for `wan`, in `.pt` for the others.
         format: `wan` (plain names, Wan's own code), `self-forcing` (`{'generator': {'model.NAME':
             tensor}}`; Self Forcing, Causal Forcing, LongLive, Salt) or `self-forcing-ema` (the
-            same as `generator_ema`, which those codes read as the average).
+            same as `generator_ema`, which those codes read as the average). `diffusers` is a
+            folder, as stock diffusers reads it.
 
     Raises:
         ZooError: `format` or `path` is wrong, the network is not a text-to-video Wan, or the file
             cannot be written.
     """
     known = check_target(path, format)
+    if not known.endings:
+        with atomic_folder(Path(path)) as draft:
+            save_transformer(transformer, draft)
+        return
     state = to_original(transformer.state_dict())
     with atomic_file(Path(path)) as draft:
         if known.entry is None:
@@ -159,6 +178,15 @@ def save_original(transformer: nn.Module, path: Path | str, format: str = "wan")
             # through a file of ours: torch writes the name of one that it opens into it
             with open(draft, "wb") as file:
                 torch.save({known.entry: {f"model.{k}": v for k, v in state.items()}}, file)
+
+
+def save_transformer(transformer: Any, folder: Path) -> None:
+    """Write a transformer as diffusers does, without the path that it was loaded from."""
+    transformer.save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _packed(value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompts from a text file, and their latents where the user has some.
+"""Prompts from a file, and their latents where the user has some.
 
 Distribution matching needs prompts only. Consistency distillation needs data, too, as latents: a
 video VAE in the training loop would take longer than the training step.
@@ -20,6 +20,7 @@ from torch import Tensor
 from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError
+from salt_zoo.prompt_files import read_prompt_file, short
 from salt_zoo.protocols import Sample
 from salt_zoo.storage import digest, file_digest
 from salt_zoo.transfers import send
@@ -30,7 +31,8 @@ _BUNDLED = Path(__file__).with_name("prompts.yaml")
 class PromptsConfig(StrictModel):
     """Options of the dataset `prompts`."""
 
-    #: A text file, one prompt a line; None is the bundled list of 64.
+    #: A text file, one prompt a line, or a table (.csv, .tsv, .json, .jsonl, .parquet) with a
+    #: column `prompt`, `prompt_en`, `caption` or `text`; None is the bundled list of 64.
     file: Path | None = None
     #: Prompts kept back for validation, and as many for test.
     held_out: Annotated[int, Field(ge=1)] = 16
@@ -109,18 +111,15 @@ class Prompts:
 
 
 def read_prompts(file: Path | None) -> list[str]:
-    """The different non-empty lines of a text file in their order, or the bundled prompts."""
+    """The different prompts of a file in their order (`read_prompt_file`), or the bundled ones."""
     if file is None:
         lines = list(yaml.safe_load(_BUNDLED.read_text(encoding="utf-8")))
     else:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise ZooError(f"{file}: there is no such file; see dataset.file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ZooError(f"{file}: not a text file in UTF-8 ({reason})") from None
-    return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+            lines = read_prompt_file(file)
+        except ZooError as error:
+            raise ZooError(f"{error}; see dataset.file") from None
+    return list(dict.fromkeys(line.strip() for line in lines))
 
 
 def latents_name(prompt: str) -> str:
@@ -140,9 +139,8 @@ def load_latents(path: Path, prompt: str) -> Tensor:
     try:
         tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:
-        short = prompt if len(prompt) <= 40 else prompt[:37] + "..."
         raise ZooError(
-            f"{path}: there is no such file; it would hold latents of {short!r}"
+            f"{path}: there is no such file; it would hold latents of {short(prompt, 40)}"
         ) from None
     except Exception as error:  # safetensors raises several kinds for a damaged file
         reason = (str(error).splitlines() or [""])[0][:100]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,16 +21,15 @@ from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
 from salt_zoo_wan.encodings import MAX_TOKENS
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import PARTS, Parts, known_digest
+from salt_zoo_wan.weight_places import ENDINGS, find_weights, read_arguments
 from salt_zoo_wan.weights import load_original
-
-_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
 class PublishedSizeConfig(StrictModel):
     """Options of the sizes `wan2.1-t2v-1.3b` and `wan2.1-t2v-14b`."""
 
-    #: A hub id, a diffusers folder (a pipeline's, or a transformer's only), or one file in Wan's
-    #: original format. None is the published model on the hub.
+    #: A hub id, a folder (a pipeline's, a transformer's only, Wan's own, a saved student's), one
+    #: file of weights or an index of shards. None is the published model on the hub.
     weights: str | None = None
     #: Branch, tag or commit of a hub id.
     revision: str = "main"
@@ -78,9 +78,9 @@ class PublishedSize:
         published = PUBLISHED[self.name]
         weights = config.weights or published.hub
         path = Path(weights).expanduser()
-        #: A single file in the original format, else None.
-        self.file = path if path.suffix in _FILES else None
-        if self.file is not None and not self.file.is_file():
+        #: A file, an index of shards, or a folder that is not diffusers', else None.
+        self.file = path if path.suffix in (*ENDINGS, ".json") or _is_other_folder(path) else None
+        if self.file is not None and not self.file.exists():
             raise ZooError(f"{path}: there is no such file; see backbone.options.weights")
         sizes, codecs = published.bytes, PARTS[1:]
         default = Parts(published.hub, bytes=sizes, needed=codecs)
@@ -97,6 +97,7 @@ class PublishedSize:
             config.height // 8,
             config.width // 8,
         )
+        self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_parts, config.text_cache)
         self.video = VideoCodec(self.codec_parts)
 
@@ -110,14 +111,7 @@ class PublishedSize:
             return WanTransformer3DModel(**self.transformer_config)
         if self.file is not None:
             return load_original(self.file, self.transformer_config).float()
-        folder = self.parts.folder("transformer")
-        try:
-            return WanTransformer3DModel.from_pretrained(
-                folder, torch_dtype=torch.float32, local_files_only=True
-            )
-        except Exception as error:  # diffusers raises many kinds for a damaged file
-            reason = (str(error).strip().splitlines() or ["unknown"])[0][:160]
-            raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+        return load_original(self.parts.folder("transformer"), self.transformer_config).float()
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""
@@ -148,7 +142,8 @@ class PublishedSize:
     def fingerprint(self) -> dict[str, str]:
         found = {"transformer_config": digest(self.transformer_config)}
         if self.file is not None:
-            found[f"transformer/{self.file.name}"] = known_digest(self.file)
+            for file in find_weights(self.file).files:
+                found[f"transformer/{file.name}"] = known_digest(file)
         else:
             found |= self.parts.fingerprint("transformer")
         for part in PARTS[1:]:
@@ -209,8 +204,11 @@ class PublishedSize:
     def _transformer_config(self) -> dict[str, Any]:
         """The local transformer's own configuration, else the published one."""
         known = dict(PUBLISHED[self.name].transformer)
-        if self.file is None and (own := self.parts.config("transformer")):
-            return {key: value for key, value in own.items() if not key.startswith("_")}
+        if self.file is not None:
+            config = find_weights(self.file).config
+            return known if config is None else known | read_arguments(config)
+        if folder := self.parts.find("transformer"):
+            return read_arguments(folder / "config.json")
         return known
 
 
@@ -218,3 +216,14 @@ class LargePublishedSize(PublishedSize):
     """The 14 B model."""
 
     name = "wan2.1-t2v-14b"
+
+
+def _is_other_folder(path: Path) -> bool:
+    """Whether a folder is none of diffusers: Wan's own layout, one file, shards, a run."""
+    if not path.is_dir() or (path / "transformer").is_dir():
+        return False
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not isinstance(config, dict) or config.get("_class_name") != "WanTransformer3DModel"

@@ -8,21 +8,29 @@ from typing import Any
 
 from torch import Tensor
 
-_LORA = re.compile(r"(^|\.)(lora|loha|lokr|hada)_")
+_LORA = re.compile(
+    r"(^|[._])(lora|loha|lokr|hada|oft|boft|vera|ia3|dora)_|(^|\.)(lokr|loha|hada|oft|lycoris)(_|\.)"
+    r"|\.(diff|diff_b|diff_m|set_weight)$|\.(lora|lora_linear_layer)\."
+)
 
 #: Patterns of names without wrappers' prefixes; the first that occurs says what the file is.
 _KINDS = (
     (
         _LORA,
-        "a LoRA, not a whole model: merge it into its base model and give the result",
+        "a LoRA or differences, not a whole model: merge it into its base model and give that",
     ),
     (
         re.compile(r"(^|\.)_?flat_param"),
         "one process's part of an FSDP training: save its full state dict",
     ),
     (
-        re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale|scale_input)$"),
-        "a quantised model: give the weights that it was made from",
+        re.compile(
+            r"(^|\.)(scaled_fp8|scale_weight|scale_input|comfy_quant|qweight|qzeros|g_idx|SCB)$"
+            r"|[._](weight|input|output)_(scale|zero_point|packed|shape)(_inv|_2)?$|[._]w?scales$"
+            r"|\.(quant_state|quant_map|absmax|nested_absmax|nested_quant_map|wzeros|smooth_factor)"
+            r"|\.(_data|_scale|__qdata|__scale)$|(^|\.)weight_format$"
+        ),
+        "a quantised model: give the weights that it was made from (bf16, fp16 or fp32)",
     ),
     (re.compile(r"^(critic|fake_score|real_score)\."), "a critic, not a generator"),
     (
@@ -53,10 +61,24 @@ _CRITICS = ("critic", "critic_ema", "fake_score", "fake_score_ema", "real_score"
 def kind_of(names: Iterable[str]) -> str | None:
     """What another model with tensors of these names is; None for what may be a Wan."""
     names = list(names)
+    shared = _shared_words(names)
     for pattern, what in _KINDS:
-        if any(pattern.search(name) for name in names):
-            return what
+        for cut in range(len(shared) + 1):  # under whatever prefix they all stand
+            start = "".join(f"{word}." for word in shared[:cut])
+            if any(pattern.search(name.removeprefix(start)) for name in names):
+                return what
     return None
+
+
+def _shared_words(names: list[str]) -> list[str]:
+    """The words with which all names begin; each name has at least one more."""
+    words = [name.split(".")[:-1] for name in names]
+    shared: list[str] = []
+    for column in zip(*words, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return shared
 
 
 def is_lora(entry: str) -> bool:

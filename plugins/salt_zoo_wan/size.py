@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from salt_zoo.protocols import Condition
@@ -18,7 +19,7 @@ class WanSize(Protocol):
     codecs take; of a teacher of another size only the part `transformer` is asked for. With
     `causal_weights`, a diffusers transformer folder or None, causal students start from that. With
     `frame_decoder(device)` and `pixel_frames(n)` it says how streams are decoded, see
-    `salt_zoo.protocols.Backbone`.
+    `salt_zoo.protocols.Backbone`; `frame_size` are height and width of a decoded frame.
     """
 
     latent_shape: tuple[int, int, int, int]
@@ -41,3 +42,10 @@ class WanSize(Protocol):
     def decode_video(self, latents: Tensor) -> Tensor: ...
 
     def fingerprint(self) -> dict[str, str]: ...
+
+
+def transformer_config(size: WanSize) -> dict[str, Any]:
+    """The arguments of the size's `WanTransformer3DModel`; no weights are made."""
+    with torch.device("meta"):
+        config = size.transformer("random").config
+    return {key: value for key, value in config.items() if not key.startswith("_")}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import safetensors.torch
 import torch
@@ -17,11 +17,22 @@ from salt_zoo.errors import ZooError
 #: How files begin that often lie where weights should.
 _OTHERS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file; fetch it with 'git lfs pull'"),
-    (b"GGUF", "a quantised GGUF file; give .safetensors, .pt or .pth"),
+    (b"GGUF", "a quantised GGUF file; give the weights that it was made from (.safetensors, .pt)"),
     (b"{", "a text file (JSON); give the weights themselves: .safetensors, .pt or .pth"),
     (b"<", "a web page; fetch the file itself"),
+    (b"\x93NUMPY", "a NumPy array; give named tensors: .safetensors, .pt or .pth"),
+    (b"\x89HDF", "an HDF5 file; convert it to .safetensors"),
+    (b"\x1f\x8b", "an archive (gzip); unpack it first"),
+    (b"7z\xbc\xaf", "an archive (7z); unpack it first"),
+    (b"Rar!", "an archive (RAR); unpack it first"),
+    (b"BZh", "an archive (bzip2); unpack it first"),
+    (b"\xfd7zXZ", "an archive (xz); unpack it first"),
+    (b"(\xb5/\xfd", "an archive (zstd); unpack it first"),
 )
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.\w+$")
+DISTRIBUTED = (
+    "a distributed checkpoint (torch.distributed.checkpoint); make one file of it with 'python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt', if you trust it"
+)
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
@@ -36,26 +47,47 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         raise ZooError(f"{path}: is a folder; give one file of weights")
     if not path.is_file():
         raise ZooError(f"{path}: there is no such file")
-    if (part := _PART.search(path.name)) and int(part[2]) > 1:
-        raise ZooError(
-            f"{path}: part {int(part[1])} of {int(part[2])} of a model; give the model's diffusers "
-            "folder or hub id, or one file that holds all of it"
-        )
+    if path.suffix == ".distcp":
+        raise ZooError(f"{path}: a part of {DISTRIBUTED}")
     try:
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(512)
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
-        raise ZooError(f"{path}: is empty; fetch it again")
+        raise ZooError(f"{path}: cannot be loaded, it is empty; fetch it again")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:  # a header's length
         return _read_safetensors(path)
     for sign, what in _OTHERS:
         if start.lstrip().startswith(sign):
             raise ZooError(f"{path}: {what}")
+    if start[257:262] == b"ustar":
+        raise ZooError(f"{path}: an archive (tar); unpack it first")
     if path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")):
-        raise ZooError(f"{path}: not a whole safetensors file (no header); fetch it again")
+        raise ZooError(
+            f"{path}: cannot be loaded, not a whole safetensors file (no header); fetch it again"
+        )
+    if start.startswith(b"PK") and is_zipfile(path):
+        _refuse_other_archives(path)
     return _read_pickle(path)
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """torch's files are zip archives with a `data.pkl`; so are other things."""
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, BadZipFile, ValueError):
+        return  # said where it is read
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ZooError(
+            f"{path}: a TorchScript program, which is code; save the network's state_dict instead"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        what = (
+            "NumPy arrays" if any(name.endswith(".npy") for name in names) else "an archive (zip)"
+        )
+        raise ZooError(f"{path}: {what}, not weights of torch; give .safetensors, .pt or .pth")
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -63,7 +95,8 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError, KeyError) as error:  # KeyError: a kind of number too new
         raise ZooError(
-            f"{path}: not a whole safetensors file ({_first_line(error)}); fetch it again"
+            f"{path}: cannot be loaded, not a whole safetensors file ({_first_line(error)}); fetch "
+            "it again"
         ) from None
 
 
@@ -83,8 +116,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
                 "done; expected tensors only: save them alone, best as .safetensors"
             ) from None
         raise ZooError(
-            f"{path}: not a whole weights file that torch can read without running code in it "
-            f"({_first_line(error)}); fetch it again, or convert it to .safetensors"
+            f"{path}: cannot be loaded, not a whole weights file that torch can read without "
+            f"running code in it ({_first_line(error)}); fetch it again, or convert it to "
+            ".safetensors"
         ) from None
     if not isinstance(content, Mapping):
         raise ZooError(f"{path}: holds a {type(content).__name__}, not named tensors")

@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -15,17 +15,15 @@ from torch import Tensor
 
 from salt_zoo.errors import ZooError, reason
 from salt_zoo_wan.configs import PUBLISHED
-from salt_zoo_wan.original import original_name, without_wrappers
-from salt_zoo_wan.recognise import is_lora, kind_of, kind_of_entries, shown
-from salt_zoo_wan.weight_files import read_weights
+from salt_zoo_wan.networks_inside import Entry, unwrap
+from salt_zoo_wan.original import original_name
+from salt_zoo_wan.recognise import kind_of, shown
+from salt_zoo_wan.weight_places import check_config, find_weights
 
-#: A generator in a checkpoint of Self Forcing, Causal Forcing, LongLive or Salt.
-Entry = Literal["generator_ema", "generator"]
+#: What `torch.aminmax` reads as it is.
+_ORDERED = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-#: The entries that are looked for, in this order: the average of the weights comes first.
-ENTRIES: tuple[Entry, ...] = ("generator_ema", "generator")
-#: Entries in which other codes keep all tensors, or the former entries.
-_OUTER = ("model", "state_dict", "module")
+__all__ = ["Entry", "load_original", "read_state", "unwrap"]
 
 
 def load_original(
@@ -39,18 +37,26 @@ def load_original(
     implementation to a relative error of about 2e-6.
 
     Args:
-        source: a `.safetensors` or `.pth`/`.pt` file, or its content: tensors by name, or the
-            checkpoint of a training code with a generator beside a critic, optimizers, a step.
+        source: a file, a folder or an index of shards, as `weight_places.find_weights` takes them,
+            or a file's content: tensors by name, or the checkpoint of a training code with a
+            generator beside a critic, optimizers, a step.
         transformer_config: arguments of `WanTransformer3DModel`.
         entry: which of a checkpoint's generators; None takes the average where there is one.
 
     Raises:
-        ZooError: the file is missing or damaged, or its tensors are not those of the configuration.
+        ZooError: nothing is there, or it is damaged, or another model's, or its `config.json` says
+            something else than `transformer_config`, or a tensor holds numbers that are not finite.
     """
     named = "the weights" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else read_weights(Path(source))
-    state = unwrap(content, named, entry)
-    _check(state, transformer_config, named)
+    if isinstance(source, Mapping):
+        state = unwrap(source, named, entry)
+        check_state(state, transformer_config, named)
+    else:
+        place = find_weights(Path(source))
+        state = unwrap(place.read(), named, entry)
+        check_state(state, transformer_config, named)
+        check_config(place, transformer_config)
+    _check_finite(state, named)
     with tempfile.TemporaryDirectory() as folder:  # without a local config diffusers asks the hub
         config = {"_class_name": "WanTransformer3DModel", **transformer_config}
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -60,94 +66,40 @@ def load_original(
             raise ZooError(f"{named}: cannot be loaded ({reason(error)})") from None
 
 
-def unwrap(
-    content: Mapping[str, Any], named: str = "the weights", entry: Entry | None = None
-) -> dict[str, Tensor]:
-    """The named tensors inside a training code's checkpoint, without wrappers' prefixes.
-
-    Args:
-        content: tensors by name, or entries one of which holds them.
-        named: what messages call it.
-        entry: which generator; None takes the average where there is one.
+def read_state(source: Path) -> dict[str, Tensor]:
+    """A transformer's tensors by their bare names, not yet read where the file can be mapped.
 
     Raises:
-        ZooError: there is no generator, or not the one that was asked for.
+        ZooError: nothing is there, or it is damaged, or holds no tensors, or several transformers.
     """
-    state: dict[str, Tensor] = {}
-    for key, value in _generator(content, named, entry).items():
-        if not isinstance(key, str):
-            raise ZooError(f"{named}: holds {str(key)[:60]!r} where a tensor's name should be")
-        is_tensor = isinstance(value, Tensor)
-        if "." not in key and (not is_tensor or value.ndim == 0):
-            continue  # a step, a configuration: every tensor of Wan that counts has dimensions
-        if not is_tensor:
-            raise ZooError(f"{named}: {key!r} is a {type(value).__name__}, not a tensor")
-        name = without_wrappers(key)
-        if name in state:
-            raise ZooError(f"{named}: holds {name!r} twice, with and without a wrapper's prefix")
-        state[name] = value
-    return state
+    return unwrap(find_weights(source).read(), str(source))
 
 
-def _generator(content: Mapping[str, Any], named: str, entry: Entry | None) -> Mapping[str, Any]:
-    """The innermost mapping, whose values are tensors."""
-    inner, chosen = content, False
-    for _ in range(8):  # entries in entries; a pickle may even hold itself
-        groups = _groups(inner)
-        wanted = () if chosen else (entry,) if entry else ENTRIES
-        key = next((key for key in (*wanted, *_OUTER) if key in groups), None)
-        if key is None:
-            break
-        if key in wanted:
-            chosen = True
-            loras = [other for other in groups if is_lora(other)]
-            if loras and not entry:
-                raise ZooError(
-                    f"{named}: beside {key!r} it holds a LoRA that is not merged into it "
-                    f"({shown(loras)}); merge it first, or say that {key!r} alone is meant"
-                )
-        inner = groups[key]
-    if entry and not chosen:
-        others = shown(_groups(content)) or "tensors without an entry"
-        raise ZooError(f"{named}: has no {entry!r} but {others}; choose what it has")
-    if not any(isinstance(value, Tensor) for key, value in inner.items() if "." in str(key)):
-        if any("." in str(key) for key in inner):
-            return inner  # names with something else than tensors: said where they are read
-        raise ZooError(
-            f"{named}: {kind_of_entries(inner)}; expected a Wan transformer's tensors, or a "
-            "checkpoint with 'generator_ema' or 'generator'"
-        )
-    return inner
+def _check_finite(state: Mapping[str, Tensor], named: str) -> None:
+    """Refuse what would make every frame black."""
+    for key, value in state.items():
+        ends = value if value.dtype in _ORDERED else value.float()
+        if value.numel() and not all(end.isfinite() for end in torch.aminmax(ends)):
+            bad = int((~value.float().isfinite()).sum())
+            raise ZooError(
+                f"{named}: {key!r} has {bad} of {value.numel()} numbers that are not finite (NaN "
+                "or infinite), so every video would be black; the training went wrong before they "
+                "were saved, or the conversion overflowed: give an earlier checkpoint"
+            )
 
 
-def _groups(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The entries that hold something by name; `generator.NAME` is one in a flat file, too."""
-    groups = {
-        key: value
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, Mapping) and value
-    }
-    for key in ENTRIES:
-        start = f"{key}."
-        flat = {
-            name.removeprefix(start): value
-            for name, value in content.items()
-            if isinstance(name, str) and name.startswith(start)
-        }
-        if flat:
-            groups.setdefault(key, flat)
-    return groups
+def check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], named: str) -> None:
+    """Say in words what diffusers would say in a hundred lines.
 
-
-def _check(state: Mapping[str, Tensor], config: Mapping[str, Any], named: str) -> None:
-    """Say in words what diffusers would say in a hundred lines."""
+    Raises:
+        ZooError: the tensors' names, shapes or kinds are not those of `config`.
+    """
     with torch.device("meta"):
         shapes = {
             k: tuple(v.shape) for k, v in WanTransformer3DModel(**config).state_dict().items()
         }
     original = {original_name(key) or key: shape for key, shape in shapes.items()}
-    width = config["num_attention_heads"] * config["attention_head_dim"]
-    expected = _size(config["num_layers"], width, config["in_channels"])
+    expected = size_in_words(config)
     kind = None if state.keys() in (original.keys(), shapes.keys()) else kind_of(state)
     if kind:
         raise ZooError(f"{named}: {kind}; expected a text-to-video Wan of {expected}")
@@ -189,6 +141,12 @@ def _check(state: Mapping[str, Tensor], config: Mapping[str, Any], named: str) -
         if not state[key].is_floating_point():
             kind = str(state[key].dtype).removeprefix("torch.")
             raise ZooError(f"{named}: {key!r} is of {kind} numbers (quantised?), expected floats")
+
+
+def size_in_words(config: Mapping[str, Any]) -> str:
+    """The size of a transformer for a message."""
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    return _size(config["num_layers"], width, config["in_channels"])
 
 
 def _size(layers: int, width: int, channels: int) -> str:

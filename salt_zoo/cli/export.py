@@ -1,17 +1,18 @@
-"""`salt-zoo export`: a student as one file that other codes read."""
+"""`salt-zoo export`: a student, ours or another code's, in a form that other codes read."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from salt_zoo.cli.sample import backbone_content, student_folder
+from salt_zoo.cli.chosen import choose, with_overrides
+from salt_zoo.cli.outputs import out_path
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
 
 NAME = "export"
-HELP = "write a trained student as one file in a format that other codes read"
+HELP = "write a student, ours or another code's, in a format that other codes read"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,17 +21,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR_OR_FILE",
-        help="a student folder that 'train' has saved, or the salt_zoo.json in it",
+        help="a student that 'train' has saved, or weights of another code: a file, an index of "
+        "shards, a folder of diffusers or of Wan's own",
     )
     parser.add_argument(
         "--format",
         required=True,
         help="as the student's backbone knows them; Wan: wan (plain names), self-forcing (also "
-        "for Causal Forcing, LongLive, Salt) or self-forcing-ema",
+        "for Causal Forcing, LongLive, Salt), self-forcing-ema or diffusers",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help=".safetensors for wan, .pt for self-forcing"
+        "--out",
+        type=out_path,
+        required=True,
+        help=".safetensors for wan, .pt for self-forcing, a folder for diffusers",
     )
+    parser.add_argument("--backbone", help="of another code's weights (default: what they fit)")
+    parser.add_argument("--size", help="of another code's weights (default: what they fit)")
     parser.add_argument(
         "--set",
         action="append",
@@ -39,21 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change the backbone's options",
     )
-    parser.set_defaults(backbone=None, size=None)  # the checkpoint's own
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     given = options.checkpoint
-    if given.is_file() and given.name != "salt_zoo.json":
-        raise ZooError(f"--checkpoint {given}: is a file; give the student's folder")
-    student = student_folder(given.parent if given.name == "salt_zoo.json" else given)
-    if options.out.exists() and options.out.resolve().is_relative_to(student.resolve()):
+    chosen = choose(options, zoo, "export", "saved")
+    content = with_overrides(chosen.content, options.overrides)
+    assert chosen.place is not None  # --checkpoint is required
+    source, out = chosen.place.resolve(), options.out.resolve()
+    if options.out.exists() and (out.is_relative_to(source) or source.is_relative_to(out)):
         raise ZooError(f"--out {options.out}: is a part of the checkpoint; choose another place")
-    content, where = backbone_content(options, student)
 
     from salt_zoo.run import configure_part  # torch takes seconds to import
 
-    config = configure_part(zoo.backbones, content, zoo, where)
+    config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo)
     export = getattr(backbone, "export", None)
     if export is None:
@@ -64,6 +70,6 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     check = getattr(backbone, "check_export", None)
     if check is not None:  # before the weights are read
         check(options.out, options.format)
-    export(backbone.load(student), options.out, options.format)
+    export(backbone.load(chosen.place), options.out, options.format)
     show(options.out)
     return 0

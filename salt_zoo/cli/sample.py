@@ -1,34 +1,69 @@
-"""`salt-zoo sample`: a prompt to a video file."""
+"""`salt-zoo sample`: prompts to video files."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from salt_zoo.config import apply_overrides
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.cli.chosen import Chosen, choose, with_overrides
+from salt_zoo.cli.outputs import Video, check_one_file, file_names, out_path, videos_of
+from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
-from salt_zoo.students import check_student
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAME = "sample"
-HELP = "generate videos for prompts with a trained student, or with a backbone's teacher"
+HELP = "generate videos for prompts with a student, or with a backbone's teacher"
 
-#: What a teacher is sampled with unless told otherwise.
-TEACHER_STEPS = 50
+#: What a teacher is sampled with unless told otherwise, and a student that does not say.
+TEACHER_STEPS, STUDENT_STEPS, SHIFT = 50, 4, 5.0
+ENDINGS = (".mp4", ".gif", ".png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="one or more prompts")
-    parser.add_argument("--out", type=Path, required=True, help=".mp4, .gif or .png (a strip)")
-    parser.add_argument("--backbone", help="without --checkpoint: whose teacher to sample")
+    parser.add_argument("prompts", nargs="*", metavar="PROMPT", help="one or more prompts")
     parser.add_argument(
-        "--nfe", type=int, help="steps (default: 4 for a student, 50 for a teacher)"
+        "--prompts",
+        type=Path,
+        dest="prompt_file",
+        metavar="FILE",
+        help="a prompt a line, or a table: .csv, .tsv, .json, .jsonl, .parquet",
+    )
+    parser.add_argument("--column", help="the table's column (default: prompt, caption or text)")
+    parser.add_argument(
+        "--per-prompt", type=int, default=1, metavar="N", help="videos of each prompt (default: 1)"
     )
     parser.add_argument(
-        "--sampler", choices=("sde", "ode"), help="default: sde for a student, ode for a teacher"
+        "--out",
+        type=out_path,
+        required=True,
+        help="one .mp4, .gif or .png (a strip) for all; with --prompts, --per-prompt, or where it "
+        "ends in / or is there already: a folder that gets a file a video",
+    )
+    parser.add_argument(
+        "--format", choices=("mp4", "gif", "png"), help="of the files in a folder (default: mp4)"
+    )
+    parser.add_argument(
+        "--names",
+        choices=("index", "vbench"),
+        help="of the files in a folder: 00003-a-red-fox (default), or VBench's 'a red fox-0'",
+    )
+    parser.add_argument(
+        "--backbone",
+        help="without --checkpoint: whose teacher to sample; with another code's weights: what "
+        "network they are of",
+    )
+    parser.add_argument(
+        "--nfe", type=int, help="steps (default: the student's own, else 4; 50 for a teacher)"
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=("sde", "ode"),
+        help="default: the student's own, else sde; ode for a teacher",
     )
     parser.add_argument(
         "--guidance", type=float, help="default: 1 for a student, the size's own for a teacher"
@@ -38,10 +73,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """What all commands that generate have."""
-    parser.add_argument("--checkpoint", type=Path, help="a student folder that 'train' has saved")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="a student that 'train' has saved, or weights of another code: a file, an index of "
+        "shards, a folder of diffusers or of Wan's own",
+    )
     parser.add_argument("--size", help="the backbone's size, for instance digits")
-    parser.add_argument("--shift", type=float, default=5.0, help="timestep shift (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    parser.add_argument(
+        "--shift", type=float, help="timestep shift (default: the student's own, else 5)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the noise, which the prompt decides, too, wherever it stands (default: 0)",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision",
@@ -60,118 +108,142 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    student = student_folder(options.checkpoint) if options.checkpoint else None
-    content, where = backbone_content(options, student)
-    if options.out.suffix.lower() not in (".mp4", ".gif", ".png"):
-        raise ZooError(f"--out {options.out}: write a name that ends in .mp4, .gif or .png")
+    chosen = choose(options, zoo, "sample", "teacher")
+    content = with_overrides(chosen.content, options.overrides)
+    videos = videos_of(read_prompts(options), options.per_prompt)
+    files = outputs(options, videos)
 
     from salt_zoo.devices import find_device  # torch takes seconds to import
     from salt_zoo.precision import with_precision
     from salt_zoo.run import configure_part
-    from salt_zoo.sampling import SamplingConfig
-    from salt_zoo.video_files import write_videos
+    from salt_zoo.video_files import check_size
 
     device = find_device(options.device)
-    config = configure_part(zoo.backbones, content, zoo, where)
+    config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
-    network = backbone.load(student) if student else backbone.network("teacher")
+    sampling = sampling_config(options, chosen, chosen.place is not None, backbone)
+    size = getattr(backbone, "frame_size", None)
+    if size:
+        check_size(options.out if files is None else files[0], _together(files, videos), *size)
+    network = backbone.load(chosen.place) if chosen.place else backbone.network("teacher")
     with_precision(network, options.precision, device, frozen=True)
-    sampling = sampling_config(options, student is not None, backbone, SamplingConfig)
-    pixels = make(network, backbone, options.prompts, sampling, options.seed, device)
-    write_videos(options.out, pixels, backbone.frame_rate)
-    show(options.out)
+    network.eval()
+    for prompt in dict.fromkeys(video.prompt for video in videos):
+        backbone.encode_prompts([prompt])  # one that is not understood is told before the work
+    made = make(network, backbone, videos, sampling, options.seed, device)
+    write(made, options.out, files, len(videos), backbone.frame_rate)
     return 0
 
 
-def student_folder(folder: Path) -> Path:
-    """The folder with `salt_zoo.json`: `folder`, or the student in the folder of a run."""
-    for place in (folder, folder / "student"):
-        if (place / "salt_zoo.json").is_file():
-            return check_student(place)
-    if not folder.is_dir():
-        raise ZooError(f"--checkpoint {folder}: there is no such folder")
-    raise ZooError(
-        f"--checkpoint {folder}: no student was saved there (it has no salt_zoo.json); "
-        "'salt-zoo train' saves one in its --out folder when it ends"
-    )
+def read_prompts(options: argparse.Namespace) -> list[str]:
+    """The prompts of the command line or of `--prompts`."""
+    if options.prompts and options.prompt_file:
+        raise ZooError("--prompts: there are prompts on the command line, too; give one of both")
+    if options.per_prompt < 1:
+        raise ZooError(f"--per-prompt {options.per_prompt}: must be at least 1")
+    if options.prompt_file is None:
+        if options.column is not None:
+            raise ZooError("--column: is of no use without --prompts FILE")
+        if not options.prompts:
+            raise ZooError("no prompt; give one or more, or --prompts FILE")
+        return list(options.prompts)
+    from salt_zoo.prompt_files import read_prompt_file
+
+    try:
+        return read_prompt_file(options.prompt_file, options.column)
+    except ZooError as error:
+        raise ZooError(f"--prompts {error}") from None
 
 
-def backbone_content(
-    options: argparse.Namespace, student: Path | None
-) -> tuple[dict[str, Any], str]:
-    """The backbone by name with its options beside it, as `--set` changes them, and where that is
-    written."""
-    content, where = written_backbone(options, student)
-    return with_overrides(content, options.overrides), where
-
-
-def written_backbone(
-    options: argparse.Namespace, student: Path | None
-) -> tuple[dict[str, Any], str]:
-    """The backbone of the checkpoint, or of the options `--backbone` and `--size`."""
-    where = "--backbone"
-    if student:
-        if options.backbone or options.size:
-            raise ZooError("--backbone and --size are the checkpoint's own; leave them out")
-        path = student / "salt_zoo.json"
-        where = f"{path}: backbone"
-        try:
-            content = dict(json.loads(path.read_text(encoding="utf-8"))["run"]["backbone"])
-            str(content["name"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ZooError(
-                f"{path}: damaged ({type(error).__name__}: {' '.join(str(error).split())}); "
-                "save the student again by running its 'salt-zoo train' command once more"
-            ) from None
-    elif options.backbone:
-        content = {"name": options.backbone}
-        if options.size:
-            content["size"] = options.size
-    else:
+def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] | None:
+    """A file for each video in the folder `--out`; None where all go into one file."""
+    out: Path = options.out
+    one = out.suffix.lower() in ENDINGS and not out.is_dir()
+    many = options.prompt_file is not None or options.per_prompt > 1
+    if one:
+        for name in ("format", "names"):
+            if getattr(options, name) is not None:
+                raise ZooError(f"--{name}: is of files in a folder, and --out {out} is one file")
+        check_one_file(out, len(videos))
+        return None
+    if not (many or out.is_dir() or options.names or options.format):
         raise ZooError(
-            "what is to be sampled? Give --checkpoint DIR for a student, or for a teacher "
-            "--backbone NAME --size NAME"
+            f"--out {out}: write a name that ends in .mp4, .gif or .png, or a folder that is there"
         )
-    return content, where
+    names = file_names(videos, options.names or "index", f".{options.format or 'mp4'}")
+    return [out / name for name in names]
 
 
-def with_overrides(content: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """The backbone as `--set backbone.a.b=VALUE` changes it."""
-    changed = apply_overrides({"backbone": content}, overrides)
-    for key in changed:
-        if key != "backbone":
-            raise ZooError(f"--set {key}: unknown key; {did_you_mean(key, ['backbone'])}")
-    return changed["backbone"]
+def _together(files: Sequence[Path] | None, videos: Sequence[Video]) -> int:
+    return len(videos) if files is None else 1
 
 
 def sampling_config(
-    options: argparse.Namespace, is_student: bool, backbone: Any, model: Any
+    options: argparse.Namespace, chosen: Chosen, is_student: bool, backbone: Any
 ) -> Any:
-    """How to sample: what was asked for, and the usual where nothing was."""
+    """How to sample: what was asked for, else what the student says, else the usual."""
     from salt_zoo.config import validate
+    from salt_zoo.sampling import SamplingConfig
 
-    usual_guidance = 1.0 if is_student else backbone.guidance_scale
-    content = {
-        "steps": options.nfe,
-        "sampler": options.sampler or ("sde" if is_student else "ode"),
-        "timestep_shift": options.shift,
-        "guidance_scale": usual_guidance if options.guidance is None else options.guidance,
+    usual = {
+        "steps": STUDENT_STEPS if is_student else TEACHER_STEPS,
+        "sampler": "sde" if is_student else "ode",
+        "timestep_shift": SHIFT,
+        "guidance_scale": 1.0 if is_student else backbone.guidance_scale,
     }
-    if options.nfe is None:
-        content["steps"] = 4 if is_student else TEACHER_STEPS
-    return validate(model, content, "wrong option (--nfe, --sampler, --shift, --guidance)")
+    own = validate(SamplingConfig, usual | chosen.remembered, f"{chosen.where}, sampling")
+    asked = {
+        "steps": options.nfe,
+        "sampler": options.sampler,
+        "timestep_shift": options.shift,
+        "guidance_scale": options.guidance,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    where = "wrong option (--nfe, --sampler, --shift, --guidance)"
+    return validate(SamplingConfig, own.model_dump() | given, where)
 
 
 def make(
-    network: Any, backbone: Any, prompts: list[str], sampling: Any, seed: int, device: Any
-) -> Any:
-    """Pixels `[N, C, F, H, W]`; the noise of a seed is that of every other model, too."""
+    network: Any, backbone: Any, videos: Sequence[Video], sampling: Any, seed: int, device: Any
+) -> Iterator[Tensor]:
+    """Pixels `[1, C, F, H, W]` of each video; the noise of a seed is that of other models, too.
+
+    Raises:
+        ZooError: a video is not finite; the line names its prompt.
+    """
     import torch
 
-    from salt_zoo.draws import Draws
-    from salt_zoo.sampling import generate
+    from salt_zoo.prompt_files import short
+    from salt_zoo.sampling import generate, prompt_draws
+    from salt_zoo.video_files import check_finite
 
-    draws = Draws(seed, ("sample",), range(len(prompts)), device)
-    latents = generate(network.eval(), backbone, prompts, draws, sampling, batch_size=1)
-    with torch.inference_mode():
-        return backbone.decode_video(latents)
+    for video in videos:
+        draws = prompt_draws(seed, video.prompt, [video.occurrence], device)
+        latents = generate(network, backbone, [video.prompt], draws, sampling)
+        with torch.inference_mode():
+            pixels = backbone.decode_video(latents)
+        check_finite(pixels, f"prompt {short(video.prompt)}")
+        yield pixels
+
+
+def write(
+    made: Iterator[Tensor], out: Path, files: list[Path] | None, count: int, frame_rate: float
+) -> None:
+    """Write each video to its file as it is made, or all of them to `out`."""
+    import torch
+
+    from salt_zoo.storage import prepare_folder
+    from salt_zoo.video_files import check_size, write_videos
+
+    if files is not None:
+        prepare_folder(out)
+        for path, pixels in zip(files, made, strict=True):
+            write_videos(path, pixels, frame_rate)
+            show(path)
+        return
+    videos: list[Tensor] = []
+    for pixels in made:
+        check_size(out, count, *pixels.shape[3:])  # before the others are made
+        videos.append(pixels.cpu())
+    write_videos(out, torch.cat(videos), frame_rate)
+    show(out)

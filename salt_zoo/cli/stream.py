@@ -9,26 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salt_zoo.cli.sample import (
-    add_common_arguments,
-    sampling_config,
-    student_folder,
-    with_overrides,
-    written_backbone,
-)
+from salt_zoo.cli.chosen import choose, with_overrides
+from salt_zoo.cli.outputs import out_path
+from salt_zoo.cli.sample import add_common_arguments, sampling_config
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
+from salt_zoo.prompt_files import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from salt_zoo.streaming import Stream
+    from salt_zoo.streaming import Stream, Timeline
 
 NAME = "stream"
 HELP = "generate video block by block with an autoregressive student, without end if you like"
+
+#: A longer stream is one without end.
+MOST_FRAMES = 10**8
 
 _FORM = '--switch 40:"a 7 moving left quickly"'
 
@@ -36,7 +36,10 @@ _FORM = '--switch 40:"a 7 moving left quickly"'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help="what the video begins with")
     parser.add_argument(
-        "--out", type=Path, required=True, help=".mp4; .gif or .png (a strip) for a given length"
+        "--out",
+        type=out_path,
+        required=True,
+        help=".mp4; .gif or .png (a strip) for a given length",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--frames", type=int, help="length (default: until Ctrl-C)")
@@ -47,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FRAME:PROMPT",
         dest="switches",
-        help="a new prompt from the block with this frame (from 0) on; may be repeated",
+        help="a new prompt from the block with this frame (from 0) on; may be repeated, once a "
+        "block",
     )
     parser.add_argument("--backbone", help="without --checkpoint: whose initial student to use")
     parser.add_argument("--memory", help="instead of the checkpoint's own, for instance window")
@@ -60,38 +64,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     switches = read_switches(options.switches)
     check_length(options)
-    if not options.checkpoint and not options.backbone:
-        raise ZooError(
-            "what is to be streamed? Give --checkpoint DIR for a student, or for an untrained one "
-            "--backbone self-forcing --size NAME"
-        )
-    student = student_folder(options.checkpoint) if options.checkpoint else None
-    content, where = written_backbone(options, student)
-    content = with_memory(content, options.memory, zoo)
+    chosen = choose(options, zoo, "stream", "student")
+    content = with_memory(chosen.content, options.memory, zoo)
     content = with_overrides(content, options.overrides)
 
     from salt_zoo.devices import find_device  # torch takes seconds to import
-    from salt_zoo.draws import Draws
     from salt_zoo.precision import with_precision
     from salt_zoo.run import configure_part
-    from salt_zoo.sampling import SamplingConfig
+    from salt_zoo.sampling import prompt_draws
     from salt_zoo.streaming import Timeline, stream
+    from salt_zoo.video_files import check_size
 
     device = find_device(options.device)
-    config = configure_part(zoo.backbones, content, zoo, where)
+    config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
     timeline = Timeline.of(backbone)
-    sampling = sampling_config(options, True, backbone, SamplingConfig)
+    check_switches(switches, timeline)
+    sampling = sampling_config(options, chosen, True, backbone)
     frames = length_in_frames(options, backbone.frame_rate)
     if frames is not None and switches and max(switches) >= frames:
         raise ZooError(f"--switch {max(switches)}: behind the end; the last frame is {frames - 1}")
-    network = backbone.load(student) if student else backbone.network("student")
+    if size := getattr(backbone, "frame_size", None):
+        check_size(options.out, 1, *size)
+    network = backbone.load(chosen.place) if chosen.place else backbone.network("student")
     with_precision(network, options.precision, device, frozen=True)
     made = stream(
         network.eval(),
         backbone,
         options.prompt,
-        Draws(options.seed, ("sample",), range(1), device),
+        prompt_draws(options.seed, options.prompt, range(1), device),
         sampling,
         switches=switches,
         blocks=None if frames is None else timeline.count(frames),
@@ -110,12 +111,29 @@ def read_switches(texts: list[str]) -> dict[int, str]:
     switches: dict[int, str] = {}
     for text in texts:
         frame, colon, prompt = text.partition(":")
-        if not (colon and frame.strip().isdecimal() and prompt.strip()):
-            raise ZooError(f"--switch {text!r}: write FRAME:PROMPT, for instance {_FORM}")
+        frame = frame.strip()
+        if not (colon and frame.isascii() and frame.isdecimal() and prompt.strip()):
+            raise ZooError(f"--switch {short(text)}: write FRAME:PROMPT, for instance {_FORM}")
+        if len(frame) > len(str(MOST_FRAMES)):
+            raise ZooError(f"--switch {short(text)}: a stream has at most {MOST_FRAMES:,} frames")
         if int(frame) in switches:
-            raise ZooError(f"--switch {text!r}: frame {int(frame)} has a prompt already")
+            raise ZooError(f"--switch {short(text)}: frame {int(frame)} has a prompt already")
         switches[int(frame)] = prompt.strip()
     return switches
+
+
+def check_switches(switches: dict[int, str], timeline: Timeline) -> None:
+    """Refuse a second prompt for one block, of which the first would not be heard."""
+    blocks: dict[int, int] = {}
+    for frame in sorted(switches):
+        block = timeline.count(frame + 1) - 1
+        if block in blocks:
+            first, end = timeline.pixels(block), timeline.pixels(block + 1)
+            raise ZooError(
+                f"--switch {blocks[block]} and --switch {frame}: both lie in the block of frames "
+                f"{first} to {end - 1}, which has one prompt; give one of them, or a later frame"
+            )
+        blocks[block] = frame
 
 
 def check_length(options: argparse.Namespace) -> None:
@@ -125,6 +143,8 @@ def check_length(options: argparse.Namespace) -> None:
         raise ZooError(f"--out {options.out}: write a name that ends in .mp4, .gif or .png")
     if options.frames is not None and options.frames < 1:
         raise ZooError(f"--frames {options.frames}: must be at least 1")
+    if options.frames is not None and options.frames > MOST_FRAMES:
+        raise ZooError(f"--frames: at most {MOST_FRAMES:,}; leave it out to stream until Ctrl-C")
     if options.seconds is not None and not (0 < options.seconds < math.inf):
         raise ZooError(f"--seconds {options.seconds}: must be more than 0")
     if ending != ".mp4" and options.frames is None and options.seconds is None:
@@ -135,6 +155,11 @@ def check_length(options: argparse.Namespace) -> None:
 
 def length_in_frames(options: argparse.Namespace, frame_rate: float) -> int | None:
     if options.seconds is not None:
+        if options.seconds * frame_rate > MOST_FRAMES:
+            raise ZooError(
+                f"--seconds {options.seconds:g}: at most {MOST_FRAMES / frame_rate:g} (they are "
+                f"{MOST_FRAMES:,} frames); leave it out to stream until Ctrl-C"
+            )
         return max(1, round(options.seconds * frame_rate))
     frames: int | None = options.frames
     return frames
@@ -164,11 +189,14 @@ def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tu
     from salt_zoo.interruption import asked_to_stop
 
     done, interrupted = 0, False
+    broken: ZooError | None = None
     with asked_to_stop() as stopped, writer(path, frame_rate) as add:
         try:
             with stream_progress(frames) as progress:
                 for pixels in made:
                     pixels = pixels[:, :, : None if frames is None else frames - done]
+                    if broken := _not_finite(pixels, path, done):
+                        break
                     add(pixels)
                     done += pixels.shape[2]
                     progress(done, made.statistics.whole_rate)
@@ -179,7 +207,21 @@ def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tu
             if not done:
                 raise
             interrupted = True
+        if broken and not done:
+            raise broken
+    if broken:  # what was made before it is kept
+        raise broken
     return done, interrupted
+
+
+def _not_finite(pixels: Tensor, path: Path, done: int) -> ZooError | None:
+    from salt_zoo.video_files import check_finite
+
+    try:
+        check_finite(pixels, f"{path}, from frame {done} on")
+    except ZooError as error:
+        return error
+    return None
 
 
 @contextmanager

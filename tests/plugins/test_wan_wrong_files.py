@@ -225,7 +225,7 @@ def test_places_without_weights(weights, tmp_path):
     assert "is a folder" in message(tmp_path)
     part = tmp_path / "diffusion_pytorch_model-00001-of-00006.safetensors"
     safetensors.torch.save_file(weights, part)
-    assert "part 1 of 6 of a model" in message(part)
+    assert "part 1 of 6 of a model; " in message(part) and "of the model's 6" in message(part)
     torch.save([1, 2], tmp_path / "list.pt")
     assert "holds a list" in message(tmp_path / "list.pt")
 
