@@ -185,6 +185,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 def without_name(path):
     content = json.loads(path.read_text())
     content["run"]["backbone"] = {}
+    del content["digest"]
     path.write_text(json.dumps(content))
 
 
