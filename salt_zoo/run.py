@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from salt_zoo import run_yaml
 from salt_zoo.config import Steps, StrictModel, once, validate
 from salt_zoo.errors import ZooError
 from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import say
-from salt_zoo.ranks import is_main_process
 from salt_zoo.registry import NAME, Registry
-from salt_zoo.storage import check_folder, plain, prepare_folder, write_text
+from salt_zoo.storage import check_folder, plain, prepare_folder
 from salt_zoo.training.config import TrainingConfig
 
 
@@ -221,7 +219,7 @@ def train(
         kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
         for line in warnings if accelerator.is_main_process else ():
             say(f"warning: {line}")
-        with _configuration(resolved, folder):
+        with run_yaml.written(resolved.plain(), folder):
             trainer = Trainer(
                 method=parts.method,
                 backbone=parts.backbone,
@@ -246,31 +244,6 @@ def train(
         finally:
             end_trackers(accelerator)
     return trainer
-
-
-#: The file in a run's folder that holds its configuration.
-CONFIGURATION = "run.yaml"
-
-
-@contextmanager
-def _configuration(resolved: Resolved, folder: Path) -> Iterator[None]:
-    """Write `run.yaml`, from which `salt-zoo train` makes the same run; a run that is refused in
-    the block leaves none."""
-    if not is_main_process():
-        yield
-        return
-    path = folder / CONFIGURATION
-    before = path.read_bytes() if path.is_file() else None
-    text = yaml.safe_dump(resolved.plain(), sort_keys=False, allow_unicode=True)
-    write_text(path, f"# The run in this folder, for: salt-zoo train {CONFIGURATION}\n{text}")
-    try:
-        yield
-    except ZooError:
-        if before is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_bytes(before)
-        raise
 
 
 def _check_method(method: Any, name: str) -> None:

@@ -125,6 +125,7 @@ def register(zoo):
     )
     saved = json.loads((student / "salt_zoo.json").read_text())
     saved["run"]["backbone"] = {"name": "plain"}
+    del saved["digest"]
     (student / "salt_zoo.json").write_text(json.dumps(saved))
     out = tmp_path / "a.safetensors"
     ended = cli("export", "--checkpoint", student, "--format", "wan", "--out", out, "-p", plugin)

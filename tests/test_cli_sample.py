@@ -188,6 +188,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 def without_name(path):
     content = json.loads(path.read_text())
     content["run"]["backbone"] = {}
+    del content["digest"]
     path.write_text(json.dumps(content))
 
 
@@ -254,16 +255,27 @@ def test_a_start_that_a_checkpoint_does_not_use(cli, tmp_path):
     assert ended.code == 2 and "the network's weights are those of --checkpoint" in ended.error
 
 
+def unsealed(path):
+    """What `salt_zoo.json` holds, without digests."""
+    content = json.loads(path.read_text())
+    return {key: value for key, value in content.items() if key not in ("digest", "files")}
+
+
 def test_a_students_config_that_was_changed(student, cli, tmp_path):
     path = student / "transformer" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "eps": 1e-2}))
-    ended = cli("sample", SEVEN, "--checkpoint", student, "--out", tmp_path / "a.png")
+    command = ("sample", SEVEN, "--checkpoint", student, "--out", tmp_path / "a.png")
+    ended = cli(*command)
+    assert ended.code == 2 and f"{path}: damaged (its content has changed" in ended.error
+    record = student / "salt_zoo.json"
+    record.write_text(json.dumps(unsealed(record)))  # as an older version has saved it
+    ended = cli(*command)
     assert ended.code == 2 and f"{path}: eps is 0.01, expected 1e-06" in ended.error
 
 
 def test_a_student_remembers_how_it_is_sampled(picture, student, cli, tmp_path):
     path = student / "salt_zoo.json"
-    saved = json.loads(path.read_text())
+    saved = unsealed(path)
     assert saved["sampling"] == {"timestep_shift": 5.0}
     own = {"steps": 2, "sampler": "ode", "timestep_shift": 3.0}
     path.write_text(json.dumps({**saved, "sampling": own}))

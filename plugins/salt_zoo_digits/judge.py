@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -64,10 +65,16 @@ def judge_video(judge: Judge, videos: Tensor) -> tuple[Tensor, Tensor]:
     return features.view(n, frames, -1), logits.softmax(-1).view(n, frames, -1)
 
 
-def train_judge(folder: Path, steps: int, batch_size: int) -> dict[str, float]:
+def train_judge(
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    progress: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, logs: None,
+) -> dict[str, float]:
     """Train a judge on digits at random places with varied contrast and noise, and save it.
 
-    Returns its accuracy on single frames of the validation and of the test split.
+    `progress` is told of every step. Returns its accuracy on single frames of the validation and of
+    the test split.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draws(0).generator("judge").initial_seed())
@@ -88,6 +95,7 @@ def train_judge(folder: Path, steps: int, batch_size: int) -> dict[str, float]:
         loss.backward()
         optimizer.step()
         schedule.step()
+        progress(step + 1, steps, {})
     judge.eval()
     found = {split: _accuracy(judge, split) for split in ("train", "validation", "test")}
     with atomic_folder(folder) as draft:

@@ -86,8 +86,11 @@ class JudgeRecipe:
 
     def run(self, folder: Path, device: str) -> int:
         """Write the judge to `folder/judge`; it is small enough for any CPU, whatever `device`."""
+        from salt_zoo.cli.progress import training_progress
         from salt_zoo_digits.judge import train_judge
 
-        found = train_judge(folder / "judge", self.config.steps, self.config.batch_size)
+        steps, batch_size = self.config.steps, self.config.batch_size
+        with training_progress("digits-judge", "steps") as progress:
+            found = train_judge(folder / "judge", steps, batch_size, progress)
         print(json.dumps(found))
         return 0

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from salt_zoo.errors import TrainingError
+from salt_zoo.training.checkpoints import checkpoints
 from salt_zoo.training.networks import Networks
 
 #: A network whose largest weight is so many times that of another trained one has blown up.
 FAR = 1e3
+
+
+def not_finite(
+    step: int, logged: str, value: float, networks: Networks, place: Path
+) -> TrainingError:
+    """The end of a training in which `logged` (as `student/loss`) has become NaN or infinite.
+
+    Args:
+        place: of the checkpoints. What was saved came of the same settings, and may be ruined, too.
+    """
+    anew = "(nothing was saved before it)"
+    if kept := checkpoints(place):
+        settings = f"{kept[-1]} came of the same settings"
+        anew = f"with another --out, or here once {place} is deleted ({settings})"
+    return TrainingError(
+        f"update {step}: {logged} is {value}; {blame(logged, networks)} and begin anew {anew}"
+    )
 
 
 def blame(logged: str, networks: Networks) -> str:

@@ -15,18 +15,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from salt_zoo.errors import TrainingError, ZooError, reason
+from salt_zoo.errors import ZooError, reason
 from salt_zoo.identity import identity
 from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Dataset, Method, Turn
 from salt_zoo.storage import plain
 from salt_zoo.together import on_main
 from salt_zoo.training.batches import AHEAD, Batches
-from salt_zoo.training.blowups import blame
+from salt_zoo.training.blowups import not_finite
 from salt_zoo.training.checkpoints import (
     Checkpoint,
     check_roles,
-    checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
@@ -200,16 +199,7 @@ class Trainer:
         for name, value in numbers.items():
             if not math.isfinite(value):
                 place = self.folder / "checkpoints"
-                kept = checkpoints(place)
-                raise TrainingError(
-                    f"update {step}: {name} is {value}; {blame(name, self.networks)} and begin "
-                    + (
-                        f"anew: with another --out, or here once {place} is deleted "
-                        f"({kept[-1]} came of the same settings)"
-                        if kept
-                        else "anew (nothing was saved before it)"
-                    )
-                )
+                raise not_finite(step, name, value, self.networks, place)
         return numbers
 
     def _saves(self, step: int) -> bool:

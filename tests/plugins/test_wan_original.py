@@ -244,10 +244,22 @@ def test_a_failing_writer_leaves_what_was_there(tmp_path, monkeypatch):
     path.write_text("before")
 
     def fail(content, draft):
-        Path(draft).write_text("half")
+        draft.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(KeyboardInterrupt):
         save_original(WanTransformer3DModel(**CONFIG), path, "self-forcing")
     assert os.listdir(tmp_path) == ["w.pt"] and path.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("w.safetensors", "wan"), ("w.pt", "self-forcing"), ("w.pth", "self-forcing-ema")],
+)
+def test_one_network_is_one_file(name, format, tmp_path):
+    """The bytes do not depend on the process that writes, or on the time."""
+    transformer = load_original(FILE, CONFIG)
+    for folder in ("first", "second"):
+        save_original(transformer, tmp_path / folder / name, format)
+    assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()

@@ -1,0 +1,37 @@
+"""`run.yaml`: what a run's folder is for, from its beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from salt_zoo.errors import ZooError
+from salt_zoo.ranks import is_main_process
+from salt_zoo.storage import write_text
+
+NAME = "run.yaml"
+
+
+@contextmanager
+def written(content: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Write a resolved run (`Resolved.plain`), from which `salt-zoo train` makes the same; one that
+    is refused in the block leaves what was there."""
+    if not is_main_process():
+        yield
+        return
+    path = folder / NAME
+    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    write_text(path, f"# The run in this folder, for: salt-zoo train {NAME}\n{text}")
+    try:
+        yield
+    except ZooError:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, before)
+        raise

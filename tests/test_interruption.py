@@ -1,0 +1,57 @@
+"""Signals: a wish to come to an end where a stream is written, else an exception that cleans up."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from salt_zoo.cli import guarded
+from salt_zoo.interruption import ENDING, Stopped, asked_to_stop, signals_clean_up
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_stream_hears_every_signal_that_ends(number):
+    before = signal.getsignal(number)
+    with asked_to_stop() as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), number)
+        assert stopped()
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_cleans_up(number, capsys):
+    cleaned = []
+
+    def run() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            cleaned.append(True)
+
+    assert guarded(run) == 128 + number
+    assert cleaned
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_clean_up(), asked_to_stop() as stopped:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_one_of_several_processes_ends_at_once(monkeypatch):
+    """It may wait for another one in a library that lets no exception through."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with signals_clean_up():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(Stopped), signals_clean_up():
+        os.kill(os.getpid(), signal.SIGTERM)
