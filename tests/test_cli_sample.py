@@ -283,7 +283,7 @@ def test_a_student_remembers_how_it_is_sampled(picture, student, cli, tmp_path):
     remembered = picture(SEVEN, "--checkpoint", student)
     assert np.array_equal(remembered, picture(SEVEN, "--checkpoint", student, *told))
     assert not np.array_equal(remembered, picture(SEVEN, "--checkpoint", student, "--nfe", 3))
-    for wrong, words in (({"steps": 0}, "sampling: steps"), ([3], "damaged")):
+    for wrong, words in (({"steps": 0}, "sampling.steps"), ([3], "damaged")):
         path.write_text(json.dumps({**saved, "sampling": wrong}))
         ended = cli("sample", SEVEN, "--checkpoint", student, "--out", tmp_path / "a.png")
         assert ended.code == 2 and str(path) in ended.error and words in ended.error
