@@ -6,7 +6,6 @@ The steps, noise and memory writes are those of `salt_zoo.rollout`, so that a st
 
 from __future__ import annotations
 
-import bisect
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -89,10 +88,13 @@ class Timeline:
 
     def count(self, frames: int) -> int:
         """How many blocks it takes to fill `frames` decoded frames."""
-        most = 1
-        while self.pixels(most) < frames:
-            most *= 2
-        return bisect.bisect_left(range(most + 1), frames, key=self.pixels)
+        low, high = 0, 1
+        while self.pixels(high) < frames:
+            low, high = high, 2 * high
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.pixels(middle) >= frames else (middle + 1, high)
+        return low
 
     def places(self, switches: Mapping[int, str], count: int | None) -> dict[int, str]:
         """Prompts by the block from which on they hold, in a stream of `count` blocks.
