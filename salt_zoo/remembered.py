@@ -18,7 +18,7 @@ def sampling_of(method: BaseModel) -> dict[str, Any]:
     found: dict[str, Any] = {}
     steps = options.get("steps")
     if isinstance(steps, Mapping) and steps:
-        steps = max(steps, key=lambda count: (steps[count], count))
+        steps = max((share, count) for count, share in steps.items())[1]
     if isinstance(steps, int) and not isinstance(steps, bool) and steps > 0:
         found["steps"] = steps
     if options.get("sampler") in ("sde", "ode"):

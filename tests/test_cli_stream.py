@@ -337,7 +337,7 @@ def test_a_stream_that_is_not_finite_any_more(ending, stream, monkeypatch, tmp_p
         assert len(frames_of(tmp_path / "deep" / "a.mp4")) == 3
 
 
-def test_counting_blocks_takes_no_time(zoo, teacher):
+def test_any_number_of_frames_is_counted_in_blocks(zoo, teacher):
     config = zoo.backbones.configure("self-forcing", {"options": {"weights": str(teacher)}}, "t")
     timeline = Timeline.of(zoo.backbones.create("self-forcing", config, zoo))
     for frames in (0, 1, 3, 4, 9, 10, 10**40):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from salt_zoo import flow
 from salt_zoo.draws import Draws
+from salt_zoo.remembered import sampling_of
 from salt_zoo.rollout import Blocks, initial_noise, renoise_from, rollout
 from salt_zoo.sampling import SamplingConfig, generate
 from salt_zoo.training.costs import PassCounter
@@ -118,3 +121,18 @@ def test_times_in_place_of_a_step_list(toy):
 def test_wrong_options_are_refused(wrong):
     with pytest.raises(ValidationError):
         SamplingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": {8: 0.4, 4: 0.4, 2: 0.2}, "sampler": "ode"}, {"steps": 8, "sampler": "ode"}),
+        ({"steps": {4: 1.0}, "timestep_shift": 3}, {"steps": 4, "timestep_shift": 3.0}),
+        ({"steps": True, "sampler": "euler", "timestep_shift": 0}, {}),
+        ({"steps": 2}, {"steps": 2}),
+        ({}, {}),
+    ],
+)
+def test_what_a_student_remembers(options, expected):
+    model = create_model("Options", **{name: (Any, None) for name in options})
+    assert sampling_of(model(**options)) == expected

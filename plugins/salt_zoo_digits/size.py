@@ -78,7 +78,13 @@ class DigitsSize:
         if start == "random":
             model = WanTransformer3DModel(**TRANSFORMER)
         else:
-            model = load_original(self._there(), TRANSFORMER)
+            place = self._there()
+            try:
+                model = load_original(place, TRANSFORMER)
+            except ZooError as error:
+                raise ZooError(
+                    f"{error}; or make one with 'salt-zoo pretrain digits-teacher --out DIR'"
+                ) from None
         return model
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:

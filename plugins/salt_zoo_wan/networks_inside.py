@@ -116,14 +116,15 @@ def _networks(leaves: list[_Leaf]) -> list[_Network]:
     for at, name, _ in leaves:
         words = _words(name)
         if words[-2:] == _ANCHOR:
-            start = words[:-2]
-            label = ".".join(word for word in (*at, *start) if word not in WRAPPERS)
-            roots.setdefault(at, {}).setdefault(start, _Network(label))
+            before = words[:-2]
+            label = ".".join(word for word in (*at, *before) if word not in WRAPPERS)
+            roots.setdefault(at, {}).setdefault(before, _Network(label))
     for at, name, value in leaves:
         words = _words(name)
         below = roots.get(at, {})
         # the longest beginning owns it: a critic may lie below a generator's own names
-        start = next((words[:n] for n in range(len(words) - 1, -1, -1) if words[:n] in below), None)
+        starts = (words[:n] for n in range(len(words) - 1, -1, -1))
+        start: tuple[str, ...] | None = next((one for one in starts if one in below), None)
         if start is not None:
             bare = without_wrappers(".".join(words[len(start) :]))
             below[start].content.setdefault(bare, []).append((name, value))

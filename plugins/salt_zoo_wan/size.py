@@ -19,7 +19,8 @@ class WanSize(Protocol):
     codecs take; of a teacher of another size only the part `transformer` is asked for. With
     `causal_weights`, a diffusers transformer folder or None, causal students start from that. With
     `frame_decoder(device)` and `pixel_frames(n)` it says how streams are decoded, see
-    `salt_zoo.protocols.Backbone`; `frame_size` are height and width of a decoded frame.
+    `salt_zoo.protocols.Backbone`; `frame_size` are height and width of a decoded frame,
+    `transformer_config` the arguments of its transformer.
     """
 
     latent_shape: tuple[int, int, int, int]
@@ -45,7 +46,11 @@ class WanSize(Protocol):
 
 
 def transformer_config(size: WanSize) -> dict[str, Any]:
-    """The arguments of the size's `WanTransformer3DModel`; no weights are made."""
+    """The arguments of the size's `WanTransformer3DModel`: its `transformer_config` where it has
+    one, else those of a transformer without data."""
+    own: dict[str, Any] | None = getattr(size, "transformer_config", None)
+    if own is not None:
+        return own
     with torch.device("meta"):
         config = size.transformer("random").config
     return {key: value for key, value in config.items() if not key.startswith("_")}

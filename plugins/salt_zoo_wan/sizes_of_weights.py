@@ -8,7 +8,7 @@ from typing import Any
 from salt_zoo.errors import ZooError
 from salt_zoo_wan.recognise import kind_of
 from salt_zoo_wan.size import transformer_config
-from salt_zoo_wan.weights import check_state, read_state, size_in_words
+from salt_zoo_wan.weights import check_state, found_size, read_state, size_in_words
 
 
 def size_of(place: Path, zoo: Any, wanted: str | None = None) -> str:
@@ -24,7 +24,9 @@ def size_of(place: Path, zoo: Any, wanted: str | None = None) -> str:
     state = read_state(place)
     if wanted:
         return wanted
-    fitting, sizes = [], {}
+    fitting: list[str] = []
+    sizes: dict[str, str] = {}
+    found = found_size(state)
     for entry in zoo.sizes:
         try:
             options = zoo.sizes.configure(entry.name, {}, "size")
@@ -32,6 +34,8 @@ def size_of(place: Path, zoo: Any, wanted: str | None = None) -> str:
         except ZooError:
             continue  # a size that has no defaults, or a broken one
         sizes[entry.name] = size_in_words(config)
+        if found != sizes[entry.name]:
+            continue
         try:
             check_state(state, config, str(place))
         except ZooError:
@@ -45,10 +49,9 @@ def size_of(place: Path, zoo: Any, wanted: str | None = None) -> str:
     if kind := kind_of(state):
         raise ZooError(f"{place}: {kind}; expected a text-to-video Wan")
     known = "; ".join(f"{name}: {words}" for name, words in sizes.items())
-    patches = state.get("patch_embedding.weight")
-    if patches is None or patches.ndim != 5:
+    if found is None:
         raise ZooError(f"{place}: not a Wan transformer; expected one of a known size ({known})")
     raise ZooError(
-        f"{place}: a Wan of no known size ({patches.shape[0]} wide, {patches.shape[1]} input "
-        f"channels); known are {known}; add --size NAME and the --set backbone.options of yours"
+        f"{place}: {found}, or of another shape inside, which is no known size ({known}); add "
+        "--size NAME with your --set backbone.options"
     )

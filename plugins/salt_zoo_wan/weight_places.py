@@ -171,6 +171,11 @@ def _in_folder(folder: Path) -> Place:
         if dcp:
             return _in_folder(dcp[0])
         raise ZooError(f"{folder}: is a folder that has no whole transformer; {_instead(folder)}")
+    if not config.is_file() and files[0].name.startswith("diffusion_pytorch_model"):
+        raise ZooError(
+            f"{folder}: is a folder that has no whole transformer (its config.json is missing); "
+            f"fetch that, or give {files[0].name} itself"
+        )
     return Place(files, config if config.is_file() else None)
 
 

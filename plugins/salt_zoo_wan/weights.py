@@ -110,8 +110,7 @@ def check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], named: s
             f"{named}: not a Wan transformer (it has no 'patch_embedding.weight', but {first}); "
             f"expected one of {expected}"
         )
-    blocks = {match[1] for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
-    found = _size(len(blocks), patches.shape[0], patches.shape[1])
+    found = found_size(state)
     if patches.shape[1] == 36 and config["in_channels"] != 36:
         found = f"an image-to-video model, {found}"
     if found != expected:
@@ -141,6 +140,15 @@ def check_state(state: Mapping[str, Tensor], config: Mapping[str, Any], named: s
         if not state[key].is_floating_point():
             kind = str(state[key].dtype).removeprefix("torch.")
             raise ZooError(f"{named}: {key!r} is of {kind} numbers (quantised?), expected floats")
+
+
+def found_size(state: Mapping[str, Tensor]) -> str | None:
+    """The size of a Wan with these tensors, in the words of `size_in_words`; None for no Wan."""
+    patches = state.get("patch_embedding.weight")
+    if patches is None or patches.ndim != 5:
+        return None
+    blocks = {match[1] for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
+    return _size(len(blocks), patches.shape[0], patches.shape[1])
 
 
 def size_in_words(config: Mapping[str, Any]) -> str:
