@@ -10,14 +10,16 @@ need the features is not measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.carried import Carried
 from benchmarks.metric_info import MetricInfo, metric_infos
 from benchmarks.outcomes import with_own_samplers
+from benchmarks.pictures import FILE as VIDEOS
 from benchmarks.pictures import read_videos
+from benchmarks.replicates import FILE as REPLICATES
 from benchmarks.replicates import read_store
 from benchmarks.report import render
 from benchmarks.results import analyse, plain_json
@@ -28,7 +30,7 @@ from salt_zoo import storage
 from salt_zoo.cli import add_plugin_option, guarded, zoo_of
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.cli.progress import told_bar
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, reason
 from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
@@ -70,12 +72,13 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     """
     results = read_results(folder)
     study = results["study"] if file is None else _told_by(file, results["study"], zoo)
-    store, drift = read_store(folder), results["drift"]
+    store, drift = _whole(read_store, folder), results["drift"]
+    videos = _whole(read_videos, folder)  # whatever is damaged is found before anything is written
     infos = _infos(zoo, study)
     with told_bar("statistics") as told:
         found = analyse(
             study,
-            read_measured(results, folder),
+            _whole(read_measured, results, folder),
             results["arms"],
             _chosen(infos, results["metrics"]),
             results["prompts"],
@@ -92,9 +95,35 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     storage.write_json(folder / "results.json", found)
     extra = zoo.hook.report_sections(results=found, folder=folder)
     sections = [section for some in extra for section in some or ()]
-    render(found, read_videos(folder), folder, sections)
+    render(found, videos, folder, sections)
     show(folder / "index.html")
     return 0
+
+
+#: The file that each of these reads.
+_FILES = {
+    read_store: REPLICATES,
+    read_measured: "samples.parquet, drift.parquet",
+    read_videos: VIDEOS,
+}
+
+
+def _whole(read: Callable[..., Any], *arguments: Any) -> Any:
+    """What `read` reads of a folder, its last argument.
+
+    Raises:
+        ZooError: the file is damaged.
+    """
+    try:
+        return read(*arguments)
+    except ZooError:
+        raise
+    except Exception as error:  # numpy, zipfile and pyarrow raise many kinds
+        folder = arguments[-1]
+        raise ZooError(
+            f"{folder / _FILES[read]}: damaged ({reason(error)}); run the study again with "
+            f"--out {folder}: what was trained and measured there is kept"
+        ) from None
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -155,6 +155,21 @@ def test_a_folder_that_is_no_report(tmp_path: Path, again: Path, capsys: Any) ->
     assert "samples.parquet: there is no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "name", ["samples.parquet", "drift.parquet", "replicates.npz", "videos.npz"]
+)
+@pytest.mark.parametrize("size", [0, 0.5])
+def test_a_damaged_file_is_one_line(name: str, size: float, again: Path, capsys: Any) -> None:
+    path = again / name
+    path.write_bytes(path.read_bytes()[: int(size * path.stat().st_size)])
+    before = (again / "results.json").read_bytes()
+    capsys.readouterr()
+    assert module.main([str(again)]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert name in line and "damaged (" in line and "run the study again" in line
+    assert (again / "results.json").read_bytes() == before
+
+
 def test_scores_of_another_report_are_refused(again: Path, capsys: Any) -> None:
     table = pandas.read_parquet(again / "samples.parquet")
     table[table.prompt_index < 5].to_parquet(again / "samples.parquet")
