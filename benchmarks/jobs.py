@@ -103,12 +103,15 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
     return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
 
 
-def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
-    """Do what a job lacks; does nothing if it is done."""
+def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:
+    """Do what a job lacks; does nothing if it is done.
+
+    Returns by label why metrics could not be measured; all else was.
+    """
     from salt_zoo.devices import find_device
 
     if job.done:
-        return
+        return {}
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
     resolved = resolve(job.content, zoo, job.label)
@@ -126,6 +129,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
     measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
     for cell in job.cells:
         measurer.fill(cell)
+    return measurer.broken
 
 
 def _network(job: Job, backbone: Any) -> Any:
@@ -171,7 +175,7 @@ def _stamp(job: Job) -> dict[str, Any]:
 
 
 def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
-    """What a done job found."""
+    """What a done job found, without the metrics that could not be measured."""
     found: list[Measured] = []
     for cell in job.cells:
         facts = cell.facts(job.folder) or {}
@@ -198,7 +202,11 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
     pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
     if cell.shown:
         pixels = _array(folder / cell.pixels, "pixels")
-    rows = {label: _array(folder / plan.file, "rows") for label, plan in cell.metrics.items()}
+    rows = {
+        label: _array(folder / plan.file, "rows")
+        for label, plan in cell.metrics.items()
+        if (folder / plan.file).is_file()
+    }
     content = job.content
     one = Measured(
         arm=job.label,
@@ -217,6 +225,7 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
         return [
             replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
             for k, m in cell.metrics.items()
+            if k in rows
         ]
     if cell.kind == "long":
         one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
@@ -257,5 +266,5 @@ def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         for plan in cell.metrics.values()
         if "absent" not in (cell.facts(job.folder) or {})
     ]
-    texts = sorted({str(_array(path, "stamp")) for path in paths})
+    texts = sorted({str(_array(path, "stamp")) for path in paths if path.is_file()})
     return trained, [json.loads(text) for text in texts]

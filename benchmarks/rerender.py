@@ -26,7 +26,7 @@ from benchmarks.scores import read_measured
 from benchmarks.stated import when_stated
 from benchmarks.study import load_study, read_study
 from salt_zoo import storage
-from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: rerender(options.folder, zoo_of(options), options.study))
+    return guarded(
+        lambda: with_plugins(lambda given, zoo: rerender(given.folder, zoo, given.study), options)
+    )
 
 
 def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:

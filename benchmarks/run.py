@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answer import check_primary
+from benchmarks.broken_metrics import without_broken
 from benchmarks.metric_info import MetricInfo
 from benchmarks.outcomes import check_outcomes, measured_outcomes
 from benchmarks.study import (
@@ -20,9 +21,11 @@ from benchmarks.study import (
     select_arms,
     with_outcomes,
 )
-from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli import add_plugin_option, guarded, with_plugins
+from salt_zoo.cli.processes import end_process
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import configure_metrics
 
@@ -49,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options, zoo_of(options)))
+    code = guarded(lambda: with_plugins(run, options))
+    return code if arguments is not None else end_process(code)
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     study, where, dropped = _study(options, zoo)
+    study, broken = without_broken(study, zoo, where)
     out = options.out or Path("reports") / study.name
     runs = plan_runs(study, zoo, where)
     if dropped:
@@ -69,7 +74,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         return 0
     from benchmarks.execute import execute
 
-    return execute(study, runs, zoo, options.plugin, options.device, out)
+    return execute(study, runs, zoo, options.plugin, options.device, out, broken)
 
 
 def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int]:
@@ -116,7 +121,7 @@ def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
 
     def made(label: str) -> MetricInfo:
         metric, options = known[label]
-        return MetricInfo.of(label, zoo.metrics.create(metric.name, options, zoo), "")
+        return MetricInfo.of(label, make_metric(metric.name, options, zoo), "")
 
     if study.primary_metric is not None:
         check_primary(study.primary_metric, known, made, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from salt_zoo.config import StrictModel, validate
-from salt_zoo.errors import ZooError
+from salt_zoo.foreign import ForeignError, show_traceback
+from salt_zoo.methods import make_method
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import NAME, Registry
 from salt_zoo.storage import prepare_folder
@@ -164,8 +166,10 @@ def configure_metrics(
 
 def make_metrics(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """Metrics by label."""
+    from salt_zoo.metrics import make_metric
+
     return {
-        label: zoo.metrics.create(metric.name, options, zoo)
+        label: make_metric(metric.name, options, zoo)
         for label, (metric, options) in configure_metrics(zoo, metrics).items()
     }
 
@@ -187,8 +191,7 @@ def train(
     backbone = zoo.backbones.create(config.backbone["name"], resolved.backbone, zoo)
     backbone.to(accelerator.device)
     dataset = zoo.datasets.create(config.dataset["name"], resolved.dataset, zoo)
-    method = zoo.methods.create(config.method["name"], resolved.method, zoo)
-    _check_method(method, config.method["name"])
+    method = make_method(config.method["name"], resolved.method, zoo)
     trainer = Trainer(
         method=method,
         backbone=backbone,
@@ -206,12 +209,6 @@ def train(
     trainer.run()
     accelerator.end_training()
     return trainer
-
-
-def _check_method(method: Any, name: str) -> None:
-    for wanted in ("needs_data", "roles", "turns", "train"):
-        if not hasattr(method, wanted):
-            raise ZooError(f"method {name!r} lacks {wanted!r}; see salt_zoo.protocols.Method")
 
 
 def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> Any:
@@ -232,8 +229,14 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
             videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
-            for name, rows in measure(metrics, videos).items():
-                found[f"{name}@{steps}"] = metrics[name].reduce(rows)
+            for name, metric in list(metrics.items()):
+                try:
+                    rows = measure({name: metric}, videos)[name]
+                    found[f"{name}@{steps}"] = metric.reduce(rows)
+                except ForeignError as error:  # the training itself goes well
+                    show_traceback(error)
+                    print(f"warning: {error}; it is not measured any more", file=sys.stderr)
+                    del metrics[name]
         return found
 
     return evaluate

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.methods import STUDENT_AVERAGE
 from salt_zoo.precision import resolve_precision, with_precision
 from salt_zoo.protocols import Backbone, Role
 from salt_zoo.roles import make_network
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
 from salt_zoo.training.optimizers import make_optimizers
-
-#: The role that the trainer adds: the average of the student that is evaluated and saved.
-STUDENT_AVERAGE = "student_average"
 
 
 class Networks(Mapping[str, Any]):
@@ -31,8 +29,6 @@ class Networks(Mapping[str, Any]):
         self, roles: Mapping[str, Role], backbone: Backbone, config: TrainingConfig, seed: int
     ) -> None:
         self.roles = dict(roles)
-        if "student" not in self.roles or self.roles["student"].learning_rate is None:
-            raise ZooError("the method has no trained network of the role 'student'")
         trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
             if name not in trained:
@@ -59,10 +55,6 @@ class Networks(Mapping[str, Any]):
             frozen = role.learning_rate is None and role.average_of is None
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if role.average_of:
-                if role.average_of not in trained:
-                    raise ZooError(
-                        f"role {name!r} averages {role.average_of!r}, which is not trained"
-                    )
                 network.load_state_dict(self._networks[role.average_of].state_dict())
             if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)

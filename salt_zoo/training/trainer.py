@@ -18,6 +18,7 @@ from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
 from salt_zoo.draws import turn_draws
 from salt_zoo.errors import TrainingError, ZooError
 from salt_zoo.identity import first_difference, identity
+from salt_zoo.methods import CheckedMethod
 from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Turn
 from salt_zoo.storage import plain
@@ -69,9 +70,12 @@ class Trainer:
                 f"{self.config.gradient_accumulation} accumulation steps"
             )
         self._micro = self.config.batch_size // share
+        if not isinstance(self.method, CheckedMethod):
+            self.method = CheckedMethod(self.method, "the method")
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
+        self._fed: set[str] = set()  # roles that have had a gradient
         precision = resolve_precision(self.config.precision, self.accelerator.device.type)
         self._identity = plain(identity(self.resolved, precision))
 
@@ -169,6 +173,8 @@ class Trainer:
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
+        if role not in self._fed:
+            self._feed(role, parameters)
         if self.accelerator.num_processes > 1:
             # One mean after all backward passes of the turn, so that a method may call backward
             # as often as it wants; DDP expects exactly one.
@@ -182,6 +188,16 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _feed(self, role: str, parameters: list[Any]) -> None:
+        """A role whose first turn gives no gradient would be saved as it began."""
+        if all(parameter.grad is None for parameter in parameters):
+            assert isinstance(self.method, CheckedMethod)
+            raise self.method.error(
+                f"its turn of {role!r} gave no parameter of that network a gradient; train() must "
+                "hand a loss that depends on it to turn.backward"
+            )
+        self._fed.add(role)
 
     def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """The logged tensors as numbers (one transfer); refuses to go on when one is not finite."""
