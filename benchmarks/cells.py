@@ -17,6 +17,7 @@ from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.cell_files import FACTS, fault, read_facts
 from benchmarks.records import FULL_REFERENCES
 from benchmarks.study import EvaluationConfig
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.rollout import Sampler
 from salt_zoo.run import configure_metrics
@@ -55,7 +56,7 @@ def plan_metrics(
     """The metrics of a study by label."""
     plans = {}
     for label, (chosen, config) in configure_metrics(zoo, metrics).items():
-        metric: Any = zoo.metrics.create(chosen.name, config, zoo)
+        metric: Any = make_metric(chosen.name, config, zoo)
         options = config.model_dump(mode="json")
         plans[label] = MetricPlan(
             chosen.name,

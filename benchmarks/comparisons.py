@@ -73,8 +73,11 @@ def _cell(
     cell = Cell(first, tuple(item.seed for item in group), {})
     for metric in metrics:
         key = (part, first.arm, first.backbone, str(first.nfe), str(first.sampler), metric.name)
-        if all(metric.name in item.rows for item in group):
-            rows = np.stack([item.rows[metric.name] for item in group])
+        if known := [item.rows[metric.name] for item in group if metric.name in item.rows]:
+            # a seed without the metric is a mean without a number, and said so: none of the others
+            # may stand for it
+            nothing = np.full_like(known[0], np.nan)
+            rows = np.stack([item.rows.get(metric.name, nothing) for item in group])
             if rows.shape[1] != bootstrap.rows:
                 raise ValueError(
                     f"{first.arm}, {metric.name}: {rows.shape[1]} rows for {bootstrap.rows} prompts"

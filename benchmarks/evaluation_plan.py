@@ -13,6 +13,7 @@ from benchmarks.cells import Cell, MetricPlan, plan_cells
 from benchmarks.execute import make_backbone, references_of
 from benchmarks.study import StudyConfig
 from salt_zoo.errors import ZooError
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.protocols import Start
 from salt_zoo.roles import source
@@ -58,7 +59,7 @@ def _metrics(metrics: Sequence[str | Mapping[str, Any]], zoo: Zoo) -> dict[str, 
     for label, (chosen, config) in configure_metrics(zoo, metrics).items():
         own_steps = None
         with contextlib.suppress(ZooError):
-            own_steps = zoo.metrics.create(chosen.name, config, zoo).own_steps
+            own_steps = make_metric(chosen.name, config, zoo).own_steps
         plans[label] = MetricPlan(chosen.name, {}, "", own_steps)
     return plans
 

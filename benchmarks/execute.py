@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.broken_metrics import guarded_infos, of_one_form, together
 from benchmarks.cells import plan_cells, plan_metrics
 from benchmarks.comparisons import Store
 from benchmarks.job_files import say_once, set_right
@@ -15,6 +16,7 @@ from benchmarks.outcomes import with_own_samplers
 from benchmarks.progress import study_progress
 from benchmarks.ranks import run_jobs_together
 from benchmarks.records import REFERENCES, ArmCost, Measured
+from benchmarks.report_view import View
 from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
@@ -42,8 +44,12 @@ def execute(
     plugins: Sequence[str],
     device: str,
     out: Path,
+    broken: Mapping[str, str] | None = None,
 ) -> int:
-    """Do a study in `out` and return the exit code: 1 if an arm failed, else 0."""
+    """Do a study in `out` and return the exit code: 1 if an arm or a metric failed, else 0.
+
+    `broken` are the metrics that are left out, by label with the reason.
+    """
     from salt_zoo.devices import find_device, join_processes
 
     place = str(find_device(device))
@@ -72,25 +78,31 @@ def execute(
         on_main(begin)
         with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as told:
             if is_alone():
-                errors = run_jobs(jobs, plugins, place, study.workers, told).errors
+                ended = run_jobs(jobs, plugins, place, study.workers, told)
             else:  # every process takes part in every training
-                errors = run_jobs_together(jobs, zoo, place, told).errors
+                ended = run_jobs_together(jobs, zoo, place, told)
+        errors, without = ended.errors, {**(broken or {}), **together(ended.metrics)}
 
         def end() -> None:
             if not errors:
                 record_end(out)
             store: Store = {}
+            stated = when_stated(outcomes, out)
             results, measured = collect(
-                study, runs, jobs, errors, zoo, place, when_stated(outcomes, out), store
+                study, runs, jobs, errors, zoo, place, stated, store, without
             )
             write(results, measured, zoo, out, store)
             for folder, error in errors.items():
                 say(f"failed: {folder.name}: {error}")
+            for line in without.values():
+                say(f"failed: {line}")
+            for line in View(results).not_finite():
+                say(f"warning: not finite: {line}")
             show(out / "index.html")
 
         on_main(end)
     on_main(lambda: None)  # who ends with an error first would end the one that writes
-    return 1 if errors else 0
+    return 1 if errors or without else 0
 
 
 def make_jobs(
@@ -196,11 +208,13 @@ def collect(
     device: str,
     stated: Sequence[str] = (),
     store: Store | None = None,
+    without: dict[str, str] | None = None,
 ) -> tuple[dict[str, Any], list[Measured]]:
     """The content of results.json from the folders of the jobs; `store` gets the statistics of
-    features."""
+    features. `without` are metrics without numbers, by label with the reason; those that turn out
+    broken here are added."""
     from benchmarks.budget import budgets_of
-    from benchmarks.provenance import provenance
+    from benchmarks.provenance import provenance, published
     from benchmarks.results import build_results
     from salt_zoo.evaluation import evaluation_prompts
     from salt_zoo.training.checkpoints import updates_done
@@ -221,8 +235,10 @@ def collect(
         found, cost = read_job(job)
         measured += found
         costs += [cost] if cost else []
+    without = {} if without is None else without
+    measured = of_one_form(measured, without)
     evaluation, long = study.evaluation, study.evaluation.long
-    metrics = metric_infos(zoo, evaluation.metrics)
+    metrics = guarded_infos(metric_infos(zoo, evaluation.metrics), without)
     first = next(iter(runs.values()))
     dataset = make_dataset(first, zoo)
     prompts = evaluation_prompts(
@@ -230,7 +246,9 @@ def collect(
     )
     of_long: dict[str, Any] = {}
     if long:
-        of_long["long_metrics"] = metric_infos(zoo, long.metrics or evaluation.metrics)
+        of_long["long_metrics"] = guarded_infos(
+            metric_infos(zoo, long.metrics or evaluation.metrics), without
+        )
         of_long["long_prompts"] = evaluation_prompts(
             dataset, evaluation.split, long.prompts, long.videos_per_prompt
         )
@@ -241,6 +259,7 @@ def collect(
     if broken:
         facts["failed_references"] = broken
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
+    trained = [label for label in runs if any(c.arm == label and not c.error for c in costs)]
     with told_bar("statistics") as told:
         results = build_results(
             plain(study),
@@ -251,11 +270,15 @@ def collect(
             facts,
             **of_long,
             stated=stated,
-            budgets=budgets_of(study, runs, zoo),
+            # the methods of other arms may do anything when they are asked
+            budgets=budgets_of(study, {arm: runs[arm] for arm in trained}, zoo),
             store=store,
             told=told,
         )
-    return results, measured
+    if without:
+        results["provenance"]["failed_metrics"] = dict(without)
+    # prompts are data, by which scores are found again
+    return {**published(results), "prompts": results["prompts"]}, measured
 
 
 def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -120,15 +120,17 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
     return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
 
 
-def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
+def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:
     """Do what a job lacks; does nothing if it is done.
 
     Of a distributed run all processes train; the first one alone writes and measures.
+
+    Returns by label why metrics could not be measured; all else was.
     """
     from salt_zoo.devices import find_device
 
     if on_main(lambda: job.done):
-        return
+        return {}
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
     with one_writer(job.folder, PATIENCE):
@@ -140,7 +142,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
         if not on_main(lambda: job.trained):
             made = _train(job, resolved, zoo, device, progress, stamp)
 
-        def finish() -> None:
+        def finish() -> dict[str, str]:
             if not job.keep_checkpoints:
                 shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
             progress(1, 1, "measuring")
@@ -155,8 +157,9 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> None:
             measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
             for cell in job.cells:
                 measurer.fill(cell)
+            return dict(measurer.broken)
 
-        on_main(finish)
+        return on_main(finish)
 
 
 def _network(job: Job, backbone: Any) -> Any:
@@ -206,7 +209,7 @@ def _stamp(job: Job) -> dict[str, Any]:
 
 
 def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
-    """What a done job found."""
+    """What a done job found, without the metrics that could not be measured."""
     found: list[Measured] = []
     for cell in job.cells:
         facts = cell.facts(job.folder) or {}
@@ -233,7 +236,11 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
     pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
     if cell.shown:
         pixels = read_array(folder / cell.pixels, "pixels")
-    rows = {label: read_array(folder / plan.file, "rows") for label, plan in cell.metrics.items()}
+    rows = {
+        label: read_array(folder / plan.file, "rows")
+        for label, plan in cell.metrics.items()
+        if (folder / plan.file).is_file()
+    }
     content = job.content
     one = Measured(
         arm=job.label,
@@ -252,6 +259,7 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
         return [
             replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
             for k, m in cell.metrics.items()
+            if k in rows
         ]
     if cell.kind == "long":
         one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
@@ -286,5 +294,5 @@ def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         for plan in cell.metrics.values()
         if "absent" not in (cell.facts(job.folder) or {})
     ]
-    texts = sorted({str(read_array(path, "stamp")) for path in paths})
+    texts = sorted({str(read_array(path, "stamp")) for path in paths if path.is_file()})
     return trained, [json.loads(text) for text in texts]

@@ -26,6 +26,7 @@ from salt_zoo.evaluation import (
     make_videos,
     measure,
 )
+from salt_zoo.foreign import ForeignError, show_traceback
 from salt_zoo.protocols import Backbone, Dataset, Metric
 from salt_zoo.sampling import SamplingConfig
 
@@ -98,6 +99,8 @@ class LongMeasurer:
         self.draws = evaluation_draws(0, split, len(self.prompts), backbone.device)
         self.clips = clips_of(backbone, config.lengths)
         self.batch_size = batch_size
+        #: Metrics that could not be measured, by label, each with a line that says why.
+        self.broken: dict[str, str] = {}
 
     def sampled(self, network: Any, sampling: SamplingConfig) -> Long:
         """Long videos of a network that goes block by block."""
@@ -154,6 +157,7 @@ class LongMeasurer:
                 ]
             ).numpy()
             for name in self.metrics
+            if name not in self.broken
         }
         pixels = np.stack([shown[row].numpy() for row in sorted(shown)])
         return Long(clips.frames, clips.stops, clips.ends, found, pixels)
@@ -170,7 +174,16 @@ class LongMeasurer:
             videos.sampling,
             first,
         )
-        return measure(self.metrics, clip)
+        found: dict[str, Tensor] = {}
+        for name, metric in self.metrics.items():
+            if name in self.broken:
+                continue
+            try:
+                found |= measure({name: metric}, clip)
+            except ForeignError as error:  # others can be measured
+                show_traceback(error)
+                self.broken[name] = str(error)
+        return found
 
     def _batches(self) -> list[list[int]]:
         """Rows in batches that keep the videos of a prompt together, for metrics of diversity."""

@@ -23,6 +23,8 @@ from salt_zoo.evaluation import (
     make_videos,
     measure,
 )
+from salt_zoo.foreign import ForeignError, show_traceback
+from salt_zoo.metrics import make_metric
 from salt_zoo.protocols import Backbone, Dataset, Metric
 from salt_zoo.sampling import SamplingConfig
 from salt_zoo.training.costs import PassCounter
@@ -50,6 +52,8 @@ class Measurer:
     ) -> None:
         self.network, self.backbone, self.dataset, self.zoo = network, backbone, dataset, zoo
         self.batch_size, self.folder, self.stamp = batch_size, folder, stamp
+        #: Metrics that could not be measured, by label, each with a line that says why.
+        self.broken: dict[str, str] = {}
         self._made: dict[str, Metric] = {}
 
     def fill(self, cell: Cell) -> None:
@@ -76,7 +80,12 @@ class Measurer:
             shown = videos.pixels[: cell.shown].clamp(0, 1)
             self._write(cell, cell.pixels, {"pixels": _uint8(shown)})
         for label, plan in wanted.items():
-            rows = measure({label: self._metric(plan)}, videos)[label]
+            try:
+                rows = measure({label: self._metric(plan)}, videos)[label]
+            except ForeignError as error:  # others can be measured
+                show_traceback(error)
+                self.broken[label] = str(error)
+                continue
             self._write(cell, plan.file, {"rows": rows.numpy()})
 
     def _rows(self, cell: Cell) -> tuple[list[str], Any]:
@@ -127,8 +136,10 @@ class Measurer:
         self._facts(cell, missing, known)
         if cell.pixels in missing:
             self._write(cell, cell.pixels, {"pixels": found.pixels})
+        self.broken |= measurer.broken
         for label, plan in wanted.items():
-            self._write(cell, plan.file, {"rows": found.rows[label]})
+            if label in found.rows:
+                self._write(cell, plan.file, {"rows": found.rows[label]})
 
     def _metric(self, plan: MetricPlan) -> Metric:
         """The metric itself; one that loads weights does so once for all cells."""
@@ -136,7 +147,7 @@ class Measurer:
             options = self.zoo.metrics.configure(
                 plan.name, dict(plan.options), f"metric {plan.name}"
             )
-            self._made[plan.file] = self.zoo.metrics.create(plan.name, options, self.zoo)
+            self._made[plan.file] = make_metric(plan.name, options, self.zoo)
         return self._made[plan.file]
 
     def _facts(self, cell: Cell, missing: list[str], facts: Mapping[str, Any]) -> None:

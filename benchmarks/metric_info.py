@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
 
-from salt_zoo.errors import ZooError
+from salt_zoo.foreign import BrokenPart, foreign, short
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.protocols import Better, MetricKind
 from salt_zoo.run import configure_metrics
@@ -46,40 +48,54 @@ class MetricInfo:
         """What a registered metric says of itself; see `salt_zoo.protocols.Metric` for defaults.
 
         Raises:
-            ZooError: its direction or kind is not one, or a target is missing.
+            BrokenPart: its direction or kind is not one, a target is missing, or the like.
         """
-        better = metric.better
+        title: Any = getattr(metric, "title", f"metric {name!r}")
+        with foreign(title):
+            found = cls(
+                name,
+                metric.better,
+                summary,
+                metric.reduce,
+                getattr(metric, "reduce_many", None),
+                getattr(metric, "kind", "description" if metric.better == "none" else "quality"),
+                getattr(metric, "target", None) if metric.better == "target" else None,
+                getattr(metric, "mean", False),
+                getattr(metric, "bounds", None),
+                getattr(metric, "version", None),
+                metric.own_steps,
+            )
+        if wrong := found._wrong():
+            raise BrokenPart(f"{title}: {wrong}")
+        if found.target is not None:
+            return replace(found, target=float(found.target))
+        return found
+
+    def _wrong(self) -> str | None:
+        """What cannot be as the metric says it is, in words."""
+        better, kind, bounds = self.better, self.kind, self.bounds
         if better not in get_args(Better):
-            raise ZooError(
-                f"metric {name!r}: better is {better!r}; it must be one of "
-                f"{', '.join(get_args(Better))}"
-            )
-        target: Any = getattr(metric, "target", None)
-        if better == "target" and not isinstance(target, int | float):
-            raise ZooError(f"metric {name!r}: better is 'target', so it must have a target, too")
-        kind: Any = getattr(metric, "kind", "description" if better == "none" else "quality")
+            return f"better is {short(better)}; it must be one of {', '.join(get_args(Better))}"
+        if better == "target" and not _is_number(self.target):
+            return "better is 'target', so it must have a target, too: a number"
         if kind not in get_args(MetricKind):
-            raise ZooError(
-                f"metric {name!r}: kind is {kind!r}; it must be one of "
-                f"{', '.join(get_args(MetricKind))}"
-            )
+            return f"kind is {short(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
         if kind == "quality" and better == "none":
-            raise ZooError(
-                f"metric {name!r}: a metric of quality needs a direction; better is 'none'"
-            )
-        return cls(
-            name,
-            better,
-            summary,
-            metric.reduce,
-            getattr(metric, "reduce_many", None),
-            kind,
-            float(target) if better == "target" else None,
-            getattr(metric, "mean", False),
-            getattr(metric, "bounds", None),
-            getattr(metric, "version", None),
-            metric.own_steps,
-        )
+            return "a metric of quality needs a direction; better is 'none'"
+        if bounds is not None and not (
+            isinstance(bounds, tuple | list)
+            and len(bounds) == 2
+            and all(map(_is_number, bounds))
+            and bounds[0] < bounds[1]
+        ):
+            return f"bounds is {short(bounds)}; it must be the least and the largest score"
+        if self.own_steps is not None and not (_is_whole(self.own_steps) and self.own_steps > 0):
+            return f"own_steps is {short(self.own_steps)}; it must be a number of steps, or None"
+        if self.version is not None and not _is_whole(self.version):
+            return f"version is {short(self.version)}; it must be an integer"
+        if not isinstance(self.mean, bool):
+            return f"mean is {short(self.mean)}; it must be True or False"
+        return None
 
     def plain(self) -> dict[str, Any]:
         """The entry of results.json."""
@@ -96,11 +112,19 @@ class MetricInfo:
         }
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[MetricInfo]:
     """A study's metrics, as its file names them: by label, with their options."""
     found = []
     for label, (wanted, options) in configure_metrics(zoo, metrics).items():
-        metric = zoo.metrics.create(wanted.name, options, zoo)
+        metric = make_metric(wanted.name, options, zoo)
         summary = zoo.metrics[wanted.name].summary
         summary += f" ({wanted.summary})" if wanted.summary else ""
         found.append(MetricInfo.of(label, metric, summary))

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from benchmarks.cells import has_clips
 from benchmarks.study import Outcome, StudyConfig
 from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.run import ChosenMetric, configure_metrics
 
@@ -58,7 +59,7 @@ def _make(label: str, known: Known, zoo: Zoo) -> Any:
         return None
     metric, options = known[label]
     try:
-        return zoo.metrics.create(metric.name, options, zoo)
+        return make_metric(metric.name, options, zoo)
     except ZooError:
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.plugins import Zoo
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--out", type=folder, default=Path("reports/perf"), help="folder (default: reports/perf)")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options, zoo_of(options)))
+    return guarded(lambda: with_plugins(run, options))
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ def provenance(
     zoo: Zoo, device: str, inputs: Mapping[str, Any], prompts: Sequence[str], metrics: Sequence[str]
 ) -> dict[str, Any]:
     """Facts about this process and its inputs; no names of machines, users or folders."""
-    return {
+    found = {
         "versions": {"salt-zoo": _version("salt-zoo"), "python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES},
         "commit": commit(),
@@ -31,6 +32,40 @@ def provenance(
         "plugins": list(zoo.plugins),
         "broken_plugins": [{"plugin": b.plugin, "reason": b.reason} for b in zoo.broken],
     }
+    plain: dict[str, Any] = published(found)
+    return plain
+
+
+#: An absolute path inside of a text; not what follows a word or a colon, as in and/or, https://x/y.
+_PATH = re.compile(r"""(?<![\w:/.~-])(?:~|/)[^\s'"`,;()<>|\[\]{}]*/[^\s'"`:,;()<>|\[\]{}]*""")
+
+
+def published(content: Any) -> Any:
+    """Content as it may be published: where a private file or folder is named, its own name only.
+
+    >>> published(["/home/ada/x.pt: no such file", "and/or", "https://a.org/b/c"])
+    ['x.pt: no such file', 'and/or', 'https://a.org/b/c']
+    """
+    if isinstance(content, str):
+        return _public(content) if "/" in content else content
+    if isinstance(content, Mapping):
+        return {published(key): published(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [published(value) for value in content]
+    return content
+
+
+def _public(text: str) -> str:
+    if (
+        text.startswith(("/", "~"))
+        and "\n" not in text
+        and os.path.lexists(os.path.expanduser(text))
+    ):
+        return os.path.basename(text.rstrip("/")) or text  # the whole text, blanks in it or not
+    for folder in (Path.cwd(), Path.home()):
+        if folder != Path("/"):  # blanks in these are no end of a path
+            text = text.replace(f"{folder}/", "")
+    return _PATH.sub(lambda found: os.path.basename(found[0].rstrip("/")) or found[0], text)
 
 
 def _version(package: str) -> str:

@@ -24,8 +24,11 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
             show(index, step, updates, what)
 
         try:
-            run_job(job, zoo, device, progress)
+            broken = run_job(job, zoo, device, progress)
         except ZooError as error:
             ended.errors[job.folder] = str(error)
+        else:
+            if broken:
+                ended.metrics[job.folder] = broken
         show(index, 1, 1, "failed" if job.folder in ended.errors else "done")
     return ended

@@ -22,9 +22,10 @@ from benchmarks.pictures import Pictures, shown_videos
 from benchmarks.records import Measured
 from benchmarks.report_answer import answer, answer_lines, caption, mixes, tuning
 from benchmarks.report_drawing import SERIES, later_lap, standalone
-from benchmarks.report_drift import DriftView, column_title
+from benchmarks.report_drift import DRIFT_TABLES, DriftView, column_title
 from benchmarks.report_figures import quality_plot, training_plot
-from benchmarks.report_tables import slug, write_tables
+from benchmarks.report_names import FileNames, all_shown, cleaned, shown_text
+from benchmarks.report_tables import TABLES, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report_view import Setting, View, duration, quantity
 from salt_zoo import storage
@@ -56,27 +57,31 @@ def render(
     index.html is self-contained: no script, no request. `sections` are plugins' `(title, text)`
     with blank lines between paragraphs; like every name and prompt they are shown as they are.
     """
+    results = all_shown(results)
+    pictures = {tuple(map(shown_text, key)): videos for key, videos in pictures.items()}
+    sections = [(shown_text(title), text) for title, text in sections]
     view = View(results)
     plots = _plots(view)
     drift = DriftView(view) if results["drift"] else None
     drift_plots = drift.plots() if drift else {}
     videos = {setting: videos_of(pictures, setting) for setting in view.settings}
     with storage.atomic_folder(folder / "tables") as draft:
-        write_tables(view, draft)
+        names = FileNames(*TABLES, *DRIFT_TABLES)
+        write_tables(view, draft, names)
         if drift:
-            drift.write_tables(draft)
+            drift.write_tables(draft, names)
     with storage.atomic_folder(folder / "figures") as draft:
-        figures = []
+        figures, names = [], FileNames()
         for (metric, setting), plot in plots.items():
             title = setting.title(view.settings)
-            name = "-".join(filter(None, ("quality", slug(metric), slug(title)))) + ".svg"
+            name = names.of(".svg", "quality", metric, title)
             (draft / name).write_text(standalone(plot), encoding="utf-8")
             figures.append((name, metric, title))
         drift_figures = []
         for (metric, where), plot in drift_plots.items():
             assert drift is not None
             title = where.title(drift.settings)
-            name = f"drift-{slug(metric)}-{slug(title)}.svg"
+            name = names.of(".svg", "drift", metric, title)
             (draft / name).write_text(standalone(plot), encoding="utf-8")
             drift_figures.append((name, metric, title))
         first = next((found for found in videos.values() if found), None)
@@ -208,7 +213,7 @@ def _passes(arm: Mapping[str, Any]) -> float:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [cleaned(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
 def _markdown(text: Any) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from benchmarks.pictures import FRAMES, LONG_FRAMES, Pictures
 from benchmarks.report_figures import drift_plot
-from benchmarks.report_tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, slug, write_csv
+from benchmarks.report_names import FileNames
+from benchmarks.report_tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, write_csv
 from benchmarks.report_videos import Player, chosen_frames, sheet
 from benchmarks.report_view import Entry, View, decimals, listed
 
@@ -20,6 +21,9 @@ from benchmarks.report_view import Entry, View, decimals, listed
 MOST_NAMED = 5
 #: Bytes of all films together.
 FILM_BUDGET = 1_200_000
+
+#: Tables that are not of one metric.
+DRIFT_TABLES = ("drift-curves.csv", "drift-comparisons.csv")
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class DriftView:
             films.append(Film(self.drift["prompts"][place], lines, mark))
         return films
 
-    def write_tables(self, folder: Path) -> None:
+    def write_tables(self, folder: Path, names: FileNames) -> None:
         """CSV files of curves and comparisons, and one CSV and LaTeX file a metric."""
         points = [{**curve, **point} for curve in self.drift["curves"] for point in curve["points"]]
         columns = ("metric", "stop", "frames", *ROW_COLUMNS)
@@ -172,15 +176,15 @@ class DriftView:
         write_csv(folder / "drift-comparisons.csv", (*COMPARISON_COLUMNS, *more), comparisons)
         for metric in self.metrics:
             values = [v for v in self.drift["values"] if v["metric"] == metric["name"]]
-            name = f"drift-{slug(metric['name'])}"
-            write_csv(folder / f"{name}.csv", (*ROW_COLUMNS, *more), values)
+            name = names.of(".csv", "drift", metric["name"])
+            write_csv(folder / name, (*ROW_COLUMNS, *more), values)
         for table in self.tables():
-            title = slug(table.setting.title(self.settings)) if len(self.settings) > 1 else ""
-            name = "-".join(filter(None, ("drift", slug(table.metric["name"]), title)))
+            title = table.setting.title(self.settings) if len(self.settings) > 1 else ""
+            name = names.of(".tex", "drift", table.metric["name"], title)
             lines = [(arm, reference, cells) for arm, reference, cells in table.lines]
             heads = [column_title(column) for column in table.columns]
             text = latex_rows(table.metric, "length", heads, lines, table.places)
-            (folder / f"{name}.tex").write_text(text, encoding="utf-8")
+            (folder / name).write_text(text, encoding="utf-8")
 
     def _place(self, arm: str) -> tuple[bool, int]:
         """Arms as in the rest of the report, references after them."""

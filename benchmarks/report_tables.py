@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.metric_info import direction
+from benchmarks.report_names import FileNames
 from benchmarks.report_view import Entry, Table, View
 
 ROW_COLUMNS = (
@@ -32,16 +32,19 @@ _LATEX = {
 }  # fmt: skip
 
 
-def write_tables(view: View, folder: Path) -> None:
+#: Tables that are not of one metric.
+TABLES = ("comparisons.csv", "primary.csv", "costs.csv")
+
+
+def write_tables(view: View, folder: Path, names: FileNames) -> None:
     """One CSV and one LaTeX file a metric, and CSV files of comparisons, outcomes and costs."""
     results = view.results
     for metric in view.metrics:
         rows = [row for row in results["rows"] if row["metric"] == metric["name"]]
-        write_csv(folder / f"{slug(metric['name'])}.csv", ROW_COLUMNS, rows)
+        write_csv(folder / names.of(".csv", metric["name"]), ROW_COLUMNS, rows)
     for table in view.tables():
-        setting = slug(table.setting.title(view.settings))
-        name = slug(table.metric["name"]) + (f"-{setting}" if setting else "")
-        (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
+        name = names.of(".tex", table.metric["name"], table.setting.title(view.settings))
+        (folder / name).write_text(latex(table), encoding="utf-8")
     write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, results["comparisons"])
     if results["primary"]:
         columns = ("verdict", "p_holm", "stated", *COMPARISON_COLUMNS, "length", "slope")
@@ -95,11 +98,6 @@ def latex_rows(
             cells = [rf"\multicolumn{{{count}}}{{c}}{{{cells[0]}}}"]
         text.append(" & ".join([_latex(label), *cells]) + r" \\")
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}", ""])
-
-
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _cell(entry: Entry | None, places: int) -> str:

@@ -256,6 +256,11 @@ class View:
         found: dict[str, str] = self.results["provenance"].get("failed_references", {})
         return found
 
+    def failed_metrics(self) -> dict[str, str]:
+        """Why metrics have no numbers, or not all, by label."""
+        found: dict[str, str] = self.results["provenance"].get("failed_metrics", {})
+        return found
+
     def failures(self) -> list[tuple[str, Entry]]:
         return [(arm["arm"], error) for arm in self.results["arms"] for error in arm["errors"]]
 

@@ -9,6 +9,7 @@ need the features is not measured.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from benchmarks.scores import read_measured
 from benchmarks.stated import when_stated
 from benchmarks.study import load_study, read_study
 from salt_zoo import storage
-from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.errors import ZooError, reason
@@ -51,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
 
-    def render_alone() -> int:
-        read_results(options.folder)  # a folder without any is not to be touched
-        with one_writer(options.folder):
-            return rerender(options.folder, zoo_of(options), options.study)
+    def render_alone(given: argparse.Namespace, zoo: Zoo) -> int:
+        read_results(given.folder)  # a folder without any is not to be touched
+        with one_writer(given.folder):
+            return rerender(given.folder, zoo, given.study)
 
-    return guarded(render_alone)
+    return guarded(lambda: with_plugins(render_alone, options))
 
 
 def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:

@@ -56,6 +56,7 @@ from benchmarks.metric_info import MetricInfo
 from benchmarks.pictures import write_videos
 from benchmarks.records import REFERENCES, ArmCost, Measured
 from benchmarks.replicates import write_store
+from benchmarks.report_names import encodable
 from benchmarks.scores import measurement
 from benchmarks.statistics import Bootstrap
 from salt_zoo import storage
@@ -282,12 +283,21 @@ def _scores(
     for metric, scores in rows.items():
         if np.ndim(scores) != 1:
             continue
-        columns = {key: getattr(item, key) for key in ("arm", "method", "backbone", "seed")}
+        columns: dict[str, Any] = {
+            key: getattr(item, key) for key in ("arm", "method", "backbone", "seed")
+        }
         columns |= {"nfe": item.nfe, "sampler": item.sampler, **more}
         columns |= {"prompt_index": np.arange(len(prompts)), "prompt": prompts}
         columns |= {"metric": metric, "score": np.asarray(scores, np.float32)}
+        columns = {key: _texts(value) for key, value in columns.items()}
         tables.append(pandas.DataFrame(columns).astype({"seed": "Int64", "nfe": "Int64"}))
     return tables
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodable(value)
+    return [encodable(text) for text in value] if isinstance(value, list) else value
 
 
 def _write_parquet(parts: Sequence[Sequence[Any]], path: Path) -> None:

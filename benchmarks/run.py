@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answer import check_primary
+from benchmarks.broken_metrics import without_broken
 from benchmarks.metric_info import MetricInfo
 from benchmarks.outcomes import check_outcomes, measured_outcomes
 from benchmarks.study import (
@@ -23,12 +24,14 @@ from benchmarks.study import (
 )
 from benchmarks.study_types import types_of_study
 from salt_zoo.before_training import check_data, check_training
-from salt_zoo.cli import add_plugin_option, guarded, zoo_of
+from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, add_set_option, folder
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, shown
+from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import say
+from salt_zoo.ranks import end_process
 from salt_zoo.run import configure_metrics
 
 #: More than anybody trains; a typo would fill the memory with them.
@@ -50,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options, zoo_of(options)))
+    code = guarded(lambda: with_plugins(run, options))
+    return code if arguments is not None else end_process(code)
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     study, where, dropped = _study(options, zoo)
+    study, broken = without_broken(study, zoo, where)
     out = options.out or Path("reports") / study.name
     runs = plan_runs(study, zoo, where)
     if dropped:
@@ -71,7 +76,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         check_data(arm, zoo, f"{where}: arms.{label}")
     from benchmarks.execute import execute
 
-    return execute(study, runs, zoo, options.plugin, options.device, out)
+    return execute(study, runs, zoo, options.plugin, options.device, out, broken)
 
 
 def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int]:
@@ -120,7 +125,7 @@ def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
 
     def made(label: str) -> MetricInfo:
         metric, options = known[label]
-        return MetricInfo.of(label, zoo.metrics.create(metric.name, options, zoo), "")
+        return MetricInfo.of(label, make_metric(metric.name, options, zoo), "")
 
     if study.primary_metric is not None:
         check_primary(study.primary_metric, known, made, where)

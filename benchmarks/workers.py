@@ -15,9 +15,11 @@ from benchmarks.processes import Do, Tell, run_tasks
 
 @dataclass
 class Ended:
-    """How the jobs of a study ended: by folder the `errors` of those that failed."""
+    """How the jobs of a study ended: by folder the `errors` of those that failed, and for those
+    that did not why `metrics` of theirs could not be measured, by label."""
 
     errors: dict[Path, str] = field(default_factory=dict)
+    metrics: dict[Path, dict[str, str]] = field(default_factory=dict)
 
 
 def count_workers(wanted: int, device: str, jobs: int) -> int:
@@ -32,13 +34,18 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     import torch
 
     from benchmarks.jobs import run_job
-    from salt_zoo.plugins import load_zoo
+    from salt_zoo.foreign import blaming
+    from salt_zoo.plugins import load_zoo, refuse_broken
+    from salt_zoo.surroundings import settings_kept
 
     torch.set_num_threads(threads)
     zoo = load_zoo(plugins)
+    refuse_broken(zoo)
 
-    def do(job: Job, tell: Tell) -> None:
-        run_job(job, zoo, device, tell)
+    def do(job: Job, tell: Tell) -> dict[str, str]:
+        # the next job must not find what this one's code has set
+        with settings_kept(), blaming(zoo):
+            return run_job(job, zoo, device, tell)
 
     return do
 
@@ -68,4 +75,6 @@ def run_jobs(
     for index, result in zip(waiting, results, strict=True):
         if result.error:
             ended.errors[jobs[index].folder] = result.error
+        elif result.value:
+            ended.metrics[jobs[index].folder] = result.value
     return ended

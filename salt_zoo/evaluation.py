@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.draws import Draws
+from salt_zoo.metrics import CheckedMetric
 from salt_zoo.protocols import Backbone, Dataset, Metric
 from salt_zoo.sampling import SamplingConfig, generate
 
@@ -72,6 +73,16 @@ def make_videos(
 
 
 def measure(metrics: Mapping[str, Metric], videos: Videos) -> dict[str, Tensor]:
-    """The rows of every metric, on the CPU: `[N]` scores or `[N, D]` features."""
+    """The rows of every metric, on the CPU: `[N]` scores or `[N, D]` features.
+
+    Raises:
+        ForeignError: a metric fails; see `CheckedMetric.measure`.
+    """
     with torch.inference_mode():
-        return {name: metric.measure(videos).float().cpu() for name, metric in metrics.items()}
+        return {name: _checked(name, metric).measure(videos) for name, metric in metrics.items()}
+
+
+def _checked(name: str, metric: Metric) -> CheckedMetric:
+    if isinstance(metric, CheckedMetric):
+        return metric
+    return CheckedMetric(metric, f"metric {name!r}")

@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from salt_zoo.errors import TrainingError, ZooError, reason, text_of
 
@@ -24,14 +27,21 @@ class ForeignError(TrainingError):
     """Code of a plugin went wrong; the line names the plugin and the part."""
 
 
+class BrokenPart(ForeignError):
+    """A part cannot be made, or lacks what it must have: nothing was begun with it."""
+
+    exit_code = 2
+
+
 class foreign:
-    """Turns what is raised inside the block into a `ForeignError` that begins with `what`."""
+    """Turns what is raised inside the block into a `ForeignError` that begins with `what`; what is
+    printed there goes to standard error."""
 
     def __init__(self, what: str) -> None:
         self.what = what
 
     def __enter__(self) -> None:
-        pass
+        self._stdout, sys.stdout = sys.stdout, sys.stderr  # standard output is the command's
 
     def __exit__(
         self,
@@ -39,9 +49,43 @@ class foreign:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        sys.stdout = self._stdout
         if error is None or isinstance(error, ZooError | KeyboardInterrupt | GeneratorExit):
             return
         raise ForeignError(f"{self.what}: {explain(error)}") from error
+
+
+@contextmanager
+def blaming(zoo: Any) -> Iterator[None]:
+    """Whatever code of a plugin lets out of the block, through whichever of ours, becomes a
+    `ForeignError` that names its part: a net under all frames. Our own errors go through."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        part = None if isinstance(error, ZooError) else guilty(error, zoo)
+        if part is None:
+            raise
+        raise ForeignError(f"{part}: {explain(error)}") from error
+
+
+def guilty(error: BaseException, zoo: Any) -> str | None:
+    """In whose code an error arose: the innermost part, or plugin, that was being run."""
+    modules = {module: plugin for plugin in zoo.plugins if (module := zoo.module_of(plugin))}
+    owners = {module.partition(".")[0]: plugin for module, plugin in modules.items()}
+    found = None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        module = str(frame.f_globals.get("__name__", ""))
+        plugin = modules.get(module) or owners.get(module.partition(".")[0])
+        if plugin is None:
+            continue
+        found = found or f"plugin {plugin!r}"
+        classes = type(frame.f_locals.get("self")).__mro__
+        for registry in zoo.registries:
+            for entry in registry:
+                if any(entry.is_made_by(one) for one in classes):
+                    return f"{entry.kind} {entry}"
+    return found
 
 
 def explain(error: BaseException) -> str:
@@ -71,3 +115,12 @@ def show_traceback(error: BaseException) -> None:
     """Print where an error comes from, if that is asked for."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error, file=sys.stderr)
+
+
+def short(value: Any) -> str:
+    """Any value in a few words."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # foreign code, too
+        text = f"an object of the class {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from salt_zoo.methods import make_method
 from salt_zoo.plugins import Zoo
 from salt_zoo.versions import Versions
 
@@ -50,7 +51,11 @@ def make_parts(resolved: Resolved, zoo: Zoo) -> Parts:
         ):
             # configured once more: what parts a part is made of is looked up there
             options = configure_part(registry, content[kind], zoo, kind)
-            made.append(registry.create(content[kind]["name"], options, zoo))
+            name = content[kind]["name"]
+            if kind == "method":
+                made.append(make_method(name, options, zoo))
+            else:
+                made.append(registry.create(name, options, zoo))
         return made[0], made[1], made[2]
 
     (method, backbone, dataset), code = Versions(zoo).used_by(make)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from salt_zoo.activations import peak_of_pass
 from salt_zoo.errors import ZooError
+from salt_zoo.methods import STUDENT_AVERAGE, make_method
 from salt_zoo.passes import DryRun, Passes, passes_per_update
 from salt_zoo.precision import with_precision
 from salt_zoo.protocols import Backbone, Method, Role, Start
@@ -27,7 +28,6 @@ from salt_zoo.run import Resolved
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
 from salt_zoo.training.depth import over_depth
 from salt_zoo.training.flops import flops_of_passes, meta_network, on_meta
-from salt_zoo.training.networks import STUDENT_AVERAGE
 from salt_zoo.training.optimizers import make_optimizers
 
 GIB = 2**30
@@ -149,7 +149,7 @@ def make_plan(
 def _parts(run: Resolved, zoo: Any) -> tuple[Backbone, Method]:
     config = run.config
     backbone = _backbone(zoo, config.backbone["name"], run.backbone.model_dump_json())
-    return backbone, zoo.methods.create(config.method["name"], run.method, zoo)
+    return backbone, make_method(config.method["name"], run.method, zoo)
 
 
 @functools.lru_cache(maxsize=4)
@@ -171,7 +171,7 @@ def _counted(run: Resolved, backbone: Any, zoo: Any) -> Passes:
 @functools.lru_cache(maxsize=64)
 def _dry(zoo: Any, backbone: Any, method: str, options: str, seed: int) -> DryRun:
     checked = zoo.methods.configure(method, json.loads(options), "method")
-    return DryRun(zoo.methods.create(method, checked, zoo), backbone, seed)
+    return DryRun(make_method(method, checked, zoo), backbone, seed)
 
 
 def _starts(method: Method) -> dict[str, Start]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,18 +15,24 @@ import pluggy
 
 from salt_zoo import hookspecs
 from salt_zoo.errors import ZooError, did_you_mean, reason
-from salt_zoo.printing import say
-from salt_zoo.registry import Entry, Registry
+from salt_zoo.foreign import show_traceback
+from salt_zoo.hooks import SPECIFIED, GuardedHooks, caller_of, check_plain, misspelt
+from salt_zoo.plugin_files import named
+from salt_zoo.registry import Entry, RegistrationError, Registry
+from salt_zoo.surroundings import output_kept, settings_kept
+
+__all__ = ["SPECIFIED", "Broken", "Zoo", "load_zoo", "refuse_broken"]
 
 GROUP = "salt_zoo"
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin that could not be used, and why, in one line."""
+    """A plugin that could not be used, and why, in one line; `asked` for by name, with `-p`."""
 
     plugin: str
     reason: str
+    asked: bool = False
 
 
 class Zoo:
@@ -46,6 +49,8 @@ class Zoo:
         self.recipes = Registry("recipe", "recipes")
         self.broken: list[Broken] = []
         self.plugins: list[str] = []
+        #: Lines about what plugins did and should not; they are used all the same.
+        self.notices: list[str] = []
         self._manager = pluggy.PluginManager("salt_zoo")
         self._manager.add_hookspecs(hookspecs)
         self._hooks = GuardedHooks(self._manager, self.plugins)
@@ -88,103 +93,76 @@ class Zoo:
         loaded = self._manager.get_plugin(plugin)
         return loaded.__name__ if isinstance(loaded, ModuleType) else None
 
-    def add_plugin(self, name: str, load: Callable[[], Any]) -> None:
-        """Load and register one plugin; if it fails in any way, only `broken` grows."""
-        try:
-            plugin = load()
-            if self._manager.is_registered(plugin):
-                return  # an installed plugin that `-p` names again
-            self._manager.register(plugin, name)
-            if unknown := _misspelt(plugin):
-                raise ValueError(
-                    f"there is no hook named {unknown!r}; {did_you_mean(unknown, SPECIFIED)}"
-                )
-            if not self._manager.get_hookcallers(plugin):
-                raise ValueError("it has no function marked with salt_zoo.hookimpl")
-            for registry in self.registries:
-                registry.plugin = name
-            _caller_of(self._manager, plugin, "register")(zoo=self)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a plugin may exit, or cancel, or raise what it likes
-            if self._manager.has_plugin(name):
-                self._manager.unregister(name=name)
-            for registry in self.registries:
-                registry.drop(name)
-            self.broken.append(Broken(name, reason(error)))
-        else:
-            self.plugins.append(name)
+    def add_plugin(self, name: str, load: Callable[[], Any], asked: bool = False) -> None:
+        """Load and register one plugin; if it fails in any way, only `broken` grows.
 
+        What it prints goes to standard error, and settings of the process that it changes are put
+        back, which is a line in `notices`.
+        """
+        tables = self._tables()
+        with output_kept(), settings_kept() as changed:
+            try:
+                known = self._load(name, load)
+                if wrong := self._altered(tables, name):
+                    raise RegistrationError(wrong)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may exit, or cancel, or raise what it likes
+                show_traceback(error)
+                if self._manager.has_plugin(name):
+                    self._manager.unregister(name=name)
+                for key, (registry, entries) in tables.items():
+                    setattr(self, key, registry)
+                    registry.restore(entries)
+                self.broken.append(Broken(name, reason(error), asked))
+            else:
+                if not known:
+                    self.plugins.append(name)
+        self.notices += [
+            f"plugin {name!r} changed {what} while it was loaded, which is undone"
+            for what in changed
+        ]
 
-class GuardedHooks:
-    """The hooks of all plugins as functions; a plugin that raises costs a warning, not the run.
+    def _load(self, name: str, load: Callable[[], Any]) -> bool:
+        """Load a plugin and let it register; says whether it is one that is there already."""
+        plugin = load()
+        if self._manager.is_registered(plugin):
+            return True  # an installed plugin that `-p` names again
+        self._manager.register(plugin, name)
+        if unknown := misspelt(plugin):
+            raise ValueError(
+                f"there is no hook named {unknown!r}; {did_you_mean(unknown, SPECIFIED)}"
+            )
+        callers = self._manager.get_hookcallers(plugin)
+        if not callers:
+            raise ValueError("it has no function marked with salt_zoo.hookimpl")
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is plugin:
+                    check_plain(implementation)
+        for registry in self.registries:
+            registry.plugin = name
+        caller_of(self._manager, plugin, "register")(zoo=self)
+        return False
 
-    A hook returns what its implementations returned, without None, last registered first. An
-    implementation that has failed once is not called again.
-    """
+    def _tables(self) -> dict[str, tuple[Registry, dict[str, Entry]]]:
+        return {one.plural: (one, one.entries()) for one in self.registries}
 
-    def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
-        self._manager = manager
-        self._plugins = plugins
-        self._failed: set[tuple[str, str]] = set()
-        self._cache: dict[tuple[str, int], list[tuple[str, Any]]] = {}
-
-    def __getattr__(self, hook: str) -> Callable[..., list[Any]]:
-        if hook not in SPECIFIED:
-            raise AttributeError(f"there is no hook named {hook!r}")
-
-        def call(**arguments: Any) -> list[Any]:
-            results: list[Any] = []
-            for name, caller in self._callers(hook):
-                if (name, hook) in self._failed:
-                    continue
-                try:
-                    results.extend(caller(**arguments))
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as error:
-                    self._failed.add((name, hook))
-                    say(
-                        f"warning: plugin {name!r} failed in {hook} and is not asked again: "
-                        f"{reason(error)}"
-                    )
-            return results
-
-        return call
-
-    def _callers(self, hook: str) -> list[tuple[str, Any]]:
-        """Every plugin that implements `hook`, with a caller of it alone."""
-        key = (hook, len(self._plugins))  # hooks are called every step, plugins are loaded once
-        if key not in self._cache:
-            self._cache[key] = []
-            for name in reversed(self._plugins):
-                plugin = self._manager.get_plugin(name)
-                names = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
-                if hook in names:
-                    self._cache[key].append((name, _caller_of(self._manager, plugin, hook)))
-        return self._cache[key]
-
-
-#: The names of all hooks.
-SPECIFIED = frozenset(
-    name for name, value in vars(hookspecs).items() if hasattr(value, "salt_zoo_spec")
-)
-
-
-def _caller_of(manager: pluggy.PluginManager, plugin: Any, hook: str) -> Any:
-    """Calls a hook in one plugin only."""
-    return manager.subset_hook_caller(hook, [p for p in manager.get_plugins() if p is not plugin])
-
-
-def _misspelt(plugin: Any) -> str | None:
-    """The name of a hookimpl that matches no specification."""
-    for name in dir(plugin):
-        options = getattr(getattr(plugin, name, None), "salt_zoo_impl", None)
-        if isinstance(options, dict):
-            hook = options.get("specname") or name
-            if hook not in SPECIFIED:
-                return str(hook)
-    return None
+    def _altered(
+        self, tables: Mapping[str, tuple[Registry, Mapping[str, Entry]]], plugin: str
+    ) -> str | None:
+        """What a plugin did to the tables beside adding its own entries, in words."""
+        for key, (registry, before) in tables.items():
+            if getattr(self, key) is not registry:
+                return f"it replaced zoo.{key}"
+            after = registry.entries()
+            for name, entry in before.items():
+                if after.get(name) is not entry:
+                    return f"it altered {registry.kind} {entry}; a plugin may add parts only"
+            for name in after.keys() - before.keys():
+                if not isinstance(after[name], Entry) or after[name].plugin != plugin:
+                    return f"it put {registry.kind} {name!r} there without zoo.{key}.add"
+        return None
 
 
 def load_zoo(extra: Sequence[str] = ()) -> Zoo:
@@ -194,7 +172,7 @@ def load_zoo(extra: Sequence[str] = ()) -> Zoo:
 
     Raises:
         ZooError: a plugin named in `extra` does not exist. (One that exists and is broken is
-            listed in `Zoo.broken`, as an installed one would be.)
+            listed in `Zoo.broken`; see `refuse_broken`.)
     """
     zoo = Zoo()
     points = _entry_points(zoo)
@@ -205,8 +183,19 @@ def load_zoo(extra: Sequence[str] = ()) -> Zoo:
             seen.add(point.value)
             zoo.add_plugin(_free_name(zoo, point.name), point.load)
     for name in dict.fromkeys(extra):
-        zoo.add_plugin(_free_name(zoo, name), _named(name))
+        zoo.add_plugin(_free_name(zoo, name), named(name), asked=True)
     return zoo
+
+
+def refuse_broken(zoo: Zoo) -> None:
+    """Without a plugin that was asked for by name a command would do something else.
+
+    Raises:
+        ZooError: such a plugin is broken.
+    """
+    for broken in zoo.broken:
+        if broken.asked:
+            raise ZooError(f"-p {broken.plugin}: the plugin cannot be used: {broken.reason}")
 
 
 def _entry_points(zoo: Zoo) -> list[importlib.metadata.EntryPoint]:
@@ -238,42 +227,3 @@ def _free_name(zoo: Zoo, name: str) -> str:
     while free in taken:
         number, free = number + 1, f"{name} ({number})"
     return free
-
-
-def _named(name: str) -> Callable[[], ModuleType]:
-    """How to load what `-p name` names; a ZooError if there is nothing of that name."""
-    path = Path(name)
-    if name.endswith(".py") or path.is_file():
-        if not path.is_file():
-            raise ZooError(f"-p {name}: there is no such file")
-        return lambda: _load_file(path.resolve())
-    try:
-        missing = importlib.util.find_spec(name) is None
-    except ModuleNotFoundError as error:
-        # of the name itself, or of something that a parent package imports?
-        missing = error.name is not None and f"{name}.".startswith(f"{error.name}.")
-    except (ValueError, ImportError):
-        missing = name not in sys.modules
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        missing = False  # a parent package is there and broken: importing it will tell
-    if missing:
-        raise ZooError(f"-p {name}: no module of that name can be imported, and it is not a file")
-    return lambda: importlib.import_module(name)
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Import a file as a module of its own, even beside another file of the same name."""
-    module_name = f"salt_zoo_file_{path.stem}_{hashlib.sha256(bytes(path)).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pydantic look their module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module

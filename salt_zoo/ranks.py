@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import threading
+from contextlib import suppress
 
 
 def is_main_process() -> bool:
@@ -18,3 +22,23 @@ def is_first_of_machine() -> bool:
 def is_alone() -> bool:
     """Whether this is the only process of the run."""
     return os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def end_process(code: int) -> int:
+    """What a program returns as its exit code, once the command is done; ends the process itself
+    where a plugin's thread would keep it alive.
+
+    Standard output is complete: what plugins print as the interpreter ends goes to standard error.
+    """
+    with suppress(Exception):
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.dup2(2, 1)
+    ours = (threading.main_thread(), threading.current_thread())
+    if any(not one.daemon and one not in ours for one in threading.enumerate()):
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+    return code

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from salt_zoo.config import StrictModel, validate
 from salt_zoo.errors import ZooError, did_you_mean, reason, shown
+from salt_zoo.foreign import BrokenPart, explain
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -44,10 +45,16 @@ class Entry:
         try:
             found = getattr(importlib.import_module(module), attribute)
         except (Exception, SystemExit) as error:  # foreign code may fail in any way
-            raise ZooError(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
+            raise BrokenPart(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
         if not callable(found):
-            raise ZooError(f"{self}: {self.target} cannot be called")
+            raise BrokenPart(f"{self}: {self.target} cannot be called")
         return found
+
+    def is_made_by(self, factory: type) -> bool:
+        """Whether this class is its target; loads nothing."""
+        if isinstance(self.target, str):
+            return f"{factory.__module__}:{factory.__qualname__}" == self.target
+        return self.target is factory
 
     def __str__(self) -> str:
         return f"{self.name!r} of plugin {self.plugin!r}"
@@ -98,9 +105,13 @@ class Registry:
         summary = " ".join(summary.split())
         self._entries[name] = Entry(self.kind, name, target, summary, self.plugin, defaults)
 
-    def drop(self, plugin: str) -> None:
-        """Forget what a plugin that turned out broken had registered."""
-        self._entries = {k: e for k, e in self._entries.items() if e.plugin != plugin}
+    def entries(self) -> dict[str, Entry]:
+        """All entries by name, as they are now."""
+        return dict(self._entries)
+
+    def restore(self, entries: dict[str, Entry]) -> None:
+        """Go back to what `entries()` returned: a plugin turned out broken."""
+        self._entries = dict(entries)
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(sorted(self._entries.values(), key=lambda entry: entry.name))
@@ -145,8 +156,9 @@ class Registry:
             return factory(config, zoo)
         except ZooError:
             raise
-        except Exception as error:
-            raise ZooError(f"{self.kind} {entry}: cannot be made ({reason(error)})") from error
+        except (Exception, SystemExit) as error:
+            text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
+            raise BrokenPart(text) from error
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from salt_zoo import run_yaml
 from salt_zoo.config import Steps, StrictModel, once, validate
-from salt_zoo.errors import ZooError
+from salt_zoo.foreign import ForeignError, show_traceback
 from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import say
@@ -175,8 +176,10 @@ def configure_metrics(
 
 def make_metrics(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """Metrics by label."""
+    from salt_zoo.metrics import make_metric
+
     return {
-        label: zoo.metrics.create(metric.name, options, zoo)
+        label: make_metric(metric.name, options, zoo)
         for label, (metric, options) in configure_metrics(zoo, metrics).items()
     }
 
@@ -206,7 +209,6 @@ def train(
     accelerator = make_accelerator(device, config.training, folder)
     parts = make_parts(resolved, zoo)
     parts.backbone.to(accelerator.device)
-    _check_method(parts.method, config.method["name"])
     with one_writer(folder):
         origin = plain(
             {
@@ -246,12 +248,6 @@ def train(
     return trainer
 
 
-def _check_method(method: Any, name: str) -> None:
-    for wanted in ("needs_data", "roles", "turns", "train"):
-        if not hasattr(method, wanted):
-            raise ZooError(f"method {name!r} lacks {wanted!r}; see salt_zoo.protocols.Method")
-
-
 def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> Any:
     """What the trainer calls to measure quality on the validation split, or None."""
     if not config.every:
@@ -270,8 +266,14 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
             videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
-            for name, rows in measure(metrics, videos).items():
-                found[f"{name}@{steps}"] = metrics[name].reduce(rows)
+            for name, metric in list(metrics.items()):
+                try:
+                    rows = measure({name: metric}, videos)[name]
+                    found[f"{name}@{steps}"] = metric.reduce(rows)
+                except ForeignError as error:  # the training itself goes well
+                    show_traceback(error)
+                    print(f"warning: {error}; it is not measured any more", file=sys.stderr)
+                    del metrics[name]
         return found
 
     return evaluate

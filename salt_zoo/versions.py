@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from salt_zoo.plugin_files import FILE
 from salt_zoo.plugins import Zoo
 from salt_zoo.registry import Entry
 
@@ -73,9 +74,23 @@ def _digest(top: str) -> str:
     module = sys.modules.get(top)
     file = getattr(module, "__file__", None)
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    if top.startswith(FILE) and file:  # a plugin's file and what it imports from beside it
+        paths = [(Path(path.name), path) for path in _imported_from(Path(file).parent)]
+        return _digest_of(paths)
     paths = [(path.relative_to(folder), path) for folder in folders for path in _sources(folder)]
     if not folders and file:
         paths = [(Path(Path(file).name), Path(file))]
+    return _digest_of(paths)
+
+
+def _imported_from(folder: Path) -> list[Path]:
+    """The files right in a folder that modules were loaded from."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    found = {Path(file) for file in files if isinstance(file, str)}
+    return sorted(path for path in found if path.parent == folder and path.is_file())
+
+
+def _digest_of(paths: list[tuple[Path, Path]]) -> str:
     content = hashlib.sha256()
     for name, path in paths:
         content.update(f"{name.as_posix()}\0".encode())

@@ -162,3 +162,39 @@ def test_an_implementation_may_have_a_name_of_its_own():
 def test_an_unknown_hook_is_no_attribute():
     with pytest.raises(AttributeError, match="step_finnished"):
         Zoo().hook.step_finnished(step=1)
+
+
+SECTIONS = [[3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]]
+
+
+@pytest.mark.parametrize("made", SECTIONS, ids=str)
+def test_sections_of_a_wrong_form_are_a_line(made, capsys):
+    zoo = load_zoo()
+    plugin = type("Plugin", (), {"report_sections": hookimpl(lambda self, results: made)})()
+    register = hookimpl(lambda self, zoo: None)
+    type(plugin).register = register
+    type(plugin).register.__name__ = "register"
+    zoo.add_plugin("odd", lambda: plugin)
+    assert not zoo.broken
+    assert zoo.hook.report_sections(results={}, folder=None) == []
+    line = capsys.readouterr().err
+    assert line.startswith("warning: plugin 'odd' failed in report_sections")
+    assert line.count("\n") == 1
+
+
+def test_a_hook_changes_only_its_own_arguments():
+    zoo = load_zoo()
+
+    class Plugin:
+        @hookimpl
+        def register(self, zoo):
+            pass
+
+        @hookimpl
+        def study_finished(self, results, folder):
+            results["rows"].clear()
+
+    zoo.add_plugin("clears", Plugin)
+    results = {"rows": [1]}
+    zoo.hook.study_finished(results=results, folder=None)
+    assert results == {"rows": [1]}

@@ -289,3 +289,137 @@ def test_nobody_takes_the_name_of_a_built_in_part(tmp_path, monkeypatch):
     zoo = load_zoo()
     assert zoo.methods["teacher-forcing"].plugin == "pretraining"
     assert [broken.plugin for broken in zoo.broken] == ["aaa"]
+
+
+LOADED = """
+import asyncio, atexit, os, sys
+print("at import")
+os.write(1, b"raw")
+from salt_zoo import hookimpl
+"""
+
+#: What else a plugin can do wrong while it is loaded, and a part of the reason that is given.
+MEDDLES = {
+    "empties a table": ("zoo.methods._entries.clear()", "altered method"),
+    "empties a table and raises": ("zoo.methods._entries.clear(); 1 / 0", "ZeroDivisionError"),
+    "replaces a part": ("zoo.methods._entries['dmd'] = None", "altered method 'dmd'"),
+    "adds what is no entry": ("zoo.methods._entries['mine'] = None", "without zoo.methods.add"),
+    "replaces a table": ("zoo.methods = {}", "replaced zoo.methods"),
+    "cannot tell why": (
+        "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
+        "its message cannot be shown",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MEDDLES)
+def test_a_plugin_that_meddles_takes_nothing_along(how, tmp_path, zoo, cli):
+    body, reason = MEDDLES[how]
+    source = LOADED + f"@hookimpl\ndef register(zoo):\n    {body}\n"
+    ended = cli("list", "--json", "-p", plugin_file(tmp_path, source))
+    listed = json.loads(ended.out)
+    (broken,) = listed.pop("broken")
+    assert reason in broken["reason"]
+    assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == names(zoo)
+
+
+HOOKS = {
+    "async": "@hookimpl\nasync def register(zoo): zoo.metrics.add('mine', print, 'x')",
+    "a generator": "@hookimpl\ndef register(zoo):\n    yield zoo.metrics.add('mine', print, 'x')",
+}
+
+
+@pytest.mark.parametrize("how", HOOKS)
+def test_a_hook_that_nobody_would_run_is_broken(how, tmp_path):
+    zoo = load_zoo([plugin_file(tmp_path, LOADED + HOOKS[how])])
+    assert [f"is {how}" in broken.reason for broken in zoo.broken] == [True]
+
+
+SETTINGS = {
+    "torch's default dtype": "torch.set_default_dtype(torch.float64)",
+    "torch's default device": "torch.set_default_device('meta')",
+    "torch's gradient mode": "torch.set_grad_enabled(False)",
+    "torch's deterministic mode": "torch.use_deterministic_algorithms(True)",
+    "torch's threads": "torch.set_num_threads(torch.get_num_threads() + 1)",
+    "the current folder": "os.chdir('/')",
+}
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_a_setting_of_the_process_is_put_back_and_told(what, tmp_path):
+    import os
+
+    import torch
+
+    def state():
+        threads = torch.get_num_threads()
+        flags = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+        return torch.get_default_dtype(), torch.zeros(1).device, threads, flags, os.getcwd()
+
+    before = state()
+    source = f"import torch\n{LOADED}{SETTINGS[what]}\n@hookimpl\ndef register(zoo): pass\n"
+    path = plugin_file(tmp_path, source)
+    zoo = load_zoo([path])
+    assert state() == before
+    assert (
+        zoo.notices == [f"plugin {path!r} changed {what} while it was loaded, which is undone"]
+        and path in zoo.plugins
+    )
+
+
+NOISY = (
+    LOADED
+    + """
+import io, threading, time
+atexit.register(print, "at the end")
+threading.Thread(target=time.sleep, args=(600,)).start()
+sys.stdout = io.StringIO()
+
+@hookimpl
+def register(zoo):
+    print("in register")
+"""
+)
+
+
+def test_standard_output_and_the_end_are_the_commands(tmp_path, shell):
+    ended = shell("-m", "salt_zoo", "list", "--json", "-p", plugin_file(tmp_path, NOISY))
+    assert ended.code == 0
+    json.loads(ended.out)
+    assert "raw" in ended.err and "in register" not in ended.out
+
+
+def test_what_was_asked_for_by_name_must_work(tmp_path, cli):
+    for source in ("1 / 0", REGISTER + "    zoo.methods.add('dmd', print, 'mine')"):
+        path = plugin_file(tmp_path, source)
+        ended = cli("train", "nothing.yaml", "--out", str(tmp_path / "out"), "-p", path)
+        assert ended.code == 2
+        assert ended.error.startswith(f"error: -p {path}: the plugin cannot be used: ")
+        assert not (tmp_path / "out").exists()
+
+
+def test_files_beside_a_plugin_can_be_imported(tmp_path):
+    source = GOOD.replace('"does nothing"', "helper.TEXT + ', ' + again.TEXT")
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        plugin_file(tmp_path / place, f"TEXT = '{place}'", "helper.py")
+        body = f"import helper\nfrom . import helper as again\n{source}"
+        plugin_file(tmp_path / place, body.replace('"null"', f'"{place}"'))
+    zoo = load_zoo([str(tmp_path / place / "mine.py") for place in ("first", "second")])
+    assert not zoo.broken
+    for place in ("first", "second"):  # though both are called helper
+        assert zoo.methods[place].summary == f"{place}, {place}"
+
+
+def test_an_edited_helper_is_another_version(tmp_path):
+    from salt_zoo.versions import Versions
+
+    plugin_file(tmp_path, "TEXT = 'one'", "helper_of_null.py")
+    plugin_file(tmp_path, "never imported", "other.py")
+    path = plugin_file(tmp_path, f"import helper_of_null\n{GOOD}")
+    zoo = load_zoo([path])
+    before = Versions(zoo).of(zoo.methods["null"])
+    plugin_file(tmp_path, "nor is this", "other.py")
+    assert Versions(zoo).of(zoo.methods["null"]) == before
+    plugin_file(tmp_path, "TEXT = 'two'", "helper_of_null.py")
+    assert Versions(zoo).of(zoo.methods["null"]) != before

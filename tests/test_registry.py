@@ -87,11 +87,13 @@ def test_a_dotted_target_is_imported_when_used(registry):
     assert registry["ordered"].load() is collections.OrderedDict
 
 
-def test_drop_forgets_one_plugin(registry):
+def test_restore_forgets_what_came_later(registry):
+    before = registry.entries()
     registry.plugin = "other"
     registry.add("theirs", Part, "summary")
-    registry.drop("mine")
-    assert [entry.name for entry in registry] == ["theirs"]
+    assert registry["theirs"].plugin == "other"
+    registry.restore(before)
+    assert "theirs" not in registry and registry.entries() == before
 
 
 def test_merge_goes_group_by_group():

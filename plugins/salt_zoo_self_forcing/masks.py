@@ -86,9 +86,13 @@ class TokenMask:
         queries, keys = (tokens * n for n in frames.shape)
         with torch.inference_mode(False):
             some, every = tiles(frames.cpu(), tokens, TILE)
-            partly, wholly = (_listed(which) for which in (some & ~every, every))
+            count, place = (part.to(frames.device) for part in _listed(some & ~every))
+            full_count, full_place = (part.to(frames.device) for part in _listed(every))
             return BlockMask.from_kv_blocks(
-                *(part.to(frames.device) for part in (*partly, *wholly)),
+                count,
+                place,
+                full_count,
+                full_place,
                 BLOCK_SIZE=TILE,
                 mask_mod=sees,
                 seq_lengths=(queries, keys),

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from salt_zoo import __version__
 from salt_zoo.cli import export, list_parts, pretrain, sample, stream, train
 from salt_zoo.cli.arguments import Parser
-from salt_zoo.errors import ZooError, reason
+from salt_zoo.errors import ZooError
+from salt_zoo.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.interruption import exit_code, signals_clean_up
-from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.plugins import Zoo, load_zoo, refuse_broken
 from salt_zoo.printing import lenient_outputs, say
-from salt_zoo.ranks import is_alone, is_first_of_machine, is_main_process
+from salt_zoo.ranks import end_process, is_alone, is_first_of_machine, is_main_process
 from salt_zoo.storage import FULL
 
 COMMANDS = (list_parts, train, sample, stream, export, pretrain)
@@ -23,7 +24,9 @@ COMMANDS = (list_parts, train, sample, stream, export, pretrain)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 2 for a user's mistake."""
     parser = Parser(
-        prog="salt-zoo", description="Distillation methods for video diffusion, under control."
+        prog="salt-zoo",
+        description="Distillation methods for video diffusion, under control.",
+        epilog=f"With {TRACEBACK}=1 in the environment errors show where they come from.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -33,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     options = parser.parse_args(arguments)
-    return guarded(lambda: options.run(options, zoo_of(options)))
+    shows_broken = options.run is list_parts.run
+    code = guarded(lambda: with_plugins(options.run, options, shows_broken))
+    return code if arguments is not None else end_process(code)
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +53,34 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
 
 
 def zoo_of(options: argparse.Namespace) -> Zoo:
-    """The zoo with the plugins that `-p` names; a line on stderr for each broken one."""
+    """The zoo with the plugins that `-p` names; a line on stderr for each broken one.
+
+    Raises:
+        ZooError: a plugin that `-p` names does not exist.
+    """
     zoo = load_zoo(options.plugin)
     if is_first_of_machine():
+        for notice in zoo.notices:
+            say(f"warning: {notice}")
         for broken in zoo.broken:
             say(f"warning: plugin {broken.plugin!r} is not used: {broken.reason}")
     return zoo
+
+
+def with_plugins(
+    run: Callable[[argparse.Namespace, Zoo], int | None],
+    options: argparse.Namespace,
+    shows_broken: bool = False,
+) -> int | None:
+    """Run a command with its plugins, whose errors name them.
+
+    One that `-p` names must not be broken, unless the command `shows_broken` ones.
+    """
+    zoo = zoo_of(options)
+    if not shows_broken:
+        refuse_broken(zoo)
+    with blaming(zoo):
+        return run(options, zoo)
 
 
 def guarded(run: Callable[[], int | None]) -> int:
@@ -64,7 +91,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     """
     lenient_outputs()
     with signals_clean_up():
-        if os.environ.get("SALT_ZOO_TRACEBACK"):
+        if os.environ.get(TRACEBACK):
             return run() or 0
         return _guarded(run)
 
@@ -88,11 +115,8 @@ def _guarded(run: Callable[[], int | None]) -> int:
         _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
         return 1
     except Exception as error:
-        if type(error).__name__ in ("OutOfMemoryError", "MemoryError"):
-            _tell(
-                f"error: not enough memory ({reason(error)}); lower training.batch_size, or raise "
-                "training.gradient_accumulation"
-            )
+        if lacks_memory(error):
+            _tell(f"error: {explain(error)}")
             return 1
         if not is_alone():
             from salt_zoo.together import has_lost_another, may_speak

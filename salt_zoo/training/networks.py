@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from salt_zoo.draws import Draws
 from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.methods import STUDENT_AVERAGE
 from salt_zoo.precision import resolve_precision, with_precision
 from salt_zoo.protocols import Backbone, Role
 from salt_zoo.roles import Originals
 from salt_zoo.training.config import OptimizerConfig, TrainingConfig
 from salt_zoo.training.optimizers import make_optimizers
-
-#: The role that the trainer adds: the average of the student that is evaluated and saved.
-STUDENT_AVERAGE = "student_average"
 
 
 class Networks(Mapping[str, Any]):
@@ -32,8 +30,6 @@ class Networks(Mapping[str, Any]):
         self, roles: Mapping[str, Role], backbone: Backbone, config: TrainingConfig, seed: int
     ) -> None:
         self.roles = dict(roles)
-        if "student" not in self.roles or self.roles["student"].learning_rate is None:
-            raise ZooError("the method has no trained network of the role 'student'")
         trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
             if name not in trained:

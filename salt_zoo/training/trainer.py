@@ -17,6 +17,7 @@ from torch import Tensor
 
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.identity import identity
+from salt_zoo.methods import CheckedMethod
 from salt_zoo.precision import backward_in, resolve_precision
 from salt_zoo.protocols import Backbone, Dataset, Method, Turn
 from salt_zoo.storage import plain
@@ -81,6 +82,8 @@ class Trainer:
                 f"{self.accelerator.num_processes} processes x "
                 f"{self.config.gradient_accumulation} accumulation steps"
             )
+        if not isinstance(self.method, CheckedMethod):
+            self.method = CheckedMethod(self.method, "the method")
         self._batches = Batches(
             self.method,
             self.backbone,
@@ -94,6 +97,7 @@ class Trainer:
         check_roles(self.networks.saved_roles())
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
+        self._fed: set[str] = set()  # roles that have had a gradient
         self._identity = identity_on(self.resolved, self.config, self.accelerator)
 
     def run(self) -> Networks:
@@ -180,6 +184,8 @@ class Trainer:
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
+        if role not in self._fed:
+            self._feed(role, parameters)
         average_gradients(parameters, self.accelerator)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         set_rates(self.networks.optimizers[role], factor)
@@ -187,6 +193,16 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def _feed(self, role: str, parameters: list[Any]) -> None:
+        """A role whose first turn gives no gradient would be saved as it began."""
+        if all(parameter.grad is None for parameter in parameters):
+            assert isinstance(self.method, CheckedMethod)
+            raise self.method.error(
+                f"its turn of {role!r} gave no parameter of that network a gradient; train() must "
+                "hand a loss that depends on it to turn.backward"
+            )
+        self._fed.add(role)
 
     def _read(self, logs: Mapping[str, Tensor], step: int) -> dict[str, float]:
         """The logged tensors as numbers (one transfer), means over all processes; refuses to go on

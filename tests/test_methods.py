@@ -1,0 +1,210 @@
+"""Whatever a plugin's method does wrong is one line that names it."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from salt_zoo.errors import ZooError
+from salt_zoo.foreign import ForeignError, foreign
+from salt_zoo.methods import make_method
+from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.protocols import Role
+from salt_zoo.registry import NoOptions
+from salt_zoo.run import resolve, train
+
+TITLE = "method 'broken' of plugin 'mine'"
+STUDENT = Role("student", learning_rate=1e-4)
+
+
+class Sound:
+    needs_data = False
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        pass
+
+    def roles(self) -> Any:
+        return {"student": STUDENT}
+
+    def turns(self, step: int) -> Any:
+        return ["student"]
+
+    def train(self, turn: Any) -> Any:
+        x = turn.draws.normal(turn.latent_shape, "noise")
+        network = turn.networks["student"]
+        loss = network(x, torch.ones(len(x), x.shape[2]), turn.batch.condition).square().mean()
+        turn.backward(loss)
+        return {"loss": loss.detach()}
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def raising(error: BaseException) -> Any:
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
+def broken(zoo: Zoo, **parts: Any) -> Any:
+    zoo.methods.plugin = "mine"
+    zoo.methods.add("broken", type("Broken", (Sound,), parts), "a broken method")
+    return make_method("broken", NoOptions(), zoo)
+
+
+ROLES = [
+    None,
+    {},
+    ["student"],
+    {"teacher": Role("teacher")},
+    {"student": Role("student")},
+    {"student": "student"},
+    {"student": STUDENT, 3: STUDENT},
+    {"student": STUDENT, "../../evil": STUDENT},
+    {"student": STUDENT, "student_average": STUDENT},
+    {"student": Role("nowhere", learning_rate=1e-4)},  # type: ignore[arg-type]
+    {"student": Role("student", learning_rate=-1.0)},
+    {"student": Role("student", learning_rate=float("nan"))},
+    {"student": Role("student", learning_rate="fast")},  # type: ignore[arg-type]
+    {"student": STUDENT, "mean": Role("student", average_of="nobody")},
+    {"student": STUDENT, "mean": Role("student", average_of="student", decay=2.0)},
+]
+TURNS = [None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3]
+
+
+@pytest.mark.parametrize("roles", ROLES, ids=str)
+def test_roles_of_a_wrong_form(roles: Any):
+    method = broken(Zoo(), roles=lambda self: roles)
+    with pytest.raises(ForeignError) as caught:
+        method.roles()
+    assert str(caught.value).startswith(f"{TITLE}: ")
+
+
+@pytest.mark.parametrize("turns", [*TURNS, itertools.repeat("student")], ids=str)
+def test_turns_of_a_wrong_form(turns: Any):
+    roles = {"student": STUDENT, "teacher": Role("teacher")}
+    method = broken(Zoo(), roles=lambda self: roles, turns=lambda self, step: turns)
+    with pytest.raises(ForeignError) as caught:
+        method.turns(0)
+    assert str(caught.value).startswith(f"{TITLE}: turns(0) ")
+
+
+def endless() -> Iterator[str]:
+    yield "student"
+    raise RuntimeError("half way")
+
+
+ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionError("deep")]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, RuntimeError("two\nlines" + "x" * 5000)], ids=repr)
+@pytest.mark.parametrize("part", ["roles", "turns", "train"])
+def test_any_exception_is_one_line(part: str, error: BaseException):
+    method = broken(Zoo(), **{part: raising(error)})
+    turn = type("Turn", (), {"role": "student", "step": 4})
+    with pytest.raises(ForeignError) as caught:
+        method.roles() if part == "roles" else getattr(method, part)(turn if part == "train" else 0)
+    line = str(caught.value)
+    assert line.startswith(TITLE)
+    assert "\n" not in line
+    assert len(line) < 500
+    assert type(error).__name__ in line
+
+
+def test_a_generator_that_fails_half_way_is_named():
+    method = broken(Zoo(), turns=lambda self, step: endless())
+    with pytest.raises(ForeignError, match="half way"):
+        method.turns(0)
+
+
+def test_what_is_meant_for_people_or_is_theirs_goes_through():
+    with pytest.raises(ZooError, match=r"^mine$"), foreign("a part"):
+        raise ZooError("mine")
+    with pytest.raises(KeyboardInterrupt), foreign("a part"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("wanted", ["needs_data", "roles", "turns", "train"])
+def test_what_a_method_must_have(wanted: str):
+    class Without(Sound):
+        def __getattribute__(self, name: str) -> Any:
+            if name == wanted:
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    zoo = Zoo()
+    zoo.methods.add("without", Without, "it lacks something")
+    with pytest.raises(ForeignError, match=f"lacks '{wanted}'"):
+        make_method("without", NoOptions(), zoo)
+
+
+def returns(made: Any) -> Any:
+    def method(self: Sound, turn: Any) -> Any:
+        Sound.train(self, turn)
+        return made
+
+    return method
+
+
+LOGS = [
+    None,
+    [1.0],
+    {"loss": 1.0},
+    {3: torch.zeros(())},
+    {"loss": torch.zeros(3)},
+    {"loss": torch.zeros(0)},
+    {"loss": torch.zeros((), device="meta")},
+    {"loss": torch.zeros((), dtype=torch.complex64)},
+]
+
+
+@pytest.fixture(scope="module")
+def toys() -> Zoo:
+    return load_zoo(["tests.blocks.plugin"])
+
+
+def run(toys: Zoo, folder: Any, method: Any) -> None:
+    name = f"broken-{len(list(toys.methods))}"
+    toys.methods.plugin = "mine"
+    toys.methods.add(name, type("Broken", (Sound,), {"train": method}), "a broken method")
+    content = {
+        "method": name,
+        "backbone": "toy-blocks",
+        "dataset": "toy-blocks",
+        "training": {"updates": 2, "batch_size": 2, "trackers": []},
+    }
+    with pytest.raises(ForeignError, match=rf"^method '{name}' of plugin 'mine'"):
+        train(resolve(content, toys, "test"), folder, toys, "cpu")
+
+
+@pytest.mark.parametrize("logs", LOGS, ids=str)
+def test_logs_of_a_wrong_form(toys: Zoo, tmp_path: Any, logs: Any):
+    run(toys, tmp_path, returns(logs))
+
+
+TRAINS = {
+    "it never goes backward": lambda self, turn: {},
+    "its loss depends on nothing": lambda self, turn: turn.backward(torch.tensor(1.0)) or {},
+    "its loss depends on another tensor": lambda self, turn: (
+        turn.backward(torch.ones((), requires_grad=True)) or {}
+    ),
+    "its loss is no scalar": lambda self, turn: (
+        turn.backward(torch.ones(3, requires_grad=True)) or {}
+    ),
+    "its loss is no tensor": lambda self, turn: turn.backward(None) or {},
+    "it exits": lambda self, turn: sys.exit(0),
+}
+
+
+@pytest.mark.parametrize("train", TRAINS.values(), ids=TRAINS)
+def test_a_turn_that_trains_nothing(toys: Zoo, tmp_path: Any, train: Any):
+    run(toys, tmp_path, train)
+    assert not (tmp_path / "checkpoints").exists()
