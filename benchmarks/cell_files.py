@@ -58,7 +58,8 @@ def write_arrays(folder: Path, name: str, arrays: Mapping[str, Any]) -> None:
     """Write a file of arrays with their digest."""
     whole = {key: np.asarray(value) for key, value in arrays.items()}
     with atomic_file(folder / name) as draft:
-        np.savez_compressed(draft, **whole, **{SEAL: np.array(_digest(whole))})
+        sealed: dict[str, Any] = {**whole, SEAL: np.array(_digest(whole))}
+        np.savez_compressed(draft, **sealed)
 
 
 def read_array(path: Path, name: str) -> np.ndarray:

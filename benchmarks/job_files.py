@@ -55,8 +55,8 @@ def set_right(job: Job) -> list[str]:
     if job.seed is not None and os.path.lexists(record):
         try:
             read_training(job.folder)
-        except Damaged as damage:
-            damaged.append(damage)
+        except Damaged as found:
+            damaged.append(found)
         else:
             if damaged or not job.done:  # the student is needed once more
                 try:
