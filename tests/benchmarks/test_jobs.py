@@ -354,7 +354,7 @@ def test_a_metric_may_have_options_and_a_label(planned, zoo, trainings):
     ("metrics", "said"),
     [
         ([{"name": "motion-magnitude", "gab": 2}], "evaluation.metrics.0.gab: unknown key; did"),
-        (["digits-fd", {"name": "motion-magnitude", "gap": 0}], "evaluation.metrics.1: gap"),
+        (["digits-fd", {"name": "motion-magnitude", "gap": 0}], "evaluation.metrics.1.gap"),
         ([{"name": "motion-magnitud"}], "did you mean 'motion-magnitude'"),
     ],
 )
