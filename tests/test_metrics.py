@@ -159,7 +159,7 @@ DECLARED = [
 ]
 
 
-@pytest.mark.parametrize("declared", DECLARED, ids=str)
+@pytest.mark.parametrize("declared", DECLARED, ids=[*map(str, range(len(DECLARED)))])
 def test_what_a_metric_says_of_itself(declared: dict[str, Any]):
     with pytest.raises(ForeignError) as caught:
         MetricInfo.of("broken", made(**declared), "")
