@@ -14,6 +14,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo.cli import main
 from salt_zoo_wan.original import original_name
+from tests.plugins.test_wan_weight_places import WAN
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +192,7 @@ def test_foreign_students_are_converted(source, target, trained, expected, cli, 
     elif source == "wan folder":
         given.mkdir()
         safetensors.torch.save_file(expected, given / "diffusion_pytorch_model.safetensors")
+        (given / "config.json").write_text(json.dumps(WAN))
     else:
         cli("export", "--checkpoint", trained, "--format", source, "--out", given)
     out = tmp_path / "out" / FORMATS.get(target, "folder")
