@@ -28,7 +28,7 @@ def without_broken(study: StudyConfig, zoo: Zoo, where: str) -> tuple[StudyConfi
     """The study with the metrics that can be used, and why others cannot.
 
     Raises:
-        ZooError: none is left, or one lacks what the user can install.
+        ZooError: none is left.
     """
     broken: Broken = {}
 
@@ -40,8 +40,10 @@ def without_broken(study: StudyConfig, zoo: Zoo, where: str) -> tuple[StudyConfi
             except ForeignError as error:
                 show_traceback(error)
                 broken[chosen(metric).label] = str(error)
-            else:
-                kept.append(metric)
+                continue
+            except ZooError:
+                pass  # it lacks what can be installed, which is said where it is needed
+            kept.append(metric)
         return kept
 
     evaluation = study.evaluation

@@ -53,8 +53,11 @@ def _load_file(path: Path) -> ModuleType:
         raise ImportError(f"{path.name} is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # dataclasses and pydantic look their module up
-    others = _helpers_of_others(path.parent)
-    sys.path.append(folder)  # last: nothing that is installed is hidden; kept for later imports
+    folders = _folders() - {path.parent}
+    others = _helpers_of_others(path.parent, folders)
+    # after all that is installed, which stays what it is, and before other plugins' folders
+    places = [place for place, entry in enumerate(sys.path) if Path(entry) in folders]
+    sys.path.insert(min(places, default=len(sys.path)), folder)  # stays, for later imports
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -66,13 +69,17 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _helpers_of_others(folder: Path) -> dict[str, ModuleType]:
-    """Takes helpers of other plugin files out of the way that have names of files in `folder`."""
+def _folders() -> set[Path]:
+    """Where the plugin files lie that are loaded."""
     loaded = [module for name, module in sys.modules.items() if name.startswith(FILE)]
-    folders = {Path(module.__file__).parent for module in loaded if module.__file__} - {folder}
-    names = {path.stem for path in folder.glob("*.py")} & sys.modules.keys()
+    return {Path(module.__file__).parent for module in loaded if module.__file__}
+
+
+def _helpers_of_others(folder: Path, folders: set[Path]) -> dict[str, ModuleType]:
+    """Takes helpers of plugin files in other `folders` out of the way that have names of files in
+    `folder`."""
     hidden = {}
-    for name in names:
+    for name in {path.stem for path in folder.glob("*.py")} & sys.modules.keys():
         file = getattr(sys.modules[name], "__file__", None)
         if file and Path(file).parent in folders:
             hidden[name] = sys.modules.pop(name)

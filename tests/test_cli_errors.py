@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from salt_zoo.foreign import ForeignError
+
 NAN = '''
 """The method `nan`: flow matching whose loss is NaN from the third update on."""
 
@@ -249,11 +251,41 @@ def test_no_memory(write_run, cli, tmp_path):
     assert "lower training.batch_size" in ended.error
 
 
-def test_a_bug_shows_its_traceback(write_run, cli, tmp_path):
+def test_a_bug_of_a_plugin_is_a_line_and_on_demand_its_traceback(
+    write_run, cli, tmp_path, monkeypatch
+):
     plugin = tmp_path / "buggy.py"
     plugin.write_text(NAN.replace('logs = {"loss": logs["loss"] * float("nan")}', "1 / 0"))
-    with pytest.raises(ZeroDivisionError):
-        cli("train", write_run(method={"name": "nan"}), "--out", tmp_path / "out", "-p", plugin)
+    command = ["train", write_run(method={"name": "nan"}), "--out", tmp_path / "out", "-p", plugin]
+    ended = cli(*command)
+    assert ended.code == 1
+    assert f"error: method 'nan' of plugin '{plugin}'" in ended.error
+    assert "in update 3: ZeroDivisionError: division by zero" in ended.error
+    monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
+    with pytest.raises(ForeignError) as caught:
+        cli(*command)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_bug_anywhere_names_the_part(toys_file, cli, tmp_path, write_run):
+    """Of a data set, say, which is asked in many places of ours."""
+    ended = cli("train", write_run(dataset="odd"), "--out", tmp_path / "out", "-p", toys_file)
+    assert ended.code == 1
+    assert ended.error.startswith(f"error: dataset 'odd' of plugin '{toys_file}': KeyError: 'bug'")
+
+
+@pytest.fixture
+def toys_file(tmp_path):
+    path = tmp_path / "odd.py"
+    path.write_text(
+        "from salt_zoo import hookimpl\n"
+        "class Odd:\n"
+        "    def __init__(self, config, zoo): pass\n"
+        "    def sample(self, draws, split, videos): raise KeyError('bug')\n"
+        "@hookimpl\n"
+        "def register(zoo): zoo.datasets.add('odd', Odd, 'a broken data set')\n"
+    )
+    return path
 
 
 def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):

@@ -169,7 +169,7 @@ SECTIONS = [[3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]]
 
 @pytest.mark.parametrize("made", SECTIONS, ids=str)
 def test_sections_of_a_wrong_form_are_a_line(made, capsys):
-    zoo = load_zoo()
+    zoo = Zoo()
     plugin = type("Plugin", (), {"report_sections": hookimpl(lambda self, results: made)})()
     register = hookimpl(lambda self, zoo: None)
     type(plugin).register = register

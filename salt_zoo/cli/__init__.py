@@ -52,13 +52,16 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def zoo_of(options: argparse.Namespace) -> Zoo:
+def zoo_of(options: argparse.Namespace, shows_broken: bool = False) -> Zoo:
     """The zoo with the plugins that `-p` names; a line on stderr for each broken one.
 
     Raises:
-        ZooError: a plugin that `-p` names does not exist.
+        ZooError: a plugin that `-p` names does not exist, or is broken, unless the command
+            `shows_broken` ones.
     """
     zoo = load_zoo(options.plugin)
+    if not shows_broken:
+        refuse_broken(zoo)
     if is_first_of_machine():
         for notice in zoo.notices:
             say(f"warning: {notice}")
@@ -72,13 +75,8 @@ def with_plugins(
     options: argparse.Namespace,
     shows_broken: bool = False,
 ) -> int | None:
-    """Run a command with its plugins, whose errors name them.
-
-    One that `-p` names must not be broken, unless the command `shows_broken` ones.
-    """
-    zoo = zoo_of(options)
-    if not shows_broken:
-        refuse_broken(zoo)
+    """Run a command with its plugins (see `zoo_of`), whose errors name them."""
+    zoo = zoo_of(options, shows_broken)
     with blaming(zoo):
         return run(options, zoo)
 
