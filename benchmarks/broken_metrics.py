@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.job_files import say_once
 from benchmarks.metric_info import MetricInfo, metric_infos
 from benchmarks.records import Measured
 from benchmarks.study import StudyConfig
@@ -50,7 +50,9 @@ def without_broken(study: StudyConfig, zoo: Zoo, where: str) -> tuple[StudyConfi
     changed: dict[str, Any] = {"metrics": usable(evaluation.metrics)}
     if evaluation.long and evaluation.long.metrics is not None:
         of_long = usable(evaluation.long.metrics)
-        changed["long"] = evaluation.long.model_copy(update={"metrics": of_long})
+        changed["long"] = (
+            evaluation.long.model_copy(update={"metrics": of_long}) if of_long else None
+        )
     if not broken:
         return study, broken
     if not changed["metrics"]:
@@ -58,7 +60,9 @@ def without_broken(study: StudyConfig, zoo: Zoo, where: str) -> tuple[StudyConfi
             f"{where}: evaluation.metrics: none can be used; {next(iter(broken.values()))}"
         )
     for line in broken.values():
-        print(f"warning: {line}; the study goes on without it", file=sys.stderr)
+        say_once(f"{line}; the study goes on without it")
+    if evaluation.long and changed.get("long", True) is None:
+        say_once(f"{where}: evaluation.long: without a metric there are no long videos")
     return (
         study.model_copy(update={"evaluation": evaluation.model_copy(update=changed)}),
         broken,

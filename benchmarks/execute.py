@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.broken_metrics import guarded_infos, of_one_form, together
 from benchmarks.cells import plan_cells, plan_metrics
 from benchmarks.comparisons import Store
-from benchmarks.job_files import say_once, set_right
+from benchmarks.job_files import say_once, set_right, training_of
 from benchmarks.jobs import Job, Origin, read_job, stamps_of
 from benchmarks.metric_info import metric_infos
 from benchmarks.outcomes import with_own_samplers
@@ -230,6 +230,8 @@ def collect(
                 broken[job.label] = error
                 continue
             step = updates_done(job.folder / "checkpoints")
+            if job.trained:
+                step = training_of(job)["cost"]["updates"]
             costs.append(ArmCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
             continue
         found, cost = read_job(job)

@@ -62,7 +62,8 @@ def set_right(job: Job) -> list[str]:
                 try:
                     check_student(job.folder / STUDENT)
                 except ZooError as error:
-                    damaged.append(Damaged(record, f"its student is gone: {error}"))
+                    place = str(error).partition("; ")[0]
+                    damaged.append(Damaged(record, f"its student is not whole: {place}"))
     for damage in damaged:
         if damage.path.is_dir() and not damage.path.is_symlink():
             shutil.rmtree(damage.path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
         return {}
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
-    with one_writer(job.folder, PATIENCE):
+    with ExitStack() as held:
+        on_main(lambda: held.enter_context(one_writer(job.folder, PATIENCE)))
         for line in on_main(lambda: set_right(job)):
             say_once(line)
         resolved = resolve(job.content, zoo, job.label)

@@ -117,10 +117,17 @@ class Measurer:
         if self.network is not None and self.backbone.blocks(self.network).frames is None:
             self._facts(cell, missing, {"absent": "the network makes all frames at once"})
             return
+        metrics = {}
+        for label, plan in wanted.items():
+            try:
+                metrics[label] = self._metric(plan)
+            except ForeignError as error:
+                show_traceback(error)
+                self.broken[label] = str(error)
         measurer = LongMeasurer(
             cell,
             cell.split,
-            {label: self._metric(plan) for label, plan in wanted.items()},
+            metrics,
             self.dataset,
             self.backbone,
             self.batch_size,

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.jobs import Job, run_job
 from benchmarks.workers import Ended
 from salt_zoo.errors import ZooError
+from salt_zoo.foreign import BrokenPart, ForeignError
 from salt_zoo.plugins import Zoo
 
 
@@ -15,7 +16,8 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
     """Do all jobs, one after the other; see `workers.run_jobs`.
 
     A mistake or a loss that is not finite fails in all processes alike, and is the error of its
-    job. Whatever else ends one of them ends the whole study, which goes on with the same command.
+    job. Whatever else ends one of them, an error of a plugin's code for instance, ends the whole
+    study, which goes on with the same command.
     """
     ended = Ended()
     for index, job in enumerate(jobs):
@@ -26,6 +28,8 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
         try:
             broken = run_job(job, zoo, device, progress)
         except ZooError as error:
+            if isinstance(error, ForeignError) and not isinstance(error, BrokenPart):
+                raise  # perhaps of this process alone: the others wait for it
             ended.errors[job.folder] = str(error)
         else:
             if broken:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.broken_metrics import guarded_infos
 from benchmarks.carried import Carried
 from benchmarks.metric_info import MetricInfo, metric_infos
 from benchmarks.outcomes import with_own_samplers
@@ -76,15 +77,16 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     store, drift = _whole(read_store, folder), results["drift"]
     videos = _whole(read_videos, folder)  # whatever is damaged is found before anything is written
     infos = _infos(zoo, study)
+    without = dict(results["provenance"].get("failed_metrics") or {})
     with told_bar("statistics") as told:
         found = analyse(
             study,
             _whole(read_measured, results, folder),
             results["arms"],
-            _chosen(infos, results["metrics"]),
+            guarded_infos(_chosen(infos, results["metrics"]), without),
             results["prompts"],
             results["bootstrap"]["resamples"],
-            _chosen(infos, drift["metrics"]) if drift else (),
+            guarded_infos(_chosen(infos, drift["metrics"]), without) if drift else (),
             drift["prompts"] if drift else (),
             when_stated(study.get("primary") or (), folder),
             store,
@@ -92,6 +94,8 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
             Carried(results) if results["schema"] == 1 or results.get("carried") else None,
         )
     found |= {key: results[key] for key in ("curves", "provenance")}
+    if without:
+        found["provenance"] = {**found["provenance"], "failed_metrics": without}
     found = plain_json(found)
     storage.write_json(folder / "results.json", found)
     extra = zoo.hook.report_sections(results=found, folder=folder)
@@ -127,6 +131,10 @@ def _whole(read: Callable[..., Any], *arguments: Any) -> Any:
         ) from None
 
 
+#: What a rendering reads of results.json.
+_KEYS = {"metrics", "prompts", "bootstrap", "curves", "provenance", "drift"}
+
+
 def read_results(folder: Path) -> dict[str, Any]:
     """The content of a folder's results.json."""
     path = folder / "results.json"
@@ -138,6 +146,11 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise ZooError(f"{path}: cannot be read ({error})") from None
     if not isinstance(results, dict) or not {"schema", "rows", "study", "arms"} <= results.keys():
         raise ZooError(f"{path}: not the results of a study")
+    if lost := sorted(_KEYS - results.keys() - ({"drift"} if results["schema"] == 1 else set())):
+        raise ZooError(
+            f"{path}: damaged (it has no {lost[0]!r}); run the study again with --out {folder}: "
+            "what was trained and measured there is kept"
+        )
     if results["schema"] == 1:
         results.setdefault("drift", None)
         for arm in results["arms"]:

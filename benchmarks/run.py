@@ -67,13 +67,18 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
             f"{dropped} of the study's outcomes are left out: with these options they are not "
             "measured"
         )
+    for label, arm in runs.items():
+        try:
+            check_data(arm, zoo, f"{where}: arms.{label}")
+        except ZooError as error:
+            if not options.dry_run:
+                raise
+            say(f"warning: the plan holds, but the run would be refused: {error}")
     if options.dry_run:
         from benchmarks.plan import print_plan
 
         print_plan(study, runs, zoo, options.device)
         return 0
-    for label, arm in runs.items():
-        check_data(arm, zoo, f"{where}: arms.{label}")
     from benchmarks.execute import execute
 
     return execute(study, runs, zoo, options.plugin, options.device, out, broken)
@@ -92,7 +97,7 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
         for arm in arms.values() if isinstance(arms, dict) else ():
             if isinstance(arm, dict) and isinstance(arm.get("seeds"), list):
                 arm["seeds"] = arm["seeds"][: options.seeds]
-    if options.nfe:
+    if options.nfe is not None:
         try:
             evaluation = content.setdefault("evaluation", {})
             evaluation["nfe"] = [int(n) for n in options.nfe.split(",")]
@@ -116,6 +121,8 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
     study = with_outcomes(study, kept)
     check_outcomes(study, zoo, where)
     chosen = [name.strip() for name in (options.methods or "").split(",") if name.strip()]
+    if options.methods is not None and not chosen:
+        raise ZooError("--methods: names no arm; leave it out for all of them")
     return select_arms(study, chosen, where), where, dropped
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from salt_zoo.errors import ZooError
 from salt_zoo.storage import digest, write_json
 
 FILE = "stated.json"
@@ -61,8 +62,25 @@ def _id(outcome: Mapping[str, Any]) -> str:
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / FILE
     try:
-        record: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from None
+    times = ("first_job_began", "last_job_ended")
+    if not (
+        isinstance(record, dict)
+        and isinstance(record.get("seen"), dict)
+        and all(isinstance(when, str) for when in record["seen"].values())
+        and all(key in record and isinstance(record[key], str | None) for key in times)
+    ):
+        raise _damaged(path, "it is not what was written")
     return record
+
+
+def _damaged(path: Path, why: str) -> ZooError:
+    return ZooError(
+        f"{path}: damaged ({why}); delete it: when the outcomes were stated is then not recorded"
+    )

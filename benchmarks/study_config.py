@@ -130,8 +130,9 @@ class StudyConfig(StrictModel):
 
     def seeds_of(self, label: str) -> list[int]:
         """The training seeds of an arm."""
-        own: list[int] = self.arms[label].get("seeds", self.seeds)
-        return own
+        if "seeds" not in self.arms[label]:
+            return self.seeds
+        return ArmSeeds.model_validate({"seeds": self.arms[label]["seeds"]}).seeds
 
     def arm_evaluation(self, label: str) -> ArmEvaluation:
         """How the students of an arm are sampled, where that is not the study's way."""

@@ -79,6 +79,6 @@ def _mistakes_only(where: str) -> Iterator[None]:
     except ZooError as error:
         if error.__cause__ is None:
             text = str(error)
-            raise ZooError(text if text.startswith(where) else f"{where}: {text}") from None
+            raise type(error)(text if text.startswith(where) else f"{where}: {text}") from None
     except Exception:
         pass

@@ -39,6 +39,7 @@ class Originals:
 
     def __init__(self, backbone: Backbone, roles: Iterable[Role]) -> None:
         self._backbone = backbone
+        self._sources: dict[Start, Backbone] = {}
         starts = [role.start for role in roles if not role.average_of]
         self._wanted = Counter(self._key(start) for start in starts if start != "random")
         self._made: dict[Hashable, nn.Module] = {}
@@ -55,4 +56,6 @@ class Originals:
 
     def _key(self, start: Start) -> Hashable:
         """The same for starts whose networks are the same."""
-        return start if start == "student" else id(source(self._backbone, start))
+        if start == "student":
+            return start
+        return id(self._sources.setdefault(start, source(self._backbone, start)))

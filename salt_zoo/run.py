@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -209,7 +210,8 @@ def train(
     accelerator = make_accelerator(device, config.training, folder)
     parts = make_parts(resolved, zoo)
     parts.backbone.to(accelerator.device)
-    with one_writer(folder):
+    with ExitStack() as held:
+        on_main(lambda: held.enter_context(one_writer(folder)))
         origin = plain(
             {
                 "inputs": on_main(parts.inputs),
@@ -221,7 +223,8 @@ def train(
         kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
         for line in warnings if accelerator.is_main_process else ():
             say(f"warning: {line}")
-        with run_yaml.written(resolved.plain(), folder):
+        with ExitStack() as begun:
+            on_main(lambda: begun.enter_context(run_yaml.written(resolved.plain(), folder)))
             trainer = Trainer(
                 method=parts.method,
                 backbone=parts.backbone,

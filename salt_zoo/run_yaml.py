@@ -9,9 +9,8 @@ from typing import Any
 
 import yaml
 
-from salt_zoo.errors import ZooError
 from salt_zoo.ranks import is_main_process
-from salt_zoo.storage import write_text
+from salt_zoo.storage import atomic_file, write_text
 
 NAME = "run.yaml"
 
@@ -24,14 +23,15 @@ def written(content: Mapping[str, Any], folder: Path) -> Iterator[None]:
         yield
         return
     path = folder / NAME
-    before = path.read_text(encoding="utf-8") if path.is_file() else None
+    before = path.read_bytes() if path.is_file() else None
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
     write_text(path, f"# The run in this folder, for: salt-zoo train {NAME}\n{text}")
     try:
         yield
-    except ZooError:
+    except BaseException:
         if before is None:
             path.unlink(missing_ok=True)
         else:
-            write_text(path, before)
+            with atomic_file(path) as draft:
+                draft.write_bytes(before)
         raise

@@ -363,3 +363,19 @@ def test_a_prompt_that_cannot_be_a_name(trained, cli, tmp_path):
     ended = cli("sample", "--prompts", tmp_path / "list.txt", *out)
     assert ended.code == 2 and len(ended.error) < 400
     assert os.listdir(tmp_path) == ["list.txt"]
+
+
+def test_a_folder_that_is_not_there_yet(student, cli, tmp_path):
+    out = tmp_path / "videos.mp4"  # the / says that it is a folder
+    ended = cli("sample", SEVEN, "--checkpoint", student, "--out", f"{out}/", "--format", "png")
+    assert ended.code == 0, ended.err
+    assert [str(path) for path in out.iterdir()] == ended.out.split()
+    assert len(ended.out.split()) == 1 and ended.out.strip().endswith(".png")
+
+
+def test_text_of_set_is_as_written(cli, tmp_path):
+    ended = cli(
+        "stream", SEVEN, "--backbone", "self-forcing", "--size", "digits", "--frames", 9,
+        "--set", f"backbone.initial={tmp_path}/2026 #3", "--out", tmp_path / "a.mp4",
+    )  # fmt: skip
+    assert ended.code == 2 and f"{tmp_path}/2026 #3: there is no such file" in ended.error

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from salt_zoo.config import apply_overrides
 from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.field_types import types_of_run
 from salt_zoo.plugins import Zoo
 from salt_zoo.students import RECORD, check_student
 
@@ -105,7 +106,7 @@ def _foreign(options: argparse.Namespace, zoo: Zoo, command: str) -> Chosen:
         if recognise is None:
             continue
         written = {"name": name} | ({"size": options.size} if options.size else {})
-        wanted = with_overrides(written, options.overrides).get("size")
+        wanted = with_overrides(written, options.overrides, zoo).get("size")
         try:
             fitting[name] = written | recognise(place, zoo, wanted)
         except ZooError as error:
@@ -127,9 +128,9 @@ def _foreign(options: argparse.Namespace, zoo: Zoo, command: str) -> Chosen:
     return Chosen(next(iter(fitting.values())), "--checkpoint", place)
 
 
-def with_overrides(content: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
+def with_overrides(content: Mapping[str, Any], overrides: list[str], zoo: Zoo) -> dict[str, Any]:
     """The backbone as `--set backbone.a.b=VALUE` changes it."""
-    changed = apply_overrides({"backbone": dict(content)}, overrides)
+    changed = apply_overrides({"backbone": dict(content)}, overrides, types_of_run(zoo))
     for key in changed:
         if key != "backbone":
             raise ZooError(f"--set {key}: unknown key; {did_you_mean(key, ['backbone'])}")

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     given = options.checkpoint
     chosen = choose(options, zoo, "export", "saved")
-    content = with_overrides(chosen.content, options.overrides)
+    content = with_overrides(chosen.content, options.overrides, zoo)
     assert chosen.place is not None  # --checkpoint is required
     source, out = chosen.place.resolve(), options.out.resolve()
     if options.out.exists() and (out.is_relative_to(source) or source.is_relative_to(out)):

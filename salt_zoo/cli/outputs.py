@@ -93,11 +93,15 @@ def _vbench(video: Video, ending: str) -> str:
     return name
 
 
+class Folder(type(Path())):  # type: ignore[misc]
+    """A path that was written with a / at its end, which `Path` forgets."""
+
+
 def out_path(text: str) -> Path:
     """The argument of `--out`; an empty one would be the folder in which one happens to be."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a file or a folder")
-    return Path(text)
+    return Folder(text) if text.endswith("/") else Path(text)
 
 
 def check_one_file(out: Path, count: int) -> None:

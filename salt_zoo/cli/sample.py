@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
-from salt_zoo.cli.outputs import Video, check_one_file, file_names, out_path, videos_of
+from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
 from salt_zoo.errors import ZooError
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
@@ -109,7 +109,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     chosen = choose(options, zoo, "sample", "teacher")
-    content = with_overrides(chosen.content, options.overrides)
+    content = with_overrides(chosen.content, options.overrides, zoo)
     videos = videos_of(read_prompts(options), options.per_prompt)
     files = outputs(options, videos)
 
@@ -158,7 +158,8 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
 def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] | None:
     """A file for each video in the folder `--out`; None where all go into one file."""
     out: Path = options.out
-    one = out.suffix.lower() in ENDINGS and not out.is_dir()
+    folder = isinstance(out, Folder) or out.is_dir()
+    one = out.suffix.lower() in ENDINGS and not folder
     many = options.prompt_file is not None or options.per_prompt > 1
     if one:
         for name in ("format", "names"):
@@ -166,10 +167,8 @@ def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] 
                 raise ZooError(f"--{name}: is of files in a folder, and --out {out} is one file")
         check_one_file(out, len(videos))
         return None
-    if not (many or out.is_dir() or options.names or options.format):
-        raise ZooError(
-            f"--out {out}: write a name that ends in .mp4, .gif or .png, or a folder that is there"
-        )
+    if not (many or folder or options.names or options.format):
+        raise ZooError(f"--out {out}: write a name that ends in .mp4, .gif or .png, or FOLDER/")
     names = file_names(videos, options.names or "index", f".{options.format or 'mp4'}")
     return [out / name for name in names]
 

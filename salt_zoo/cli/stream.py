@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     check_length(options)
     chosen = choose(options, zoo, "stream", "student")
     content = with_memory(chosen.content, options.memory, zoo)
-    content = with_overrides(content, options.overrides)
+    content = with_overrides(content, options.overrides, zoo)
 
     from salt_zoo.devices import find_device  # torch takes seconds to import
     from salt_zoo.precision import with_precision

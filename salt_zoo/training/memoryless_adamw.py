@@ -37,6 +37,15 @@ class MemorylessAdamW(torch.optim.Optimizer):
         defaults = {"lr": lr, "beta2": beta2, "weight_decay": weight_decay, "eps": eps}
         super().__init__(parameters, defaults)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also what torch's AdamW has saved at beta1 = 0."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            if "betas" in group:
+                group["beta2"] = group.pop("betas")[1]
+        for kept in self.state.values():
+            kept.pop("exp_avg", None)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every weight that has a gradient."""

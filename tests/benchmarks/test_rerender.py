@@ -156,6 +156,26 @@ def test_a_folder_that_is_no_report(tmp_path: Path, again: Path, capsys: Any) ->
 
 
 @pytest.mark.parametrize(
+    "key", ["metrics", "prompts", "bootstrap", "curves", "provenance", "drift"]
+)
+def test_results_without_a_key(key: str, again: Path, capsys: Any) -> None:
+    path = again / "results.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+    assert main([str(again)]) == 2
+    assert f"{path}: damaged (it has no {key!r})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"seen": {"a": 1}}', "\xff"])
+def test_a_damaged_record_of_outcomes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "stated.json").write_bytes(text.encode("latin-1"))
+    for call in (lambda: record_start([], tmp_path, False), lambda: when_stated([], tmp_path)):
+        with pytest.raises(ZooError, match=r"stated.json: damaged .*; delete it"):
+            call()
+    assert (tmp_path / "stated.json").read_bytes() == text.encode("latin-1")
+
+
+@pytest.mark.parametrize(
     "name", ["samples.parquet", "drift.parquet", "replicates.npz", "videos.npz"]
 )
 @pytest.mark.parametrize("size", [0, 0.5])

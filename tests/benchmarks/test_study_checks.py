@@ -150,7 +150,7 @@ def test_a_short_form_of_the_base_takes_an_arms_keys(zoo):
     "options",
     [["--out", ""], ["--seeds", "9" * 13], ["--nfe", "9" * 5000], ["--nfe", ","], ["--what"],
      ["x" * 5000], ["--set", "arms.dmd=&a [*a]"], ["--set", "\x1b[31m=1"],
-     ["--methods", "\x9b31m"]],
+     ["--methods", "\x9b31m"], ["--methods", ""], ["--methods", ","], ["--nfe", ""]],
 )  # fmt: skip
 def test_options_that_cannot_be_are_one_visible_line(options, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -162,3 +162,18 @@ def test_options_that_cannot_be_are_one_visible_line(options, capsys, tmp_path, 
     (line,) = capsys.readouterr().err.splitlines()
     assert code == 2 and line.startswith("error: ") and line.isprintable() and len(line) < 1000
     assert not list(tmp_path.iterdir())
+
+
+def test_seeds_of_an_arm_are_numbers():
+    content = copy.deepcopy(STUDY)
+    content["arms"]["dmd"]["seeds"] = [3, 4]
+    assert load_study(content, "s").seeds_of("dmd") == [3, 4]
+
+
+def test_a_plan_holds_for_a_run_that_lacks_data(capsys):
+    """Of `wan_t2v` as it is: its consistency arm wants latents."""
+    code = main(["wan_t2v", "--dry-run", "--methods", "consistency"])
+    told = capsys.readouterr()
+    assert code == 0 and "consistency" in told.out
+    (line,) = [x for x in told.err.splitlines() if x.startswith("warning: ")]
+    assert "the run would be refused" in line and "dataset.latents" in line

@@ -72,3 +72,17 @@ def test_states_of_a_weight(betas, kept):
         if n != "step"
     )
     assert numbers == kept * sum(p.numel() for p in network.parameters())
+
+
+def test_it_goes_on_from_a_checkpoint_of_torchs():
+    """Runs that began before it."""
+    whole, parted = network_of(1), network_of(1)
+    options = {"lr": 1e-2, "betas": (0.0, 0.99), "weight_decay": 0.01}
+    wanted = trained(whole, torch.optim.AdamW(whole.parameters(), **options), 5)
+    first = torch.optim.AdamW(parted.parameters(), **options)
+    trained(parted, first, 3)
+    second = MemorylessAdamW(parted.parameters(), 1e-2, 0.99, 0.01)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert all(sorted(state) == ["exp_avg_sq", "step"] for state in second.state.values())
+    found = trained(parted, second, 5, start=3)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
