@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.records import Measured
+from benchmarks.report_names import shown_text
 from salt_zoo import storage
 
 FILE = "videos.npz"
@@ -38,7 +39,11 @@ def shown_videos(measured: Sequence[Measured]) -> dict[Key, np.ndarray]:
 
 def write_videos(measured: Sequence[Measured], folder: Path) -> None:
     """Write `videos.npz`."""
-    videos = {json.dumps(key): pixels for key, pixels in shown_videos(measured).items()}
+    # an archive has no room for names without an end
+    videos = {
+        json.dumps(list(map(shown_text, key))): pixels
+        for key, pixels in shown_videos(measured).items()
+    }
     with storage.atomic_file(folder / FILE) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **videos)  # type: ignore[arg-type]
 

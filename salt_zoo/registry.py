@@ -102,7 +102,7 @@ class Registry:
             raise RegistrationError(f"{self.kind} {name!r}: the target cannot be called")
         if not isinstance(summary, str) or not summary.strip():
             raise RegistrationError(f"{self.kind} {name!r}: a one-line summary is missing")
-        summary = " ".join(summary.split())
+        summary = " ".join("".join(c if c.isprintable() else " " for c in summary).split())
         self._entries[name] = Entry(self.kind, name, target, summary, self.plugin, defaults)
 
     def entries(self) -> dict[str, Entry]:

@@ -68,6 +68,18 @@ def test_a_summary_cannot_style_the_tables(cli, tmp_path):
     assert ended.code == 0 and "[red]not red[/red] [link" in ended.out
 
 
+def test_a_summary_cannot_write_to_the_terminal(cli, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from salt_zoo import hookimpl\n"
+        "@hookimpl\n"
+        "def register(zoo): zoo.metrics.add('mine', print, 'a\\x1b]0;title\\x07b \\u202e c')\n"
+    )
+    ended = cli("list", "-p", path)
+    assert ended.code == 0 and "mine" in ended.out
+    assert not {"\x1b", "\x07", "\u202e"} & set(ended.out)
+
+
 def test_broken_plugins_are_listed_with_their_reason(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     path = tmp_path / "mine.py"
