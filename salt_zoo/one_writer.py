@@ -94,6 +94,9 @@ def _create(lock: Path) -> bool:
     except FileNotFoundError:  # who made the folder has left it empty, and removed it
         lock.parent.mkdir(parents=True, exist_ok=True)
         return False
+    except OSError:  # a full disk
+        made.unlink(missing_ok=True)
+        raise
     try:
         os.link(made, lock)
         return True

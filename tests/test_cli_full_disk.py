@@ -38,12 +38,16 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+#: Optimizer states are then twice the weights.
+TWO_MOMENTS = {"optimizers": {"student": {"betas": [0.9, 0.999]}}}
+
+
 def only_whole_checkpoints(folder: Path, *steps: int) -> bool:
     return sorted(os.listdir(folder)) == [f"step-{step:06d}" for step in steps]
 
 
 def test_a_full_disk_keeps_what_was_done_and_the_run_goes_on(small_disk, write_run, cli):
-    config, out = write_run(), small_disk / "out"
+    config, out = write_run(training=TWO_MOMENTS), small_disk / "out"
     ended = cli("train", config, "--out", out)
     assert (ended.code, ended.out) == (1, "")
     assert str(out / "checkpoints" / "step-000004") in ended.error
@@ -71,7 +75,7 @@ def test_a_disk_that_is_full_from_the_start(small_disk, write_run, cli):
     ("size", "writer"), [(100_000, "safetensors"), (2_000_000, "torch.save of the optimizers")]
 )
 def test_every_writer_of_a_checkpoint(size, writer, limit_files, write_run, cli, tmp_path):
-    config, out = write_run(), tmp_path / "out"
+    config, out = write_run(training=TWO_MOMENTS), tmp_path / "out"
     limit_files(size)
     ended = cli("train", config, "--out", out)
     assert (ended.code, ended.out) == (1, "")
@@ -88,7 +92,7 @@ def test_a_student_that_cannot_be_saved(limit_files, write_run, cli, tmp_path):
     ended = cli("train", config, "--out", out)
     assert ended.code == 1 and str(out / "student") in ended.error
     assert (out / "student" / "salt_zoo.json").read_bytes() == before
-    assert sorted(os.listdir(out)) == ["checkpoints", "student"]
+    assert sorted(os.listdir(out)) == ["checkpoints", "run.yaml", "student"]
 
 
 def test_a_video_that_cannot_be_saved(limit_files, write_run, cli, tmp_path):

@@ -31,7 +31,8 @@ def test_overrides_and_plugins(write_run, cli, tmp_path):
     options = ("--set", "training.updates=1", "--set", "method.timestep_shift=3", "-p", plugin)
     ended = cli("train", run, "--out", tmp_path / "out", *options)
     assert ended.code == 0
-    assert ended.out.splitlines()[0] == "finished 1"
+    assert "finished 1" in ended.err  # standard output is the command's own
+    assert ended.out == f"{tmp_path / 'out' / 'student'}\n"
     saved = json.loads((tmp_path / "out" / "student" / "salt_zoo.json").read_text())
     assert saved["run"]["method"]["timestep_shift"] == 3.0
 

@@ -83,15 +83,15 @@ class DMD:
 
     @classmethod
     def complete(cls, config: DMDConfig, zoo: Any, where: str) -> DMDConfig:
-        """Fill in the options of the objectives."""
-        objectives = {
-            name: zoo.objectives.configure(name, options, f"{where}.objectives.{name}").model_dump(
-                mode="json"
-            )
-            for name, options in config.objectives.items()
-            if options is not None
-        }
-        if not any(options.get("weight", 1) for options in objectives.values()):
+        """Fill in the options of the objectives; one that is switched off stays there as None, so
+        that what is completed once more does not get its default back."""
+        objectives: dict[str, Any] = {}
+        for name, options in config.objectives.items():
+            objectives[name] = None
+            if options is not None:
+                made = zoo.objectives.configure(name, options, f"{where}.objectives.{name}")
+                objectives[name] = made.model_dump(mode="json")
+        if not any(options and options.get("weight", 1) for options in objectives.values()):
             raise ZooError(
                 f"{where}.objectives: every term is switched off (null, or of weight 0), so that "
                 "nothing would train the student; keep one, such as distribution-matching"
@@ -102,6 +102,8 @@ class DMD:
         self.config = self.complete(config, zoo, "method")
         self.objectives: dict[str, Objective] = {}
         for name, options in self.config.objectives.items():
+            if options is None:
+                continue
             checked = zoo.objectives.configure(name, options, f"method.objectives.{name}")
             objective = zoo.objectives.create(name, checked, zoo)
             if objective.weight != 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from accelerate import Accelerator
 
@@ -24,7 +26,8 @@ def main() -> None:
     gradients.average_gradients(weights, accelerator)
     found = [None if p.grad is None else p.grad.tolist() for p in weights]
     accelerator.wait_for_everyone()
-    print(f"{rank}: {found} {calls}", flush=True)
+    sys.stdout.write(f"{rank}: {found} {calls}\n")  # whole: the other process writes, too
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
