@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,13 +79,8 @@ class DigitsSize:
         if start == "random":
             model = WanTransformer3DModel(**TRANSFORMER)
         else:
-            place = self._there()
-            try:
-                model = load_original(place, TRANSFORMER)
-            except ZooError as error:
-                raise ZooError(
-                    f"{error}; or make one with 'salt-zoo pretrain digits-teacher --out DIR'"
-                ) from None
+            with _or_made_anew():
+                model = load_original(self._there(), TRANSFORMER)
         return model
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
@@ -105,7 +101,8 @@ class DigitsSize:
         return latents * DEVIATION + MEAN
 
     def fingerprint(self) -> dict[str, str]:
-        files = find_weights(self._there()).files
+        with _or_made_anew():
+            files = find_weights(self._there()).files
         return {f"teacher/{path.name}": file_digest(path) for path in files}
 
     def _there(self) -> Path:
@@ -115,3 +112,14 @@ class DigitsSize:
                 "make one with 'salt-zoo pretrain digits-teacher --out DIR'"
             )
         return self.weights
+
+
+@contextmanager
+def _or_made_anew() -> Iterator[None]:
+    """Says of a teacher that cannot be read how to make one."""
+    hint = "'salt-zoo pretrain digits-teacher --out DIR'"
+    try:
+        yield
+    except ZooError as error:
+        text = str(error)
+        raise ZooError(text if hint in text else f"{text}; or make one with {hint}") from None

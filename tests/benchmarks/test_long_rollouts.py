@@ -20,7 +20,10 @@ from tests.blocks.plugin import ToyBackbone, ToyData
 class First:
     """The mean of each clip, with the frame that it begins with."""
 
-    own_steps = None
+    better, own_steps = "higher", None
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())
 
     def measure(self, videos: Videos) -> Tensor:
         means = videos.pixels.mean(dim=(1, 2, 3, 4))
@@ -30,7 +33,10 @@ class First:
 class Within:
     """How far each video is from the mean of its prompt's, as metrics of diversity are."""
 
-    own_steps = None
+    better, own_steps = "higher", None
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())
 
     def measure(self, videos: Videos) -> Tensor:
         names = list(videos.prompts)
