@@ -101,7 +101,9 @@ def _fault(path: Path, size: int, changed: int) -> str | None:
     except _UNREADABLE as error:
         return reason(error)
     seal = arrays.pop(SEAL, None)
-    if seal is not None and str(seal) != _digest(arrays):
+    if seal is None:  # lost, or of an older version: it cannot be told that nothing else is
+        return "it has no digest"
+    if str(seal) != _digest(arrays):
         return "its content has changed since it was written"
     for name, array in arrays.items():
         if name != "stamp" and not np.issubdtype(array.dtype, np.number):

@@ -78,7 +78,7 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             raise ZooError(
                 f"{where}: arms.{label}: the name belongs to a reference row; choose another label"
             )
-        validate(ArmSeeds, {"seeds": study.seeds_of(label)}, f"{where}: arms.{label}")
+        validate(ArmSeeds, {"seeds": own.get("seeds", study.seeds)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
         evaluation = validate(ArmEvaluation, own.get("evaluation", {}), here)
         for steps in evaluation.times:

@@ -6,12 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from salt_zoo.foreign import BrokenPart
 from salt_zoo.methods import make_method
 from salt_zoo.plugins import Zoo
 from salt_zoo.versions import Versions
 
 if TYPE_CHECKING:
     from salt_zoo.run import Resolved
+
+
+#: What a training asks of a part, whatever the method.
+NEEDED = {
+    "backbone": (
+        "latent_shape",
+        "to",
+        "network",
+        "blocks",
+        "encode_prompts",
+        "save",
+        "fingerprint",
+    ),
+    "dataset": ("sample", "fingerprint"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,14 @@ def make_parts(resolved: Resolved, zoo: Zoo) -> Parts:
             if kind == "method":
                 made.append(make_method(name, options, zoo))
             else:
-                made.append(registry.create(name, options, zoo))
+                part = registry.create(name, options, zoo)
+                for member in NEEDED[kind]:
+                    if not hasattr(part, member):
+                        raise BrokenPart(
+                            f"{kind} {registry[name]}: it lacks {member!r}; see "
+                            f"salt_zoo.protocols.{kind.capitalize()}"
+                        )
+                made.append(part)
         return made[0], made[1], made[2]
 
     (method, backbone, dataset), code = Versions(zoo).used_by(make)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from salt_zoo.errors import ZooError
 from salt_zoo.ranks import is_main_process
 from salt_zoo.storage import atomic_file, write_text
 
@@ -28,7 +29,7 @@ def written(content: Mapping[str, Any], folder: Path) -> Iterator[None]:
     write_text(path, f"# The run in this folder, for: salt-zoo train {NAME}\n{text}")
     try:
         yield
-    except BaseException:
+    except ZooError:
         if before is None:
             path.unlink(missing_ok=True)
         else:

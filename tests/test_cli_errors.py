@@ -274,6 +274,13 @@ def test_a_bug_anywhere_names_the_part(toys_file, cli, tmp_path, write_run):
     assert ended.error.startswith(f"error: dataset 'odd' of plugin '{toys_file}': KeyError: 'bug'")
 
 
+def test_a_data_set_that_lacks_something(toys_file, cli, tmp_path, write_run):
+    toys_file.write_text(toys_file.read_text().replace("fingerprint", "fingerprnt"))
+    ended = cli("train", write_run(dataset="odd"), "--out", tmp_path / "out", "-p", toys_file)
+    assert ended.code == 2 and not (tmp_path / "out").exists()
+    assert "it lacks 'fingerprint'; see salt_zoo.protocols.Dataset" in ended.error
+
+
 @pytest.fixture
 def toys_file(tmp_path):
     path = tmp_path / "odd.py"
@@ -281,6 +288,7 @@ def toys_file(tmp_path):
         "from salt_zoo import hookimpl\n"
         "class Odd:\n"
         "    def __init__(self, config, zoo): pass\n"
+        "    def fingerprint(self): return {}\n"
         "    def sample(self, draws, split, videos): raise KeyError('bug')\n"
         "@hookimpl\n"
         "def register(zoo): zoo.datasets.add('odd', Odd, 'a broken data set')\n"

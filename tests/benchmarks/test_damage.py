@@ -203,7 +203,7 @@ def test_a_damaged_student_is_not_measured(copy, finished, zoo):
     assert copy.done  # nobody needs it
     arrays_of(copy).unlink()
     (line,) = set_right(copy)
-    assert "its student is gone" in line and str(weights) in line
+    assert "its student is not whole" in line and str(weights) in line
     do(copy, zoo)
     assert copy.done and scores(copy) == scores(finished)
     assert (
