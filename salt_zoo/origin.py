@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 #: What a training asks of a part, whatever the method.
 NEEDED = {
-    "backbone": (
-        "latent_shape",
-        "to",
-        "network",
-        "blocks",
-        "encode_prompts",
-        "save",
-        "fingerprint",
-    ),
+    "backbone": ("latent_shape", "to", "network", "blocks", "encode_prompts", "fingerprint"),
     "dataset": ("sample", "fingerprint"),
 }
 
