@@ -23,13 +23,13 @@ from benchmarks.workers import run_jobs
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.draws import Draws
 from salt_zoo.one_writer import one_writer
+from salt_zoo.origin import make_parts
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import say, show
 from salt_zoo.ranks import is_alone
 from salt_zoo.run import (
     Resolved,
     chosen,
-    configure_part,
     make_metrics,
 )
 from salt_zoo.storage import plain, prepare_folder
@@ -153,24 +153,8 @@ def make_jobs(
 
 def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
     """Digests of the weights and the data that a run starts from, and the versions of its parts."""
-    content = run.plain()
-
-    def backbone_and_data() -> tuple[Any, Any]:
-        return (
-            configure_part(zoo.backbones, content["backbone"], zoo, "backbone"),
-            configure_part(zoo.datasets, content["dataset"], zoo, "dataset"),
-            make_backbone(run, zoo),
-            make_dataset(run, zoo),
-        )[2:]
-
-    def method() -> Any:
-        options = configure_part(zoo.methods, content["method"], zoo, "method")
-        return zoo.methods.create(run.config.method["name"], options, zoo)
-
-    (backbone, dataset), of_backbone = versions.used_by(backbone_and_data)
-    _, of_method = versions.used_by(method)
-    inputs = {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
-    return Origin(inputs, of_backbone | of_method, of_backbone)
+    parts = make_parts(run, zoo, versions)
+    return Origin(parts.inputs(), parts.code, parts.code_of_inputs)
 
 
 def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
@@ -183,12 +167,6 @@ def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
         for name in REFERENCES
         if (name != "real" or one is not None) and (causal or not name.startswith("initial"))
     ]
-
-
-def inputs_of(run: Resolved, zoo: Zoo) -> dict[str, Any]:
-    """Digests of the weights and the data that a run starts from."""
-    backbone, dataset = make_backbone(run, zoo), make_dataset(run, zoo)
-    return {"backbone": dict(backbone.fingerprint()), "dataset": dict(dataset.fingerprint())}
 
 
 def make_backbone(run: Resolved, zoo: Zoo) -> Any:
@@ -255,7 +233,7 @@ def collect(
             dataset, evaluation.split, long.prompts, long.videos_per_prompt
         )
     names = dict.fromkeys(chosen(metric).name for metric in evaluation.metrics)
-    facts = provenance(zoo, device, inputs_of(first, zoo), prompts, list(names))
+    facts = provenance(zoo, device, make_parts(first, zoo).inputs(), prompts, list(names))
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
     if broken:

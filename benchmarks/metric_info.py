@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 import torch
 
-from salt_zoo.foreign import BrokenPart, foreign, short
+from salt_zoo.errors import shown
+from salt_zoo.foreign import BrokenPart, foreign
 from salt_zoo.metrics import make_metric
 from salt_zoo.plugins import Zoo
 from salt_zoo.protocols import Better, MetricKind
@@ -75,11 +76,11 @@ class MetricInfo:
         """What cannot be as the metric says it is, in words."""
         better, kind, bounds = self.better, self.kind, self.bounds
         if better not in get_args(Better):
-            return f"better is {short(better)}; it must be one of {', '.join(get_args(Better))}"
+            return f"better is {shown(better)}; it must be one of {', '.join(get_args(Better))}"
         if better == "target" and not _is_number(self.target):
             return "better is 'target', so it must have a target, too: a number"
         if kind not in get_args(MetricKind):
-            return f"kind is {short(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
+            return f"kind is {shown(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
         if kind == "quality" and better == "none":
             return "a metric of quality needs a direction; better is 'none'"
         if bounds is not None and not (
@@ -88,13 +89,13 @@ class MetricInfo:
             and all(map(_is_number, bounds))
             and bounds[0] < bounds[1]
         ):
-            return f"bounds is {short(bounds)}; it must be the least and the largest score"
+            return f"bounds is {shown(bounds)}; it must be the least and the largest score"
         if self.own_steps is not None and not (_is_whole(self.own_steps) and self.own_steps > 0):
-            return f"own_steps is {short(self.own_steps)}; it must be a number of steps, or None"
+            return f"own_steps is {shown(self.own_steps)}; it must be a number of steps, or None"
         if self.version is not None and not _is_whole(self.version):
-            return f"version is {short(self.version)}; it must be an integer"
+            return f"version is {shown(self.version)}; it must be an integer"
         if not isinstance(self.mean, bool):
-            return f"mean is {short(self.mean)}; it must be True or False"
+            return f"mean is {shown(self.mean)}; it must be True or False"
         return None
 
     def plain(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.errors import ZooError, reason
+from salt_zoo.one_writer import one_writer
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
 from salt_zoo.storage import prepare_folder, write_json, write_text
@@ -90,31 +91,32 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         precision=options.precision,
         compiled=options.compile,
     )
-    prepare_folder(options.out)
-    keys = ("blocks", "growing", "recomputed", "repetitions", "pairs", "nfe")
-    plan = Plan(**{key: getattr(options, key) for key in keys})
-    with _progress(total_blocks(subjects, plan)) as progress:
-        try:
-            results = measure(subjects, plan, device, progress)
-        except Exception as error:
-            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise ZooError(f"--compile: does not work here ({reason(error)})") from error
-            raise
-    results["settings"] = {
-        key: value
-        for key, value in sorted(vars(options).items())
-        if key not in ("out", "memories", "plugin", "device")
-    }
-    results["settings"]["precision"] = precision_of(subjects[0].network)  # auto is resolved
-    results["latent_shape"] = list(backbone.latent_shape)
-    results["parameters"] = sum(p.numel() for p in subjects[0].network.parameters())
-    results["provenance"] = _provenance(zoo, str(device), backbone, options)
-    write_json(options.out / "perf.json", results)
-    write_text(options.out / "perf.svg", plot(results))
-    write_text(options.out / "perf.md", markdown(results))
-    _show(results)
-    show(options.out / "perf.md")
-    return 0
+    with one_writer(options.out):
+        prepare_folder(options.out)
+        keys = ("blocks", "growing", "recomputed", "repetitions", "pairs", "nfe")
+        plan = Plan(**{key: getattr(options, key) for key in keys})
+        with _progress(total_blocks(subjects, plan)) as progress:
+            try:
+                results = measure(subjects, plan, device, progress)
+            except Exception as error:
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise ZooError(f"--compile: does not work here ({reason(error)})") from error
+                raise
+        results["settings"] = {
+            key: value
+            for key, value in sorted(vars(options).items())
+            if key not in ("out", "memories", "plugin", "device")
+        }
+        results["settings"]["precision"] = precision_of(subjects[0].network)  # auto is resolved
+        results["latent_shape"] = list(backbone.latent_shape)
+        results["parameters"] = sum(p.numel() for p in subjects[0].network.parameters())
+        results["provenance"] = _provenance(zoo, str(device), backbone, options)
+        write_json(options.out / "perf.json", results)
+        write_text(options.out / "perf.svg", plot(results))
+        write_text(options.out / "perf.md", markdown(results))
+        _show(results)
+        show(options.out / "perf.md")
+        return 0
 
 
 def _provenance(

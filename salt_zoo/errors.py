@@ -46,10 +46,13 @@ def text_of(error: BaseException) -> str:
         return f"its message cannot be shown ({type(other).__name__})"
 
 
-def shown(value: object) -> str:
-    """A value as Python writes it, cut where that is long: for error lines."""
-    text = repr(value[:100] if isinstance(value, str) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shown(value: object, most: int = 60) -> str:
+    """A value as Python writes it, on one line of at most `most` letters: for error lines."""
+    try:
+        text = " ".join(repr(value[: most + 40] if isinstance(value, str) else value).split())
+    except Exception:  # code of a plugin, too
+        text = f"an object of the class {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

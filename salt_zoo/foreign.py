@@ -34,14 +34,13 @@ class BrokenPart(ForeignError):
 
 
 class foreign:
-    """Turns what is raised inside the block into a `ForeignError` that begins with `what`; what is
-    printed there goes to standard error."""
+    """Turns what is raised inside the block into a `ForeignError` that begins with `what`."""
 
     def __init__(self, what: str) -> None:
         self.what = what
 
     def __enter__(self) -> None:
-        self._stdout, sys.stdout = sys.stdout, sys.stderr  # standard output is the command's
+        pass
 
     def __exit__(
         self,
@@ -49,7 +48,6 @@ class foreign:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        sys.stdout = self._stdout
         if error is None or isinstance(error, ZooError | KeyboardInterrupt | GeneratorExit):
             return
         raise ForeignError(f"{self.what}: {explain(error)}") from error
@@ -95,8 +93,8 @@ def explain(error: BaseException) -> str:
         return text_of(error)
     if lacks_memory(error):
         return (
-            f"not enough memory ({reason(error)}); lower training.batch_size, or raise "
-            "training.gradient_accumulation"
+            f"not enough memory ({reason(error)}); to train, lower training.batch_size or raise "
+            "training.gradient_accumulation; to make videos, take fewer or shorter ones"
         )
     return reason(error)
 
@@ -115,12 +113,3 @@ def show_traceback(error: BaseException) -> None:
     """Print where an error comes from, if that is asked for."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error, file=sys.stderr)
-
-
-def short(value: Any) -> str:
-    """Any value in a few words."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # foreign code, too
-        text = f"an object of the class {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pluggy
 
 from salt_zoo import hookspecs
-from salt_zoo.errors import ZooError, text_of
-from salt_zoo.foreign import ForeignError, foreign, short, show_traceback
+from salt_zoo.errors import ZooError, shown, text_of
+from salt_zoo.foreign import ForeignError, foreign, show_traceback
+from salt_zoo.printing import say
 
 
 class GuardedHooks:
@@ -50,7 +50,7 @@ class GuardedHooks:
                     text = text_of(error)
                     if not isinstance(error, ForeignError):  # the plugin's own message
                         text = f"{what}: {text}"
-                    print(f"warning: {text}", file=sys.stderr)
+                    say(f"warning: {text}")
             return results
 
         return call
@@ -110,11 +110,11 @@ def _own(value: Any) -> Any:
 def _sections(found: Any) -> list[tuple[str, str]]:
     """What `report_sections` returned, if it is what it should be."""
     if isinstance(found, str) or not isinstance(found, Iterable):
-        raise TypeError(f"it returned {short(found)}; it must be a list of pairs (title, text)")
+        raise TypeError(f"it returned {shown(found)}; it must be a list of pairs (title, text)")
     sections = []
     for one in found:
         pair = tuple(one) if isinstance(one, list | tuple) else ()
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-            raise TypeError(f"a section is {short(one)}; it must be a pair of texts, (title, text)")
+            raise TypeError(f"a section is {shown(one)}; it must be a pair of texts, (title, text)")
         sections.append((pair[0], pair[1]))
     return sections

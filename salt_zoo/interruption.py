@@ -27,6 +27,11 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
 
 
+def interrupt(number: int) -> KeyboardInterrupt:
+    """The exception that a signal is."""
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)
+
+
 @contextlib.contextmanager
 def signals_clean_up() -> Iterator[None]:
     """Inside the block SIGTERM and SIGHUP raise `Stopped`, where they would have ended the process
@@ -55,12 +60,13 @@ def signals_clean_up() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether Ctrl-C (or SIGTERM, SIGHUP) has come since.
+def asked_to_stop() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
+    """Yields a function that returns the interrupt, not raised, if Ctrl-C (or SIGTERM, SIGHUP) has
+    come since.
 
-    The second one raises KeyboardInterrupt, unless the function has said yes: then the end is near,
-    and more of them change nothing. Outside of the main thread, where signals cannot be caught, the
-    answer is always no.
+    The second one raises it, unless the function has returned the first: then the end is near, and
+    more of them change nothing. Outside of the main thread, where signals cannot be caught, the
+    answer is always None.
     """
     came: list[int] = []
     ending = False
@@ -69,16 +75,16 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         nonlocal ending
         if came and not ending:
             ending = True
-            raise KeyboardInterrupt
+            raise interrupt(number)
         came.append(number)
 
-    def answer() -> bool:
+    def answer() -> KeyboardInterrupt | None:
         nonlocal ending
         ending = ending or bool(came)
-        return ending
+        return interrupt(came[0]) if came else None
 
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: None
         return
     # what is ignored (SIGHUP under nohup) stays so
     asked = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from salt_zoo.errors import did_you_mean
-from salt_zoo.foreign import BrokenPart, ForeignError, foreign, short
+from salt_zoo.errors import did_you_mean, shown
+from salt_zoo.foreign import BrokenPart, ForeignError, foreign
 from salt_zoo.protocols import Method, Role, Start, Turn
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 MOST_TURNS = 100_000
 #: Names of roles are names of files in a checkpoint.
 ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
+#: The checkpoint's own file beside those of the roles.
+OPTIMIZERS = "optimizers"
 #: The role that the trainer adds: the average of the student that is evaluated and saved.
 STUDENT_AVERAGE = "student_average"
+OWN = (STUDENT_AVERAGE, OPTIMIZERS)
 
 
 def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
@@ -60,7 +63,7 @@ class CheckedMethod:
             roles = dict(found) if isinstance(found, Mapping) else None
         if not roles:
             raise self.error(
-                f"roles() returned {short(found)}; it must be a mapping from names to "
+                f"roles() returned {shown(found)}; it must be a mapping from names to "
                 "salt_zoo.protocols.Role that has a 'student'"
             )
         for name, role in roles.items():
@@ -77,24 +80,24 @@ class CheckedMethod:
         return roles
 
     def _check_role(self, name: Any, role: Any) -> None:
-        if not isinstance(name, str) or not ROLE.fullmatch(name) or name == STUDENT_AVERAGE:
+        if not isinstance(name, str) or not ROLE.fullmatch(name) or name in OWN:
             raise self.error(
-                f"{short(name)} cannot be a role's name: write letters, digits and _, and not "
-                f"{STUDENT_AVERAGE!r}, which is the trainer's own"
+                f"{shown(name)} cannot be a role's name: write letters, digits and _, and not "
+                f"{' or '.join(map(repr, OWN))}, which are the trainer's own"
             )
         if not isinstance(role, Role):
-            raise self.error(f"role {name!r} is {short(role)}, not a salt_zoo.protocols.Role")
+            raise self.error(f"role {name!r} is {shown(role)}, not a salt_zoo.protocols.Role")
         if role.start not in get_args(Start):
             hint = did_you_mean(str(role.start), get_args(Start))
-            raise self.error(f"role {name!r} starts as {short(role.start)}; {hint}")
+            raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
         rate = role.learning_rate
         if rate is not None and not (_is_number(rate) and rate > 0):
             raise self.error(
-                f"role {name!r} has the learning rate {short(rate)}; it must be a number above 0, "
+                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
                 "or None for a frozen network"
             )
         if not (_is_number(role.decay) and 0 <= role.decay <= 1):
-            raise self.error(f"role {name!r} has the decay {short(role.decay)}, not one in [0, 1]")
+            raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
 
     def turns(self, step: int) -> list[str]:
         """The roles that are trained in `step`, in order, the student among them."""
@@ -107,14 +110,14 @@ class CheckedMethod:
             turns = [] if wrong else list(itertools.islice(found, MOST_TURNS + 1))
         if wrong:
             raise self.error(
-                f"turns({step}) returned {short(found)}; it must be a list of the roles to train"
+                f"turns({step}) returned {shown(found)}; it must be a list of the roles to train"
             )
         if len(turns) > MOST_TURNS:
             raise self.error(f"turns({step}) has no end: more than {MOST_TURNS} roles")
         for role in turns:
             if not isinstance(role, str) or role not in self._trained:
                 hint = did_you_mean(str(role), self._trained)
-                raise self.error(f"turns({step}) names {short(role)}, which is not trained; {hint}")
+                raise self.error(f"turns({step}) names {shown(role)}, which is not trained; {hint}")
         if "student" not in turns:
             raise self.error(f"turns({step}) leaves out the student, which is trained once a step")
         return turns
@@ -128,15 +131,15 @@ class CheckedMethod:
             logs = dict(found) if isinstance(found, Mapping) else None
         if logs is None:
             raise self.error(
-                f"train() returned {short(found)}; it must be a mapping from names to scalar "
+                f"train() returned {shown(found)}; it must be a mapping from names to scalar "
                 "tensors, {} to log nothing"
             )
         for name, value in logs.items():
-            where = f"train() returned {short(name)}"
+            where = f"train() returned {shown(name)}"
             if not isinstance(name, str):
                 raise self.error(f"{where} as the name of a scalar; it must be a text")
             if not isinstance(value, torch.Tensor):
-                raise self.error(f"{where}: {short(value)}; it must be a tensor with one number")
+                raise self.error(f"{where}: {shown(value)}; it must be a tensor with one number")
             if value.numel() != 1 or value.device.type == "meta" or value.is_complex():
                 raise self.error(
                     f"{where}: a tensor of the shape {list(value.shape)} and type {value.dtype} on "

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from salt_zoo.errors import TrainingError, ZooError, text_of
-from salt_zoo.foreign import BrokenPart, ForeignError, foreign, short
+from salt_zoo.errors import TrainingError, ZooError, shown, text_of
+from salt_zoo.foreign import BrokenPart, ForeignError, foreign
 from salt_zoo.protocols import Metric
 
 
@@ -56,7 +56,7 @@ class CheckedMetric:
             found = self.metric.measure(own)
         count = len(videos.prompts)
         if not isinstance(found, Tensor):
-            raise self.error(f"measure() returned {short(found)}; it must be a tensor of rows")
+            raise self.error(f"measure() returned {shown(found)}; it must be a tensor of rows")
         if found.ndim not in (1, 2) or len(found) != count or found.is_complex():
             raise self.error(
                 f"measure() returned a tensor of the shape {list(found.shape)} for {count} videos; "
@@ -71,7 +71,7 @@ class CheckedMetric:
             found = self.metric.reduce(rows.clone())
             number = float(found) if _is_number(found) else None
         if number is None:
-            raise self.error(f"reduce() returned {short(found)}; it must be one number")
+            raise self.error(f"reduce() returned {shown(found)}; it must be one number")
         return number
 
     @property
@@ -85,7 +85,7 @@ class CheckedMetric:
             found = many(rows.clone())
         if not isinstance(found, Tensor) or found.shape != rows.shape[:1]:
             raise self.error(
-                f"reduce_many() returned {short(found)}; it must be {len(rows)} numbers"
+                f"reduce_many() returned {shown(found)}; it must be {len(rows)} numbers"
             )
         return found.detach().cpu()
 

@@ -29,12 +29,14 @@ class Parts:
     Attributes:
         code: the versions of the code of all parts that were looked up for them
             (`salt_zoo.versions`).
+        code_of_inputs: the part of it that backbone and data are made of.
     """
 
     method: Any
     backbone: Any
     dataset: Any
     code: Mapping[str, Any]
+    code_of_inputs: Mapping[str, Any]
 
     def inputs(self) -> dict[str, dict[str, str]]:
         """Digests of the weights and the data; reads them."""
@@ -44,34 +46,33 @@ class Parts:
         }
 
 
-def make_parts(resolved: Resolved, zoo: Zoo) -> Parts:
-    """Make a run's method, backbone and dataset."""
+def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -> Parts:
+    """Make a run's method, backbone and dataset; `versions` has read the code of some already."""
     from salt_zoo.run import configure_part
 
     content = resolved.plain()
+    versions = versions or Versions(zoo)
 
-    def make() -> tuple[Any, Any, Any]:
+    def method() -> Any:
+        # configured once more: what parts a part is made of is looked up there
+        options = configure_part(zoo.methods, content["method"], zoo, "method")
+        return make_method(content["method"]["name"], options, zoo)
+
+    def backbone_and_data() -> tuple[Any, Any]:
         made = []
-        for kind, registry in (
-            ("method", zoo.methods),
-            ("backbone", zoo.backbones),
-            ("dataset", zoo.datasets),
-        ):
-            # configured once more: what parts a part is made of is looked up there
+        for kind, registry in (("backbone", zoo.backbones), ("dataset", zoo.datasets)):
             options = configure_part(registry, content[kind], zoo, kind)
             name = content[kind]["name"]
-            if kind == "method":
-                made.append(make_method(name, options, zoo))
-            else:
-                part = registry.create(name, options, zoo)
-                for member in NEEDED[kind]:
-                    if not hasattr(part, member):
-                        raise BrokenPart(
-                            f"{kind} {registry[name]}: it lacks {member!r}; see "
-                            f"salt_zoo.protocols.{kind.capitalize()}"
-                        )
-                made.append(part)
-        return made[0], made[1], made[2]
+            part = registry.create(name, options, zoo)
+            for member in NEEDED[kind]:
+                if not hasattr(part, member):
+                    raise BrokenPart(
+                        f"{kind} {registry[name]}: it lacks {member!r}; see "
+                        f"salt_zoo.protocols.{kind.capitalize()}"
+                    )
+            made.append(part)
+        return made[0], made[1]
 
-    (method, backbone, dataset), code = Versions(zoo).used_by(make)
-    return Parts(method, backbone, dataset, code)
+    made, of_method = versions.used_by(method)
+    (backbone, dataset), of_inputs = versions.used_by(backbone_and_data)
+    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs)

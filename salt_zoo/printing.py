@@ -6,7 +6,10 @@ from __future__ import annotations
 import io
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 #: Letters of a line on stderr; of a longer one both ends are kept: what is wrong, and the remedy.
 LONGEST = 800
@@ -46,6 +49,28 @@ def _cut(line: str, longest: int) -> str:
     return f"{line[:half]} ... {line[-half:]}"
 
 
+#: Standard output, while nothing but results may go there.
+_results: TextIO | None = None
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Inside the block standard output gets what `show` prints and nothing else: what plugins and
+    libraries print goes to standard error, from whichever thread."""
+    global _results
+    before, stdout = _results, sys.stdout
+    _results, sys.stdout = stdout, sys.stderr
+    try:
+        yield
+    finally:
+        _results, sys.stdout = before, stdout
+
+
+def results() -> TextIO:
+    """Where results go: standard output."""
+    return _results or sys.stdout
+
+
 def say(line: str) -> None:
     """One line for people, on stderr."""
     lenient_outputs()
@@ -55,11 +80,11 @@ def say(line: str) -> None:
 def show(text: str | Path) -> None:
     """A result, on stdout: a path, or lines; it is not cut."""
     lenient_outputs()
-    print(visible(str(text)), flush=True)
+    print(visible(str(text)), file=results(), flush=True)
 
 
 def lenient_outputs() -> None:
     """From now on stdout and stderr write out letters that they cannot show, and do not raise."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (results(), sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             stream.reconfigure(errors="backslashreplace")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, shown
 
 #: A table's column of prompts, where none is named: the first of these that it has.
 COLUMNS = ("prompt", "prompt_en", "caption", "text")
@@ -52,11 +52,6 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
     return found
 
 
-def short(prompt: str, most: int = 60) -> str:
-    """A prompt in quotes for a message, on one line and no longer than `most` letters."""
-    return repr(prompt if len(prompt) <= most else f"{prompt[: most - 3]}...")
-
-
 def _text(file: Path) -> str:
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -84,7 +79,7 @@ def _lines(file: Path, text: str) -> list[str]:
     cells = [cell.strip().strip('"').lower() for cell in re.split("[,;\t]", found[0])]
     if len(found) > 1 and any(cell in COLUMNS for cell in cells):
         raise ZooError(
-            f"{file}: its first line, {short(found[0], 40)}, is a table's header, not a prompt; "
+            f"{file}: its first line, {shown(found[0], 40)}, is a table's header, not a prompt; "
             "name it .csv or .tsv"
         )
     return found
@@ -136,7 +131,7 @@ def _csv(file: Path, text: str, ending: str) -> list[dict[str, str]]:
         if len(row) > len(header):
             raise ZooError(
                 f"{file}: a row has {len(row)} columns, the header {len(header)} (it begins with "
-                f"{short(row[0], 40)}); a prompt with a comma needs quotes"
+                f"{shown(row[0], 40)}); a prompt with a comma needs quotes"
             )
     return [dict(zip(header, row, strict=False)) for row in rows[1:]]
 
@@ -173,7 +168,7 @@ def _prompt(file: Path, place: int, row: Any, column: str | None) -> str:
         raise ZooError(f"{where}: is a {type(row).__name__}, not a prompt or an object with one")
     chosen = column or _column(row)
     if chosen is None or chosen not in row:
-        known = ", ".join(short(str(name), 30) for name in list(row)[:8])
+        known = ", ".join(shown(str(name), 30) for name in list(row)[:8])
         wanted = repr(column) if column else " or ".join(map(repr, COLUMNS))
         raise ZooError(
             f"{where}: has no column {wanted} but {known}; rename the one with the prompts to "
@@ -181,7 +176,7 @@ def _prompt(file: Path, place: int, row: Any, column: str | None) -> str:
         )
     value = row[chosen]
     if not isinstance(value, str) or not value.strip():
-        raise ZooError(f"{where}: its {chosen!r} is {short(str(value), 30)}, not a prompt")
+        raise ZooError(f"{where}: its {chosen!r} is {shown(str(value), 30)}, not a prompt")
     return value.strip()
 
 

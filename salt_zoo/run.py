@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -275,7 +274,7 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
                     found[f"{name}@{steps}"] = metric.reduce(rows)
                 except ForeignError as error:  # the training itself goes well
                     show_traceback(error)
-                    print(f"warning: {error}; it is not measured any more", file=sys.stderr)
+                    say(f"warning: {error}; it is not measured any more")
                     del metrics[name]
         return found
 

@@ -70,6 +70,7 @@ ROLES = [
     {"student": STUDENT, 3: STUDENT},
     {"student": STUDENT, "../../evil": STUDENT},
     {"student": STUDENT, "student_average": STUDENT},
+    *({"student": STUDENT, name: STUDENT} for name in ("a/b", "", ".hidden", "optimizers", "ä")),
     {"student": Role("nowhere", learning_rate=1e-4)},  # type: ignore[arg-type]
     {"student": Role("student", learning_rate=-1.0)},
     {"student": Role("student", learning_rate=float("nan"))},

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.prompt_files import short
+from salt_zoo.errors import ZooError, did_you_mean, shown
 from salt_zoo.protocols import Sample
 
 FRAMES, SIZE, DIGIT, GRID = 9, 16, 8, 4
@@ -68,7 +67,7 @@ def parse(prompt: str) -> Command:
     words = prompt.split()
     if len(words) != 5 or words[0] != "a" or words[2] != "moving":
         raise ZooError(
-            f"prompt {short(prompt)}: digits prompts read 'a DIGIT moving DIRECTION SPEED', "
+            f"prompt {shown(prompt)}: digits prompts read 'a DIGIT moving DIRECTION SPEED', "
             f"for instance {str(COMMANDS[0])!r}"
         )
     _, digit, _, direction, speed = words
@@ -76,7 +75,7 @@ def parse(prompt: str) -> Command:
     for word, known in zip((digit, direction, speed), vocabulary, strict=True):
         if word not in known:
             hint = did_you_mean(word[:60], known)
-            raise ZooError(f"prompt {short(prompt)}: unknown word {short(word, 30)}; {hint}")
+            raise ZooError(f"prompt {shown(prompt)}: unknown word {shown(word, 30)}; {hint}")
     return Command(int(digit), direction, speed)
 
 

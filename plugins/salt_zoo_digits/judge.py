@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -108,11 +107,6 @@ def train_judge(
         }
         write_json(draft / "training.json", log)
     return found
-
-
-def judge_fingerprint() -> dict[str, str]:
-    """The shipped judge's file and digest."""
-    return dict(json.loads((JUDGE / "training.json").read_text(encoding="utf-8"))["files"])
 
 
 def _labels(classes: tuple[tuple[int, ...], ...]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from salt_zoo.config import StrictModel, read_yaml
+from salt_zoo.printing import show
 from salt_zoo.registry import merge
 from salt_zoo.run import resolve, train
 
@@ -52,7 +53,7 @@ class FlowRecipe:
                 "history": trainer.history,
             }
             write_json(draft / "training.json", log)
-        print(json.dumps(log["files"]))
+        show(json.dumps(log["files"]))
         return 0
 
 
@@ -92,5 +93,5 @@ class JudgeRecipe:
         steps, batch_size = self.config.steps, self.config.batch_size
         with training_progress("digits-judge", "steps") as progress:
             found = train_judge(folder / "judge", steps, batch_size, progress)
-        print(json.dumps(found))
+        show(json.dumps(found))
         return 0

@@ -6,8 +6,6 @@ why it is an optional extra, which only this file imports.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,8 +83,7 @@ class ImageQuality:
             _check_file(config.weights)
             options["pretrained_model_path"] = str(config.weights)
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # it prints what it loads
-                self._model = pyiqa.create_metric(config.model, device="cpu", **options)
+            self._model = pyiqa.create_metric(config.model, device="cpu", **options)
         except Exception as error:  # no network, another model's weights, ...
             file = f"weights {config.weights}" if config.weights else "its weights"
             raise ZooError(

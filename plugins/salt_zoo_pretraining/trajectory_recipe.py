@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import Field
 
 from salt_zoo.conditions import unconditional
 from salt_zoo.draws import Draws
 from salt_zoo.errors import TrainingError
+from salt_zoo.foreign import lacks_memory
 from salt_zoo.precision import Precision, resolve_precision, with_precision
 from salt_zoo.printing import show
 from salt_zoo.run import Part, configure_part
@@ -84,7 +84,9 @@ class TrajectoryRecipe:
                         backbone.blocks(network),
                         backbone.latent_shape,
                     )
-                except torch.OutOfMemoryError:
+                except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
+                    if not lacks_memory(error):
+                        raise
                     raise TrainingError(
                         f"recipe trajectories: not enough memory for batch_size {len(rows)}; "
                         "lower it, in another folder"

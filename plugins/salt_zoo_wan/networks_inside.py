@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from salt_zoo.errors import ZooError
+from salt_zoo.printing import say
 from salt_zoo_wan.original import WRAPPERS, without_wrappers
 from salt_zoo_wan.recognise import is_lora, kind_of_entries, shown
 
@@ -194,7 +194,7 @@ def _refuse_lora(chosen: _Network, leaves: list[_Leaf], named: str) -> None:
         label = repr(chosen.label) if chosen.label else "the weights"
         raise ZooError(
             f"{named}: beside {label} it holds a LoRA that is not merged into it "
-            f"({shown(loras)}); merge it first, or say that {label} alone is meant"
+            f"({shown(loras)}); merge it first, or save {label} alone"
         )
 
 
@@ -254,4 +254,4 @@ def _refuse_odd_names(content: Mapping[Any, Any], named: str, depth: int = 0) ->
 @functools.cache
 def _say(line: str) -> None:
     """Once in a process: teacher, student and fake score are often of one file."""
-    print(line, file=sys.stderr)
+    say(line)

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from salt_zoo.config import StrictModel
 from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.prompt_files import read_prompt_file, short
+from salt_zoo.errors import ZooError, shown
+from salt_zoo.prompt_files import read_prompt_file
 from salt_zoo.protocols import Sample
-from salt_zoo.storage import digest, file_digest
+from salt_zoo.storage import digest
 from salt_zoo.transfers import send
 
 _BUNDLED = Path(__file__).with_name("prompts.yaml")
@@ -93,8 +93,7 @@ class Prompts:
         found = {"prompts": digest(self._splits)}
         if self.config.latents:
             files = sorted(self.config.latents.glob("*.safetensors"))
-            names = [[path.name, path.stat().st_size] for path in files]
-            found["latents"] = digest([names, file_digest(files[0]) if files else ""])
+            found["latents"] = digest([[path.name, _end_of(path)] for path in files])
         return found
 
     def _latents(self, prompts: Sequence[str], draws: Draws) -> Tensor:
@@ -108,6 +107,15 @@ class Prompts:
             load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts
         ]
         return send(torch.stack(rows), draws.device)
+
+
+def _end_of(path: Path) -> str:
+    """The size and a digest of a file's last 64 KiB: reading all latents would take minutes, and
+    other latents have other last values."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - 2**16))
+        return f"{size} {hashlib.sha256(file.read()).hexdigest()}"
 
 
 def read_prompts(file: Path | None) -> list[str]:
@@ -140,7 +148,7 @@ def load_latents(path: Path, prompt: str) -> Tensor:
         tensors = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise ZooError(
-            f"{path}: there is no such file; it would hold latents of {short(prompt, 40)}"
+            f"{path}: there is no such file; it would hold latents of {shown(prompt, 40)}"
         ) from None
     except Exception as error:  # safetensors raises several kinds for a damaged file
         reason = (str(error).splitlines() or [""])[0][:100]

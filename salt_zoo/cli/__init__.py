@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
@@ -14,7 +13,7 @@ from salt_zoo.errors import ZooError
 from salt_zoo.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.interruption import exit_code, signals_clean_up
 from salt_zoo.plugins import Zoo, load_zoo, refuse_broken
-from salt_zoo.printing import lenient_outputs, say
+from salt_zoo.printing import lenient_outputs, results, results_only, say
 from salt_zoo.ranks import end_process, is_alone, is_first_of_machine, is_main_process
 from salt_zoo.storage import FULL
 
@@ -88,7 +87,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     variable SALT_ZOO_TRACEBACK is set.
     """
     lenient_outputs()
-    with signals_clean_up():
+    with signals_clean_up(), results_only():
         if os.environ.get(TRACEBACK):
             return run() or 0
         return _guarded(run)
@@ -105,7 +104,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
             say("interrupted; run the same command again to go on")
         return exit_code(error)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), results().fileno())
         return 0
     except OSError as error:
         if error.errno not in FULL:

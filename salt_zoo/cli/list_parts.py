@@ -6,7 +6,7 @@ import argparse
 import json
 
 from salt_zoo.plugins import Zoo
-from salt_zoo.printing import visible
+from salt_zoo.printing import results, show, visible
 
 NAME = "list"
 HELP = "show the registered methods, backbones, metrics and the rest, and broken plugins"
@@ -26,13 +26,13 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     }
     content["broken"] = [{"plugin": b.plugin, "reason": b.reason} for b in zoo.broken]
     if options.json:
-        print(json.dumps(content, indent=1))
+        show(json.dumps(content, indent=1))
         return 0
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = Console(file=results())
     for kind, rows in content.items():
         if not rows:
             continue

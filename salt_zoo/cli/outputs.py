@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from salt_zoo.errors import ZooError
-from salt_zoo.prompt_files import short
+from salt_zoo.errors import ZooError, shown
 
 #: `index`: `00003-a-red-fox.mp4`; `vbench`: `a red fox-0.mp4`, which VBench finds by its prompt.
 Names = Literal["index", "vbench"]
@@ -87,7 +86,7 @@ def _vbench(video: Video, ending: str) -> str:
     if bad or length > _LONGEST:
         what = f"it has {bad!r}" if bad else f"it would be longer than {_LONGEST} bytes"
         raise ZooError(
-            f"prompt {short(video.prompt)}: cannot be a file's name ({what}), as --names vbench "
+            f"prompt {shown(video.prompt)}: cannot be a file's name ({what}), as --names vbench "
             "wants it; take --names index"
         )
     return name

@@ -84,7 +84,8 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, rate: None
+        with _stream_lines(console, frames) as update:
+            yield update
         return
     columns = [] if frames is None else [BarColumn()]
     count = TextColumn("{task.completed}" if frames is None else "{task.completed}/{task.total}")
@@ -96,15 +97,33 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
 
 
 @contextlib.contextmanager
-def told_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def _stream_lines(console: Console, frames: int | None) -> Iterator[Callable[[int, float], None]]:
+    last = (0, 0.0)
+
+    def update(done: int, rate: float) -> None:
+        nonlocal last
+        last = (done, rate)
+
+    def say() -> None:
+        done, rate = last
+        length = "" if frames is None else f"/{frames}"
+        line = f"stream {done}{length} frames  {rate:.1f} a second"
+        console.print(line, highlight=False, markup=False)
+
+    with every(SECONDS, say):
+        yield update
+
+
+@contextlib.contextmanager
+def told_bar(name: str, unit: str = "parts") -> Iterator[Callable[[int, int], None]]:
     """Yields what a computation calls with (parts done, parts in all); without a terminal a line
     every half minute."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        with _lines(console, name, "parts") as update:
+        with _lines(console, name, unit) as update:
             yield lambda done, total: update(done, total, {})
         return
-    with _bar(console, "parts") as bar:
+    with _bar(console, unit) as bar:
         task = bar.add_task(name, total=None, shown="")
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, shown
 from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
+from salt_zoo.printing import results, show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,6 +114,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     videos = videos_of(read_prompts(options), options.per_prompt)
     files = outputs(options, videos)
 
+    from salt_zoo.cli.progress import told_bar
     from salt_zoo.devices import find_device  # torch takes seconds to import
     from salt_zoo.precision import with_precision
     from salt_zoo.run import configure_part
@@ -131,7 +133,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     for prompt in dict.fromkeys(video.prompt for video in videos):
         backbone.encode_prompts([prompt])  # one that is not understood is told before the work
     made = make(network, backbone, videos, sampling, options.seed, device)
-    write(made, options.out, files, len(videos), backbone.frame_rate)
+    # the files that a terminal shows are progress enough, and a bar would stand among them
+    quiet = files is not None and results().isatty()
+    with nullcontext() if quiet else told_bar("sample", "videos") as told:
+        if told:
+            made = counted(made, len(videos), told)
+        write(made, options.out, files, len(videos), backbone.frame_rate)
     return 0
 
 
@@ -212,7 +219,6 @@ def make(
     """
     import torch
 
-    from salt_zoo.prompt_files import short
     from salt_zoo.sampling import generate, prompt_draws
     from salt_zoo.video_files import check_finite
 
@@ -221,8 +227,18 @@ def make(
         latents = generate(network, backbone, [video.prompt], draws, sampling)
         with torch.inference_mode():
             pixels = backbone.decode_video(latents)
-        check_finite(pixels, f"prompt {short(video.prompt)}")
+        check_finite(pixels, f"prompt {shown(video.prompt)}")
         yield pixels
+
+
+def counted(
+    made: Iterator[Tensor], count: int, told: Callable[[int, int], None]
+) -> Iterator[Tensor]:
+    """The videos as they are; `told` hears of each that has been written."""
+    told(0, count)
+    for done, pixels in enumerate(made, 1):
+        yield pixels
+        told(done, count)
 
 
 def write(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
-from salt_zoo.errors import ZooError
+from salt_zoo.errors import ZooError, shown
+from salt_zoo.interruption import exit_code
 from salt_zoo.plugins import Zoo
 from salt_zoo.printing import show
-from salt_zoo.prompt_files import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     show(report(made, done, backbone.frame_rate, options.seed))
     if interrupted and frames is not None:
         show(f"interrupted: {done} of {frames} frames were made and are kept")
-        return 130
+        return exit_code(interrupted)
     return 0
 
 
@@ -113,11 +113,11 @@ def read_switches(texts: list[str]) -> dict[int, str]:
         frame, colon, prompt = text.partition(":")
         frame = frame.strip()
         if not (colon and frame.isascii() and frame.isdecimal() and prompt.strip()):
-            raise ZooError(f"--switch {short(text)}: write FRAME:PROMPT, for instance {_FORM}")
+            raise ZooError(f"--switch {shown(text)}: write FRAME:PROMPT, for instance {_FORM}")
         if len(frame) > len(str(MOST_FRAMES)):
-            raise ZooError(f"--switch {short(text)}: a stream has at most {MOST_FRAMES:,} frames")
+            raise ZooError(f"--switch {shown(text)}: a stream has at most {MOST_FRAMES:,} frames")
         if int(frame) in switches:
-            raise ZooError(f"--switch {short(text)}: frame {int(frame)} has a prompt already")
+            raise ZooError(f"--switch {shown(text)}: frame {int(frame)} has a prompt already")
         switches[int(frame)] = prompt.strip()
     return switches
 
@@ -180,15 +180,18 @@ def with_memory(content: dict[str, Any], name: str | None, zoo: Zoo) -> dict[str
     return content | {"memory": old if same else {"name": name}}
 
 
-def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tuple[int, bool]:
+def write(
+    path: Path, made: Stream, frames: int | None, frame_rate: float
+) -> tuple[int, KeyboardInterrupt | None]:
     """Write a stream to a file as it is made, and cut it after `frames` frames.
 
-    Returns how many there are in the file, and whether Ctrl-C has ended it.
+    Returns how many there are in the file, and the interrupt that has ended it.
     """
     from salt_zoo.cli.progress import stream_progress
     from salt_zoo.interruption import asked_to_stop
 
-    done, interrupted = 0, False
+    done = 0
+    interrupted: KeyboardInterrupt | None = None
     broken: ZooError | None = None
     with asked_to_stop() as stopped, writer(path, frame_rate) as add:
         try:
@@ -200,13 +203,12 @@ def write(path: Path, made: Stream, frames: int | None, frame_rate: float) -> tu
                     add(pixels)
                     done += pixels.shape[2]
                     progress(done, made.statistics.whole_rate)
-                    if stopped() and done != frames:
-                        interrupted = True
+                    if done != frames and (interrupted := stopped()):
                         break
-        except KeyboardInterrupt:  # the second one, which does not wait for the block
+        except KeyboardInterrupt as error:  # the second one, which does not wait for the block
             if not done:
                 raise
-            interrupted = True
+            interrupted = error
         if broken and not done:
             raise broken
     if broken:  # what was made before it is kept

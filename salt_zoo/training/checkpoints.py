@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from salt_zoo import methods
 from salt_zoo.errors import ZooError, reason
 from salt_zoo.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.storage import atomic_folder, readable_errors
 from salt_zoo.training.networks import Networks
 
-STATE, OPTIMIZERS = "state.json", "optimizers.pt"
+STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
 
 #: Of a folder; ASCII, because other digits are digits to Python, too.
 _NAME = re.compile(r"step-([0-9]{6,})")
-_ROLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,6 @@ class Checkpoint:
     @property
     def step(self) -> int:
         return int(self.state["step"])
-
-
-def check_roles(names: Iterable[str]) -> None:
-    """Refuse roles whose names cannot be files of a checkpoint."""
-    for name in names:
-        if not _ROLE.fullmatch(name) or name == Path(OPTIMIZERS).stem:
-            raise ZooError(
-                f"the method's role {name!r}: a role is named by letters, digits, dots, hyphens "
-                "and underscores (its checkpoint bears the name)"
-            )
 
 
 def save_checkpoint(

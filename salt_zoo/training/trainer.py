@@ -26,7 +26,6 @@ from salt_zoo.training.batches import AHEAD, Batches
 from salt_zoo.training.blowups import not_finite
 from salt_zoo.training.checkpoints import (
     Checkpoint,
-    check_roles,
     load_checkpoint,
     save_checkpoint,
 )
@@ -94,7 +93,6 @@ class Trainer:
             self.accelerator.process_index,
         )
         self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
-        check_roles(self.networks.saved_roles())
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
         self._fed: set[str] = set()  # roles that have had a gradient
