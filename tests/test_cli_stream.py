@@ -192,11 +192,14 @@ def test_ctrl_c_ends_a_stream_without_end(number, press, stream, tmp_path):
     assert signal.getsignal(number) is handler
 
 
-@pytest.mark.parametrize("ending", [".mp4", ".gif"])
-def test_ctrl_c_keeps_a_part_of_a_given_length(ending, press, stream, tmp_path):
-    press(1, [signal.SIGINT])
+@pytest.mark.parametrize(
+    ("ending", "number"),
+    [(".mp4", signal.SIGINT), (".gif", signal.SIGINT), (".mp4", signal.SIGTERM)],
+)
+def test_a_signal_keeps_a_part_of_a_given_length(ending, number, press, stream, tmp_path):
+    press(1, [number])
     ended = stream("--frames", 30, out=f"a{ending}")
-    assert ended.code == 130 and "interrupted: 6 of 30 frames were made" in ended.out
+    assert ended.code == 128 + number and "interrupted: 6 of 30 frames were made" in ended.out
     assert os.listdir(tmp_path / "deep") == [f"a{ending}"]
 
 

@@ -22,10 +22,11 @@ import sys
 from pathlib import Path
 from salt_zoo.cli import guarded
 from salt_zoo.one_writer import one_writer
+from salt_zoo.printing import show
 
 def hold():
     with one_writer(Path(sys.argv[1])):
-        print("held", flush=True)
+        show("held")
         sys.stdin.read()
 
 sys.exit(guarded(hold))

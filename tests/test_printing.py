@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.printing import LONGEST, one_line, say, show, visible
+from salt_zoo.printing import LONGEST, one_line, results_only, say, show, visible
 
 
 @given(st.text(max_size=50))
@@ -38,6 +39,21 @@ def test_control_characters_are_written_out(text, shown):
     assert visible(text) == shown
 
 
+TALKS = """
+from salt_zoo import hookimpl
+from salt_zoo_digits.data import Digits
+
+class Talks(Digits):
+    def sample(self, *arguments, **options):
+        print("a batch")
+        return super().sample(*arguments, **options)
+
+@hookimpl
+def register(zoo):
+    zoo.datasets.add("talks", Talks, "digits that talk")
+"""
+
+
 @given(st.text(min_size=1, max_size=30), st.sampled_from([1, LONGEST, 5000]))
 def test_a_line_is_one_short_line(text, times):
     found = one_line("begin " + text * times + " end")
@@ -52,6 +68,29 @@ def test_an_output_of_ascii_letters_shows_the_rest_in_another_way(monkeypatch):
         command("ünï ✓ \udcff.png")
         getattr(sys, name).flush()
         assert raw.getvalue() == b"\\xfcn\\xef \\u2713 \\udcff.png\n"
+
+
+def test_standard_output_gets_results_alone(capfd):
+    """Whichever thread prints, and whichever of two ends first."""
+    with results_only():
+        other = threading.Thread(target=print, args=("a data set",))
+        other.start()
+        other.join()
+        print("a metric")
+        show("the result")
+    print("after it")
+    captured = capfd.readouterr()
+    assert captured.out == "the result\nafter it\n"
+    assert captured.err == "a data set\na metric\n"
+
+
+def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):
+    """Its code runs in a thread that fetches batches ahead, and in this one."""
+    (tmp_path / "talks.py").write_text(TALKS)
+    run = write_run(dataset={"name": "talks"})
+    ended = cli("train", run, "--out", tmp_path / "out", "-p", tmp_path / "talks.py")
+    assert ended.code == 0 and ended.out == f"{tmp_path / 'out' / 'student'}\n"
+    assert "a batch" in ended.err
 
 
 def test_a_result_is_not_cut(capsys):

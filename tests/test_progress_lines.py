@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.progress import study_progress
 from salt_zoo.cli import progress
+from salt_zoo.cli.sample import counted
 
 
 @pytest.fixture
@@ -38,6 +39,20 @@ def test_a_training_says_so_before_and_within_an_update(lines):
         lines("dmd 3/120 student updates  student/loss 0.5")
         update(4, 120, {"student/loss": 0.25})
         assert lines("dmd 4/120").endswith("min left")
+
+
+def test_a_stream_without_end_says_how_long_it_is(lines):
+    with progress.stream_progress(None) as update:
+        update(12, 3.5)
+        lines("stream 12 frames  3.5 a second")
+
+
+def test_videos_are_counted(lines, tmp_path):
+    """From before the first one on; each when it has been written."""
+    with progress.told_bar("sample", "videos") as told:
+        for video in counted(iter("ab"), 2, told):
+            lines(f"sample {'ab'.index(video)}/2 videos")
+        lines("sample 2/2 videos")
 
 
 def test_a_study_says_what_it_is_doing(lines):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 
 import pytest
 import torch
 
 from benchmarks.perf import main
 from benchmarks.perf_clock import Clock, growth, median_interval, quartiles
+from salt_zoo.drafts import LOCK
 
 TINY = [
     "--blocks", "6", "--growing", "3", "--recomputed", "2", "--repetitions", "2", "--pairs", "2",
@@ -184,6 +186,14 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp
     (tmp_path / "file").write_text("")
     assert main([*TINY, "--memories", "window", "--out", str(tmp_path / "file" / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_that_another_process_writes(tmp_path, capsys):
+    lock = {"host": "node-17", "pid": 1, "started": 2, "since": "then"}
+    (tmp_path / LOCK).write_text(json.dumps(lock))
+    assert main([*TINY, "--memories", "window", "--out", str(tmp_path)]) == 2
+    assert "another run writes there" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == [LOCK]
 
 
 def test_growth_of_made_up_runs():

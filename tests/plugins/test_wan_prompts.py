@@ -69,7 +69,12 @@ def test_latents(make, tmp_path):
     assert sample.video.shape == (5, 16, 3, 4, 6)
     assert sample.video.dtype == torch.float32
     assert sample.video[:, 0, 0, 0, 0].tolist() == [prompts.index(p) for p in sample.prompts]
-    assert data.fingerprint() != make().fingerprint()
+    before = data.fingerprint()
+    assert before != make().fingerprint()
+    other = {"latents": torch.full((16, 3, 4, 6), 9.0, dtype=torch.bfloat16)}
+    for prompt in (prompts[0], prompts[-1]):  # of the same size
+        safetensors.torch.save_file(other, tmp_path / latents_name(prompt))
+        assert before != (before := make(latents=str(tmp_path)).fingerprint())
 
 
 def one_line(error):
