@@ -18,7 +18,7 @@ from benchmarks.comparisons import Cell
 from benchmarks.metric_info import MetricInfo
 from benchmarks.records import STEPPED_REFERENCES
 from benchmarks.statistics import holm
-from salt_zoo.errors import MissingPackage, ZooError, did_you_mean
+from salt_zoo.core.errors import MissingPackage, ZooError, did_you_mean
 
 #: What one cell is less another by the primary metric, as `comparisons.compare` returns it.
 Difference = Callable[[Cell, Cell], dict[str, Any] | None]

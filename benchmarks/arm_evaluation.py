@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from salt_zoo.config import StrictModel
-from salt_zoo.flow import check_times
-from salt_zoo.rollout import Sampler
-from salt_zoo.sampling import SamplingConfig
+from salt_zoo.core.blocks import Sampler
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.flow import check_times
+from salt_zoo.rollout.generate import SamplingConfig
 
 
 class ArmEvaluation(StrictModel):

@@ -15,10 +15,10 @@ from benchmarks.job_files import say_once
 from benchmarks.metric_info import MetricInfo, metric_infos
 from benchmarks.records import Measured
 from benchmarks.study import StudyConfig
-from salt_zoo.errors import ZooError
-from salt_zoo.foreign import ForeignError, show_traceback
-from salt_zoo.plugins import Zoo
-from salt_zoo.run import chosen
+from salt_zoo.config.metrics import chosen
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.manager import Zoo
 
 #: By label why a metric has no numbers, or fewer.
 Broken = dict[str, str]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from benchmarks.study import StudyConfig
-from salt_zoo.plugins import Zoo
-from salt_zoo.run import Resolved
+from salt_zoo.config.run import Resolved
+from salt_zoo.plugin.manager import Zoo
 
 #: Numbers of updates that are tried for a budget; three usually do.
 _TRIES = 20
@@ -17,7 +17,7 @@ def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> 
     """The runs with their updates set to the study's budget."""
     if study.match == "updates":
         return dict(runs)
-    from salt_zoo.planning import flops_per_update
+    from salt_zoo.planning.plan import flops_per_update
 
     assert study.budget_of is not None
     reference = runs[study.budget_of]
@@ -31,7 +31,7 @@ def planned_flops(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) ->
     Args:
         runs: with the updates that they train, those of `match_budget`.
     """
-    from salt_zoo.planning import flops_per_update
+    from salt_zoo.planning.plan import flops_per_update
 
     return {
         label: run.config.training.updates * flops_per_update(run, zoo)
@@ -45,7 +45,7 @@ def _spend(run: Resolved, budget: float, zoo: Zoo) -> Resolved:
     What an update costs depends on how many there are: some terms start late, and rollouts end
     where the draws of the steps say.
     """
-    from salt_zoo.planning import flops_per_update
+    from salt_zoo.planning.plan import flops_per_update
 
     spent: dict[int, float] = {}
     updates = run.config.training.updates

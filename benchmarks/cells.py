@@ -17,14 +17,14 @@ from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.cell_files import FACTS, fault, read_facts
 from benchmarks.records import FULL_REFERENCES
 from benchmarks.study import EvaluationConfig
-from salt_zoo.metrics import make_metric
-from salt_zoo.plugins import Zoo
-from salt_zoo.rollout import Sampler
-from salt_zoo.run import configure_metrics
-from salt_zoo.sampling import SamplingConfig
-from salt_zoo.seals import Damaged
-from salt_zoo.storage import digest
-from salt_zoo.versions import Versions
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.core.blocks import Sampler
+from salt_zoo.io.seals import Damaged
+from salt_zoo.io.storage import digest
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.versions import Versions
+from salt_zoo.rollout.generate import SamplingConfig
 
 #: Raised whenever measuring would find other numbers in the same videos.
 MEASURING_VERSION = 1

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from benchmarks.names import Text, Title
 from benchmarks.statistics import holm
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError, did_you_mean
 
 #: Below this adjusted level an outcome is shown.
 LEVEL = 0.05

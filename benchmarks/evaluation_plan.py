@@ -12,15 +12,16 @@ from typing import Any
 from benchmarks.cells import Cell, MetricPlan, plan_cells
 from benchmarks.execute import make_backbone, references_of
 from benchmarks.study import StudyConfig
-from salt_zoo.errors import ZooError
-from salt_zoo.metrics import make_metric
-from salt_zoo.plugins import Zoo
-from salt_zoo.protocols import Start
-from salt_zoo.roles import source
-from salt_zoo.run import Resolved, configure_metrics
-from salt_zoo.sampling import SamplingConfig
-from salt_zoo.training.costs import Pass
-from salt_zoo.training.flops import flops_of_pass
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.config.run import Resolved
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Start
+from salt_zoo.core.roles import source
+from salt_zoo.costs.counter import Pass
+from salt_zoo.costs.flops import flops_of_pass
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.rollout.generate import SamplingConfig
 
 #: A metric that makes rollouts of its own compares them with something: passes for each step.
 _OWN = 2

@@ -21,20 +21,17 @@ from benchmarks.stated import record_end, record_start, when_stated
 from benchmarks.study import StudyConfig
 from benchmarks.workers import run_jobs
 from salt_zoo.cli.progress import told_bar
-from salt_zoo.draws import Draws
-from salt_zoo.one_writer import one_writer
-from salt_zoo.origin import make_parts
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import say, show
-from salt_zoo.ranks import is_alone
-from salt_zoo.run import (
-    Resolved,
-    chosen,
-    make_metrics,
-)
-from salt_zoo.storage import plain, prepare_folder
-from salt_zoo.together import on_main
-from salt_zoo.versions import Versions
+from salt_zoo.config.metrics import chosen, make_metrics
+from salt_zoo.config.run import Resolved
+from salt_zoo.core.ranks import is_alone
+from salt_zoo.core.rng import Draws
+from salt_zoo.io.distributed import on_main
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import say, show
+from salt_zoo.io.storage import plain, prepare_folder
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.versions import Versions
+from salt_zoo.training.origin import make_parts
 
 
 def execute(
@@ -50,7 +47,7 @@ def execute(
 
     `broken` are the metrics that are left out, by label with the reason.
     """
-    from salt_zoo.devices import find_device, join_processes
+    from salt_zoo.training.devices import find_device, join_processes
 
     place = str(find_device(device))
     for run in runs.values():
@@ -194,7 +191,7 @@ def collect(
     from benchmarks.budget import budgets_of
     from benchmarks.provenance import provenance, published
     from benchmarks.results import build_results
-    from salt_zoo.evaluation import evaluation_prompts
+    from salt_zoo.evaluation.videos import evaluation_prompts
     from salt_zoo.training.checkpoints import updates_done
 
     study = with_own_samplers(study, zoo)

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salt_zoo.errors import ZooError
-from salt_zoo.printing import say
-from salt_zoo.ranks import is_main_process
-from salt_zoo.seals import Damaged, read_sealed
-from salt_zoo.students import check_student
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.ranks import is_main_process
+from salt_zoo.io.printing import say
+from salt_zoo.io.seals import Damaged, read_sealed
+from salt_zoo.training.students import check_student
 
 if TYPE_CHECKING:
     from benchmarks.jobs import Job

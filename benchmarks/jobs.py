@@ -26,15 +26,16 @@ from benchmarks.measuring import Measurer, memory_label
 from benchmarks.provenance import commit
 from benchmarks.records import ArmCost, Long, Measured
 from salt_zoo import TRAINING_VERSION
-from salt_zoo.identity import identity
-from salt_zoo.one_writer import one_writer
-from salt_zoo.plugins import Zoo
-from salt_zoo.precision import ResolvedPrecision, resolve_precision, with_precision
-from salt_zoo.run import Resolved, resolve, train
-from salt_zoo.seals import Damaged, write_sealed
-from salt_zoo.storage import digest
-from salt_zoo.students import save_student
-from salt_zoo.together import on_main
+from salt_zoo.config.identity import identity
+from salt_zoo.config.run import Resolved, resolve
+from salt_zoo.core.precision import ResolvedPrecision, resolve_precision, with_precision
+from salt_zoo.io.distributed import on_main
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.seals import Damaged, write_sealed
+from salt_zoo.io.storage import digest
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.launch import train
+from salt_zoo.training.students import save_student
 
 #: Seconds that a job waits for another process in its folder: a worker outlives a killed study by
 #: one or two.
@@ -103,8 +104,8 @@ class Job:
 @dataclass(frozen=True)
 class Origin:
     """What a network comes from beside its configuration: `inputs` are digests of the weights and
-    data, `parts` the versions of the code (`salt_zoo.versions`), of which a reference row depends
-    on those of `backbone` alone."""
+    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a reference row
+    depends on those of `backbone` alone."""
 
     inputs: Mapping[str, Any]
     parts: Mapping[str, Any]
@@ -128,7 +129,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
 
     Returns by label why metrics could not be measured; all else was.
     """
-    from salt_zoo.devices import find_device
+    from salt_zoo.training.devices import find_device
 
     if on_main(lambda: job.done):
         return {}

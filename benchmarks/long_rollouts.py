@@ -17,18 +17,18 @@ from torch import Tensor
 from benchmarks.cells import Cell, has_clips
 from benchmarks.records import Long
 from benchmarks.study import LongConfig
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.evaluation import (
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
     evaluation_prompts,
     make_videos,
     measure,
 )
-from salt_zoo.foreign import ForeignError, show_traceback
-from salt_zoo.protocols import Backbone, Dataset, Metric
-from salt_zoo.sampling import SamplingConfig
+from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.rollout.generate import SamplingConfig
 
 
 @dataclass(frozen=True)

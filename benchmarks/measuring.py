@@ -15,19 +15,19 @@ from torch import Tensor
 from benchmarks.cell_files import FACTS, write_arrays, write_facts
 from benchmarks.cells import Cell, MetricPlan
 from benchmarks.long_rollouts import LongMeasurer
-from salt_zoo.errors import ZooError
-from salt_zoo.evaluation import (
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.costs.counter import PassCounter
+from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
     evaluation_prompts,
     make_videos,
     measure,
 )
-from salt_zoo.foreign import ForeignError, show_traceback
-from salt_zoo.metrics import make_metric
-from salt_zoo.protocols import Backbone, Dataset, Metric
-from salt_zoo.sampling import SamplingConfig
-from salt_zoo.training.costs import PassCounter
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.rollout.generate import SamplingConfig
 
 
 class Measurer:

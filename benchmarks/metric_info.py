@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import torch
 
-from salt_zoo.errors import shown
-from salt_zoo.foreign import BrokenPart, foreign
-from salt_zoo.metrics import make_metric
-from salt_zoo.plugins import Zoo
-from salt_zoo.protocols import Better, MetricKind
-from salt_zoo.run import configure_metrics
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.core.errors import shown
+from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.foreign import BrokenPart, foreign
+from salt_zoo.plugin.manager import Zoo
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MetricInfo:
 
     @classmethod
     def of(cls, name: str, metric: Any, summary: str) -> MetricInfo:
-        """What a registered metric says of itself; see `salt_zoo.protocols.Metric` for defaults.
+        """What a registered metric declares; see `salt_zoo.core.protocols.Metric` for defaults.
 
         Raises:
             BrokenPart: its direction or kind is not one, a target is missing, or the like.

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from benchmarks.cells import has_clips
 from benchmarks.study import Outcome, StudyConfig
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.metrics import make_metric
-from salt_zoo.plugins import Zoo
-from salt_zoo.run import ChosenMetric, configure_metrics
+from salt_zoo.config.metrics import ChosenMetric, configure_metrics
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.manager import Zoo
 
 #: Metrics by label, with their checked options.
 Known = Mapping[str, tuple[ChosenMetric, BaseModel]]

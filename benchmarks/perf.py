@@ -13,11 +13,11 @@ from rich.console import Console
 
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
-from salt_zoo.errors import ZooError, reason
-from salt_zoo.one_writer import one_writer
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
-from salt_zoo.storage import prepare_folder, write_json, write_text
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import show
+from salt_zoo.io.storage import prepare_folder, write_json, write_text
+from salt_zoo.plugin.manager import Zoo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from benchmarks.perf_report import markdown, plot
     from benchmarks.perf_results import Plan, measure, total_blocks
     from benchmarks.perf_setup import make_subjects
-    from salt_zoo.devices import find_device
-    from salt_zoo.precision import precision_of
+    from salt_zoo.core.precision import precision_of
+    from salt_zoo.training.devices import find_device
 
     device = find_device(options.device)
     torch.set_num_threads(options.threads)

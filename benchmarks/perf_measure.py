@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.perf_clock import Clock
 from benchmarks.perf_setup import Subject
-from salt_zoo.rollout import (
+from salt_zoo.rollout.sampler import (
     block_noise,
     commit,
     denoise,
@@ -56,7 +56,7 @@ def timed_blocks(
 ) -> Iterator[Run]:
     """Generate `count` blocks, decode each and remember it; yields the growing run at each block.
 
-    A block is made in the steps of a stream: the one of `salt_zoo.rollout`.
+    A block is made in the steps of a stream: the one of `salt_zoo.rollout.sampler`.
     """
     run, device = Run(), torch.device(subject.draws.device)
     cuda = device.type == "cuda"

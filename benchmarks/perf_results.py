@@ -21,8 +21,8 @@ from benchmarks.perf_measure import (
     timed_blocks,
 )
 from benchmarks.perf_setup import Subject
-from salt_zoo import flow
-from salt_zoo.errors import reason
+from salt_zoo.core import flow
+from salt_zoo.core.errors import reason
 
 #: Bytes that the keys and values of a memory without a window may take, unless told otherwise.
 MOST_BYTES = 8 << 30

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.config import apply_overrides
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.plugins import Zoo
-from salt_zoo.precision import Precision, with_precision
-from salt_zoo.protocols import Backbone, Condition
-from salt_zoo.rollout import Blocks
-from salt_zoo.run import configure_part
-from salt_zoo.streaming import Timeline
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.config.parts import configure_part
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.precision import Precision, with_precision
+from salt_zoo.core.protocols import Backbone, Condition
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.rollout.stream import Timeline
 
 BACKBONE = "self-forcing"
 #: A prompt that all sizes understand.

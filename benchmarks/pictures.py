@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.records import Measured
 from benchmarks.report_names import shown_text
-from salt_zoo import storage
+from salt_zoo.io import storage
 
 FILE = "videos.npz"
 #: The largest frames, and the most of them, that a page shows of a video, and of a long one.

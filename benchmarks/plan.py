@@ -14,12 +14,12 @@ from benchmarks.durations import in_words
 from benchmarks.evaluation_plan import evaluation_flops
 from benchmarks.study import StudyConfig
 from benchmarks.workers import count_workers
-from salt_zoo.devices import find_device
-from salt_zoo.errors import ZooError
-from salt_zoo.planning import Plan, plan_run
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import visible
-from salt_zoo.run import Resolved
+from salt_zoo.config.run import Resolved
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.printing import visible
+from salt_zoo.planning.plan import Plan, plan_run
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.devices import find_device
 
 #: Networks up to this size are timed on the device itself.
 TIMED_PARAMETERS = 100_000_000
@@ -166,8 +166,8 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan, timed: bool) -> tupl
     x = torch.zeros(batch, *backbone.latent_shape, device=place)
     t = torch.full((batch,), 0.5, device=place)
     condition = backbone.encode_prompts([""] * batch)
-    from salt_zoo.training.costs import Pass
-    from salt_zoo.training.flops import flops_of_pass
+    from salt_zoo.costs.counter import Pass
+    from salt_zoo.costs.flops import flops_of_pass
 
     one = flops_of_pass(backbone, "teacher", Pass(backbone.latent_shape[1], weights=True))
     seconds: list[float] = []

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from salt_zoo.foreign import explain, show_traceback
+from salt_zoo.plugin.foreign import explain, show_traceback
 
 #: What a task tells of its progress: (done, in all, what is being done).
 Tell = Callable[[int, int, str], None]

@@ -18,7 +18,7 @@ from rich.progress import (
 
 from benchmarks.processes import AGAIN
 from salt_zoo.cli import progress
-from salt_zoo.ranks import is_main_process
+from salt_zoo.core.ranks import is_main_process
 
 #: What is told of a piece whose process does it no longer.
 ENDS = ("done", "failed", AGAIN)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.plugins import Zoo
-from salt_zoo.storage import digest
+from salt_zoo.io.storage import digest
+from salt_zoo.plugin.manager import Zoo
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy", "scikit-learn", "pluggy")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from benchmarks.jobs import Job, run_job
 from benchmarks.workers import Ended
-from salt_zoo.errors import ZooError
-from salt_zoo.foreign import BrokenPart, ForeignError
-from salt_zoo.plugins import Zoo
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.foreign import BrokenPart, ForeignError
+from salt_zoo.plugin.manager import Zoo
 
 
 def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> Ended:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.comparisons import Store
 from benchmarks.statistics import Replicates
-from salt_zoo import storage
+from salt_zoo.io import storage
 
 FILE = "replicates.npz"
 

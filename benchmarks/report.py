@@ -28,7 +28,7 @@ from benchmarks.report_names import FileNames, all_shown, cleaned, shown_text
 from benchmarks.report_tables import TABLES, write_tables
 from benchmarks.report_videos import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report_view import Setting, View, duration, quantity
-from salt_zoo import storage
+from salt_zoo.io import storage
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas
 
 from benchmarks.statistics import Bootstrap, Interval, Replicates
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 
 
 def reproduce(

@@ -28,15 +28,15 @@ from benchmarks.results import analyse, plain_json
 from benchmarks.scores import read_measured
 from benchmarks.stated import when_stated
 from benchmarks.study import load_study, read_study
-from salt_zoo import storage
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.cli.progress import told_bar
-from salt_zoo.errors import ZooError, reason
-from salt_zoo.one_writer import one_writer
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
-from salt_zoo.storage import plain
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io import storage
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import show
+from salt_zoo.io.storage import plain
+from salt_zoo.plugin.manager import Zoo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -59,8 +59,8 @@ from benchmarks.replicates import write_store
 from benchmarks.report_names import encodable
 from benchmarks.scores import measurement
 from benchmarks.statistics import Bootstrap
-from salt_zoo import storage
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io import storage
 
 __all__ = ["REFERENCES", "ArmCost", "Measured", "MetricInfo", "build_results", "write_results"]
 

@@ -23,16 +23,16 @@ from benchmarks.study import (
     with_outcomes,
 )
 from benchmarks.study_types import types_of_study
-from salt_zoo.before_training import check_data, check_training
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, add_set_option, folder
-from salt_zoo.config import apply_overrides
-from salt_zoo.errors import ZooError, shown
-from salt_zoo.metrics import make_metric
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import say
-from salt_zoo.ranks import end_process
-from salt_zoo.run import configure_metrics
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.ranks import end_process
+from salt_zoo.io.printing import say
+from salt_zoo.planning.check import check_data, check_training
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.manager import Zoo
 
 #: More than anybody trains; a typo would fill the memory with them.
 MOST_SEEDS = 10_000

@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 
 from benchmarks.records import Long, Measured
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 
 #: What tells measurements apart, in results.json and in both files of scores.
 SETTING = ("arm", "backbone", "nfe", "sampler")

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import digest, write_json
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.storage import digest, write_json
 
 FILE = "stated.json"
 #: What an outcome compares.

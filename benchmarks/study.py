@@ -18,11 +18,12 @@ from benchmarks.study_config import (
     TeacherConfig,
 )
 from benchmarks.tuning import check_tuning
-from salt_zoo.config import read_yaml, validate
-from salt_zoo.errors import ZooError, did_you_mean, shown
-from salt_zoo.plugins import Zoo
-from salt_zoo.registry import merge
-from salt_zoo.run import Resolved, resolve
+from salt_zoo.config.run import Resolved, resolve
+from salt_zoo.core.config import validate
+from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.io.yaml import read_yaml
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import merge
 
 __all__ = [
     "STUDIES",

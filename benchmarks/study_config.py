@@ -10,9 +10,9 @@ from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.claims import Claim
 from benchmarks.names import Arms, Label, Text, Title
 from benchmarks.tuning import Tuning
-from salt_zoo.config import Steps, StrictModel, once
-from salt_zoo.rollout import Sampler
-from salt_zoo.run import Metrics
+from salt_zoo.config.metrics import Metrics
+from salt_zoo.core.blocks import Sampler
+from salt_zoo.core.config import Steps, StrictModel, once
 
 Positive = Annotated[int, Field(ge=1, le=10**6)]
 

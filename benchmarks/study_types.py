@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.arm_evaluation import ArmEvaluation
 from benchmarks.study import with_base
 from benchmarks.study_config import ArmSeeds, StudyConfig
-from salt_zoo.annotations import annotations_at
-from salt_zoo.field_types import run_types
-from salt_zoo.overrides import Types
-from salt_zoo.plugins import Zoo
+from salt_zoo.config.field_types import run_types
+from salt_zoo.config.overrides import Types
+from salt_zoo.core.annotations import annotations_at
+from salt_zoo.plugin.manager import Zoo
 
 
 def types_of_study(zoo: Zoo) -> Types:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from benchmarks.names import Text
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError, did_you_mean
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError, did_you_mean
 
 
 class Tuning(StrictModel):

@@ -34,9 +34,9 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     import torch
 
     from benchmarks.jobs import run_job
-    from salt_zoo.foreign import blaming
-    from salt_zoo.plugins import load_zoo, refuse_broken
-    from salt_zoo.surroundings import settings_kept
+    from salt_zoo.plugin.foreign import blaming
+    from salt_zoo.plugin.manager import load_zoo, refuse_broken
+    from salt_zoo.plugin.surroundings import settings_kept
 
     torch.set_num_threads(threads)
     zoo = load_zoo(plugins)

@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from salt_zoo.cli import main
-from salt_zoo.plugins import Zoo, load_zoo
-from salt_zoo.registry import merge
+from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.registry import merge
 
 # a busy machine must not fail a test: only results count, and they are the same every time
 hypothesis.settings.register_profile("zoo", deadline=None, derandomize=True)
@@ -100,8 +100,8 @@ def train(zoo: Zoo, run_content: Callable[..., dict[str, Any]]) -> Callable[...,
     """Trains in this process and returns the trainer."""
 
     def run(folder: Path, zoo: Zoo = zoo, progress: Any = None, **changes: Any) -> Any:
-        from salt_zoo.run import resolve
-        from salt_zoo.run import train as train_run
+        from salt_zoo.config.run import resolve
+        from salt_zoo.training.launch import train as train_run
 
         resolved = resolve(run_content(**changes), zoo, "test")
         return train_run(resolved, folder, zoo, "cpu", progress)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.training.launch import train
 
 #: How far an update in a precision may be from one in float32 (relative, see `differences`): by
 #: bfloat16 about 0.03 on a CPU, most for small differences of large terms such as DMD's gradient.

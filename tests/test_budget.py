@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.budget import match_budget, planned_flops
 from benchmarks.study import load_study, runs_of
-from salt_zoo.passes import passes_per_update
-from salt_zoo.planning import flops_per_update
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.planning.plan import flops_per_update
+from salt_zoo.training.launch import train
 from tests.test_matrix import OPTIONS, SMALL
 
 #: With fewer turns of the fake score than published: tests are shorter.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.foreign import ForeignError
+from salt_zoo.plugin.foreign import ForeignError
 
 NAN = '''
 """The method `nan`: flow matching whose loss is NaN from the third update on."""
@@ -278,7 +278,7 @@ def test_a_data_set_that_lacks_something(toys_file, cli, tmp_path, write_run):
     toys_file.write_text(toys_file.read_text().replace("fingerprint", "fingerprnt"))
     ended = cli("train", write_run(dataset="odd"), "--out", tmp_path / "out", "-p", toys_file)
     assert ended.code == 2 and not (tmp_path / "out").exists()
-    assert "it lacks 'fingerprint'; see salt_zoo.protocols.Dataset" in ended.error
+    assert "it lacks 'fingerprint'; see salt_zoo.core.protocols.Dataset" in ended.error
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def toys_file(tmp_path):
 
 
 def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):
-    from salt_zoo.errors import ZooError
+    from salt_zoo.core.errors import ZooError
 
     monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
     with pytest.raises(ZooError):

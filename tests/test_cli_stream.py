@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from salt_zoo.streaming import Stream, Timeline
+from salt_zoo.rollout.stream import Stream, Timeline
 from salt_zoo_digits.size import CAUSAL
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"

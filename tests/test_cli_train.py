@@ -80,7 +80,7 @@ def test_progress_is_the_main_processs_alone(capsys, monkeypatch):
 
 @pytest.mark.parametrize("method", ["teacher-forcing", {"name": "teacher-forcing"}])
 def test_a_part_may_be_only_a_name(method, zoo):
-    from salt_zoo.run import resolve
+    from salt_zoo.config.run import resolve
 
     resolved = resolve({"method": method, "backbone": "wan", "dataset": "digits"}, zoo, "test")
     assert resolved.plain()["method"]["prompt_dropout"] == 0.1

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from salt_zoo.config import StrictModel, apply_overrides, read_yaml, validate
-from salt_zoo.errors import ZooError
-from salt_zoo.run import RunConfig
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.config.run import RunConfig
+from salt_zoo.core.config import StrictModel, validate
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.yaml import read_yaml
 
 
 class Adam(StrictModel):

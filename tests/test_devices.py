@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.devices import find_device, make_accelerator
-from salt_zoo.errors import ZooError
-from salt_zoo.training.config import TrainingConfig
+from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.errors import ZooError
+from salt_zoo.training.devices import find_device, make_accelerator
 
 
 @pytest.fixture

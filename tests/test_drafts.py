@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.drafts import LOCK, draft, remove_drafts, sweep
-from salt_zoo.owners import Owner
-from salt_zoo.storage import atomic_file, atomic_folder
+from salt_zoo.io.drafts import LOCK, draft, remove_drafts, sweep
+from salt_zoo.io.owners import Owner
+from salt_zoo.io.storage import atomic_file, atomic_folder
 
 #: Dies in the middle of a write, or waits in it for the end of its standard input.
 WRITER = """

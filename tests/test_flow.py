@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 
 unit = st.floats(0, 1)
 positive = st.floats(1e-3, 1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.plugins import load_zoo
-from salt_zoo.precision import precision_of, with_precision
-from salt_zoo.run import resolve, train
-from salt_zoo.sampling import SamplingConfig, generate
+from salt_zoo.config.run import resolve
+from salt_zoo.core.precision import precision_of, with_precision
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.training.launch import train
 from tests.one_update import TOLERANCES, Update, differences, one_update, without_gradient
 from tests.test_matrix import content
 

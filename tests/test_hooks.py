@@ -8,8 +8,9 @@ import inspect
 import pluggy
 import pytest
 
-from salt_zoo import hookimpl, hookspecs
-from salt_zoo.plugins import SPECIFIED, Zoo, load_zoo
+from salt_zoo import hookimpl
+from salt_zoo.plugin import spec as hookspecs
+from salt_zoo.plugin.manager import SPECIFIED, Zoo, load_zoo
 
 #: The hooks that the study runner calls; its tests show that.
 OF_STUDIES = {"study_finished", "report_sections"}

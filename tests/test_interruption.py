@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from salt_zoo.cli import guarded
-from salt_zoo.interruption import ENDING, Stopped, asked_to_stop, signals_clean_up
+from salt_zoo.io.signals import ENDING, Stopped, asked_to_stop, signals_clean_up
 
 
 @pytest.mark.parametrize("number", ENDING)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train
 from tests.conftest import PROMPT
 from tests.one_update import names, recorded_gradients
 

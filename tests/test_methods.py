@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from salt_zoo.errors import ZooError
-from salt_zoo.foreign import ForeignError, foreign
-from salt_zoo.methods import make_method
-from salt_zoo.plugins import Zoo, load_zoo
-from salt_zoo.protocols import Role
-from salt_zoo.registry import NoOptions
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Role
+from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.foreign import ForeignError, foreign
+from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.training.launch import train
 
 TITLE = "method 'broken' of plugin 'mine'"
 STUDENT = Role("student", learning_rate=1e-4)

@@ -8,14 +8,15 @@ import hashlib
 import pytest
 import torch
 
-from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
-from salt_zoo.draws import Draws
-from salt_zoo.guidance import Guided
-from salt_zoo.plugins import load_zoo
-from salt_zoo.rollout import initial_noise, renoise_from, rollout
-from salt_zoo.run import resolve, train
-from salt_zoo.sampling import SamplingConfig, generate
-from salt_zoo.streaming import stream
+from salt_zoo.config.run import resolve
+from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
+from salt_zoo.rollout.stream import stream
+from salt_zoo.training.launch import train
 from tests.blocks.plugin import ToyBackbone
 
 DRAWS = Draws(5, ("sample",), range(2))

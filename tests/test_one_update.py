@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salt_zoo.plugins import load_zoo
+from salt_zoo.plugin.manager import load_zoo
 from tests.one_update import TOLERANCES, differences, one_update, without_gradient
 from tests.test_matrix import content
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.drafts import LOCK
-from salt_zoo.errors import ZooError
-from salt_zoo.one_writer import one_writer
-from salt_zoo.owners import Owner
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.drafts import LOCK
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.owners import Owner
 
 HOLDER = """
 import sys

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.study_types import types_of_study
-from salt_zoo.annotations import annotations_at
-from salt_zoo.config import StrictModel, apply_overrides
-from salt_zoo.errors import ZooError
-from salt_zoo.field_types import types_of_run
-from salt_zoo.plugins import load_zoo
+from salt_zoo.config.field_types import types_of_run
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.core.annotations import annotations_at
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 
 
 class Fields(StrictModel):

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from salt_zoo.errors import ZooError
-from salt_zoo.passes import passes_per_update
-from salt_zoo.planning import GIB, flops_per_update, make_plan, plan_run
-from salt_zoo.run import resolve, train
-from salt_zoo.training.config import OptimizerConfig, TrainingConfig
+from salt_zoo.config.run import resolve
+from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.errors import ZooError
+from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
+from salt_zoo.training.launch import train
 
 
 def backbone_of(zoo, size="digits", **options):

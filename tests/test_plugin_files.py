@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from salt_zoo.plugins import load_zoo
+from salt_zoo.plugin.manager import load_zoo
 from tests.test_plugins import GOOD, plugin_file
 
 
@@ -20,7 +20,7 @@ def test_files_beside_a_plugin_can_be_imported(tmp_path):
 
 
 def test_an_edited_helper_is_another_version(tmp_path):
-    from salt_zoo.versions import Versions
+    from salt_zoo.plugin.versions import Versions
 
     plugin_file(tmp_path, "TEXT = 'one'", "helper_of_null.py")
     plugin_file(tmp_path, "never imported", "other.py")

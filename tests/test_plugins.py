@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from salt_zoo import hookimpl
-from salt_zoo.plugins import Zoo, load_zoo
+from salt_zoo.plugin.manager import Zoo, load_zoo
 
 PEPPER = Path(__file__).parent / "third_party" / "salt_zoo_pepper"
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 from tests.test_plugins import GOOD, plugin_file
 
 LAZY = """

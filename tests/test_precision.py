@@ -13,17 +13,17 @@ import torch
 from torch import nn
 
 from salt_zoo import hookimpl
-from salt_zoo.config import StrictModel
-from salt_zoo.guidance import Guided
-from salt_zoo.plugins import load_zoo
-from salt_zoo.precision import (
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.precision import (
     backward_in,
     compute_dtype,
     precision_of,
     resolve_precision,
     with_precision,
 )
-from salt_zoo.protocols import Role
+from salt_zoo.core.protocols import Role
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.network import WanNetwork
 from tests.plugins.tiny_causal import at, network, prompt, transformer, video

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.printing import LONGEST, one_line, results_only, say, show, visible
+from salt_zoo.io.printing import LONGEST, one_line, results_only, say, show, visible
 
 
 @given(st.text(max_size=50))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.errors import ZooError
-from salt_zoo.prompt_files import read_prompt_file
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.prompt_files import read_prompt_file
 
 #: What `str.splitlines` takes for ends of lines, and an editor does not.
 INSIDE = "\u2028\u2029\u0085\v\f\x1c\x1d\x1e"

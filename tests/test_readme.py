@@ -48,8 +48,8 @@ def test_the_plugin_of_the_readme_is_short():
 
 
 def test_the_run_of_the_readme_resolves():
-    from salt_zoo.plugins import load_zoo
-    from salt_zoo.run import resolve
+    from salt_zoo.config.run import resolve
+    from salt_zoo.plugin.manager import load_zoo
 
     (text,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
     resolved = resolve(yaml.safe_load(text), load_zoo(), "README.md")
@@ -63,7 +63,7 @@ def test_files_that_the_readme_links_exist():
 
 
 def test_every_registered_method_is_in_the_table_of_what_works():
-    from salt_zoo.plugins import load_zoo
+    from salt_zoo.plugin.manager import load_zoo
 
     for entry in load_zoo().methods:
         assert f"| `{entry.name}` |" in README, entry.name

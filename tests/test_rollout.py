@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.clean_past import teacher_forced
-from salt_zoo.draws import Draws
-from salt_zoo.guidance import Guided
-from salt_zoo.rollout import Blocks, full_time, renoise_from, rollout, walk
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.forcing import teacher_forced
+from salt_zoo.rollout.sampler import full_time, renoise_from, rollout, walk
 from tests.blocks.plugin import BLOCK, FRAMES, Means, ToyBackbone
 
 TIMES = flow.step_list(4, 5.0)

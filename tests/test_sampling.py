@@ -8,12 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError, create_model
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.remembered import sampling_of
-from salt_zoo.rollout import Blocks, initial_noise, renoise_from, rollout
-from salt_zoo.sampling import SamplingConfig, generate
-from salt_zoo.training.costs import PassCounter
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.rng import Draws
+from salt_zoo.costs.counter import PassCounter
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
+from salt_zoo.training.remembered import sampling_of
 from tests.blocks.plugin import ToyBackbone
 
 PROMPTS = ["one", "two", "two", "one", "two"]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import TrainingError, ZooError
-from salt_zoo.storage import (
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import TrainingError, ZooError
+from salt_zoo.io.storage import (
     atomic_file,
     atomic_folder,
     digest,

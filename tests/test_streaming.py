@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.rollout import block_noise, full_time, renoise_from
-from salt_zoo.sampling import SamplingConfig, generate
-from salt_zoo.streaming import Timeline, stream
+from salt_zoo.core import flow
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.rollout.sampler import block_noise, full_time, renoise_from
+from salt_zoo.rollout.stream import Timeline, stream
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 DRAWS = Draws(5, ("sample",), range(2))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.sampling import SamplingConfig, generate
-from salt_zoo.streaming import Timeline, stream
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.rollout.stream import Timeline, stream
 from tests.blocks.plugin import Means, ToyBackbone
 
 DRAWS = Draws(5, ("sample",), range(2))

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from salt_zoo.errors import ZooError
-from salt_zoo.run import resolve
-from salt_zoo.students import RECORD, check_student, save_student
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.training.students import RECORD, check_student, save_student
 
 FILES = (RECORD, "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.errors import ZooError
-from salt_zoo.planning import flops_per_update, plan_run
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve, train
-from salt_zoo.students import save_student
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.planning.plan import flops_per_update, plan_run
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train
+from salt_zoo.training.students import save_student
 
 LAYERS = {"student": 2, "fake_score": 2, "teacher": 6}
 
@@ -166,7 +167,7 @@ def test_teachers_that_do_not_fit(zoo, teacher, said, tmp_path):
 
 def test_a_small_student_of_the_published_teacher(zoo):
     """1.3 B, with a fake score of 1.3 B, and a teacher of 14 B whose codecs are the student's."""
-    from salt_zoo.roles import source
+    from salt_zoo.core.roles import source
 
     part = {"size": "wan2.1-t2v-1.3b", "teacher": {"size": "wan2.1-t2v-14b"}}
     config = zoo.backbones.configure("self-forcing", part, "test")

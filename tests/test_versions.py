@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.identity import differences, identity
-from salt_zoo.plugins import load_zoo
-from salt_zoo.versions import Versions
+from salt_zoo.config.identity import differences, identity
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.plugin.versions import Versions
 
 PLUGIN = """
 from salt_zoo import hookimpl

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from salt_zoo.errors import ZooError
-from salt_zoo.gif_files import gif
-from salt_zoo.video_files import (
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.gif import gif
+from salt_zoo.io.video import (
     GAP,
     check_size,
     columns_of,

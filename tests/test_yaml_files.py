@@ -11,9 +11,9 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from salt_zoo.config import StrictModel, read_yaml, validate
-from salt_zoo.errors import ZooError
-from salt_zoo.yaml_files import LARGEST, parse_yaml
+from salt_zoo.core.config import StrictModel, validate
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.yaml import LARGEST, parse_yaml, read_yaml
 
 
 class Options(StrictModel):

@@ -13,13 +13,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better, Memory, MetricKind
-from salt_zoo.rollout import Exit, Sampler, commit, denoise, initial_noise, renoise_from
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Exit, Sampler
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Better, Memory, MetricKind
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
+from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
 
 
 class CacheDiagnosticConfig(StrictModel):

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Turn
-from salt_zoo.rollout import Exit, Path
-from salt_zoo.transfers import send
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Exit, Path
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Turn
+from salt_zoo.core.transfers import send
 from salt_zoo_cda import alignment
 from salt_zoo_cda.reference import Renoising, reference_video
 

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Turn
-from salt_zoo.rollout import Path, Renoise, initial_noise, renoise_from, rollout
+from salt_zoo.core.blocks import Path, Renoise
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Turn
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 
 #: How the reference is noised again: with noise of its own, or with the student's noise at the
 #: times that both lists have and along the velocity at the others.

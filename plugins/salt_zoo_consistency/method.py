@@ -9,12 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.clean_past import teacher_forced
-from salt_zoo.config import StrictModel
-from salt_zoo.guidance import Guided
-from salt_zoo.protocols import Role, Turn
-from salt_zoo.transfers import send
+from salt_zoo.core import flow
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.protocols import Role, Turn
+from salt_zoo.core.transfers import send
+from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo_consistency.losses import Distance, distance
 
 

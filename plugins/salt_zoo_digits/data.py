@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError, did_you_mean, shown
-from salt_zoo.protocols import Sample
+from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.protocols import Sample
+from salt_zoo.core.rng import Draws
 
 FRAMES, SIZE, DIGIT, GRID = 9, 16, 8, 4
 CELLS = (SIZE - DIGIT) // GRID + 1  # places for the digit along one side

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.draws import Draws
-from salt_zoo.storage import atomic_folder, file_digest, write_json
+from salt_zoo.core.rng import Draws
+from salt_zoo.io.storage import atomic_folder, file_digest, write_json
 from salt_zoo_digits.data import DIGIT, SIZE, images
 
 #: The shipped judge, made by `salt-zoo pretrain digits-judge`.

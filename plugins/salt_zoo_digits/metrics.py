@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_zoo.draws import Draws
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better, MetricKind
+from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances

@@ -8,10 +8,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from salt_zoo.config import StrictModel, read_yaml
-from salt_zoo.printing import show
-from salt_zoo.registry import merge
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.core.config import StrictModel
+from salt_zoo.io.printing import show
+from salt_zoo.io.yaml import read_yaml
+from salt_zoo.plugin.registry import merge
+from salt_zoo.training.launch import train
 
 HERE = Path(__file__).parent
 
@@ -37,7 +39,7 @@ class FlowRecipe:
     def run(self, folder: Path, device: str) -> int:
         """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo.storage import atomic_folder, file_digest, write_json
+        from salt_zoo.io.storage import atomic_folder, file_digest, write_json
         from salt_zoo_wan.original import save_transformer
 
         resolved = resolve(self.content, self.zoo, str(self.file))

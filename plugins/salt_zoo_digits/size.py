@@ -11,11 +11,11 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Condition
-from salt_zoo.storage import file_digest
-from salt_zoo.transfers import send
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Condition
+from salt_zoo.core.transfers import send
+from salt_zoo.io.storage import file_digest
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 from salt_zoo_wan.weight_places import find_weights
 from salt_zoo_wan.weights import load_original

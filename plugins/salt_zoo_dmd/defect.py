@@ -8,11 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better, MetricKind
-from salt_zoo.rollout import Sampler, full_time, initial_noise, renoise_from, walk
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Sampler
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.evaluation.videos import Videos
+from salt_zoo.rollout.sampler import full_time, initial_noise, renoise_from, walk
 from salt_zoo_dmd.semigroup import choices, local_defect
 
 

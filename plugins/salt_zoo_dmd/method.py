@@ -13,21 +13,13 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import Steps, StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Objective, Role, Turn
-from salt_zoo.rollout import (
-    Exit,
-    Path,
-    Sampler,
-    initial_noise,
-    renoise_from,
-    replay,
-    rollout,
-    walk,
-)
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Exit, Path, Sampler
+from salt_zoo.core.config import Steps, StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Objective, Role, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, replay, rollout, walk
 from salt_zoo_dmd.losses import fake_score_loss
 from salt_zoo_dmd.objectives import ScoreTimes
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from salt_zoo.printing import say
+from salt_zoo.io.printing import say
 
 #: Of a term's options, the student updates of the training and the lengths of its step lists: why
 #: the term is never used, or None.

@@ -8,11 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.guidance import Guided
-from salt_zoo.protocols import Turn
-from salt_zoo.rollout import Exit, Path, full_time
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Exit, Path
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.protocols import Turn
+from salt_zoo.rollout.sampler import full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 
 Space = Literal["latent", "velocity"]
 TimeWeight = Literal["one_minus_t", "none"]

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better, MetricKind
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.frames import eight_bit
 
 

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError, did_you_mean, reason
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError, did_you_mean, reason
+from salt_zoo.core.protocols import Better
+from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 

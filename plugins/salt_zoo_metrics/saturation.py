@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.evaluation import Videos
-from salt_zoo.protocols import Better
+from salt_zoo.core.protocols import Better
+from salt_zoo.evaluation.videos import Videos
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
 LOW, HIGH = 0.02, 0.98

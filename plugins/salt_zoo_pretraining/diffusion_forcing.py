@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from salt_zoo.protocols import Condition, Turn
+from salt_zoo.core.protocols import Condition, Turn
 from salt_zoo_pretraining.flow_matching import FlowMatching, FlowMatchingConfig
 from salt_zoo_pretraining.noisy_past import given_noisy_past
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.protocols import Condition, Role, Turn
+from salt_zoo.core import flow
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.protocols import Condition, Role, Turn
 from salt_zoo_pretraining.noising import times_by_block, with_dropout
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.conditions import choose
-from salt_zoo.protocols import Condition, Turn
+from salt_zoo.core import flow
+from salt_zoo.core.condition import choose
+from salt_zoo.core.protocols import Condition, Turn
 
 
 def times_by_block(turn: Turn, frames: int, timestep_shift: float) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.protocols import Condition
-from salt_zoo.rollout import Blocks
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.protocols import Condition
 
 
 def given_noisy_past(

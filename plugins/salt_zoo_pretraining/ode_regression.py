@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.clean_past import given_clean_past
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Role, Turn
-from salt_zoo.transfers import send
+from salt_zoo.core import flow
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Role, Turn
+from salt_zoo.core.transfers import send
+from salt_zoo.rollout.forcing import given_clean_past
 from salt_zoo_pretraining.noisy_past import given_noisy_past
 from salt_zoo_pretraining.trajectories import (
     SAME_TIME,

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from salt_zoo.clean_past import given_clean_past
-from salt_zoo.protocols import Condition, Turn
+from salt_zoo.core.protocols import Condition, Turn
+from salt_zoo.rollout.forcing import given_clean_past
 from salt_zoo_pretraining.flow_matching import FlowMatching, FlowMatchingConfig
 
 

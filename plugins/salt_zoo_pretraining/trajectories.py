@@ -9,12 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.guidance import Guided
-from salt_zoo.protocols import Condition, VelocityNetwork
-from salt_zoo.rollout import Blocks, Renoise, initial_noise, renoise_from, walk
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks, Renoise
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.protocols import Condition, VelocityNetwork
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, walk
 
 #: Times nearer to each other than this are the same one.
 SAME_TIME = 1e-6

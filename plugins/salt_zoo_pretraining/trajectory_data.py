@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Dataset, Sample
-from salt_zoo.run import configure_part
-from salt_zoo.transfers import send
+from salt_zoo.config.parts import configure_part
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Dataset, Sample
+from salt_zoo.core.rng import Draws
+from salt_zoo.core.transfers import send
 from salt_zoo_pretraining.trajectory_files import HEADER, read_folder
 
 

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from salt_zoo.errors import ZooError, reason
-from salt_zoo.storage import atomic_file, digest, file_digest, prepare_folder, write_json
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
 FORMAT = 1

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from salt_zoo.conditions import unconditional
-from salt_zoo.draws import Draws
-from salt_zoo.errors import TrainingError
-from salt_zoo.foreign import lacks_memory
-from salt_zoo.precision import Precision, resolve_precision, with_precision
-from salt_zoo.printing import show
-from salt_zoo.run import Part, configure_part
+from salt_zoo.config.parts import Part, configure_part
+from salt_zoo.core.condition import unconditional
+from salt_zoo.core.errors import TrainingError
+from salt_zoo.core.precision import Precision, resolve_precision, with_precision
+from salt_zoo.core.rng import Draws
+from salt_zoo.io.printing import show
+from salt_zoo.plugin.foreign import lacks_memory
 from salt_zoo_pretraining.trajectories import TrajectoryConfig, Whose, draw_trajectories
 from salt_zoo_pretraining.trajectory_files import open_folder
 
@@ -51,7 +51,7 @@ class TrajectoryRecipe:
     def run(self, folder: Path, device: str) -> int:
         """Write what `folder` lacks."""
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo.devices import find_device
+        from salt_zoo.training.devices import find_device
 
         config = self.config
         where = find_device(device)

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Start
-from salt_zoo.rollout import Blocks
-from salt_zoo.storage import file_digest
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Start
+from salt_zoo.io.storage import file_digest
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from salt_zoo.transfers import send
+from salt_zoo.core.transfers import send
 from salt_zoo_self_forcing.masks import Span
 
 

@@ -9,9 +9,9 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.precision import compute_dtype
-from salt_zoo.protocols import Condition
-from salt_zoo.rollout import Blocks
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.precision import compute_dtype
+from salt_zoo.core.protocols import Condition
 from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.masks import TokenMask, frame_mask

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from salt_zoo.transfers import send
+from salt_zoo.core.transfers import send
 
 
 def rotary_table(

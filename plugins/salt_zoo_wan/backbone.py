@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Condition, Start
-from salt_zoo.rollout import Blocks
-from salt_zoo.storage import digest
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Condition, Start
+from salt_zoo.io.storage import digest
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.original import check_target, save_original, save_transformer
 from salt_zoo_wan.pipeline import write_pipeline

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import digest
-from salt_zoo.transfers import send
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.transfers import send
+from salt_zoo.io.storage import digest
 from salt_zoo_wan.encodings import MAX_TOKENS, Encodings, default_folder
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import Parts

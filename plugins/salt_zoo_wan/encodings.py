@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import atomic_file, digest
-from salt_zoo.transfers import send
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.transfers import send
+from salt_zoo.io.storage import atomic_file, digest
 
 #: Rows of an encoded prompt; what is shorter is padded with zeros, as WanPipeline does.
 MAX_TOKENS = 512

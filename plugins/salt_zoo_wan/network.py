@@ -9,7 +9,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from salt_zoo.protocols import Condition, Memory
+from salt_zoo.core.protocols import Condition, Memory
 
 
 class WanNetwork(nn.Module):

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.errors import ZooError
-from salt_zoo.printing import say
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.printing import say
 from salt_zoo_wan.original import WRAPPERS, without_wrappers
 from salt_zoo_wan.recognise import is_lora, kind_of_entries, shown
 

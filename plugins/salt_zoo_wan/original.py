@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.storage import atomic_file, atomic_folder
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.io.storage import atomic_file, atomic_folder
 
 #: diffusers' names of modules and tensors, and Wan's; `blocks.N.` stands before the lower ones.
 _TOP = {

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import file_digest
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.storage import file_digest
 
 #: The parts of a diffusers pipeline that a backbone loads weights or vocabularies of.
 PARTS = ("transformer", "text_encoder", "tokenizer", "vae")

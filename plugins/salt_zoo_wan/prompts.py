@@ -17,13 +17,13 @@ import yaml
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError, shown
-from salt_zoo.prompt_files import read_prompt_file
-from salt_zoo.protocols import Sample
-from salt_zoo.storage import digest
-from salt_zoo.transfers import send
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.protocols import Sample
+from salt_zoo.core.rng import Draws
+from salt_zoo.core.transfers import send
+from salt_zoo.io.prompt_files import read_prompt_file
+from salt_zoo.io.storage import digest
 
 _BUNDLED = Path(__file__).with_name("prompts.yaml")
 

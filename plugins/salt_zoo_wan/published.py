@@ -12,10 +12,10 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
-from salt_zoo.protocols import Condition
-from salt_zoo.storage import digest
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Condition
+from salt_zoo.io.storage import digest
 from salt_zoo_wan.codecs import TextEncoder, VideoCodec
 from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
 from salt_zoo_wan.encodings import MAX_TOKENS

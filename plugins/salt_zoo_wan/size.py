@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from salt_zoo.protocols import Condition
+from salt_zoo.core.protocols import Condition
 
 
 class WanSize(Protocol):
@@ -19,7 +19,7 @@ class WanSize(Protocol):
     codecs take; of a teacher of another size only the part `transformer` is asked for. With
     `causal_weights`, a diffusers transformer folder or None, causal students start from that. With
     `frame_decoder(device)` and `pixel_frames(n)` it says how streams are decoded, see
-    `salt_zoo.protocols.Backbone`; `frame_size` are height and width of a decoded frame,
+    `salt_zoo.core.protocols.Backbone`; `frame_size` are height and width of a decoded frame,
     `transformer_config` the arguments of its transformer.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.recognise import kind_of
 from salt_zoo_wan.size import transformer_config
 from salt_zoo_wan.weights import check_state, found_size, read_state, size_in_words

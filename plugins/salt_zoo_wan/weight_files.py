@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 
 #: How files begin that often lie where weights should.
 _OTHERS = (

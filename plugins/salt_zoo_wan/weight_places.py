@@ -12,7 +12,7 @@ from typing import Any
 
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.weight_files import DISTRIBUTED, read_weights
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")

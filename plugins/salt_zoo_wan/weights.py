@@ -13,7 +13,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.errors import ZooError, reason
+from salt_zoo.core.errors import ZooError, reason
 from salt_zoo_wan.configs import PUBLISHED
 from salt_zoo_wan.networks_inside import Entry, unwrap
 from salt_zoo_wan.original import original_name

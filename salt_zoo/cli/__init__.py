@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from salt_zoo import __version__
 from salt_zoo.cli import export, list_parts, pretrain, sample, stream, train
 from salt_zoo.cli.arguments import Parser
-from salt_zoo.errors import ZooError
-from salt_zoo.foreign import TRACEBACK, blaming, explain, lacks_memory
-from salt_zoo.interruption import exit_code, signals_clean_up
-from salt_zoo.plugins import Zoo, load_zoo, refuse_broken
-from salt_zoo.printing import lenient_outputs, results, results_only, say
-from salt_zoo.ranks import end_process, is_alone, is_first_of_machine, is_main_process
-from salt_zoo.storage import FULL
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.ranks import end_process, is_alone, is_first_of_machine, is_main_process
+from salt_zoo.io.printing import lenient_outputs, results, results_only, say
+from salt_zoo.io.signals import exit_code, signals_clean_up
+from salt_zoo.io.storage import FULL
+from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
+from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
 
 COMMANDS = (list_parts, train, sample, stream, export, pretrain)
 
@@ -116,7 +116,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
             _tell(f"error: {explain(error)}")
             return 1
         if not is_alone():
-            from salt_zoo.together import has_lost_another, may_speak
+            from salt_zoo.io.distributed import has_lost_another, may_speak
 
             if has_lost_another(error):
                 _tell(
@@ -133,7 +133,7 @@ def _tell(line: str) -> None:
     """The error that ends this process; of several that end because of one, or all alike, the first
     one alone says so."""
     if not is_alone():
-        from salt_zoo.together import may_speak
+        from salt_zoo.io.distributed import may_speak
 
         if not may_speak():
             return

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from salt_zoo.printing import say
+from salt_zoo.io.printing import say
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_set_option(parser: argparse.ArgumentParser, example: str) -> None:
-    """`--set`, which may be repeated; read by `salt_zoo.overrides`."""
+    """`--set`, which may be repeated; read by `salt_zoo.config.overrides`."""
     parser.add_argument(
         "--set",
         action="append",

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from salt_zoo.config import apply_overrides
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.field_types import types_of_run
-from salt_zoo.plugins import Zoo
-from salt_zoo.students import RECORD, check_student
+from salt_zoo.config.field_types import types_of_run
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.students import RECORD, check_student
 
 #: Whose network it is; `saved`: the weights are those of `--checkpoint`.
 Whose = Literal["saved", "teacher", "student"]

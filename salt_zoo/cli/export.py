@@ -7,9 +7,9 @@ from pathlib import Path
 
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.printing import show
+from salt_zoo.plugin.manager import Zoo
 
 NAME = "export"
 HELP = "write a student, ours or another code's, in a format that other codes read"
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     if options.out.exists() and (out.is_relative_to(source) or source.is_relative_to(out)):
         raise ZooError(f"--out {options.out}: is a part of the checkpoint; choose another place")
 
-    from salt_zoo.run import configure_part  # torch takes seconds to import
+    from salt_zoo.config.parts import configure_part  # torch takes seconds to import
 
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo)

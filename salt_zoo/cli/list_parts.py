@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import results, show, visible
+from salt_zoo.io.printing import results, show, visible
+from salt_zoo.plugin.manager import Zoo
 
 NAME = "list"
 HELP = "show the registered methods, backbones, metrics and the rest, and broken plugins"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from salt_zoo.cli.arguments import add_set_option, folder
-from salt_zoo.config import apply_overrides
-from salt_zoo.field_types import types_of_part
-from salt_zoo.plugins import Zoo
+from salt_zoo.config.field_types import types_of_part
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.plugin.manager import Zoo
 
 NAME = "pretrain"
 HELP = "make a pretrained part, such as the digits' teacher or judge, by its recipe"
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     settings = apply_overrides({}, options.overrides, types)
     config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
     recipe = zoo.recipes.create(options.recipe, config, zoo)
-    from salt_zoo.one_writer import one_writer
+    from salt_zoo.io.one_writer import one_writer
 
     with one_writer(options.out):
         return int(recipe.run(options.out, options.device) or 0)

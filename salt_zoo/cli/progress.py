@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from salt_zoo.ranks import is_main_process
+from salt_zoo.core.ranks import is_main_process
 
 #: Called after each update with (student updates done, student updates in all, what was logged).
 Update = Callable[[int, int, Mapping[str, float]], None]

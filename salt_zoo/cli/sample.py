@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
-from salt_zoo.errors import ZooError, shown
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import results, show
+from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.io.printing import results, show
+from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,10 +115,10 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     files = outputs(options, videos)
 
     from salt_zoo.cli.progress import told_bar
-    from salt_zoo.devices import find_device  # torch takes seconds to import
-    from salt_zoo.precision import with_precision
-    from salt_zoo.run import configure_part
-    from salt_zoo.video_files import check_size
+    from salt_zoo.config.parts import configure_part
+    from salt_zoo.core.precision import with_precision
+    from salt_zoo.io.video import check_size
+    from salt_zoo.training.devices import find_device  # torch takes seconds to import
 
     device = find_device(options.device)
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
@@ -154,7 +154,7 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
         if not options.prompts:
             raise ZooError("no prompt; give one or more, or --prompts FILE")
         return list(options.prompts)
-    from salt_zoo.prompt_files import read_prompt_file
+    from salt_zoo.io.prompt_files import read_prompt_file
 
     try:
         return read_prompt_file(options.prompt_file, options.column)
@@ -188,8 +188,8 @@ def sampling_config(
     options: argparse.Namespace, chosen: Chosen, is_student: bool, backbone: Any
 ) -> Any:
     """How to sample: what was asked for, else what the student says, else the usual."""
-    from salt_zoo.config import validate
-    from salt_zoo.sampling import SamplingConfig
+    from salt_zoo.core.config import validate
+    from salt_zoo.rollout.generate import SamplingConfig
 
     usual = {
         "steps": STUDENT_STEPS if is_student else TEACHER_STEPS,
@@ -219,8 +219,8 @@ def make(
     """
     import torch
 
-    from salt_zoo.sampling import generate, prompt_draws
-    from salt_zoo.video_files import check_finite
+    from salt_zoo.io.video import check_finite
+    from salt_zoo.rollout.generate import generate, prompt_draws
 
     for video in videos:
         draws = prompt_draws(seed, video.prompt, [video.occurrence], device)
@@ -247,8 +247,8 @@ def write(
     """Write each video to its file as it is made, or all of them to `out`."""
     import torch
 
-    from salt_zoo.storage import prepare_folder
-    from salt_zoo.video_files import check_size, write_videos
+    from salt_zoo.io.storage import prepare_folder
+    from salt_zoo.io.video import check_size, write_videos
 
     if files is not None:
         prepare_folder(out)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
-from salt_zoo.errors import ZooError, shown
-from salt_zoo.interruption import exit_code
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
+from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.io.printing import show
+from salt_zoo.io.signals import exit_code
+from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from salt_zoo.streaming import Stream, Timeline
+    from salt_zoo.rollout.stream import Stream, Timeline
 
 NAME = "stream"
 HELP = "generate video block by block with an autoregressive student, without end if you like"
@@ -68,12 +68,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     content = with_memory(chosen.content, options.memory, zoo)
     content = with_overrides(content, options.overrides, zoo)
 
-    from salt_zoo.devices import find_device  # torch takes seconds to import
-    from salt_zoo.precision import with_precision
-    from salt_zoo.run import configure_part
-    from salt_zoo.sampling import prompt_draws
-    from salt_zoo.streaming import Timeline, stream
-    from salt_zoo.video_files import check_size
+    from salt_zoo.config.parts import configure_part
+    from salt_zoo.core.precision import with_precision
+    from salt_zoo.io.video import check_size
+    from salt_zoo.rollout.generate import prompt_draws
+    from salt_zoo.rollout.stream import Timeline, stream
+    from salt_zoo.training.devices import find_device  # torch takes seconds to import
 
     device = find_device(options.device)
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
@@ -188,7 +188,7 @@ def write(
     Returns how many there are in the file, and the interrupt that has ended it.
     """
     from salt_zoo.cli.progress import stream_progress
-    from salt_zoo.interruption import asked_to_stop
+    from salt_zoo.io.signals import asked_to_stop
 
     done = 0
     interrupted: KeyboardInterrupt | None = None
@@ -217,7 +217,7 @@ def write(
 
 
 def _not_finite(pixels: Tensor, path: Path, done: int) -> ZooError | None:
-    from salt_zoo.video_files import check_finite
+    from salt_zoo.io.video import check_finite
 
     try:
         check_finite(pixels, f"{path}, from frame {done} on")
@@ -231,8 +231,8 @@ def writer(path: Path, frame_rate: float) -> Iterator[Callable[[Tensor], None]]:
     """Yields what takes the next pixels `[1, C, f, H, W]`; the file has its name at the end."""
     import torch
 
-    from salt_zoo.storage import atomic_file
-    from salt_zoo.video_files import Mp4, enlarge, side_by_side, to_bytes, write_videos
+    from salt_zoo.io.storage import atomic_file
+    from salt_zoo.io.video import Mp4, enlarge, side_by_side, to_bytes, write_videos
 
     if path.suffix.lower() == ".mp4":
         with atomic_file(path) as draft, Mp4(str(draft), frame_rate) as file:

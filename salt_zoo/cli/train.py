@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from salt_zoo.cli.arguments import add_set_option, folder
-from salt_zoo.config import apply_overrides, read_yaml
-from salt_zoo.plugins import Zoo
-from salt_zoo.printing import show
+from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.io.printing import show
+from salt_zoo.io.yaml import read_yaml
+from salt_zoo.plugin.manager import Zoo
 
 NAME = "train"
 HELP = "train one method on one backbone, or go on where the run in --out stopped"
@@ -23,20 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    from salt_zoo.before_training import check_data, check_training
-    from salt_zoo.field_types import types_of_run
-    from salt_zoo.run import resolve
+    from salt_zoo.config.field_types import types_of_run
+    from salt_zoo.config.run import resolve
+    from salt_zoo.planning.check import check_data, check_training
 
     content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
     check_training(resolved, zoo, str(options.config))
     check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.one_writer import one_writer
-    from salt_zoo.run import train
-    from salt_zoo.storage import check_folder
-    from salt_zoo.students import save_student
-    from salt_zoo.together import on_main
+    from salt_zoo.io.distributed import on_main
+    from salt_zoo.io.one_writer import one_writer
+    from salt_zoo.io.storage import check_folder
+    from salt_zoo.training.launch import train
+    from salt_zoo.training.students import save_student
 
     check_folder(options.out)
     with one_writer(options.out):

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from salt_zoo.conditions import negative_prompt, unconditional, without_prompt
-from salt_zoo.draws import Draws, turn_draws
-from salt_zoo.protocols import Backbone, Batch, Dataset, Method, Sample
-from salt_zoo.training.config import TrainingConfig
+from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
+from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
+from salt_zoo.core.rng import Draws, turn_draws
+from salt_zoo.core.transfers import send
 from salt_zoo.training.prefetch import Place, Prefetch
-from salt_zoo.transfers import send
 
 #: Updates whose prompts are encoded together.
 AHEAD = 100

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from salt_zoo.errors import TrainingError
+from salt_zoo.core.errors import TrainingError
 from salt_zoo.training.checkpoints import checkpoints
 from salt_zoo.training.networks import Networks
 

@@ -1,7 +1,7 @@
 """Checkpoints: weights in safetensors, optimizer states loaded with `weights_only`, all or nothing.
 
-Random state is not needed: every draw is keyed by its step (`salt_zoo.draws`). `state.json` holds
-the digests of all files, and its own.
+Random state is not needed: every draw is keyed by its step (`salt_zoo.core.rng`). `state.json`
+holds the digests of all files, and its own.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from salt_zoo import methods
-from salt_zoo.errors import ZooError, reason
-from salt_zoo.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
-from salt_zoo.storage import atomic_folder, readable_errors
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
+from salt_zoo.io.storage import atomic_folder, readable_errors
+from salt_zoo.plugin import checked_method as methods
 from salt_zoo.training.networks import Networks
 
 STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"

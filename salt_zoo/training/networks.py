@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError, did_you_mean
-from salt_zoo.methods import STUDENT_AVERAGE
-from salt_zoo.precision import resolve_precision, with_precision
-from salt_zoo.protocols import Backbone, Role
-from salt_zoo.roles import Originals
-from salt_zoo.training.config import OptimizerConfig, TrainingConfig
+from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.precision import resolve_precision, with_precision
+from salt_zoo.core.protocols import Backbone, Role
+from salt_zoo.core.rng import Draws
+from salt_zoo.core.roles import Originals
+from salt_zoo.plugin.checked_method import STUDENT_AVERAGE
 from salt_zoo.training.optimizers import make_optimizers
 
 

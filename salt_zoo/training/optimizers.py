@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
+from salt_zoo.config.training import OptimizerConfig, ScheduleConfig
 from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from salt_zoo.protocols import Sample
+from salt_zoo.core.protocols import Sample
 
 
 class Place(NamedTuple):

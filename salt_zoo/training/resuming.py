@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.errors import ZooError
-from salt_zoo.identity import Difference, differences
+from salt_zoo.config.identity import Difference, differences
+from salt_zoo.config.training import ScheduleConfig, TrainingConfig
+from salt_zoo.core.errors import ZooError
 from salt_zoo.training.checkpoints import Checkpoint, newest_whole
-from salt_zoo.training.config import ScheduleConfig, TrainingConfig
 from salt_zoo.training.optimizers import schedule_factor
 
 UPDATES, SPLIT = "training.updates", "training.gradient_accumulation"
@@ -28,7 +28,7 @@ def find_checkpoint(
     rounding). Another code of a part is warned of: whoever mends it may want to go on.
 
     Args:
-        identity: of the run as it is to be now (`salt_zoo.identity`).
+        identity: of the run as it is to be now (`salt_zoo.config.identity`).
         origin: its `inputs`, `code` and number of `processes`.
 
     Raises:

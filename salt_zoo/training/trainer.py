@@ -15,13 +15,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from salt_zoo.errors import ZooError, reason
-from salt_zoo.identity import identity
-from salt_zoo.methods import CheckedMethod
-from salt_zoo.precision import backward_in, resolve_precision
-from salt_zoo.protocols import Backbone, Dataset, Method, Turn
-from salt_zoo.storage import plain
-from salt_zoo.together import on_main
+from salt_zoo.config.identity import identity
+from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.precision import backward_in, resolve_precision
+from salt_zoo.core.protocols import Backbone, Dataset, Method, Turn
+from salt_zoo.costs.counter import PassCounter
+from salt_zoo.costs.flops import flops_of_passes
+from salt_zoo.io.distributed import on_main
+from salt_zoo.io.storage import plain
+from salt_zoo.plugin.checked_method import CheckedMethod
 from salt_zoo.training.batches import AHEAD, Batches
 from salt_zoo.training.blowups import not_finite
 from salt_zoo.training.checkpoints import (
@@ -29,9 +32,6 @@ from salt_zoo.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from salt_zoo.training.config import TrainingConfig
-from salt_zoo.training.costs import PassCounter
-from salt_zoo.training.flops import flops_of_passes
 from salt_zoo.training.gradients import average_gradients
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates

@@ -20,7 +20,7 @@ from benchmarks.report import write_report
 from benchmarks.report_answer import answer, answer_lines, tuning
 from benchmarks.report_view import View
 from benchmarks.results import build_results
-from salt_zoo.errors import MissingPackage, ZooError
+from salt_zoo.core.errors import MissingPackage, ZooError
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
 NOISE = np.random.default_rng(0)

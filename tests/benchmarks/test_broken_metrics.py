@@ -19,9 +19,9 @@ from benchmarks.results import build_results
 from benchmarks.run import plan_runs
 from benchmarks.statistics import Bootstrap
 from benchmarks.study import load_study
-from salt_zoo.errors import ZooError
-from salt_zoo.foreign import ForeignError
-from salt_zoo.plugins import load_zoo
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.manager import load_zoo
 
 PLUGIN = textwrap.dedent(
     """

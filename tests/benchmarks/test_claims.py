@@ -12,8 +12,8 @@ from benchmarks.report import write_report
 from benchmarks.report_answer import answer, claims_sentence
 from benchmarks.report_view import View
 from benchmarks.study import load_study, read_study, select_arms
-from salt_zoo.errors import ZooError
-from salt_zoo.storage import plain
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.storage import plain
 from tests.benchmarks.test_results import build
 
 OUTCOMES = [

@@ -22,9 +22,9 @@ from benchmarks.job_files import set_right
 from benchmarks.jobs import Job, read_job, run_job
 from benchmarks.run import plan_runs
 from benchmarks.study import load_study
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import Zoo
-from salt_zoo.registry import merge
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import merge
 
 STUDY = {
     "name": "mini",

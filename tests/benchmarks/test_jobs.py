@@ -16,9 +16,9 @@ from benchmarks.execute import make_jobs
 from benchmarks.jobs import Job, read_job, run_job, stamps_of
 from benchmarks.run import plan_runs
 from benchmarks.study import load_study
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import Zoo, load_zoo
-from salt_zoo.registry import merge
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.registry import merge
 
 STUDY = {
     "name": "mini",

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.long_rollouts import LongMeasurer, clips_of
 from benchmarks.study import LongConfig
-from salt_zoo.evaluation import Videos, make_videos
-from salt_zoo.rollout import Blocks
-from salt_zoo.sampling import SamplingConfig
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.evaluation.videos import Videos, make_videos
+from salt_zoo.rollout.generate import SamplingConfig
 from tests.blocks.plugin import ToyBackbone, ToyData
 
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.perf import main
 from benchmarks.perf_clock import Clock, growth, median_interval, quartiles
-from salt_zoo.drafts import LOCK
+from salt_zoo.io.drafts import LOCK
 
 TINY = [
     "--blocks", "6", "--growing", "3", "--recomputed", "2", "--repetitions", "2", "--pairs", "2",
@@ -148,7 +148,7 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
 
 def test_memories_have_the_same_weights():
     from benchmarks.perf_setup import make_subjects
-    from salt_zoo.plugins import load_zoo
+    from salt_zoo.plugin.manager import load_zoo
 
     found, _ = make_subjects(
         load_zoo(), "digits", ["full", "window"], [], batch=1, device=torch.device("cpu"),

@@ -12,10 +12,10 @@ from benchmarks.durations import in_words
 from benchmarks.evaluation_plan import evaluation_flops
 from benchmarks.plan import print_plan
 from benchmarks.study import load_study, read_study, runs_of, select_arms
-from salt_zoo.planning import flops_per_update
-from salt_zoo.run import resolve
-from salt_zoo.training.costs import Pass
-from salt_zoo.training.flops import flops_of_pass
+from salt_zoo.config.run import resolve
+from salt_zoo.costs.counter import Pass
+from salt_zoo.costs.flops import flops_of_pass
+from salt_zoo.planning.plan import flops_per_update
 
 
 def study_of(name, updates=4, methods=(), **evaluation):

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from benchmarks.study import StudyConfig, load_study, read_study, runs_of
-from salt_zoo import flow
-from salt_zoo.plugins import load_zoo
+from salt_zoo.core import flow
+from salt_zoo.plugin.manager import load_zoo
 
 TABLE = yaml.safe_load(
     (Path(__file__).parent / "published_recipes.yaml").read_text(encoding="utf-8")
@@ -151,7 +151,7 @@ def test_nothing_in_the_table_is_about_nothing(values):
 def test_the_defaults_are_those_of_the_recipe():
     """Whoever writes no number gets the published one."""
     zoo = load_zoo()
-    from salt_zoo.training.config import AverageConfig, TrainingConfig
+    from salt_zoo.config.training import AverageConfig, TrainingConfig
 
     assert (TrainingConfig().updates, AverageConfig().start, AverageConfig().decay) == (
         120,

@@ -18,8 +18,8 @@ from benchmarks.reproduce import reproduce
 from benchmarks.rerender import main
 from benchmarks.results import build_results, write_results
 from benchmarks.stated import record_end, record_start, when_stated
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 
 ZOO = load_zoo()
 PAGES = ("index.html", "report.md", "results.json")

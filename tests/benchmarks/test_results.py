@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.results import MetricInfo, build_results, write_results
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 
 
 def build(made: Any, **changes: Any) -> dict[str, Any]:

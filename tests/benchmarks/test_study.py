@@ -19,9 +19,9 @@ from benchmarks.study import (
     runs_of,
     select_arms,
 )
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import configure_metrics
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from benchmarks.records import REFERENCES
 from benchmarks.run import main, plan_runs
 from benchmarks.study import load_study
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 
 STUDY = {
     "name": "tiny",

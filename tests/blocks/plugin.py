@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from salt_zoo import flow, hookimpl
-from salt_zoo.draws import Draws
-from salt_zoo.protocols import Condition, Sample
-from salt_zoo.rollout import Blocks
+from salt_zoo import hookimpl
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.protocols import Condition, Sample
+from salt_zoo.core.rng import Draws
 
 CHANNELS, FRAMES, SIZE, BLOCK = 2, 6, 2, 2
 PROMPTS = ["one", "two"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from salt_zoo.flow import Time
+from salt_zoo.core.flow import Time
 
 Affine = tuple[Tensor, Tensor]  # the map x -> matrix @ x + shift
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 from tests.gaussian import closed_form
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo import hookimpl
-from salt_zoo.config import StrictModel
-from salt_zoo.draws import Draws
-from salt_zoo.protocols import Condition, Sample
-from salt_zoo.rollout import Blocks
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.protocols import Condition, Sample
+from salt_zoo.core.rng import Draws
 from tests.gaussian import closed_form
 from tests.gaussian.networks import AffineNetwork, GaussianNetwork, TransportNetwork
 

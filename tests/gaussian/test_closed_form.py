@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.evaluation import Videos
-from salt_zoo.guidance import Guided
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Blocks, Path
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks, Path
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
 from salt_zoo_dmd.defect import SemigroupDefect, SemigroupDefectConfig
 from salt_zoo_dmd.losses import distribution_matching_gradient
 from salt_zoo_dmd.objectives import DistributionMatching, DistributionMatchingConfig

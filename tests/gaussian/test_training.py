@@ -9,12 +9,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve
-from salt_zoo.run import train as train_run
-from salt_zoo.sampling import SamplingConfig, generate
+from salt_zoo.config.run import resolve
+from salt_zoo.core import flow
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.training.launch import train as train_run
 from tests.gaussian import closed_form
 from tests.gaussian.networks import points, videos
 from tests.gaussian.plugin import MEANS, GaussianBackbone, GaussianConfig, covariance, means

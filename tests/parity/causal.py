@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.rollout import Blocks, Renoise, full_time
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks, Renoise
+from salt_zoo.rollout.sampler import full_time
 from salt_zoo_self_forcing.cache import KVCache, Policy
 from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
 from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 from salt_zoo_wan.network import WanNetwork
 from tests.parity.goldens import Check, Golden, Skipped, load, video
 

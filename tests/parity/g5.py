@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 from tests.parity.goldens import FORWARD, Check, Golden, Skipped, as_tensor, relative_error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 from salt_zoo_dmd.losses import (
     distribution_matching_gradient,
     distribution_matching_loss,

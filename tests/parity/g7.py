@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
+from salt_zoo.core import flow
 from salt_zoo_dmd.semigroup import choices, semigroup_loss
 from tests.parity.goldens import (
     FORWARD,

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from salt_zoo import flow
-from salt_zoo.rollout import Blocks, Exit, full_time, replay, rollout, walk
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks, Exit
+from salt_zoo.rollout.sampler import full_time, replay, rollout, walk
 from salt_zoo_dmd.semigroup import semigroup_loss
 from salt_zoo_wan.original import to_original
 from tests.parity import g9_reference

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Path, rollout
+from salt_zoo.core.blocks import Path
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.rollout.sampler import rollout
 from salt_zoo_cda.alignment import x0
 from salt_zoo_cda.reference import Renoising, reference_video
 from tests.parity.causal import Released, network, policy

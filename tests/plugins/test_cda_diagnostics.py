@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.evaluation import Videos, measure
-from salt_zoo.plugins import load_zoo
-from salt_zoo.rollout import initial_noise
+from salt_zoo.core import flow
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos, measure
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.sampler import initial_noise
 from tests.blocks import plugin as toys
 from tests.gaussian.plugin import GaussianBackbone, GaussianConfig
 from tests.plugins import tiny_causal as tiny

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.draws import turn_draws
-from salt_zoo.errors import ZooError
-from salt_zoo.passes import passes_per_update
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve
-from salt_zoo.run import train as train_run
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import turn_draws
+from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train as train_run
 from tests.blocks.plugin import ToyBackbone
 
 MIXED = {8: 0.4, 4: 0.4, 2: 0.2}

@@ -10,11 +10,12 @@ from typing import get_args
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Path, initial_noise, renoise_from, rollout, walk
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Path
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout, walk
 from salt_zoo_cda.alignment import Kernel
 from salt_zoo_cda.objective import CacheAlignment, CacheAlignmentConfig
 from salt_zoo_cda.reference import reference_video

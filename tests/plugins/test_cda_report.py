@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from salt_zoo.plugins import load_zoo
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_cda.report import cache_section
 
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Blocks
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_consistency.losses import distance
 from salt_zoo_consistency.method import ConsistencyConfig, ConsistencyDistillation
 from tests.blocks.plugin import BLOCK, Means, ToyBackbone
@@ -122,7 +122,8 @@ def test_target_is_a_copy_at_pure_data():
 
 @pytest.mark.parametrize("backbone", ["toy-blocks", "gaussian"])
 def test_passes_are_counted_by_hand(tmp_path, backbone):
-    from salt_zoo.run import resolve, train
+    from salt_zoo.config.run import resolve
+    from salt_zoo.training.launch import train
 
     updates, batch = 3, 4
     toys = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])

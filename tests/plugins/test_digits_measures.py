@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.draws import Draws
-from salt_zoo.evaluation import Videos
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import make_metrics
+from salt_zoo.config.metrics import make_metrics
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import COMMANDS, Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances

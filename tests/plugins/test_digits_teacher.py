@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from salt_zoo.config import read_yaml
-from salt_zoo.evaluation import evaluation_draws, evaluation_prompts, make_videos, measure
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import make_metrics, resolve
-from salt_zoo.sampling import SamplingConfig
-from salt_zoo.storage import file_digest
+from salt_zoo.config.metrics import make_metrics
+from salt_zoo.config.run import resolve
+from salt_zoo.evaluation.videos import evaluation_draws, evaluation_prompts, make_videos, measure
+from salt_zoo.io.storage import file_digest
+from salt_zoo.io.yaml import read_yaml
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.generate import SamplingConfig
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.judge import JUDGE
 from salt_zoo_digits.recipes import HERE

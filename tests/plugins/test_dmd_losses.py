@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
+from salt_zoo.core import flow
+from salt_zoo.core.rng import Draws
 from salt_zoo_dmd.losses import (
     distribution_matching_gradient,
     distribution_matching_loss,

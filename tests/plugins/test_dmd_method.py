@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws, turn_draws
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.run import resolve
-from salt_zoo.run import train as train_run
+from salt_zoo.config.run import resolve
+from salt_zoo.core import flow
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws, turn_draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train as train_run
 from salt_zoo_dmd.method import DMD
 from salt_zoo_dmd.semigroup import choices
 from tests.blocks.plugin import BLOCK, ToyBackbone

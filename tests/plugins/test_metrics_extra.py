@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import tests.torchvision_shim  # noqa: F401  before anything imports torchvision
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.evaluation import Videos
-from salt_zoo.run import make_metrics
+from salt_zoo.config.metrics import make_metrics
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
 
 #: The smallest of open_clip's that looks at 224 x 224 pixels.
 SMALL_CLIP = "ViT-S-32-alt"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.evaluation import Videos
-from salt_zoo.run import make_metrics
+from salt_zoo.config.metrics import make_metrics
+from salt_zoo.core.rng import Draws
+from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.change import motion_magnitude, temporal_flickering
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 from salt_zoo_metrics.saturation import saturation

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train
 from salt_zoo_dmd.never_due import _say
 
 MIXED = {8: 0.4, 4: 0.4, 2: 0.2}

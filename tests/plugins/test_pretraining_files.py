@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_pretraining.ode_regression import OdeRegression, OdeRegressionConfig
 from salt_zoo_pretraining.trajectory_data import Trajectories, TrajectoriesConfig
 from salt_zoo_pretraining.trajectory_files import HEADER, TrajectoryFolder, read_folder

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Blocks
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train
 from salt_zoo_pretraining.diffusion_forcing import DiffusionForcing
 from salt_zoo_pretraining.flow_matching import FlowMatchingConfig
 from salt_zoo_pretraining.noising import times_by_block

@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.passes import passes_per_update
-from salt_zoo.plugins import load_zoo
-from salt_zoo.protocols import Batch, Turn
-from salt_zoo.rollout import Blocks, initial_noise, renoise_from, rollout
-from salt_zoo.run import resolve, train
+from salt_zoo.config.run import resolve
+from salt_zoo.core import flow
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.rng import Draws
+from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
+from salt_zoo.training.launch import train
 from salt_zoo_pretraining.ode_regression import OdeRegression, OdeRegressionConfig
 from salt_zoo_pretraining.trajectories import (
     TrajectoryConfig,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.rollout import initial_noise, renoise_from, rollout
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 from tests.plugins.tiny_causal import CHANNELS, MEMORIES, SIZE, at, network, policy, prompt, video
 
 OPTIONS = {

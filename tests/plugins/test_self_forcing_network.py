@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
-from salt_zoo.guidance import Guided
+from salt_zoo.core.guidance import Guided
 from salt_zoo_self_forcing.masks import Span, TokenMask, attend, frame_mask
 from tests.plugins.tiny_causal import (
     at,

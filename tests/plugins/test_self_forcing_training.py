@@ -7,10 +7,10 @@ import gc
 import pytest
 import torch
 
-from salt_zoo import flow
-from salt_zoo.draws import Draws
-from salt_zoo.rollout import renoise_from, replay, walk
-from salt_zoo.sampling import SamplingConfig, generate
+from salt_zoo.core import flow
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo.rollout.sampler import renoise_from, replay, walk
 from tests.plugins.tiny_causal import (
     CHANNELS,
     SIZE,

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.configs import PUBLISHED
 from salt_zoo_wan.original import (
     FORMATS,

@@ -4,8 +4,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import Draws
 from salt_zoo_wan.prompts import latents_name, read_prompts
 
 

@@ -7,9 +7,9 @@ import socket
 import pytest
 import torch
 
-from salt_zoo.draws import Draws
-from salt_zoo.errors import ZooError
-from salt_zoo.sampling import SamplingConfig, generate
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import Draws
+from salt_zoo.rollout.generate import SamplingConfig, generate
 
 TRANSFORMER = {
     "patch_size": [1, 2, 2],
@@ -176,7 +176,7 @@ def test_the_saved_readme_is_right_about_the_sde_form(backbone, tmp_path):
     """Its code block, run: the times are our step list, and each step noises the estimate anew."""
     from diffusers import WanPipeline
 
-    from salt_zoo.flow import step_list
+    from salt_zoo.core.flow import step_list
 
     backbone.save(backbone.network("teacher"), tmp_path)
     pipe = WanPipeline.from_pretrained(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.weights import load_original
 

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.configs import PUBLISHED
 from salt_zoo_wan.weights import load_original
 from tests.parity.g1 import transformer_config

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.rollout import Blocks
+from salt_zoo.core.blocks import Blocks
 from salt_zoo_self_forcing.memories.block_relative import (
     BlockRelativeMemory,
     BlockRelativeMemoryConfig,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.activations import peak_of_pass
-from salt_zoo.training.costs import Pass
-from salt_zoo.training.depth import DEPTHS, alike, over_depth
-from salt_zoo.training.flops import _measure, meta_network, on_meta
+from salt_zoo.costs.activations import peak_of_pass
+from salt_zoo.costs.counter import Pass
+from salt_zoo.costs.depth import DEPTHS, alike, over_depth
+from salt_zoo.costs.flops import _measure, meta_network, on_meta
 
 LAYERS = 13
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.training.config import OptimizerConfig
+from salt_zoo.config.training import OptimizerConfig
 from salt_zoo.training.memoryless_adamw import TOGETHER, MemorylessAdamW
 from salt_zoo.training.optimizers import make_optimizers
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salt_zoo import hookimpl
-from salt_zoo.plugins import load_zoo
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.prefetch import Place, Prefetch
 from salt_zoo_digits.data import Digits
 

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 import yaml
 
-from salt_zoo.errors import ZooError
-from salt_zoo.plugins import load_zoo
-from salt_zoo.run import resolve
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints import newest_whole
 from tests.training.test_resume import Stopped, assert_equal_checkpoints, stop_at
 
@@ -23,7 +23,7 @@ NEWEST = Path("checkpoints", "step-000004")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, teacher, zoo) -> Path:
     """A finished run of 4 updates with checkpoints of updates 2 and 4."""
-    from salt_zoo.run import train
+    from salt_zoo.training.launch import train
 
     folder = tmp_path_factory.mktemp("run") / "whole"
     train(resolve(content(teacher), zoo, "test"), folder, zoo, "cpu")
@@ -213,7 +213,7 @@ def test_run_yaml_makes_the_same_run(whole, train, zoo, tmp_path):
 
 def test_run_yaml_is_there_before_the_networks(tmp_path, teacher, zoo, monkeypatch):
     """A run that is killed while its weights are loaded has said what it was to be."""
-    from salt_zoo import run
+    from salt_zoo.config import run
     from salt_zoo.training import trainer
 
     def die(*arguments, **more):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.errors import ZooError
-from salt_zoo.precision import precision_of
-from salt_zoo.training.config import OptimizerConfig, ScheduleConfig
-from salt_zoo.training.costs import PassCounter
+from salt_zoo.config.training import OptimizerConfig, ScheduleConfig
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.precision import precision_of
+from salt_zoo.costs.counter import PassCounter
 from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 from salt_zoo.training.optimizers import make_optimizers, schedule_factor
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.config import StrictModel
-from salt_zoo.errors import ZooError
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span
 from salt_zoo_self_forcing.memories.ring import recache

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_zoo.errors import ZooError
+from salt_zoo.core.errors import ZooError
 
 
 @dataclass(frozen=True)

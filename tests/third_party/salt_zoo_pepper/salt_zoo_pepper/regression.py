@@ -2,10 +2,10 @@
 
 import torch
 
-from salt_zoo import flow
-from salt_zoo.config import StrictModel
-from salt_zoo.guidance import Guided
-from salt_zoo.protocols import Role
+from salt_zoo.core import flow
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.guidance import Guided
+from salt_zoo.core.protocols import Role
 
 
 class Config(StrictModel):

@@ -1,0 +1,1 @@
+"""A run's configuration: files, overrides, defaults, identity."""

@@ -1,0 +1,32 @@
+"""A registered part as a configuration names it, and its checked options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator
+
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import Registry
+
+
+def named(part: Any) -> Any:
+    """A part that is written as its name alone, as a group of keys."""
+    if isinstance(part, str):
+        part = {"name": part}
+    if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+        raise ValueError("must be a name, or a group of keys with a 'name'")
+    return part
+
+
+#: A part by name and its options beside it: `{name: dmd, guidance_scale: 4}`, or its name alone.
+Part = Annotated[dict[str, Any], BeforeValidator(named)]
+
+
+def configure_part(registry: Registry, part: Part, zoo: Zoo, where: str) -> BaseModel:
+    """The checked options of a part, every default filled in."""
+    options = {key: value for key, value in part.items() if key != "name"}
+    model = registry.configure(part["name"], options, where)
+    # a part made of other parts fills in their options, too
+    complete = getattr(registry[part["name"]].load(), "complete", None)
+    return complete(model, zoo, where) if complete else model

@@ -1,0 +1,82 @@
+"""Options of a training run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from salt_zoo.core.config import StrictModel, once
+from salt_zoo.core.precision import Precision
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+#: Of Adam: with 1 a moment would never move.
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+Tracker = Literal["tensorboard", "wandb"]
+
+
+def _default_trackers() -> list[Tracker]:
+    return ["tensorboard"]
+
+
+class OptimizerConfig(StrictModel):
+    """How one role is optimised. The defaults are those of the papers (Self Forcing, Salt)."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    #: None is the method's own rate for the role.
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    betas: tuple[Beta, Beta] = (0.0, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    #: Rate of Muon for the matrices inside the transformer blocks; AdamW takes the rest.
+    matrix_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+
+
+class ScheduleConfig(StrictModel):
+    """Factor on every learning rate: linear warm-up, constant, then a cosine down to `final`."""
+
+    #: Student updates of the warm-up.
+    warmup: Annotated[int, Field(ge=0)] = 0
+    #: Share of the updates after which the cosine begins; 1 is a constant rate.
+    decay_from: Fraction = 1.0
+    final: Fraction = 0.1
+
+
+class AverageConfig(StrictModel):
+    """Exponential moving average of the student: what is evaluated and saved."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    #: Student updates after which averaging begins, from the weights of that moment; the average is
+    #: a plain copy until then, and to the end of a shorter training. Self Forcing's 200 turns of
+    #: its loop are 40 student updates.
+    start: Annotated[int, Field(ge=0)] = 40
+
+
+class TrainingConfig(StrictModel):
+    """A training run. Whatever is counted in it is counted in student updates.
+
+    Published code often counts turns of its loop instead: in Self Forcing's, and those that descend
+    from it, the fake score is trained in every turn and the student in every fifth, so that 5 of
+    their steps are one student update.
+    """
+
+    #: Student updates. The default is Self Forcing's training, 600 turns of its loop.
+    updates: Annotated[int, Field(ge=1, le=10**9)] = 120
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
+    gradient_accumulation: Positive = 1
+    optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: Annotated[float, Field(gt=0)] = 10.0
+    average: AverageConfig | None = AverageConfig()
+    #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
+    precision: Precision = "auto"
+    gradient_checkpointing: bool = False
+    #: Student updates between two checkpoints (there is one at the end, too), and between two lines
+    #: of the log.
+    checkpoint_every: Positive = 40
+    log_every: Positive = 10
+    trackers: Annotated[list[Tracker], AfterValidator(once)] = Field(
+        default_factory=_default_trackers
+    )

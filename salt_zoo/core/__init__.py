@@ -1,0 +1,1 @@
+"""Words and arithmetic that everything else is written in: no room above is imported here."""

@@ -1,0 +1,109 @@
+"""Typed configuration: strict pydantic models, and errors for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
+
+from salt_zoo.core.annotations import annotations_at, models_at, takes_none
+from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.strict_numbers import strict_numbers
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: A number of steps of a rollout; more than any sampler takes was never meant.
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def once(values: list[Any]) -> list[Any]:
+    """A list in which nothing stands twice: a typo would otherwise be done and counted twice."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{value!r} stands there twice")
+        seen.add(value)
+    return values
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration: unknown keys are errors, values cannot change later, numbers
+    are finite and no booleans."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        schema: CoreSchema = strict_numbers(handler(source))
+        return schema
+
+
+def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:
+    """`content` as a `model`; a ZooError names the first wrong key and what would be right.
+
+    `where` is the file, or for a part of its content `FILE: key`.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ZooError(_explain(model, error, where)) from None
+
+
+#: Words that people write for "no such thing", which is null.
+_OFF = (False, "off", "no", "none", "None", "false", "")
+
+
+def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
+    found = error.errors(include_url=False)
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    path = ".".join(_part(part) for part in first["loc"])
+    # the options of a part are validated by themselves: `where` then ends in the part's key
+    at = f"{where}{'.' if ': ' in where else ': '}{path}" if path else where
+    if first["type"] == "extra_forbidden":
+        key = first["loc"][-1]
+        # each member of a union complains by itself; any of them may be meant
+        same = [e for e in found if e["type"] == "extra_forbidden" and e["loc"][-1] == key]
+        owners = [owner for e in same for owner in models_at(model, e["loc"][:-1])]
+        known = [name for owner in owners for name in owner.model_fields]
+        return f"{at}: unknown key; {did_you_mean(str(key), known)}"
+    if first["type"] == "missing":
+        return f"{at}: this key is required"
+    given = first.get("input")
+    message, hint = _message(first), _hint(model, first["loc"], given, first)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    told = "" if shown(given) in message else f", not {shown(given)}"
+    return f"{at}: {message}{told}{hint}{more}"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """pydantic's words, without Python's."""
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "should be a group of keys"
+    return re.sub("^(Value error,|Input|String|List|Dictionary) ", "", error["msg"])
+
+
+def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: Any) -> str:
+    """What would be right, where the message does not say it."""
+    if error["type"] == "literal_error":  # all that may stand there is listed; the nearest is named
+        hint = did_you_mean(str(given), re.findall("'([^']*)'", error["ctx"]["expected"]))
+        return f"; {hint}" if hint.startswith("did") else ""
+    if error["type"] == "string_type" and isinstance(given, bool | int | float):
+        return "; text that looks like a number or a boolean is written in quotes"
+    if given in _OFF and any(map(takes_none, annotations_at(model, loc))):
+        return "; to switch it off, write null"
+    if error["type"] == "list_type" and (given is None or isinstance(given, str)):
+        return "; a list is written [a, b], and [] where it is to be empty"
+    if given is None and error["type"] in ("model_type", "dict_type"):
+        return "; leave it out for its defaults, or write its keys"
+    return ""
+
+
+def _part(part: int | str) -> str:
+    """A key in a path; one that would tear the line is quoted."""
+    text = str(part)
+    return text if text.isprintable() and 0 < len(text) <= 60 else shown(text)

@@ -1,0 +1,61 @@
+"""Which network a role begins with."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from torch import nn
+
+from salt_zoo.core.protocols import Backbone, Role, Start
+
+
+def source(backbone: Backbone, start: Start) -> Backbone:
+    """The backbone whose networks those of a `start` are; its random ones are of the same kind.
+
+    An autoregressive backbone has a bidirectional teacher, which may be of another size than its
+    student. A backbone that does not say is its own.
+    """
+    say: Any = getattr(backbone, "source", None)
+    found: Backbone = backbone if say is None else say(start)
+    return found
+
+
+def make_network(backbone: Backbone, start: Start) -> nn.Module:
+    """A new network as a role that starts as `start` has it."""
+    if start in ("teacher", "score"):
+        return source(backbone, start).network("teacher")
+    return backbone.network("student" if start == "student" else "random")
+
+
+class Originals:
+    """The networks that roles begin with: each is loaded once, and copied for the roles that share
+    it (57 GB from disk for each of 14 B). The last one gets the original itself.
+
+    Averages are none of them: they are copies of what they follow.
+    """
+
+    def __init__(self, backbone: Backbone, roles: Iterable[Role]) -> None:
+        self._backbone = backbone
+        self._sources: dict[Start, Backbone] = {}
+        starts = [role.start for role in roles if not role.average_of]
+        self._wanted = Counter(self._key(start) for start in starts if start != "random")
+        self._made: dict[Hashable, nn.Module] = {}
+
+    def network(self, start: Start) -> nn.Module:
+        """A new network as a role that starts as `start` has it."""
+        if start == "random":
+            return make_network(self._backbone, start)
+        key = self._key(start)
+        self._wanted[key] -= 1
+        if key not in self._made:
+            self._made[key] = make_network(self._backbone, start)
+        return copy.deepcopy(self._made[key]) if self._wanted[key] else self._made.pop(key)
+
+    def _key(self, start: Start) -> Hashable:
+        """The same for starts whose networks are the same."""
+        if start == "student":
+            return start
+        return id(self._sources.setdefault(start, source(self._backbone, start)))

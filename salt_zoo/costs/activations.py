@@ -1,0 +1,75 @@
+"""How much memory a training pass takes, found with torch's fake tensors: shapes without data."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from salt_zoo.core.protocols import Condition
+
+
+def peak_of_pass(
+    network: nn.Module, condition: Condition, latent_shape: Sequence[int], batch: int, bf16: bool
+) -> float:
+    """Bytes above weights and gradients at the fullest moment of a forward and a backward pass.
+
+    Args:
+        network: on the meta device; not to be used afterwards.
+        condition: of one row, for its shapes.
+        latent_shape: C, F, H, W of one video.
+        batch: videos in the pass.
+        bf16: under autocast to bfloat16, whose copies of the weights are counted, too.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about fused kernels; nothing is computed
+        # on the CPU: its attention keeps no matrix of all pairs of tokens, as CUDA's does not
+        network = network.to_empty(device="cpu").requires_grad_(True)
+        x = torch.empty(batch, *latent_shape)
+        text = {k: torch.empty(batch, *v.shape[1:], dtype=v.dtype) for k, v in condition.items()}
+        for parameter in network.parameters():  # gradients are a part of their own
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+        peak = _Peak(network.parameters())
+        with peak:
+            with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+                v = network(x, torch.empty(batch), text)
+            v.float().square().mean().backward()
+    return float(peak.most)
+
+
+class _Peak(TorchDispatchMode):
+    """The most bytes that the results of operations held at once, without the parameters."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {p.untyped_storage()._cdata: 0 for p in parameters}
+        self._now = 0
+        self.most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                self._hold(tensor.untyped_storage())
+        self.most = max(self.most, self._now)
+        return out
+
+    def _hold(self, storage: Any) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            weakref.finalize(storage, self._release, key)
+
+    def _release(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)

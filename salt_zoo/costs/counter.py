@@ -1,0 +1,166 @@
+"""What a training computes: passes of each network, counted as they happen, by kind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salt_zoo.core.errors import ZooError
+
+#: The arguments of a `salt_zoo.core.protocols.VelocityNetwork`, in order.
+_ARGUMENTS = ("x", "t", "condition", "memory")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """All that the FLOPs of a network's pass over one video depend on.
+
+    Attributes:
+        frames: of a pass without a memory. None for a block that is given one: it takes its share
+            of a video that is made block by block.
+        times: dimensions of its times: 1 is one a video, 2 one a frame.
+        weights, inputs: whether the gradient of the weights, and of the input, was recorded.
+        depth: the share of the network's blocks after which it ends, below 1 for `features`.
+        options: its further arguments.
+    """
+
+    frames: int | None
+    times: int = 1
+    weights: bool = False
+    inputs: bool = False
+    depth: float = 1.0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.weights or self.inputs
+
+
+class PassCounter:
+    """Counts, per role, the passes of networks, in units of one whole video.
+
+    A pass over a block of frames counts by its share of the frames; guidance doubles the batch and
+    so counts twice. Passes that a pass makes of the same network belong to it.
+
+    Attributes:
+        passes: per role, of each kind.
+        paused: nothing is counted: quality measured during training is no cost of the method.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
+        self.passes: dict[str, dict[Pass, float]] = {}
+        self.paused = False
+        self._undo: list[Callable[[], None]] = []
+        for role, network in networks.items():
+            self.passes[role] = {}
+            self._watch(network, self.passes[role], frames)
+
+    def remove(self) -> None:
+        """Count no further; the counts stay."""
+        for undo in self._undo:
+            undo()
+
+    @property
+    def counts(self) -> dict[str, dict[str, float]]:
+        """Per role the passes `forward`, and those recorded for a gradient, `backward`; one that
+        ends inside the network counts by its depth."""
+        return {role: in_videos(passes) for role, passes in self.passes.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What has been counted, as plain values for a checkpoint."""
+        return {
+            role: [[asdict(kind), number] for kind, number in passes.items()]
+            for role, passes in self.passes.items()
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`.
+
+        Raises:
+            ZooError: it is one of an older version.
+        """
+        for role, passes in self.passes.items():
+            passes.clear()
+            for entry in state[role]:
+                if not isinstance(entry, list):
+                    raise ZooError(
+                        "the checkpoint was made by an older version of Salt Zoo, which counted "
+                        "passes in another way; choose another folder"
+                    )
+                options = tuple((name, value) for name, value in entry[0].pop("options"))
+                passes[Pass(**entry[0], options=options)] = entry[1]
+
+    def scale(self, factor: float) -> None:
+        """Count what was counted so far by another factor: of a run that was split over another
+        number of processes."""
+        if factor != 1:
+            for passes in self.passes.values():
+                for kind in passes:
+                    passes[kind] *= factor
+
+    def _watch(self, network: Any, passes: dict[Pass, float], frames: int) -> None:
+        level = 0  # of passes in passes
+        depth = 1.0  # at which the pass that is under way ends
+        weights = list(network.parameters())
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal level
+            level += 1
+            if level == 1 and not self.paused:
+                given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
+                x: Tensor = given["x"]
+                kind = _kind(weights, given, depth)
+                videos = x.shape[0] * x.shape[2] / frames
+                passes[kind] = passes.get(kind, 0.0) + videos
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal level
+            level -= 1
+
+        self._undo += [
+            network.register_forward_pre_hook(before, with_kwargs=True).remove,
+            network.register_forward_hook(after, always_call=True).remove,
+        ]
+        features: Callable[..., Tensor] | None = getattr(network, "features", None)
+        if features is None:
+            return
+
+        @functools.wraps(features)
+        def ending(x: Tensor, t: Tensor, condition: Any, share: float) -> Tensor:
+            nonlocal depth
+            depth = share
+            try:
+                return features(x, t, condition, share)
+            finally:
+                depth = 1.0
+
+        network.features = ending
+        self._undo.append(lambda: setattr(network, "features", features))
+
+
+def in_videos(passes: Mapping[Pass, float]) -> dict[str, float]:
+    """All kinds together: passes `forward` and `backward`, in whole videos and networks."""
+    return {
+        "forward": float(sum(n * kind.depth for kind, n in passes.items())),
+        "backward": float(sum(n * kind.depth for kind, n in passes.items() if kind.recorded)),
+    }
+
+
+def _kind(weights: list[nn.Parameter], given: dict[str, Any], depth: float) -> Pass:
+    x, t = given["x"], given["t"]
+    recorded = torch.is_grad_enabled()
+    options = {name: value for name, value in given.items() if name not in _ARGUMENTS}
+    return Pass(
+        frames=x.shape[2] if given.get("memory") is None else None,
+        times=t.ndim,
+        weights=recorded and any(weight.requires_grad for weight in weights),
+        inputs=recorded and x.requires_grad,
+        depth=depth,
+        options=tuple(sorted(options.items())),
+    )

@@ -1,0 +1,192 @@
+"""FLOPs of network passes, by torch's counter on the meta device: nothing is computed, and the
+counter sees the attention, which it misses where a CPU runs it fused."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Backbone, Condition, Start
+from salt_zoo.core.roles import source
+from salt_zoo.costs.counter import Pass
+from salt_zoo.costs.depth import over_depth
+
+#: FLOPs of a forward and of the backward pass.
+Flops = tuple[float, float]
+
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def flops_of_passes(
+    backbone: Backbone,
+    starts: Mapping[str, Start],
+    passes: Mapping[str, Mapping[Pass, float]],
+    checkpointing: bool = False,
+) -> dict[str, float]:
+    """FLOPs by role of counted passes: the one figure of plans, budgets and finished runs.
+
+    Args:
+        starts: `Role.start` by role, which says what kind of network it has.
+        passes: by role, as a `PassCounter` counts them.
+        checkpointing: with the recomputation of gradient checkpointing, which changes no result
+            and so is no part of a budget.
+
+    Raises:
+        ZooError: the backbone's networks cannot be made on the meta device.
+    """
+    found = {}
+    for role, kinds in passes.items():
+        total = 0.0
+        for kind, number in kinds.items():
+            forward, backward = flops_of_pass(backbone, starts[role], kind, checkpointing)
+            total += number * (forward + backward)
+        found[role] = total
+    return found
+
+
+def flops_of_pass(
+    backbone: Backbone, start: Start, kind: Pass, checkpointing: bool = False
+) -> Flops:
+    """FLOPs of one pass over one video by a network that starts as `start`; measured once."""
+    whose = source(backbone, start)
+    known = _KNOWN.setdefault(whose, {})
+    key = (kind, checkpointing)
+    if key not in known:
+        with on_meta(whose):
+            condition = whose.encode_prompts([""])
+
+            network = _kept_network(whose, checkpointing and kind.recorded)
+
+            def measure(network: Any) -> Flops:
+                blocks = whose.blocks(network)
+                return _measure(network, kind, condition, whose.latent_shape, blocks)
+
+            # where a pass ends inside, the place counts all blocks
+            known[key] = over_depth(network, measure) if kind.depth == 1 else measure(network)
+    flops: Flops = known[key]
+    return flops
+
+
+@contextmanager
+def on_meta(backbone: Backbone) -> Iterator[None]:
+    """The backbone makes tensors without data inside the block."""
+    before = backbone.device
+    backbone.to("meta")
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:  # an operation that needs data
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ZooError(
+            f"the backbone {type(backbone).__name__} cannot be planned: its networks and "
+            f"conditions must also work on the meta device ({reason})"
+        ) from error
+    finally:
+        backbone.to(before)
+
+
+def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
+    """A network of a backbone without data; inside `on_meta`."""
+    with torch.device("meta"):
+        network: Any = backbone.network("random")
+    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()
+    return network.requires_grad_(False)
+
+
+def _kept_network(backbone: Backbone, checkpointing: bool) -> Any:
+    """A network without data, made once: it takes seconds, and no memory."""
+    known = _KNOWN.setdefault(backbone, {})
+    key = ("network", checkpointing)
+    if key not in known:
+        known[key] = meta_network(backbone, checkpointing)
+    return known[key]
+
+
+def _measure(
+    network: Any, kind: Pass, condition: Condition, shape: tuple[int, ...], blocks: Blocks
+) -> Flops:
+    """Of one whole video: a pass over fewer or more frames counts by their number."""
+    network.requires_grad_(kind.weights)
+    channels, frames, height, width = shape
+    text = {name: value[:1].to("meta") for name, value in condition.items()}
+
+    def inputs(count: int) -> tuple[Any, ...]:
+        x = torch.zeros(1, channels, count, height, width, device="meta")
+        return x, torch.full((1, count)[: kind.times], 0.5, device="meta"), text
+
+    if kind.frames is not None:
+        further = () if kind.depth == 1 else (kind.depth,)
+        forward, backward = _count(network, kind, (*inputs(kind.frames), *further))
+        share = frames / kind.frames
+        return share * forward, share * backward
+
+    parts = blocks.split(frames)
+    last = len(parts) - 1
+    found: dict[int, Flops] = {}
+
+    def measure(wanted: set[int]) -> None:
+        memory = blocks.memory(network, torch.empty(1, *shape, device="meta"))
+        for block, part in enumerate(parts):
+            given = (*inputs(part.stop - part.start), memory)
+            if block == 0 and not kind.recorded:
+                with torch.no_grad():
+                    network(*given)  # a memory may keep what it has of the prompt
+            if block in wanted:
+                found[block] = _count(network, kind, given)
+            if block < last:
+                _remember(network, *given)
+
+    measure({0, last // 2, last})
+    if not _on_a_line(found):
+        measure(set(range(len(parts))) - found.keys())
+    whole = [
+        float(
+            np.interp(range(len(parts)), sorted(found), [found[k][i] for k in sorted(found)]).sum()
+        )
+        for i in (0, 1)
+    ]
+    return whole[0], whole[1]
+
+
+def _on_a_line(found: Mapping[int, Flops]) -> bool:
+    """Whether FLOPs grow evenly from block to block, as attention does with what is remembered;
+    not in a memory that is soon full, or after a first block of another size."""
+    places = sorted(found)
+    values = np.array([found[place] for place in places])
+    line = np.stack(
+        [np.interp(places, [places[0], places[-1]], column[[0, -1]]) for column in values.T], axis=1
+    )
+    return bool(np.allclose(values, line, rtol=1e-6))
+
+
+@torch.no_grad()
+def _remember(network: Any, x: Tensor, t: Tensor, text: Condition, memory: Any) -> None:
+    """Commit a block without the pass: what a memory holds has no say in FLOPs."""
+    network.forward = lambda x, *others, **options: x
+    try:
+        network.remember(x, t, text, memory)
+    finally:
+        del network.forward
+
+
+def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
+    call: Any = network if kind.depth == 1 else getattr(network, "features")  # noqa: B009
+    given[0].requires_grad_(kind.inputs)
+    with torch.set_grad_enabled(kind.recorded), FlopCounterMode(display=False) as counter:
+        out = call(*given, **dict(kind.options))
+        forward = counter.get_total_flops()
+        if kind.recorded:
+            out.sum().backward()
+        both = counter.get_total_flops()
+    network.zero_grad()
+    given[0].requires_grad_(False)
+    return float(forward), float(both - forward)

@@ -1,0 +1,88 @@
+"""Measuring a network: generate videos for fixed prompts and noise, and score every one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.core.rng import Draws
+from salt_zoo.plugin.checked_metric import CheckedMetric
+from salt_zoo.rollout.generate import SamplingConfig, generate
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What a metric may look at.
+
+    Attributes:
+        pixels: `[N, channels, frames, height, width]`, nominally in [0, 1], not clamped.
+        prompts: what each video was asked to show.
+        draws: the rows' random streams, for metrics that need noise of their own.
+        network, backbone, sampling: what made the videos; None for real ones.
+        first_frame: the frame of a longer video with which these clips of it begin.
+    """
+
+    pixels: Tensor
+    prompts: Sequence[str]
+    draws: Draws
+    dataset: Dataset
+    backbone: Backbone | None = None
+    network: Any = None
+    sampling: SamplingConfig | None = None
+    first_frame: int = 0
+
+
+def evaluation_prompts(
+    dataset: Dataset, split: str, count: int, videos_per_prompt: int = 1
+) -> list[str]:
+    """`count` different prompts of a split in a fixed order, each `videos_per_prompt` times.
+
+    Fewer where the split has fewer. The first `count` rows do not depend on `videos_per_prompt`.
+    """
+    known = dataset.prompts(split)  # type: ignore[arg-type]
+    order = torch.randperm(len(known), generator=Draws(0).generator("evaluation prompts", split))
+    return [known[i] for i in order.tolist()[:count]] * videos_per_prompt
+
+
+def evaluation_draws(seed: int, split: str, count: int, device: Any) -> Draws:
+    """The streams that every arm of a study is evaluated with: equal noise for equal rows."""
+    return Draws(seed, ("evaluation", split), range(count), device)
+
+
+def make_videos(
+    network: Any,
+    backbone: Backbone,
+    dataset: Dataset,
+    prompts: Sequence[str],
+    draws: Draws,
+    sampling: SamplingConfig,
+    batch_size: int = 32,
+    frames: int | None = None,
+) -> Videos:
+    """Generate and decode one video a prompt; `frames` are latent ones, as in `generate`."""
+    latents = generate(network, backbone, prompts, draws, sampling, batch_size, frames)
+    with torch.inference_mode():
+        parts = [backbone.decode_video(part).float().cpu() for part in latents.split(batch_size)]
+        pixels = torch.cat(parts)
+    return Videos(pixels, prompts, draws, dataset, backbone, network, sampling)
+
+
+def measure(metrics: Mapping[str, Metric], videos: Videos) -> dict[str, Tensor]:
+    """The rows of every metric, on the CPU: `[N]` scores or `[N, D]` features.
+
+    Raises:
+        ForeignError: a metric fails; see `CheckedMetric.measure`.
+    """
+    with torch.inference_mode():
+        return {name: _checked(name, metric).measure(videos) for name, metric in metrics.items()}
+
+
+def _checked(name: str, metric: Metric) -> CheckedMetric:
+    if isinstance(metric, CheckedMetric):
+        return metric
+    return CheckedMetric(metric, f"metric {name!r}")

@@ -1,0 +1,1 @@
+"""Files, terminals, signals and processes."""

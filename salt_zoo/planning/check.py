@@ -1,0 +1,84 @@
+"""What of a run can be found wrong before its folder is made and its weights are loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.plugin.manager import Zoo
+
+if TYPE_CHECKING:
+    from salt_zoo.config.run import Resolved
+
+
+def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
+    """Refuse a run that could not train: one of its updates is made without the networks'
+    arithmetic.
+
+    An error of a plugin's code is none of the user's: it is left to the training, which tells it.
+
+    Raises:
+        ZooError: the parts do not fit each other, or an option names nothing that there is.
+    """
+    training = run.config.training
+    if training.batch_size % training.gradient_accumulation:
+        raise ZooError(
+            f"{where}: training.batch_size: {training.batch_size} cannot be split over "
+            f"{training.gradient_accumulation} accumulation steps; write a multiple of them"
+        )
+    if "wandb" in training.trackers and not importlib.util.find_spec("wandb"):
+        raise ZooError(
+            f"{where}: training.trackers: wandb is not installed; run: pip install wandb"
+        )
+    with _mistakes_only(where):
+        method = zoo.methods.create(run.config.method["name"], run.method, zoo)
+        backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
+        trained = [name for name, role in method.roles().items() if role.learning_rate is not None]
+        for name in training.optimizers:
+            if name not in trained:
+                raise ZooError(
+                    f"training.optimizers.{name}: the method trains no network of that name; "
+                    f"{did_you_mean(name, trained)}"
+                )
+        _dry_update(method, backbone, run.config.seed)
+
+
+def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
+    """Refuse a run whose dataset has not what its method needs: one row is read.
+
+    Raises:
+        ZooError: there is no such data.
+    """
+    from salt_zoo.core.rng import turn_draws  # torch takes seconds to import
+
+    with _mistakes_only(where):
+        method = zoo.methods.create(run.config.method["name"], run.method, zoo)
+        dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
+        draws = turn_draws(run.config.seed, "student", 0, 0, range(1), "cpu")
+        dataset.sample(draws.at("data"), "train", method.needs_data)
+
+
+def _dry_update(method: Any, backbone: Any, seed: int) -> None:
+    from salt_zoo.costs.passes import DryRun
+
+    dry = None
+    with suppress(Exception):  # not every backbone can be made without weights
+        dry = DryRun(method, backbone, seed)
+    if dry is not None:
+        dry.update(0)
+
+
+@contextmanager
+def _mistakes_only(where: str) -> Iterator[None]:
+    """Errors of the user's get their place; those of a plugin's code pass in silence."""
+    try:
+        yield
+    except ZooError as error:
+        if error.__cause__ is None:
+            text = str(error)
+            raise type(error)(text if text.startswith(where) else f"{where}: {text}") from None
+    except Exception:
+        pass

@@ -1,0 +1,1 @@
+"""Plugins: hooks, registries, and the frame round foreign code."""

@@ -1,0 +1,154 @@
+"""Methods of plugins inside a frame: their errors name them, and what they return is what
+`salt_zoo.core.protocols.Method` says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from salt_zoo.core.errors import did_you_mean, shown
+from salt_zoo.core.protocols import Method, Role, Start, Turn
+from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: No step has more turns: `turns` without an end must not be waited for.
+MOST_TURNS = 100_000
+#: Names of roles are names of files in a checkpoint.
+ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
+#: The checkpoint's own file beside those of the roles.
+OPTIMIZERS = "optimizers"
+#: The role that the trainer adds: the average of the student that is evaluated and saved.
+STUDENT_AVERAGE = "student_average"
+OWN = (STUDENT_AVERAGE, OPTIMIZERS)
+
+
+def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
+    """A registered method, checked whenever it is called."""
+    made = zoo.methods.create(name, options, zoo)
+    return CheckedMethod(made, f"method {zoo.methods[name]}")
+
+
+class CheckedMethod:
+    """A method whose errors and breaches of the protocol are a `ForeignError` that begins with
+    `title`. Other attributes are the method's own."""
+
+    def __init__(self, method: Method, title: str) -> None:
+        self.method, self.title = method, title
+        with foreign(title):
+            for wanted in ("needs_data", "roles", "turns", "train"):
+                if not hasattr(method, wanted):
+                    raise BrokenPart(
+                        f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
+                    )
+            self.needs_data = bool(method.needs_data)
+        self._trained: tuple[str, ...] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "method":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.method, name)
+
+    def error(self, text: str) -> ForeignError:
+        return ForeignError(f"{self.title}: {text}")
+
+    def roles(self) -> dict[str, Role]:
+        """Its networks by role, the student among them."""
+        with foreign(f"{self.title}, roles()"):
+            found = self.method.roles()
+            roles = dict(found) if isinstance(found, Mapping) else None
+        if not roles:
+            raise self.error(
+                f"roles() returned {shown(found)}; it must be a mapping from names to "
+                "salt_zoo.core.protocols.Role that has a 'student'"
+            )
+        for name, role in roles.items():
+            self._check_role(name, role)
+        trained = [name for name, role in roles.items() if role.learning_rate is not None]
+        if "student" not in trained:
+            raise self.error("it has no trained network of the role 'student'")
+        for name, role in roles.items():
+            if role.average_of is not None and role.average_of not in trained:
+                raise self.error(
+                    f"role {name!r} averages {role.average_of!r}, which is not trained"
+                )
+        self._trained = tuple(trained)
+        return roles
+
+    def _check_role(self, name: Any, role: Any) -> None:
+        if not isinstance(name, str) or not ROLE.fullmatch(name) or name in OWN:
+            raise self.error(
+                f"{shown(name)} cannot be a role's name: write letters, digits and _, and not "
+                f"{' or '.join(map(repr, OWN))}, which are the trainer's own"
+            )
+        if not isinstance(role, Role):
+            raise self.error(f"role {name!r} is {shown(role)}, not a salt_zoo.core.protocols.Role")
+        if role.start not in get_args(Start):
+            hint = did_you_mean(str(role.start), get_args(Start))
+            raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
+        rate = role.learning_rate
+        if rate is not None and not (_is_number(rate) and rate > 0):
+            raise self.error(
+                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
+                "or None for a frozen network"
+            )
+        if not (_is_number(role.decay) and 0 <= role.decay <= 1):
+            raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
+
+    def turns(self, step: int) -> list[str]:
+        """The roles that are trained in `step`, in order, the student among them."""
+        if self._trained is None:
+            self.roles()
+        assert self._trained is not None
+        with foreign(f"{self.title}, turns({step})"):
+            found = self.method.turns(step)
+            wrong = isinstance(found, str) or not isinstance(found, Iterable)
+            turns = [] if wrong else list(itertools.islice(found, MOST_TURNS + 1))
+        if wrong:
+            raise self.error(
+                f"turns({step}) returned {shown(found)}; it must be a list of the roles to train"
+            )
+        if len(turns) > MOST_TURNS:
+            raise self.error(f"turns({step}) has no end: more than {MOST_TURNS} roles")
+        for role in turns:
+            if not isinstance(role, str) or role not in self._trained:
+                hint = did_you_mean(str(role), self._trained)
+                raise self.error(f"turns({step}) names {shown(role)}, which is not trained; {hint}")
+        if "student" not in turns:
+            raise self.error(f"turns({step}) leaves out the student, which is trained once a step")
+        return turns
+
+    def train(self, turn: Turn) -> dict[str, Tensor]:
+        """The scalars to log of a turn."""
+        import torch
+
+        with foreign(f"{self.title}, turn of {turn.role!r} in update {turn.step + 1}"):
+            found = self.method.train(turn)
+            logs = dict(found) if isinstance(found, Mapping) else None
+        if logs is None:
+            raise self.error(
+                f"train() returned {shown(found)}; it must be a mapping from names to scalar "
+                "tensors, {} to log nothing"
+            )
+        for name, value in logs.items():
+            where = f"train() returned {shown(name)}"
+            if not isinstance(name, str):
+                raise self.error(f"{where} as the name of a scalar; it must be a text")
+            if not isinstance(value, torch.Tensor):
+                raise self.error(f"{where}: {shown(value)}; it must be a tensor with one number")
+            if value.numel() != 1 or value.device.type == "meta" or value.is_complex():
+                raise self.error(
+                    f"{where}: a tensor of the shape {list(value.shape)} and type {value.dtype} on "
+                    f"{value.device}; it must be one number on the networks' device or the CPU"
+                )
+        return logs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

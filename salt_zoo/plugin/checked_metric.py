@@ -1,0 +1,131 @@
+"""Metrics of plugins inside a frame: their errors name them, what they return is what
+`salt_zoo.core.protocols.Metric` says, and what they are given is their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from salt_zoo.core.errors import TrainingError, ZooError, shown, text_of
+from salt_zoo.core.protocols import Metric
+from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+
+
+def make_metric(name: str, options: BaseModel, zoo: Any) -> CheckedMetric:
+    """A registered metric, checked whenever it is called."""
+    made = zoo.metrics.create(name, options, zoo)
+    return CheckedMetric(made, f"metric {zoo.metrics[name]}")
+
+
+class CheckedMetric:
+    """A metric whose errors and breaches of the protocol are a `ForeignError` that begins with
+    `title`. Other attributes are the metric's own."""
+
+    def __init__(self, metric: Metric, title: str) -> None:
+        self.metric, self.title = metric, title
+        with foreign(title):
+            for wanted in ("better", "measure", "reduce"):
+                if not hasattr(metric, wanted):
+                    raise BrokenPart(
+                        f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Metric"
+                    )
+            self.better: Any = metric.better
+            self.own_steps: Any = getattr(metric, "own_steps", None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "metric":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.metric, name)
+
+    def error(self, text: str) -> ForeignError:
+        return ForeignError(f"{self.title}: {text}")
+
+    def measure(self, videos: Any) -> Tensor:
+        """The rows of `videos` on the CPU: `[N]` scores or `[N, D]` features, float32.
+
+        Raises:
+            ForeignError: the metric fails, or returns something else.
+            TrainingError: it changed the network, which is of no use to others any more.
+        """
+        # its own, so that no metric works on what another one left
+        own = replace(videos, pixels=videos.pixels.clone(), prompts=list(videos.prompts))
+        with self._unchanged(videos.network), self._named("measure()"):
+            found = self.metric.measure(own)
+        count = len(videos.prompts)
+        if not isinstance(found, Tensor):
+            raise self.error(f"measure() returned {shown(found)}; it must be a tensor of rows")
+        if found.ndim not in (1, 2) or len(found) != count or found.is_complex():
+            raise self.error(
+                f"measure() returned a tensor of the shape {list(found.shape)} for {count} videos; "
+                f"it must be [{count}] scores or [{count}, D] features"
+            )
+        with self._named("measure()"):  # a tensor of the meta device has no numbers
+            return found.detach().float().cpu()
+
+    def reduce(self, rows: Tensor) -> float:
+        """One number of any set of rows; NaN where the metric has none for them."""
+        with self._named("reduce()"):
+            found = self.metric.reduce(rows.clone())
+            number = float(found) if _is_number(found) else None
+        if number is None:
+            raise self.error(f"reduce() returned {shown(found)}; it must be one number")
+        return number
+
+    @property
+    def reduce_many(self) -> Callable[[Tensor], Tensor] | None:
+        """`reduce` of `[R, N, D]` rows to `[R]` numbers, where the metric has it."""
+        many: Any = getattr(self.metric, "reduce_many", None)
+        return None if many is None else lambda rows: self._many(many, rows)
+
+    def _many(self, many: Any, rows: Tensor) -> Tensor:
+        with self._named("reduce_many()"):
+            found = many(rows.clone())
+        if not isinstance(found, Tensor) or found.shape != rows.shape[:1]:
+            raise self.error(
+                f"reduce_many() returned {shown(found)}; it must be {len(rows)} numbers"
+            )
+        return found.detach().cpu()
+
+    @contextmanager
+    def _named(self, part: str) -> Iterator[None]:
+        try:
+            with foreign(f"{self.title}, {part}"):
+                yield
+        except ForeignError:
+            raise
+        except ZooError as error:  # the plugin's own message need not name it
+            raise self.error(text_of(error)) from error
+
+    @contextmanager
+    def _unchanged(self, network: Any) -> Iterator[None]:
+        """Refuses to go on with a network whose weights a metric has changed."""
+        if not isinstance(network, nn.Module):
+            yield
+            return
+        before, modes = _versions(network), [(m, m.training) for m in network.modules()]
+        try:
+            yield
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            if _versions(network) != before:
+                raise TrainingError(
+                    f"{self.title}: measure() changed the weights of the network, which other "
+                    "metrics look at, too; it must work on a copy"
+                )
+
+
+def _versions(network: nn.Module) -> list[int]:
+    tensors = [*network.parameters(), *network.buffers()]
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return hasattr(value, "__float__") and not isinstance(value, str)

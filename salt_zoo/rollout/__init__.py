@@ -1,0 +1,1 @@
+"""Videos from noise: few-step rollouts, generation, streams."""

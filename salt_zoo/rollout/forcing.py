@@ -1,0 +1,59 @@
+"""Videos in blocks, each given the clean blocks before it: how causal students see real data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.protocols import Condition, Memory, VelocityNetwork
+from salt_zoo.rollout.sampler import full_time
+
+
+def teacher_forced(
+    networks: Sequence[VelocityNetwork], x0: Tensor, condition: Condition, blocks: Blocks
+) -> Iterator[tuple[slice, list[Memory | None]]]:
+    """Go through the blocks of clean videos, each network with a memory of the clean past.
+
+    Yields each block's frames and one memory per network; a bidirectional backbone has one block
+    with all frames and no memory. Call `backward` before asking for the next block.
+    """
+    memories = [blocks.memory(network, x0) for network in networks]
+    parts = blocks.split(x0.shape[2])
+    for block, frames in enumerate(parts):
+        yield frames, memories
+        if block + 1 < len(parts):
+            for network, memory in zip(networks, memories, strict=True):
+                if memory is not None:
+                    clean = x0[:, :, frames]
+                    with torch.no_grad():
+                        network.remember(clean, full_time(0.0, clean), condition, memory)
+
+
+def given_clean_past(
+    network: VelocityNetwork,
+    x: Tensor,
+    t: Tensor,
+    x0: Tensor,
+    condition: Condition,
+    blocks: Blocks,
+    *,
+    masked: bool = True,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Velocities of noisy videos `x`, every block given the clean blocks before it.
+
+    `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
+    pass with `masked` where the network has `given_past` and its memory allows that (the clean past
+    then carries gradient, arXiv 2602.02214), else block by block. Call `backward` before asking
+    for the next.
+    """
+    whole = getattr(network, "given_past", None) if masked else None
+    if whole is not None:
+        v = whole(x, t, x0, condition)
+        if v is not None:
+            yield slice(0, x.shape[2]), v
+            return
+    for frames, (memory,) in teacher_forced([network], x0, condition, blocks):
+        yield frames, network(x[:, :, frames], t[:, frames.start], condition, memory)

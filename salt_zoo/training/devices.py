@@ -1,0 +1,107 @@
+"""The device of a run, and accelerate's view of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import ProjectConfiguration
+
+from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.ranks import is_alone
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ZooError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ZooError(f"--device {name}: unknown device; write cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ZooError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ZooError(f"--device {name}: only cpu and cuda are supported")
+    if device.type == "cuda" and device.index is not None:
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise ZooError(
+                f"--device {name}: this machine has {count} CUDA device{'s' * (count != 1)}, "
+                f"cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
+            )
+        if not is_alone():
+            raise ZooError(
+                f"--device {name}: each of several processes takes a device of its own; write cuda"
+            )
+    return device
+
+
+def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accelerator:
+    """An accelerate process group (torchrun's, if there is one) on a device; writes nothing yet."""
+    found = find_device(device)
+    if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
+        raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
+    # accelerate keeps the device of a process's first run for all others, in a state that has no
+    # public reset; the precision is none of its business (salt_zoo.core.precision)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with _chosen(found):
+        return Accelerator(
+            cpu=found.type == "cpu",
+            mixed_precision="no",
+            log_with=list(config.trackers) or None,
+            project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "logs")),
+        )
+
+
+@contextlib.contextmanager
+def _chosen(device: torch.device) -> Iterator[None]:
+    """Let accelerate take `device`, where it has a number; by itself it takes the first one."""
+    if device.index is None or device.type == "cpu":
+        yield
+        return
+    torch.cuda.set_device(device)  # for what libraries allocate on "cuda"
+    before = os.environ.get(_DEVICE)
+    os.environ[_DEVICE] = str(device)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_DEVICE]
+        else:
+            os.environ[_DEVICE] = before
+
+
+#: Where accelerate looks for a device.
+_DEVICE = "ACCELERATE_TORCH_DEVICE"
+
+
+def join_processes(device: str) -> None:
+    """Let this process of a distributed run meet the others, before any training."""
+    if not is_alone():
+        make_accelerator(device, TrainingConfig(trackers=[]), Path())
+
+
+def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int = 0) -> None:
+    """Begin the run's logs, in its folder, or go on with them from `step`: what an interrupted run
+    has logged after its last checkpoint does not stand there twice."""
+    if config.trackers:
+        goes_on = {"tensorboard": {"purge_step": step + 1}} if step else {}
+        accelerator.init_trackers("salt-zoo", init_kwargs=goes_on)
+
+
+def end_trackers(accelerator: Accelerator) -> None:
+    """End the logs; the process group stays for the next training of this process."""
+    for tracker in accelerator.trackers:
+        tracker.finish()

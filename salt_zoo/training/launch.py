@@ -1,0 +1,119 @@
+"""Trains a resolved run in its folder: parts, lock, checkpoint, trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from salt_zoo.config import run_yaml
+from salt_zoo.config.metrics import make_metrics
+from salt_zoo.config.run import QualityConfig, Resolved
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import say
+from salt_zoo.io.storage import check_folder, plain, prepare_folder
+from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.manager import Zoo
+
+
+def train(
+    resolved: Resolved,
+    folder: Path,
+    zoo: Zoo,
+    device: str = "auto",
+    progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+) -> Any:
+    """Train (or go on training) in `folder` and return the `Trainer`, its networks trained.
+
+    The folder gets `run.yaml`, the resolved configuration, before the networks are made.
+
+    Raises:
+        ZooError: another process writes there, or the folder holds another run.
+    """
+    from salt_zoo.io.distributed import on_main
+    from salt_zoo.training.devices import end_trackers, make_accelerator, start_trackers
+    from salt_zoo.training.origin import make_parts  # torch takes seconds to import
+    from salt_zoo.training.resuming import find_checkpoint
+    from salt_zoo.training.trainer import Trainer, identity_on
+
+    config = resolved.config
+    check_folder(folder)
+    accelerator = make_accelerator(device, config.training, folder)
+    parts = make_parts(resolved, zoo)
+    parts.backbone.to(accelerator.device)
+    with ExitStack() as held:
+        on_main(lambda: held.enter_context(one_writer(folder)))
+        origin = plain(
+            {
+                "inputs": on_main(parts.inputs),
+                "code": parts.code,
+                "processes": accelerator.num_processes,
+            }
+        )
+        same = identity_on(resolved.plain(), config.training, accelerator)
+        kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
+        for line in warnings if accelerator.is_main_process else ():
+            say(f"warning: {line}")
+        with ExitStack() as begun:
+            on_main(lambda: begun.enter_context(run_yaml.written(resolved.plain(), folder)))
+            trainer = Trainer(
+                method=parts.method,
+                backbone=parts.backbone,
+                dataset=parts.dataset,
+                config=config.training,
+                seed=config.seed,
+                folder=folder,
+                accelerator=accelerator,
+                resolved=resolved.plain(),
+                hook=zoo.hook,
+                origin=origin,
+                kept=kept,
+                evaluate=_quality(config.quality, zoo, parts.backbone, parts.dataset),
+                evaluate_every=config.quality.every,
+                progress=progress,
+            )
+        on_main(lambda: prepare_folder(folder))  # not before all else is right
+        if kept is None or kept.step < config.training.updates:
+            start_trackers(accelerator, config.training, kept.step if kept else 0)
+        try:
+            trainer.run()
+        finally:
+            end_trackers(accelerator)
+    return trainer
+
+
+def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> Any:
+    """What the trainer calls to measure quality on the validation split, or None."""
+    if not config.every:
+        return None
+    from salt_zoo.evaluation.videos import (
+        evaluation_draws,
+        evaluation_prompts,
+        make_videos,
+        measure,
+    )
+    from salt_zoo.rollout.generate import SamplingConfig
+
+    metrics = make_metrics(zoo, config.metrics)
+    prompts = evaluation_prompts(dataset, "validation", config.prompts)
+    draws = evaluation_draws(0, "validation", len(prompts), backbone.device)
+
+    def evaluate(networks: Any, step: int) -> dict[str, float]:
+        found = {}
+        for steps in config.steps:
+            sampling = SamplingConfig(
+                steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
+            )
+            videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
+            for name, metric in list(metrics.items()):
+                try:
+                    rows = measure({name: metric}, videos)[name]
+                    found[f"{name}@{steps}"] = metric.reduce(rows)
+                except ForeignError as error:  # the training itself goes well
+                    show_traceback(error)
+                    say(f"warning: {error}; it is not measured any more")
+                    del metrics[name]
+        return found
+
+    return evaluate

@@ -1,0 +1,78 @@
+"""What a run comes from beside its configuration: its parts, their digests and versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.foreign import BrokenPart
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.versions import Versions
+
+if TYPE_CHECKING:
+    from salt_zoo.config.run import Resolved
+
+
+#: What a training asks of a part, whatever the method.
+NEEDED = {
+    "backbone": ("latent_shape", "to", "network", "blocks", "encode_prompts", "fingerprint"),
+    "dataset": ("sample", "fingerprint"),
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run.
+
+    Attributes:
+        code: the versions of the code of all parts that were looked up for them
+            (`salt_zoo.plugin.versions`).
+        code_of_inputs: the part of it that backbone and data are made of.
+    """
+
+    method: Any
+    backbone: Any
+    dataset: Any
+    code: Mapping[str, Any]
+    code_of_inputs: Mapping[str, Any]
+
+    def inputs(self) -> dict[str, dict[str, str]]:
+        """Digests of the weights and the data; reads them."""
+        return {
+            "backbone": dict(self.backbone.fingerprint()),
+            "dataset": dict(self.dataset.fingerprint()),
+        }
+
+
+def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -> Parts:
+    """Make a run's method, backbone and dataset; `versions` has read the code of some already."""
+    from salt_zoo.config.parts import configure_part
+
+    content = resolved.plain()
+    versions = versions or Versions(zoo)
+
+    def method() -> Any:
+        # configured once more: what parts a part is made of is looked up there
+        options = configure_part(zoo.methods, content["method"], zoo, "method")
+        return make_method(content["method"]["name"], options, zoo)
+
+    def backbone_and_data() -> tuple[Any, Any]:
+        made = []
+        for kind, registry in (("backbone", zoo.backbones), ("dataset", zoo.datasets)):
+            options = configure_part(registry, content[kind], zoo, kind)
+            name = content[kind]["name"]
+            part = registry.create(name, options, zoo)
+            for member in NEEDED[kind]:
+                if not hasattr(part, member):
+                    raise BrokenPart(
+                        f"{kind} {registry[name]}: it lacks {member!r}; see "
+                        f"salt_zoo.core.protocols.{kind.capitalize()}"
+                    )
+            made.append(part)
+        return made[0], made[1]
+
+    made, of_method = versions.used_by(method)
+    (backbone, dataset), of_inputs = versions.used_by(backbone_and_data)
+    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs)
