@@ -71,9 +71,9 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     import torch  # takes seconds to import
 
-    from benchmarks.perf_report import markdown, plot
-    from benchmarks.perf_results import Plan, measure, total_blocks
-    from benchmarks.perf_setup import make_subjects
+    from benchmarks.perf_suite.report import markdown, plot
+    from benchmarks.perf_suite.results import Plan, measure, total_blocks
+    from benchmarks.perf_suite.setup import make_subjects
     from salt_zoo.core.precision import precision_of
     from salt_zoo.training.devices import find_device
 
@@ -122,8 +122,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 def _provenance(
     zoo: Zoo, device: str, backbone: Any, options: argparse.Namespace
 ) -> dict[str, Any]:
-    from benchmarks.perf_setup import PROMPT
-    from benchmarks.provenance import provenance
+    from benchmarks.perf_suite.setup import PROMPT
+    from benchmarks.runner.provenance import provenance
 
     inputs = {} if options.random else dict(backbone.fingerprint())
     found = provenance(zoo, device, inputs, [PROMPT], [])
@@ -135,7 +135,7 @@ def _show(results: dict[str, Any]) -> None:
     """The tables on the terminal, memories side by side."""
     from rich.table import Table
 
-    from benchmarks.perf_report import COLUMNS, comparison, notes, table
+    from benchmarks.perf_suite.report import COLUMNS, comparison, notes, table
 
     console = Console(highlight=False)
     sides = Table(box=None, header_style="bold")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.answer import check_primary
-from benchmarks.broken_metrics import without_broken
-from benchmarks.metric_info import MetricInfo
-from benchmarks.outcomes import check_outcomes, measured_outcomes
-from benchmarks.study import (
+from benchmarks.evaluate.broken_metrics import without_broken
+from benchmarks.stats.answer import check_primary
+from benchmarks.study.hypotheses import check_outcomes, measured_outcomes
+from benchmarks.study.metric_info import MetricInfo
+from benchmarks.study.schema import (
     StudyConfig,
     check_long,
     check_references,
@@ -22,7 +22,7 @@ from benchmarks.study import (
     select_arms,
     with_outcomes,
 )
-from benchmarks.study_types import types_of_study
+from benchmarks.study.types import types_of_study
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, add_set_option, folder
 from salt_zoo.config.metrics import configure_metrics
@@ -75,11 +75,11 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
                 raise
             say(f"warning: the plan holds, but the run would be refused: {error}")
     if options.dry_run:
-        from benchmarks.plan import print_plan
+        from benchmarks.runner.plan import print_plan
 
         print_plan(study, runs, zoo, options.device)
         return 0
-    from benchmarks.execute import execute
+    from benchmarks.runner.runner import execute
 
     return execute(study, runs, zoo, options.plugin, options.device, out, broken)
 
@@ -143,7 +143,7 @@ def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
 
 def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     """Every arm's resolved run (at the first seed), its updates matched to the study's budget."""
-    from benchmarks.budget import match_budget
+    from benchmarks.runner.budget import match_budget
 
     check_metrics(study, zoo, where)
     runs = runs_of(study, zoo, where)

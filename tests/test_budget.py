@@ -8,8 +8,8 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.budget import match_budget, planned_flops
-from benchmarks.study import load_study, runs_of
+from benchmarks.runner.budget import match_budget, planned_flops
+from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve
 from salt_zoo.costs.passes import passes_per_update
 from salt_zoo.planning.plan import flops_per_update

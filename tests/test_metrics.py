@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.metric_info import MetricInfo
+from benchmarks.study.metric_info import MetricInfo
 from salt_zoo.core.errors import TrainingError, ZooError
 from salt_zoo.core.rng import Draws
 from salt_zoo.evaluation.videos import Videos, measure

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.study_types import types_of_study
+from benchmarks.study.types import types_of_study
 from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.annotations import annotations_at

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from salt_zoo.core.ranks import is_main_process
+
 #: Letters of a line on stderr; of a longer one both ends are kept: what is wrong, and the remedy.
 LONGEST = 800
 
@@ -75,6 +77,12 @@ def say(line: str) -> None:
     """One line for people, on stderr."""
     lenient_outputs()
     print(one_line(line), file=sys.stderr)
+
+
+def say_once(line: str) -> None:
+    """A warning, of one of several processes."""
+    if is_main_process():
+        say(f"warning: {line}")
 
 
 def show(text: str | Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks.records import ArmCost, Long, Measured, MetricInfo
+from benchmarks.evaluate.records import ArmCost, Long, Measured
+from benchmarks.study.metric_info import MetricInfo
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
 ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.answer import check_primary
-from benchmarks.metric_info import MetricInfo, direction
-from benchmarks.records import ArmCost, Measured
-from benchmarks.report import write_report
-from benchmarks.report_answer import answer, answer_lines, tuning
-from benchmarks.report_view import View
-from benchmarks.results import build_results
+from benchmarks.evaluate.records import ArmCost, Measured
+from benchmarks.report.build import write_report
+from benchmarks.report.model import View
+from benchmarks.report.summary import answer, answer_lines, tuning
+from benchmarks.stats.answer import check_primary
+from benchmarks.stats.results import build_results
+from benchmarks.study.metric_info import MetricInfo, direction
 from salt_zoo.core.errors import MissingPackage, ZooError
 
 PROMPTS = [f"prompt {i}" for i in range(40)]

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.broken_metrics import guarded_infos, of_one_form, together, without_broken
-from benchmarks.comparisons import cells_of
-from benchmarks.execute import collect, make_jobs, write
-from benchmarks.jobs import run_job
-from benchmarks.records import Measured, MetricInfo
-from benchmarks.results import build_results
+from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together, without_broken
+from benchmarks.evaluate.records import Measured
 from benchmarks.run import plan_runs
-from benchmarks.statistics import Bootstrap
-from benchmarks.study import load_study
+from benchmarks.runner.jobs import run_job
+from benchmarks.runner.runner import collect, make_jobs, write
+from benchmarks.stats.bootstrap import Bootstrap
+from benchmarks.stats.comparisons import cells_of
+from benchmarks.stats.results import build_results
+from benchmarks.study.metric_info import MetricInfo
+from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import load_zoo

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.claims import Claim, judge
-from benchmarks.report import write_report
-from benchmarks.report_answer import answer, claims_sentence
-from benchmarks.report_view import View
-from benchmarks.study import load_study, read_study, select_arms
+from benchmarks.report.build import write_report
+from benchmarks.report.model import View
+from benchmarks.report.summary import answer, claims_sentence
+from benchmarks.stats.verdicts import judge
+from benchmarks.study.claims import Claim
+from benchmarks.study.schema import load_study, read_study, select_arms
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.storage import plain
 from tests.benchmarks.test_results import build

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.cell_files import fault
-from benchmarks.execute import make_jobs
-from benchmarks.job_files import set_right
-from benchmarks.jobs import Job, read_job, run_job
+from benchmarks.evaluate.cell_files import fault
 from benchmarks.run import plan_runs
-from benchmarks.study import load_study
+from benchmarks.runner.job_files import set_right
+from benchmarks.runner.jobs import Job, read_job, run_job
+from benchmarks.runner.runner import make_jobs
+from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import merge

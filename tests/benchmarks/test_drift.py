@@ -17,14 +17,14 @@ import pandas
 import pytest
 from PIL import Image
 
-from benchmarks.drift import slopes
-from benchmarks.records import Long
-from benchmarks.report import write_report
-from benchmarks.report_answer import answer
-from benchmarks.report_drift import DriftView
-from benchmarks.report_videos import sheet
-from benchmarks.report_view import View
-from benchmarks.results import build_results, write_results
+from benchmarks.evaluate.records import Long
+from benchmarks.report.build import write_report
+from benchmarks.report.drift import DriftView
+from benchmarks.report.gallery import sheet
+from benchmarks.report.model import View
+from benchmarks.report.summary import answer
+from benchmarks.stats.drift import slopes
+from benchmarks.stats.results import build_results, write_results
 
 OUTCOMES = [
     {"metric": "rigidity", "nfe": 4, "a": "sc-dmd-velocity", "b": "consistency", "slope": True},

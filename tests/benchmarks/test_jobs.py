@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import benchmarks.jobs
-from benchmarks.execute import make_jobs
-from benchmarks.jobs import Job, read_job, run_job, stamps_of
+import benchmarks.runner.jobs
 from benchmarks.run import plan_runs
-from benchmarks.study import load_study
+from benchmarks.runner.jobs import Job, read_job, run_job, stamps_of
+from benchmarks.runner.runner import make_jobs
+from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.plugin.registry import merge
@@ -45,13 +45,13 @@ Files = dict[Path, tuple[int, int]]
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of all jobs that were trained, in order."""
     labels: list[str] = []
-    real = benchmarks.jobs._train
+    real = benchmarks.runner.jobs._train
 
     def train(job: Job, *more: Any) -> Any:
         labels.append(job.label)
         return real(job, *more)
 
-    monkeypatch.setattr(benchmarks.jobs, "_train", train)
+    monkeypatch.setattr(benchmarks.runner.jobs, "_train", train)
     return labels
 
 
@@ -193,7 +193,7 @@ def test_what_there_is_not_is_known_and_not_looked_for_again(planned, zoo):
 
 def test_a_killed_measuring_goes_on(planned, zoo, trainings, monkeypatch):
     job = arm(planned({"evaluation": {"metrics": ["digits-class", "digits-rigidity"]}}))
-    real = benchmarks.measuring.Measurer._write
+    real = benchmarks.evaluate.evaluator.Measurer._write
 
     def write(self: Any, cell: Any, name: str, arrays: Any) -> None:
         if name.startswith("digits-rigidity"):
@@ -201,7 +201,7 @@ def test_a_killed_measuring_goes_on(planned, zoo, trainings, monkeypatch):
         real(self, cell, name, arrays)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(benchmarks.measuring.Measurer, "_write", write)
+        patch.setattr(benchmarks.evaluate.evaluator.Measurer, "_write", write)
         do(job, zoo)
     before = files(job)
     assert not job.done and any(path.name.startswith("digits-class") for path in before)

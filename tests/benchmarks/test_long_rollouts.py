@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.long_rollouts import LongMeasurer, clips_of
-from benchmarks.study import LongConfig
+from benchmarks.evaluate.long_video import LongMeasurer, clips_of
+from benchmarks.study.schema import LongConfig
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.evaluation.videos import Videos, make_videos
 from salt_zoo.rollout.generate import SamplingConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.perf import main
-from benchmarks.perf_clock import Clock, growth, median_interval, quartiles
+from benchmarks.perf_suite.clock import Clock, growth, median_interval, quartiles
 from salt_zoo.io.drafts import LOCK
 
 TINY = [
@@ -147,7 +147,7 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
 
 
 def test_memories_have_the_same_weights():
-    from benchmarks.perf_setup import make_subjects
+    from benchmarks.perf_suite.setup import make_subjects
     from salt_zoo.plugin.manager import load_zoo
 
     found, _ = make_subjects(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.study import StudyConfig, load_study, read_study, runs_of
+from benchmarks.study.schema import StudyConfig, load_study, read_study, runs_of
 from salt_zoo.core import flow
 from salt_zoo.plugin.manager import load_zoo
 

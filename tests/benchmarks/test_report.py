@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.pictures import shown_videos
-from benchmarks.report import write_report
-from benchmarks.report_answer import answer, answer_lines
-from benchmarks.report_tables import latex
-from benchmarks.report_videos import BUDGET, cards, sheet, videos_of
-from benchmarks.report_view import View, decimals, number, quantity
-from benchmarks.results import build_results
+from benchmarks.evaluate.pictures import shown_videos
+from benchmarks.report.build import write_report
+from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
+from benchmarks.report.model import View, decimals, number, quantity
+from benchmarks.report.summary import answer, answer_lines
+from benchmarks.report.tables import latex
+from benchmarks.stats.results import build_results
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.provenance import published
-from benchmarks.report import write_report
-from benchmarks.report_names import FileNames, shown_text
-from benchmarks.results import build_results, write_results
+from benchmarks.report.build import write_report
+from benchmarks.runner.provenance import published
+from benchmarks.stats.results import build_results, write_results
+from benchmarks.study.text import FileNames, shown_text
 
 HOSTILE = "a\x1b[31m\x07\x00b\ud800" + "x" * 2000
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import write_report
-from benchmarks.report_answer import answer
-from benchmarks.report_drawing import SERIES
-from benchmarks.report_figures import quality_plot
-from benchmarks.report_view import View
-from benchmarks.results import build_results
+from benchmarks.report.build import write_report
+from benchmarks.report.figures import quality_plot
+from benchmarks.report.model import View
+from benchmarks.report.style import SERIES
+from benchmarks.report.summary import answer
+from benchmarks.stats.results import build_results
 
 ARMS = {f"arm-{n}": 0.2 + 0.02 * n for n in range(len(SERIES) + 4)}
 IN_WINDOW = list(ARMS)[-3:]

@@ -12,12 +12,12 @@ import numpy as np
 import pandas
 import pytest
 
-from benchmarks import rerender as module
-from benchmarks.report import write_report
-from benchmarks.reproduce import reproduce
-from benchmarks.rerender import main
-from benchmarks.results import build_results, write_results
-from benchmarks.stated import record_end, record_start, when_stated
+from benchmarks.report import rerender as module
+from benchmarks.report.build import write_report
+from benchmarks.report.rerender import main
+from benchmarks.stats.reproduce import reproduce
+from benchmarks.stats.results import build_results, write_results
+from benchmarks.study.stated import record_end, record_start, when_stated
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 
@@ -228,7 +228,7 @@ def test_jobs_without_a_record(tmp_path: Path) -> None:
 def test_videos_are_kept_as_small_as_they_are_shown(make_study: Callable[..., Any]) -> None:
     from dataclasses import replace
 
-    from benchmarks.pictures import shown_videos
+    from benchmarks.evaluate.pictures import shown_videos
 
     one = make_study(seeds=1, nfes=(4,)).measured[-1]
     large = np.random.default_rng(0).integers(0, 255, (2, 3, 81, 192, 320), np.uint8)

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import torch
 
-from benchmarks.results import MetricInfo, build_results, write_results
+from benchmarks.stats.results import MetricInfo, build_results, write_results
 from salt_zoo.core.errors import ZooError
 
 

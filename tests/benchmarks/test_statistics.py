@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from benchmarks.statistics import Bootstrap, Replicates, holm
+from benchmarks.stats.bootstrap import Bootstrap, Replicates, holm
 
 PROMPTS = 30
 BOOTSTRAP = Bootstrap(range(PROMPTS), resamples=300)

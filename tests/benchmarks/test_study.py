@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.budget import match_budget
-from benchmarks.outcomes import check_outcomes, measured_outcomes, with_own_samplers
 from benchmarks.run import _study
-from benchmarks.study import (
+from benchmarks.runner.budget import match_budget
+from benchmarks.study.hypotheses import check_outcomes, measured_outcomes, with_own_samplers
+from benchmarks.study.schema import (
     STUDIES,
     find_study,
     load_study,

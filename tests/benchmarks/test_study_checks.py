@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.records import REFERENCES
 from benchmarks.run import main, plan_runs
-from benchmarks.study import load_study
+from benchmarks.study.baselines import REFERENCES
+from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 

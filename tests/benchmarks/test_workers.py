@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import AGAIN, run_tasks
+from benchmarks.runner.processes import AGAIN, run_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,1 @@
+"""Time and bytes of rollouts: `python -m benchmarks.perf`."""

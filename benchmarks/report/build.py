@@ -1,0 +1,221 @@
+"""The report of a study: one HTML file to look at, Markdown to link to, tables to work with.
+
+`python -m benchmarks.report DIR` renders it again from what is in its folder; see `rerender`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from benchmarks.evaluate.pictures import Pictures, shown_videos
+from benchmarks.evaluate.records import Measured
+from benchmarks.report import model as report_view
+from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
+from benchmarks.report.figures import quality_plot, training_plot
+from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
+from benchmarks.report.model import Setting, View, duration, quantity
+from benchmarks.report.style import SERIES, later_lap, standalone
+from benchmarks.report.summary import answer, answer_lines, caption, mixes, tuning
+from benchmarks.report.tables import TABLES, write_tables
+from benchmarks.study.metric_info import direction
+from benchmarks.study.text import FileNames, all_shown, cleaned, shown_text
+from salt_zoo.io import storage
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+#: Of the numbers that trainings log, so many are plotted; quality comes first.
+MOST_CURVES = 12
+
+
+def write_report(
+    results: Mapping[str, Any],
+    measured: Sequence[Measured],
+    folder: Path,
+    sections: Sequence[tuple[str, str]] = (),
+) -> None:
+    """`render` with the videos of what was measured."""
+    render(results, shown_videos(measured), Path(folder), sections)
+
+
+def render(
+    results: Mapping[str, Any],
+    pictures: Pictures,
+    folder: Path,
+    sections: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write index.html, report.md, and the folders `figures` and `tables`.
+
+    index.html is self-contained: no script, no request. `sections` are plugins' `(title, text)`
+    with blank lines between paragraphs; like every name and prompt they are shown as they are.
+    """
+    results = all_shown(results)
+    pictures = {tuple(map(shown_text, key)): videos for key, videos in pictures.items()}
+    sections = [(shown_text(title), text) for title, text in sections]
+    view = View(results)
+    plots = _plots(view)
+    drift = DriftView(view) if results["drift"] else None
+    drift_plots = drift.plots() if drift else {}
+    videos = {setting: videos_of(pictures, setting) for setting in view.settings}
+    with storage.atomic_folder(folder / "tables") as draft:
+        names = FileNames(*TABLES, *DRIFT_TABLES)
+        write_tables(view, draft, names)
+        if drift:
+            drift.write_tables(draft, names)
+    with storage.atomic_folder(folder / "figures") as draft:
+        figures, names = [], FileNames()
+        for (metric, setting), plot in plots.items():
+            title = setting.title(view.settings)
+            name = names.of(".svg", "quality", metric, title)
+            (draft / name).write_text(standalone(plot), encoding="utf-8")
+            figures.append((name, metric, title))
+        drift_figures = []
+        for (metric, where), plot in drift_plots.items():
+            assert drift is not None
+            title = where.title(drift.settings)
+            name = names.of(".svg", "drift", metric, title)
+            (draft / name).write_text(standalone(plot), encoding="utf-8")
+            drift_figures.append((name, metric, title))
+        first = next((found for found in videos.values() if found), None)
+        if first:
+            write_animation(first, view, draft / "videos.gif")
+    context = {
+        "view": view,
+        "results": results,
+        "study": results["study"],
+        "answer": answer(view),
+        "answer_lines": answer_lines(view),
+        "caption": caption(view),
+        "tuning": tuning(view),
+        "mixes": mixes(view),
+        "sections": [(title, _paragraphs(text)) for title, text in sections],
+        "animation": bool(first),
+        "drift": drift,
+        "costs": _costs(view),
+    }
+    html = _environment(autoescape=True)
+    page = html.get_template("report.html.j2").render(
+        **context,
+        plots={key: Markup(plot) for key, plot in plots.items()},
+        drift_plots={key: Markup(plot) for key, plot in drift_plots.items()},
+        films=drift.films(pictures) if drift else [],
+        training=[(name, Markup(plot)) for name, plot in _training(view)],
+        galleries=[
+            (setting, shown)
+            for place, (setting, found) in enumerate(videos.items())
+            if (shown := cards(found, view, f"v{place}_"))
+        ],
+        frames_per_second=FRAMES_PER_SECOND,
+    )
+    markdown = _environment(autoescape=False)
+    markdown.filters["e"] = _markdown
+    text = markdown.get_template("report.md.j2").render(
+        **context, figures=figures, drift_figures=drift_figures
+    )
+    storage.write_text(folder / "report.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
+    storage.write_text(folder / "index.html", page)
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    for name in (
+        "number",
+        "signed",
+        "interval",
+        "quantity",
+        "duration",
+        "level",
+        "percent",
+        "level_text",
+    ):
+        environment.filters[name] = getattr(report_view, name)
+    environment.filters["column_title"] = column_title
+    environment.filters["reading"] = direction
+    environment.filters["pretty"] = lambda content: json.dumps(
+        storage.plain(content), indent=2, ensure_ascii=False, sort_keys=True
+    )
+    environment.globals["series"] = lambda arms, arm: (
+        f"var(--s{arms.index(arm) % len(SERIES) + 1})" if arm in arms else "var(--muted)"
+    )
+    environment.globals["later_lap"] = later_lap
+    return environment
+
+
+def _plots(view: View) -> dict[tuple[str, Setting], str]:
+    return {
+        (metric["name"], setting): plot
+        for metric, setting in view.shown_pairs()
+        if (plot := quality_plot(view, metric, setting))
+    }
+
+
+def _training(view: View) -> list[tuple[str, str]]:
+    """Plots of what the trainings logged: quality first, then the students' losses."""
+    curves = view.results["curves"]
+    keys = dict.fromkeys(
+        key for curve in curves for point in curve["points"] for key in point
+    )  # fmt: skip
+    names = [key for key in keys if key not in ("step", "seconds")]
+    names.sort(
+        key=lambda key: (not key.startswith("quality/"), not key.startswith("student/"), key)
+    )
+    plots = ((name, training_plot(curves, name, view)) for name in names[:MOST_CURVES])
+    return [(name, plot) for name, plot in plots if plot]
+
+
+def _costs(view: View) -> dict[str, Any]:
+    """What bars of training costs need: the arms that trained, networks in order, and maxima; and
+    what all trainings cost together."""
+    arms = [arm for arm in view.results["arms"] if arm["seeds"]]
+
+    return {
+        "arms": [(arm, _passes(arm)) for arm in arms],
+        "together": _together(arms),
+        "roles": list(dict.fromkeys(role for arm in arms for role in arm["passes"])),
+        "most": {
+            "passes": max(map(_passes, arms), default=0) or 1,
+            "flops": max((arm["flops"] for arm in arms), default=0) or 1,
+            "seconds": max((arm["seconds"] for arm in arms), default=0) or 1,
+        },
+    }
+
+
+def _together(arms: Sequence[Mapping[str, Any]]) -> str:
+    def total(size: Callable[[Mapping[str, Any]], float]) -> float:
+        return sum(size(arm) * len(arm["seeds"]) for arm in arms)
+
+    count = sum(len(arm["seeds"]) for arm in arms)
+    return (
+        f"{count} training{'s' if count != 1 else ''} together: "
+        f"{quantity(total(itemgetter('updates')))} updates, {quantity(total(_passes))} passes, "
+        f"{quantity(total(itemgetter('flops')))} FLOPs, "
+        f"{duration(total(itemgetter('seconds')))} of one worker; measuring comes on top."
+    )
+
+
+def _passes(arm: Mapping[str, Any]) -> float:
+    """Network passes of one training, of all networks, forward and backward."""
+    return sum(n for ways in arm["passes"].values() for n in ways.values())
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [cleaned(part.strip()) for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def _markdown(text: Any) -> str:
+    """A text as Markdown that shows it and does nothing else."""
+    text = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]#|>~$])", r"\\\1", text)

@@ -1,0 +1,1 @@
+"""The jobs of a study: planned, matched in cost, run side by side, resumed."""

@@ -1,0 +1,1 @@
+"""From scores to intervals, comparisons and verdicts."""

@@ -1,0 +1,1 @@
+"""What a study is: arms, metrics, hypotheses; checked where it is read."""

@@ -1,0 +1,149 @@
+"""What a report knows of a metric: its direction, its kind, and how its scores become a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+
+from salt_zoo.config.metrics import configure_metrics
+from salt_zoo.core.errors import shown
+from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.foreign import BrokenPart, foreign
+from salt_zoo.plugin.manager import Zoo
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric as a report needs it.
+
+    Attributes:
+        better: the direction; "target" is nearest to `target`, "none" has no direction.
+        reduce: takes `[P]` scores or `[P, D]` features to one number.
+        reduce_many: where a metric has it, `[R, P, D]` to `[R]` numbers at once.
+        kind: only metrics of the kind "quality" vote, win and are marked.
+        mean: `reduce` is the mean of `[P]` scores.
+        bounds: the least and the largest score that there can be, where the metric says so.
+        version: raised by the metric's author whenever its numbers change.
+        own_steps: the steps of its own rollouts, for one that does not look at the study's videos.
+    """
+
+    name: str
+    better: Better
+    summary: str
+    reduce: Callable[[torch.Tensor], float]
+    reduce_many: Callable[[torch.Tensor], torch.Tensor] | None = None
+    kind: MetricKind = "quality"
+    target: float | None = None
+    mean: bool = False
+    bounds: tuple[float, float] | None = None
+    version: int | None = None
+    own_steps: int | None = None
+
+    @classmethod
+    def of(cls, name: str, metric: Any, summary: str) -> MetricInfo:
+        """What a registered metric declares; see `salt_zoo.core.protocols.Metric` for defaults.
+
+        Raises:
+            BrokenPart: its direction or kind is not one, a target is missing, or the like.
+        """
+        title: Any = getattr(metric, "title", f"metric {name!r}")
+        with foreign(title):
+            found = cls(
+                name,
+                metric.better,
+                summary,
+                metric.reduce,
+                getattr(metric, "reduce_many", None),
+                getattr(metric, "kind", "description" if metric.better == "none" else "quality"),
+                getattr(metric, "target", None) if metric.better == "target" else None,
+                getattr(metric, "mean", False),
+                getattr(metric, "bounds", None),
+                getattr(metric, "version", None),
+                metric.own_steps,
+            )
+        if wrong := found._wrong():
+            raise BrokenPart(f"{title}: {wrong}")
+        if found.target is not None:
+            return replace(found, target=float(found.target))
+        return found
+
+    def _wrong(self) -> str | None:
+        """What cannot be as the metric says it is, in words."""
+        better, kind, bounds = self.better, self.kind, self.bounds
+        if better not in get_args(Better):
+            return f"better is {shown(better)}; it must be one of {', '.join(get_args(Better))}"
+        if better == "target" and not _is_number(self.target):
+            return "better is 'target', so it must have a target, too: a number"
+        if kind not in get_args(MetricKind):
+            return f"kind is {shown(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
+        if kind == "quality" and better == "none":
+            return "a metric of quality needs a direction; better is 'none'"
+        if bounds is not None and not (
+            isinstance(bounds, tuple | list)
+            and len(bounds) == 2
+            and all(map(_is_number, bounds))
+            and bounds[0] < bounds[1]
+        ):
+            return f"bounds is {shown(bounds)}; it must be the least and the largest score"
+        if self.own_steps is not None and not (_is_whole(self.own_steps) and self.own_steps > 0):
+            return f"own_steps is {shown(self.own_steps)}; it must be a number of steps, or None"
+        if self.version is not None and not _is_whole(self.version):
+            return f"version is {shown(self.version)}; it must be an integer"
+        if not isinstance(self.mean, bool):
+            return f"mean is {shown(self.mean)}; it must be True or False"
+        return None
+
+    def plain(self) -> dict[str, Any]:
+        """The entry of results.json."""
+        return {
+            "name": self.name,
+            "better": self.better,
+            "target": self.target,
+            "kind": self.kind,
+            "mean": self.mean,
+            "bounds": list(self.bounds) if self.bounds else None,
+            "version": self.version,
+            "own_steps": self.own_steps,
+            "summary": self.summary,
+        }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[MetricInfo]:
+    """A study's metrics, as its file names them: by label, with their options."""
+    found = []
+    for label, (wanted, options) in configure_metrics(zoo, metrics).items():
+        metric = make_metric(wanted.name, options, zoo)
+        summary = zoo.metrics[wanted.name].summary
+        summary += f" ({wanted.summary})" if wanted.summary else ""
+        found.append(MetricInfo.of(label, metric, summary))
+    return found
+
+
+def direction(metric: Any) -> str:
+    """The direction of a metric of results.json in words; empty where it has none.
+
+    >>> direction({"better": "target", "target": 1.0})
+    'closest to 1 is best'
+    """
+    better = metric["better"]
+    if better == "target":
+        return f"closest to {metric['target']:g} is best"
+    return f"{better} is better" if better in ("higher", "lower") else ""
+
+
+def has_clips(metric: Any) -> bool:
+    """Whether a metric can score clips out of the middle of longer videos."""
+    return metric.own_steps is None and not getattr(metric, "whole_video", False)
