@@ -15,6 +15,7 @@ from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import results as stdout
 from salt_zoo.io.printing import show
 from salt_zoo.io.storage import prepare_folder, write_json, write_text
 from salt_zoo.plugin.manager import Zoo
@@ -137,7 +138,7 @@ def _show(results: dict[str, Any]) -> None:
 
     from benchmarks.perf_suite.report import COLUMNS, comparison, notes, table
 
-    console = Console(highlight=False)
+    console = Console(file=stdout(), highlight=False)
     sides = Table(box=None, header_style="bold")
     columns = list(zip(COLUMNS, *table(results), strict=True))
     for heading in columns[0]:

@@ -13,11 +13,9 @@ from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve
 from salt_zoo.costs.passes import passes_per_update
 from salt_zoo.planning.plan import flops_per_update
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from tests.test_matrix import OPTIONS, SMALL
-
-#: With fewer turns of the fake score than published: tests are shorter.
-DMD = {name: {"fake_score": {"updates": 2}} for name in ("dmd", "sc-dmd", "cda")}
 
 MEMORIES = {
     "full": {"name": "full"},
@@ -29,17 +27,20 @@ UPDATES = 2
 LOOKED_AT = (None, "window")
 
 
-def backbone(memory, teacher):
-    part = {"size": "digits", "options": {"weights": str(teacher)}}
+ZOO = load_zoo(["tests.sizes.plugin"])
+
+
+def backbone(memory):
+    part = {"size": "test-small"}
     if memory is None:
         return {"name": "wan", **part}
     return {"name": "self-forcing", **part, "memory": MEMORIES[memory]}
 
 
-def content(method, memory, teacher, **training):
+def content(method, memory, **training):
     return {
-        "method": {"name": method, **OPTIONS.get(method, {}), **DMD.get(method, {})},
-        "backbone": backbone(memory, teacher),
+        "method": {"name": method, **OPTIONS.get(method, {})},
+        "backbone": backbone(memory),
         "dataset": "digits",
         "training": {"updates": UPDATES, "batch_size": 1, "trackers": [], **training},
     }
@@ -61,19 +62,19 @@ CELLS = [
 ]
 
 
-def test_every_method_is_there(zoo):
-    assert {method.name for method in zoo.methods} == {method for method, _ in CELLS}
+def test_every_method_is_there():
+    assert {method.name for method in ZOO.methods} == {method for method, _ in CELLS}
 
 
 @pytest.mark.parametrize(("method", "memory"), CELLS)
-def test_what_is_planned_is_what_runs(method, memory, zoo, teacher, tmp_path):
+def test_what_is_planned_is_what_runs(method, memory, tmp_path):
     """And, where it is looked at, both are what torch counts while it trains."""
-    run = resolve(content(method, memory, teacher), zoo, "test")
+    run = resolve(content(method, memory), ZOO, "test")
     counter = FlopCounterMode(display=False) if memory in LOOKED_AT else nullcontext()
     with sdpa_kernel(SDPBackend.MATH), counter:  # a fused attention would not be seen
-        trainer = train(run, tmp_path, zoo, "cpu")
+        trainer = train(run, tmp_path, ZOO, "cpu")
     cost = trainer.cost()
-    assert UPDATES * flops_per_update(run, zoo) == pytest.approx(cost["flops"], rel=0.02)
+    assert UPDATES * flops_per_update(run, ZOO) == pytest.approx(cost["flops"], rel=0.02)
     if memory in LOOKED_AT:
         assert cost["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
     planned = passes_per_update(trainer.method, trainer.backbone, UPDATES).counts
@@ -82,8 +83,8 @@ def test_what_is_planned_is_what_runs(method, memory, zoo, teacher, tmp_path):
             assert UPDATES * value == pytest.approx(cost["passes"][role][kind]), (role, kind)
 
 
-def study_of(teacher, arms, budget_of, memory="window", updates=40):
-    base = content("x", memory, teacher, updates=updates)
+def study_of(arms, budget_of, memory="window", updates=40):
+    base = content("x", memory, updates=updates)
     del base["method"]
     evaluation = {"metrics": ["digits-fd"], "nfe": [1]}
     study = {"name": "test", "title": "test", "base": base, "arms": arms}
@@ -91,15 +92,15 @@ def study_of(teacher, arms, budget_of, memory="window", updates=40):
     return load_study(study, "test")
 
 
-def test_equal_budgets_are_equal_costs(zoo, teacher, tmp_path):
+def test_equal_budgets_are_equal_costs(tmp_path):
     """Masked passes see every frame twice, which no count of videos shows."""
     arms = {name: {"method": name} for name in ("teacher-forcing", "diffusion-forcing")}
-    study = study_of(teacher, arms, "teacher-forcing")
-    runs = match_budget(study, runs_of(study, zoo, "test"), zoo)
+    study = study_of(arms, "teacher-forcing")
+    runs = match_budget(study, runs_of(study, ZOO, "test"), ZOO)
     assert runs["diffusion-forcing"].config.training.updates > 60
-    budget = planned_flops(study, runs, zoo)
+    budget = planned_flops(study, runs, ZOO)
     recorded = {
-        label: train(run, tmp_path / label, zoo, "cpu").cost()["flops"]
+        label: train(run, tmp_path / label, ZOO, "cpu").cost()["flops"]
         for label, run in runs.items()
     }
     for label, flops in recorded.items():
@@ -107,7 +108,7 @@ def test_equal_budgets_are_equal_costs(zoo, teacher, tmp_path):
         assert flops == pytest.approx(recorded["teacher-forcing"], rel=0.02)
 
 
-def test_a_term_that_starts_late_is_averaged_over_the_matched_updates(zoo, teacher):
+def test_a_term_that_starts_late_is_averaged_over_the_matched_updates():
     """With 40 updates the term would be due in half of them; with those of the budget in few."""
     few = {"fake_score": {"updates": 1}, "steps": {4: 1.0}}
     objectives = {"self-consistency": None, "cache-alignment": {"start": 20, "reference": {4: 16}}}
@@ -115,11 +116,11 @@ def test_a_term_that_starts_late_is_averaged_over_the_matched_updates(zoo, teach
         "small": {"method": {"name": "dmd", **few}, "training": {"updates": 24}},
         "late": {"method": {"name": "cda", **few, "objectives": objectives}},
     }
-    study = study_of(teacher, arms, "small")
-    unmatched = runs_of(study, zoo, "test")
-    runs = match_budget(study, unmatched, zoo)
-    budget = planned_flops(study, runs, zoo)
+    study = study_of(arms, "small")
+    unmatched = runs_of(study, ZOO, "test")
+    runs = match_budget(study, unmatched, ZOO)
+    budget = planned_flops(study, runs, ZOO)
     one = budget["late"] / runs["late"].config.training.updates
-    assert one < 0.95 * flops_per_update(unmatched["late"], zoo)
+    assert one < 0.95 * flops_per_update(unmatched["late"], ZOO)
     # no other number of updates would come nearer
     assert abs(budget["late"] - budget["small"]) < 0.6 * one

@@ -110,7 +110,7 @@ def test_a_backbone_without_other_formats(student, cli, tmp_path):
     plugin.write_text(
         """
 from salt_zoo import hookimpl
-from salt_zoo.config import StrictModel
+from salt_zoo.core.config import StrictModel
 
 class Plain:
     class Config(StrictModel):

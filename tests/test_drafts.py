@@ -18,7 +18,7 @@ from salt_zoo.io.storage import atomic_file, atomic_folder
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from salt_zoo.storage import atomic_file, atomic_folder
+from salt_zoo.io.storage import atomic_file, atomic_folder
 
 write = {"file": atomic_file, "folder": atomic_folder}[sys.argv[1]]
 with write(Path(sys.argv[2])) as draft:

@@ -16,14 +16,16 @@ from salt_zoo.training.launch import train
 from tests.conftest import PROMPT
 from tests.one_update import names, recorded_gradients
 
-ZOO = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
+ZOO = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin", "tests.sizes.plugin"])
 
 #: Backbones that have a data set of their own; the others generate digits.
 DATASETS = {"gaussian": "gaussian", "toy-blocks": "toy-blocks"}
 #: Options that make a method quicker, or do all that it does from the first update on.
 OPTIONS = {
     "ode-regression": {"teacher_steps": 8},
-    "cda": {"objectives": {"cache-alignment": {"start": 0}}},
+    "dmd": {"fake_score": {"updates": 2}},
+    "sc-dmd": {"fake_score": {"updates": 2}},
+    "cda": {"fake_score": {"updates": 2}, "objectives": {"cache-alignment": {"start": 0}}},
 }
 
 
@@ -49,10 +51,10 @@ CELLS = [
 ]
 
 
-def content(method: str, backbone: str, memory: str | None, teacher: Any) -> dict[str, Any]:
+def content(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
     part: dict[str, Any] = {"name": backbone}
     if backbone not in DATASETS:
-        part |= {"size": "digits", "options": {"weights": str(teacher)}}
+        part["size"] = "test-small"
     if memory is not None:
         part["memory"] = {"name": memory, **SMALL.get(memory, {})}
     return {
@@ -72,8 +74,8 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
-def test_two_updates(method, backbone, memory, teacher, tmp_path):
-    resolved = resolve(content(method, backbone, memory, teacher), ZOO, "test")
+def test_two_updates(method, backbone, memory, tmp_path):
+    resolved = resolve(content(method, backbone, memory), ZOO, "test")
     if method == "cda" and bidirectional(resolved):
         with pytest.raises(ZooError, match="bidirectional and has no KV cache"):
             train(resolved, tmp_path / "refused", ZOO, "cpu")
@@ -117,9 +119,9 @@ def without_gradient(method: str, backbone: str, roles: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
-def test_bf16_gradients(method, backbone, memory, teacher, tmp_path):
+def test_bf16_gradients(method, backbone, memory, tmp_path):
     """Every trained tensor of every role gets a gradient in every update in which it is trained."""
-    changes = content(method, backbone, memory, teacher)
+    changes = content(method, backbone, memory)
     changes["training"] |= {"precision": "bf16", "updates": 3}
     resolved = resolve(changes, ZOO, "test")
     if method == "cda" and bidirectional(resolved):
@@ -138,9 +140,9 @@ def test_bf16_gradients(method, backbone, memory, teacher, tmp_path):
 
 @pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
 @pytest.mark.parametrize("method", [method.name for method in ZOO.methods])
-def test_constants_are_on_the_device(method, backbone, teacher):
+def test_constants_are_on_the_device(method, backbone):
     """On the meta device, which mixes with the CPU's tensors as little as CUDA does."""
-    part = content(method, backbone, None, teacher)
+    part = content(method, backbone, None)
     resolved = resolve(part, ZOO, "test")
     made = ZOO.backbones.create(backbone, resolved.backbone, ZOO).to("meta")
     if method == "cda" and made.blocks().new_memory is None:

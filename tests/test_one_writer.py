@@ -21,8 +21,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from salt_zoo.cli import guarded
-from salt_zoo.one_writer import one_writer
-from salt_zoo.printing import show
+from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.printing import show
 
 def hold():
     with one_writer(Path(sys.argv[1])):

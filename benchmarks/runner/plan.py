@@ -16,7 +16,7 @@ from benchmarks.runner.workers import count_workers
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.errors import ZooError
-from salt_zoo.io.printing import visible
+from salt_zoo.io.printing import results, visible
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.devices import find_device
@@ -34,7 +34,7 @@ START_SECONDS = 10.0
 
 def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, device: str) -> None:
     """Print arms, updates, passes, memory and time. Loads no published weights."""
-    console = Console(width=120)
+    console = Console(file=results(), width=120)
     plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())), timed)

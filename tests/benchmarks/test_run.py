@@ -13,6 +13,9 @@ import numpy as np
 import pandas
 import pytest
 
+from benchmarks.run import main
+from tests.conftest import Ended
+
 SMALL = [
     "--seeds", "1", "--nfe", "1,2",
     "--set", "match=updates",
@@ -27,7 +30,7 @@ SMALL = [
 PLUGIN = textwrap.dedent(
     """
     from salt_zoo import hookimpl
-    from salt_zoo.protocols import Role
+    from salt_zoo.core.protocols import Role
 
     class Fails:
         needs_data = False
@@ -69,6 +72,19 @@ def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch, capsys):
+    """The command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> Ended:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return command
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory):
     """One study with two arms, one of which fails, and the plugin's hooks."""
@@ -106,7 +122,7 @@ def test_what_a_study_writes(study):
     assert facts["configurations"]["dmd"]["method"]["name"] == "dmd"
     scores = pandas.read_parquet(out / "samples.parquet")
     one = scores[(scores.arm == "dmd") & (scores.nfe == 1) & (scores.metric == "digits-rigidity")]
-    assert len(one) == len(results["prompts"]) == 12
+    assert len(one) == len(results["prompts"]) == 6
     row = next(
         r for r in results["rows"]
         if (r["arm"], r["nfe"], r["metric"]) == ("dmd", 1, "digits-rigidity")
@@ -148,6 +164,7 @@ LONG = [
     "--set", "evaluation.metrics=[digits-rigidity]",
     "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
     "digits-fd, digits-fd-motion, semigroup-defect]}",
+    "--nfe", "2",
 ]  # fmt: skip
 
 
@@ -183,7 +200,8 @@ def test_long_videos_of_an_autoregressive_student(tmp_path: Path):
 
 
 def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
-    done = run("quick", "--dry-run", "--out", "out", cwd=tmp_path)
+    done = run("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
+        "--set", "budget_of=sc-dmd", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     for word in (
         "consistency",
@@ -226,10 +244,9 @@ def test_wan_without_weights_ends_with_one_line(tmp_path: Path):
         (["quick", "-p", "absent.py"], "absent.py"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(arguments, said, tmp_path: Path):
+def test_mistakes_are_one_line_and_exit_2(arguments, said, here, tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+    ended = here(*arguments)
+    assert ended.code == 2, ended.out + ended.err
+    assert ended.error.startswith("error: ") and said in ended.error
     assert not (tmp_path / "reports").exists()

@@ -122,7 +122,7 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path: Path):
 
 PARENT = """
 import multiprocessing, os, sys, time
-from benchmarks.processes import run_tasks
+from benchmarks.runner.processes import run_tasks
 
 def begin():
     return do
