@@ -23,11 +23,11 @@ class Nan:
 
     def __init__(self, config, zoo):
         self.inner = TeacherForcing(config, zoo)
-        self.roles, self.turns = self.inner.roles, self.inner.turns
+        self.roles, self.update_order = self.inner.roles, self.inner.update_order
 
-    def train(self, turn):
-        logs = self.inner.train(turn)
-        if turn.step >= 2:
+    def train(self, step):
+        logs = self.inner.train(step)
+        if step.index >= 2:
             logs = {"loss": logs["loss"] * float("nan")}
         return logs
 

@@ -7,7 +7,7 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.precision import precision_of, with_precision
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train
@@ -30,10 +30,10 @@ def test_a_network_makes_the_same_videos_on_both_devices(zoo):
     for device in ("cpu", "cuda"):
         backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", {}, "wan"), zoo)
         backbone.to(torch.device(device))
-        draws = Draws(0, (), range(4), device)
+        rng = KeyedRNG(0, (), range(4), device)
         prompts = ["a 7 moving left slowly"] * 4
         network = backbone.network("teacher")
-        made[device] = generate(network, backbone, prompts, draws, SamplingConfig(steps=4)).cpu()
+        made[device] = generate(network, backbone, prompts, rng, SamplingConfig(steps=4)).cpu()
     assert torch.allclose(made["cpu"], made["cuda"], atol=1e-2)
 
 
@@ -74,7 +74,7 @@ def test_methods_train_on_cuda(zoo, method, backbone, teacher, tmp_path):
     for role, network in trainer.networks.items():
         assert precision_of(network) == "bf16"  # auto
         part = trainer.networks.roles[role]
-        held = part.learning_rate is None and part.average_of is None
+        held = part.learning_rate is None and part.ema_of is None
         assert (torch.bfloat16 in {p.dtype for p in network.parameters()}) == held
         assert all(p.is_cuda and torch.isfinite(p).all() for p in network.parameters())
 

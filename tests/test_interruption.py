@@ -8,13 +8,13 @@ import signal
 import pytest
 
 from salt_zoo.cli import guarded
-from salt_zoo.io.signals import ENDING, Stopped, asked_to_stop, signals_clean_up
+from salt_zoo.io.signals import ENDING, Stopped, graceful_shutdown, signals_clean_up
 
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_stream_hears_every_signal_that_ends(number):
     before = signal.getsignal(number)
-    with asked_to_stop() as stopped:
+    with graceful_shutdown() as stopped:
         assert not stopped()
         os.kill(os.getpid(), number)
         assert stopped()
@@ -40,7 +40,7 @@ def test_a_command_cleans_up(number, capsys):
 def test_under_nohup_a_closed_terminal_ends_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals_clean_up(), asked_to_stop() as stopped:
+        with signals_clean_up(), graceful_shutdown() as stopped:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopped()
     finally:

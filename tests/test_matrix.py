@@ -9,8 +9,8 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from tests.conftest import PROMPT
@@ -96,7 +96,7 @@ def test_two_updates(method, backbone, memory, tmp_path):
     }
     for role, part in first.networks.roles.items():
         changed = not same(weights(first.networks[role]), made[role])
-        follows = part.learning_rate is not None or part.average_of is not None
+        follows = part.learning_rate is not None or part.ema_of is not None
         if part.start != "random" or not follows:  # a random start is drawn anew for each role
             assert changed == follows, role
 
@@ -129,7 +129,7 @@ def test_bf16_gradients(method, backbone, memory, tmp_path):
     with recorded_gradients() as steps:
         trainer = train(resolved, tmp_path, ZOO, "cpu")
     known = names(trainer.networks)
-    turns = [role for step in range(3) for role in trainer.method.turns(step)]
+    turns = [role for step in range(3) for role in trainer.method.update_order(step)]
     assert len(steps) == sum(len(trainer.networks.optimizers[role]) for role in turns)
     lacking = {known[key] for step in steps for key, g in step.items() if g is None or not g.any()}
     assert lacking == without_gradient(method, backbone, set(turns))
@@ -150,17 +150,17 @@ def test_constants_are_on_the_device(method, backbone):
     subject = ZOO.methods.create(method, resolved.method, ZOO)
     with torch.device("meta"):
         networks = {role: made.network("random") for role in subject.roles()}
-    draws = Draws(0, ("train",), range(2), "meta")
-    x0 = draws.normal(made.latent_shape, "x0")
+    rng = KeyedRNG(0, ("train",), range(2), "meta")
+    x0 = rng.randn(made.latent_shape, "x0")
     condition, nothing = made.encode_prompts([PROMPT] * 2), made.encode_prompts(["", ""])
     batch = Batch([PROMPT] * 2, condition, nothing, x0 if subject.needs_data else None)
-    for role in dict.fromkeys(subject.turns(0)):
+    for role in dict.fromkeys(subject.update_order(0)):
         networks[role].requires_grad_(True)
-        turn = Turn(
-            role, 0, networks, batch, draws, made.blocks(), made.latent_shape,
+        step = TrainStep(
+            role, 0, networks, batch, rng, made.blocks(), made.latent_shape,
             lambda loss: loss.backward(),
         )  # fmt: skip
-        for name, value in subject.train(turn).items():
+        for name, value in subject.train(step).items():
             assert value.device.type == "meta", name
         networks[role].requires_grad_(False)
 

@@ -12,7 +12,7 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Role
+from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError, foreign
 from salt_zoo.plugin.manager import Zoo, load_zoo
@@ -20,7 +20,7 @@ from salt_zoo.plugin.registry import NoOptions
 from salt_zoo.training.launch import train
 
 TITLE = "method 'broken' of plugin 'mine'"
-STUDENT = Role("student", learning_rate=1e-4)
+STUDENT = NetworkSpec("student", learning_rate=1e-4)
 
 
 class Sound:
@@ -32,14 +32,14 @@ class Sound:
     def roles(self) -> Any:
         return {"student": STUDENT}
 
-    def turns(self, step: int) -> Any:
+    def update_order(self, step: int) -> Any:
         return ["student"]
 
-    def train(self, turn: Any) -> Any:
-        x = turn.draws.normal(turn.latent_shape, "noise")
-        network = turn.networks["student"]
-        loss = network(x, torch.ones(len(x), x.shape[2]), turn.batch.condition).square().mean()
-        turn.backward(loss)
+    def train(self, step: Any) -> Any:
+        x = step.rng.randn(step.latent_shape, "noise")
+        network = step.networks["student"]
+        loss = network(x, torch.ones(len(x), x.shape[2]), step.batch.condition).square().mean()
+        step.backward(loss)
         return {"loss": loss.detach()}
 
 
@@ -65,21 +65,21 @@ ROLES = [
     None,
     {},
     ["student"],
-    {"teacher": Role("teacher")},
-    {"student": Role("student")},
+    {"teacher": NetworkSpec("teacher")},
+    {"student": NetworkSpec("student")},
     {"student": "student"},
     {"student": STUDENT, 3: STUDENT},
     {"student": STUDENT, "../../evil": STUDENT},
-    {"student": STUDENT, "student_average": STUDENT},
+    {"student": STUDENT, "student_ema": STUDENT},
     *({"student": STUDENT, name: STUDENT} for name in ("a/b", "", ".hidden", "optimizers", "ä")),
-    {"student": Role("nowhere", learning_rate=1e-4)},  # type: ignore[arg-type]
-    {"student": Role("student", learning_rate=-1.0)},
-    {"student": Role("student", learning_rate=float("nan"))},
-    {"student": Role("student", learning_rate="fast")},  # type: ignore[arg-type]
-    {"student": STUDENT, "mean": Role("student", average_of="nobody")},
-    {"student": STUDENT, "mean": Role("student", average_of="student", decay=2.0)},
+    {"student": NetworkSpec("nowhere", learning_rate=1e-4)},  # type: ignore[arg-type]
+    {"student": NetworkSpec("student", learning_rate=-1.0)},
+    {"student": NetworkSpec("student", learning_rate=float("nan"))},
+    {"student": NetworkSpec("student", learning_rate="fast")},  # type: ignore[arg-type]
+    {"student": STUDENT, "mean": NetworkSpec("student", ema_of="nobody")},
+    {"student": STUDENT, "mean": NetworkSpec("student", ema_of="student", decay=2.0)},
 ]
-TURNS = [None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3]
+ORDERS = [None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3]
 
 
 @pytest.mark.parametrize("roles", ROLES, ids=str)
@@ -90,13 +90,13 @@ def test_roles_of_a_wrong_form(roles: Any):
     assert str(caught.value).startswith(f"{TITLE}: ")
 
 
-@pytest.mark.parametrize("turns", [*TURNS, itertools.repeat("student")], ids=str)
-def test_turns_of_a_wrong_form(turns: Any):
-    roles = {"student": STUDENT, "teacher": Role("teacher")}
-    method = broken(Zoo(), roles=lambda self: roles, turns=lambda self, step: turns)
+@pytest.mark.parametrize("update_order", [*ORDERS, itertools.repeat("student")], ids=str)
+def test_update_orders_of_a_wrong_form(order: Any):
+    roles = {"student": STUDENT, "teacher": NetworkSpec("teacher")}
+    method = broken(Zoo(), roles=lambda self: roles, update_order=lambda self, step: order)
     with pytest.raises(ForeignError) as caught:
-        method.turns(0)
-    assert str(caught.value).startswith(f"{TITLE}: turns(0) ")
+        method.update_order(0)
+    assert str(caught.value).startswith(f"{TITLE}: update_order(0) ")
 
 
 def endless() -> Iterator[str]:
@@ -108,12 +108,12 @@ ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionErr
 
 
 @pytest.mark.parametrize("error", [*ERRORS, RuntimeError("two\nlines" + "x" * 5000)], ids=repr)
-@pytest.mark.parametrize("part", ["roles", "turns", "train"])
+@pytest.mark.parametrize("part", ["roles", "update_order", "train"])
 def test_any_exception_is_one_line(part: str, error: BaseException):
     method = broken(Zoo(), **{part: raising(error)})
-    turn = type("Turn", (), {"role": "student", "step": 4})
+    step = type("TrainStep", (), {"role": "student", "step": 4})
     with pytest.raises(ForeignError) as caught:
-        method.roles() if part == "roles" else getattr(method, part)(turn if part == "train" else 0)
+        method.roles() if part == "roles" else getattr(method, part)(step if part == "train" else 0)
     line = str(caught.value)
     assert line.startswith(TITLE)
     assert "\n" not in line
@@ -122,9 +122,9 @@ def test_any_exception_is_one_line(part: str, error: BaseException):
 
 
 def test_a_generator_that_fails_half_way_is_named():
-    method = broken(Zoo(), turns=lambda self, step: endless())
+    method = broken(Zoo(), update_order=lambda self, step: endless())
     with pytest.raises(ForeignError, match="half way"):
-        method.turns(0)
+        method.update_order(0)
 
 
 def test_what_is_meant_for_people_or_is_theirs_goes_through():
@@ -134,7 +134,7 @@ def test_what_is_meant_for_people_or_is_theirs_goes_through():
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("wanted", ["needs_data", "roles", "turns", "train"])
+@pytest.mark.parametrize("wanted", ["needs_data", "roles", "update_order", "train"])
 def test_what_a_method_must_have(wanted: str):
     class Without(Sound):
         def __getattribute__(self, name: str) -> Any:
@@ -149,8 +149,8 @@ def test_what_a_method_must_have(wanted: str):
 
 
 def returns(made: Any) -> Any:
-    def method(self: Sound, turn: Any) -> Any:
-        Sound.train(self, turn)
+    def method(self: Sound, step: Any) -> Any:
+        Sound.train(self, step)
         return made
 
     return method
@@ -193,16 +193,16 @@ def test_logs_of_a_wrong_form(toys: Zoo, tmp_path: Any, logs: Any):
 
 
 TRAINS = {
-    "it never goes backward": lambda self, turn: {},
-    "its loss depends on nothing": lambda self, turn: turn.backward(torch.tensor(1.0)) or {},
-    "its loss depends on another tensor": lambda self, turn: (
-        turn.backward(torch.ones((), requires_grad=True)) or {}
+    "it never goes backward": lambda self, step: {},
+    "its loss depends on nothing": lambda self, step: step.backward(torch.tensor(1.0)) or {},
+    "its loss depends on another tensor": lambda self, step: (
+        step.backward(torch.ones((), requires_grad=True)) or {}
     ),
-    "its loss is no scalar": lambda self, turn: (
-        turn.backward(torch.ones(3, requires_grad=True)) or {}
+    "its loss is no scalar": lambda self, step: (
+        step.backward(torch.ones(3, requires_grad=True)) or {}
     ),
-    "its loss is no tensor": lambda self, turn: turn.backward(None) or {},
-    "it exits": lambda self, turn: sys.exit(0),
+    "its loss is no tensor": lambda self, step: step.backward(None) or {},
+    "it exits": lambda self, step: sys.exit(0),
 }
 
 

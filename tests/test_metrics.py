@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.study.metric_info import MetricInfo
 from salt_zoo.core.errors import TrainingError, ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos, measure
 from salt_zoo.plugin.checked_metric import make_metric
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError
@@ -45,7 +45,7 @@ def made(**parts: Any) -> Any:
 def videos(network: Any = None) -> Videos:
     pixels = torch.rand(3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     dataset: Any = None
-    return Videos(pixels, ["a", "b", "c"], Draws(0, (), range(3)), dataset, None, network)
+    return Videos(pixels, ["a", "b", "c"], KeyedRNG(0, (), range(3)), dataset, None, network)
 
 
 def returning(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from salt_zoo.config.run import resolve
 from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
@@ -19,7 +19,7 @@ from salt_zoo.rollout.stream import stream
 from salt_zoo.training.launch import train
 from tests.blocks.plugin import ToyBackbone
 
-DRAWS = Draws(5, ("sample",), range(2))
+RNG = KeyedRNG(5, ("sample",), range(2))
 GUIDED = SamplingConfig(steps=2, guidance_scale=3.0)
 
 
@@ -39,11 +39,11 @@ def by_hand(toy, prompt):
     network, blocks, shape = toy.network("student"), toy.blocks(), toy.latent_shape
     return rollout(
         Guided(network, toy.encode_prompts([prompt] * 2), 3.0),
-        initial_noise(DRAWS, blocks, shape),
+        initial_noise(RNG, blocks, shape),
         toy.encode_prompts(["one"] * 2),
         [1.0, 5 / 6],
         blocks=blocks,
-        renoise=renoise_from(DRAWS, blocks, shape),
+        renoise=renoise_from(RNG, blocks, shape),
     )
 
 
@@ -53,9 +53,9 @@ def test_sampling_and_streams_lead_away_from_it(kind, prompt):
     toy = kind(None, None)
     wanted = by_hand(toy, prompt)
     assert not torch.equal(wanted, by_hand(toy, "" if prompt else "two"))
-    found = generate(toy.network("student"), toy, ["one"] * 2, DRAWS, GUIDED)
+    found = generate(toy.network("student"), toy, ["one"] * 2, RNG, GUIDED)
     torch.testing.assert_close(found, wanted)
-    made = list(stream(toy.network("student"), toy, "one", DRAWS, GUIDED, blocks=3))
+    made = list(stream(toy.network("student"), toy, "one", RNG, GUIDED, blocks=3))
     torch.testing.assert_close(torch.cat(made, dim=2), wanted)
 
 
@@ -69,9 +69,9 @@ def test_training_leads_away_from_it_and_drops_prompts_for_the_empty_one(
     seen = []
     run = FlowMatching.train
 
-    def spy(self, turn):
-        seen.append((turn.batch.unconditional, with_dropout(turn, 1.0)))
-        return run(self, turn)
+    def spy(self, step):
+        seen.append((step.batch.unconditional, with_dropout(step, 1.0)))
+        return run(self, step)
 
     monkeypatch.setattr(FlowMatching, "train", spy)
     content = {

@@ -6,7 +6,7 @@ import torch
 from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError
-from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train
 
@@ -50,7 +50,7 @@ def test_planned_passes_are_the_ones_that_run(zoo, tmp_path, method, teacher):
 
 
 def test_consistency_by_hand(zoo):
-    found = passes_per_update(method_of(zoo, "consistency"), backbone_of(zoo), updates=5)
+    found = count_forward_passes(method_of(zoo, "consistency"), backbone_of(zoo), updates=5)
     counts = found.counts
     assert counts["student"] == {"forward": 1, "backward": 1}
     assert counts["target"] == {"forward": 1, "backward": 0}
@@ -85,7 +85,7 @@ def test_the_full_size(zoo):
     one = 4 * 1_418_996_800 / GIB
     assert plan.parameters == dict.fromkeys(("student", "teacher", "fake_score"), 1_418_996_800)
     assert plan.micro_batch == 1
-    for role in ("student", "fake_score", "student_average"):
+    for role in ("student", "fake_score", "student_ema"):
         assert plan.memory[f"weights {role}"] == pytest.approx(one)
     # frozen, so most of it is held in bfloat16
     assert one / 2 < plan.memory["weights teacher"] < 0.52 * one

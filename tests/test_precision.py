@@ -22,7 +22,7 @@ from salt_zoo.core.precision import (
     resolve_precision,
     with_precision,
 )
-from salt_zoo.core.protocols import Role
+from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.network import WanNetwork
@@ -52,13 +52,13 @@ def passes(net: CausalWanNetwork) -> dict[str, Any]:
 
     def remembered() -> torch.Tensor:
         memory = net.new_memory(video(4))
-        net.remember(video(2), at(0.0), prompt(), memory)
+        net.update_cache(video(2), at(0.0), prompt(), memory)
         return net(video(2, seed=3), at(0.5), prompt(), memory)
 
     return {
         "forward": lambda: net(video(4), at(0.5), prompt()),
-        "given_past": lambda: net.given_past(video(4), at(0.5), video(4, seed=3), prompt()),
-        "remember": remembered,
+        "given_past": lambda: net.forward_masked(video(4), at(0.5), video(4, seed=3), prompt()),
+        "update_cache": remembered,
         "guided": lambda: Guided(net, prompt(5), 2.0)(video(4), at(0.5), prompt()),
         "features": lambda: net.features(video(4), at(0.5), prompt(), 0.5).float(),
     }
@@ -256,22 +256,25 @@ class Observant:
     def __init__(self, config: Any, zoo: Any) -> None:
         self.seen: list[tuple[bool, torch.dtype]] = []
 
-    def roles(self) -> dict[str, Role]:
-        return {"student": Role("student", learning_rate=1e-3), "teacher": Role("teacher")}
+    def roles(self) -> dict[str, NetworkSpec]:
+        return {
+            "student": NetworkSpec("student", learning_rate=1e-3),
+            "teacher": NetworkSpec("teacher"),
+        }
 
-    def turns(self, step: int) -> list[str]:
+    def update_order(self, step: int) -> list[str]:
         return ["student"]
 
-    def train(self, turn: Any) -> dict[str, torch.Tensor]:
-        x = turn.draws.normal(turn.latent_shape, "x")
+    def train(self, step: Any) -> dict[str, torch.Tensor]:
+        x = step.rng.randn(step.latent_shape, "x")
         found = {
-            role: turn.networks[role](x, torch.full((len(x),), 0.5), turn.batch.condition)
+            role: step.networks[role](x, torch.full((len(x),), 0.5), step.batch.condition)
             for role in ("teacher", "student")
         }
         self.seen.append((torch.is_autocast_enabled("cpu"), (x.flatten(1) @ x.flatten(1).T).dtype))
         assert {v.dtype for v in found.values()} == {torch.float32}
         loss = (found["student"] - found["teacher"] - 1).square().mean()
-        turn.backward(loss)
+        step.backward(loss)
         return {"loss": loss.detach()}
 
 
@@ -287,7 +290,7 @@ def test_a_method_is_trained_outside_of_autocast(train, tmp_path):
     trainer = train(tmp_path, zoo, method={"name": "observant"}, training=BF16)
     assert trainer.method.seen == [(False, torch.float32)] * 2
     dtypes = {role: {p.dtype for p in net.parameters()} for role, net in trainer.networks.items()}
-    assert dtypes["student"] == dtypes["student_average"] == {torch.float32}
+    assert dtypes["student"] == dtypes["student_ema"] == {torch.float32}
     assert dtypes["teacher"] == {torch.float32, torch.bfloat16}  # held, but for its islands
 
 

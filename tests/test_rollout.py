@@ -8,13 +8,13 @@ import torch
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.forcing import teacher_forced
-from salt_zoo.rollout.sampler import full_time, renoise_from, rollout, walk
+from salt_zoo.rollout.sampler import full_time, iter_rollout, renoise_from, rollout
 from tests.blocks.plugin import BLOCK, FRAMES, Means, ToyBackbone
 
 TIMES = flow.step_list(4, 5.0)
-DRAWS = Draws(0, rows=range(3))
+RNG = KeyedRNG(0, rows=range(3))
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def arguments(toy, blocks=None, **more):
     """What `walk` and `rollout` are given, three videos long."""
     blocks = blocks or toy.blocks()
     return {
-        "noise": DRAWS.normal(toy.latent_shape, "initial noise"),
+        "noise": RNG.randn(toy.latent_shape, "initial noise"),
         "condition": toy.encode_prompts(["one", "two", "one"]),
         "times": TIMES,
         "blocks": blocks,
-        "renoise": renoise_from(DRAWS, blocks, toy.latent_shape),
+        "renoise": renoise_from(RNG, blocks, toy.latent_shape),
         **more,
     }
 
@@ -61,7 +61,7 @@ def test_all_frames_at_once_is_the_formula(toy, network, sampler, exit_step):
 
 
 def test_rollout_is_the_walk_to_the_last_step(toy, network):
-    exits = list(walk(network, **arguments(toy)))
+    exits = list(iter_rollout(network, **arguments(toy)))
     assert [exit.block for exit in exits] == [0, 1, 2]
     assert [exit.frames for exit in exits] == [slice(0, 2), slice(2, 4), slice(4, 6)]
     assert all(exit.step == 3 and exit.t == TIMES[3] for exit in exits)
@@ -71,7 +71,7 @@ def test_rollout_is_the_walk_to_the_last_step(toy, network):
 
 
 def test_exit_is_consistent_in_itself(toy, network):
-    for exit in walk(network, **arguments(toy, exit_step=2)):
+    for exit in iter_rollout(network, **arguments(toy, exit_step=2)):
         assert torch.equal(exit.x0, flow.x0_from_velocity(exit.x, exit.v, exit.t))
 
 
@@ -98,7 +98,7 @@ def test_blocks_must_fill_the_video(toy, network):
 
 def test_gradient_comes_from_the_exit_step_alone(toy, network):
     """The loss's gradient is that of one evaluation at a fixed input under a fixed memory."""
-    exits = list(walk(network, **arguments(toy, exit_step=2, gradient=True)))
+    exits = list(iter_rollout(network, **arguments(toy, exit_step=2, gradient=True)))
     for exit in exits:
         assert exit.v.requires_grad and exit.x0.requires_grad
         assert not exit.x.requires_grad
@@ -121,25 +121,25 @@ def test_gradient_comes_from_the_exit_step_alone(toy, network):
 
 
 def test_without_gradient_there_is_none(toy, network):
-    assert not any(exit.v.requires_grad for exit in walk(network, **arguments(toy)))
+    assert not any(exit.v.requires_grad for exit in iter_rollout(network, **arguments(toy)))
 
 
 def test_a_block_is_committed_after_its_exit_was_handed_out(toy, network):
-    for number, exit in enumerate(walk(network, **arguments(toy, exit_step=1))):
+    for number, exit in enumerate(iter_rollout(network, **arguments(toy, exit_step=1))):
         assert len(exit.memory.blocks) == number
-        assert [call[0] for call in network.calls].count("remember") == number
+        assert [call[0] for call in network.calls].count("update_cache") == number
     one_block = [("forward", BLOCK, TIMES[0]), ("forward", BLOCK, TIMES[1])]
     wanted = []
     for number in range(3):
         wanted += [
             (what, frames, pytest.approx(t), number)
-            for what, frames, t in [*one_block, ("remember", BLOCK, 0.0)]
+            for what, frames, t in [*one_block, ("update_cache", BLOCK, 0.0)]
         ]
     assert network.calls == wanted[:-1]  # nothing follows the last block, so it is not committed
 
 
 def test_the_memory_holds_the_clean_estimates(toy, network):
-    exits = list(walk(network, **arguments(toy, exit_step=1)))
+    exits = list(iter_rollout(network, **arguments(toy, exit_step=1)))
     memory = exits[-1].memory
     assert len(memory.blocks) == 2
     for block, exit in zip(memory.blocks, exits, strict=False):
@@ -149,7 +149,7 @@ def test_the_memory_holds_the_clean_estimates(toy, network):
 def test_probing_at_the_exit_changes_nothing(toy, network):
     def video(probe):
         parts = []
-        for exit in walk(network, **arguments(toy, exit_step=1, gradient=True)):
+        for exit in iter_rollout(network, **arguments(toy, exit_step=1, gradient=True)):
             before = [block.clone() for block in exit.memory.blocks]
             if probe:
                 network(exit.x, full_time(0.3, exit.x), exit.condition, exit.memory)
@@ -174,11 +174,11 @@ def test_later_blocks_depend_on_earlier_ones_only(toy, network):
 def test_renoise_is_shared_at_shared_times():
     """Lists of 2, 4 and 8 steps meet the same noise at the times that they share."""
     shape, blocks = (2, 4, 1, 1), Blocks(2)
-    renoise = renoise_from(DRAWS, blocks, shape)
+    renoise = renoise_from(RNG, blocks, shape)
     shared = set(flow.step_list(2, 5.0)) & set(flow.step_list(8, 5.0))
     assert len(shared) == 2
     for t in shared:
-        assert torch.equal(renoise(1, t), renoise_from(DRAWS, blocks, shape)(1, t))
+        assert torch.equal(renoise(1, t), renoise_from(RNG, blocks, shape)(1, t))
         assert renoise(1, t).shape == (3, 2, 2, 1, 1)
     assert not torch.equal(renoise(0, 0.5), renoise(1, 0.5))
     assert not torch.equal(renoise(0, 0.5), renoise(0, 0.6))
@@ -186,7 +186,7 @@ def test_renoise_is_shared_at_shared_times():
 
 def test_teacher_forcing_gives_each_network_the_clean_past(toy):
     one, two = toy.network("student"), toy.network("student")
-    video = DRAWS.normal(toy.latent_shape, "video")
+    video = RNG.randn(toy.latent_shape, "video")
     condition = toy.encode_prompts(["one", "two", "one"])
     for number, (frames, memories) in enumerate(
         teacher_forced([one, two], video, condition, toy.blocks())
@@ -200,11 +200,11 @@ def test_teacher_forcing_gives_each_network_the_clean_past(toy):
                 assert torch.equal(block, network.write(clean.mean(dim=(2, 3, 4))))
                 assert not block.requires_grad
     assert number == FRAMES // BLOCK - 1
-    assert [call[:3] for call in one.calls] == [("remember", BLOCK, 0.0)] * 2
+    assert [call[:3] for call in one.calls] == [("update_cache", BLOCK, 0.0)] * 2
 
 
 def test_teacher_forcing_without_a_memory_is_one_block(toy, network):
-    video = DRAWS.normal(toy.latent_shape, "video")
+    video = RNG.randn(toy.latent_shape, "video")
     walked = list(teacher_forced([network], video, {}, Blocks()))
     assert walked == [(slice(0, FRAMES), [None])]
     assert network.calls == []
@@ -228,8 +228,8 @@ def test_guidance_keeps_a_memory_for_each_half(toy, network):
                 if k == 0:
                     x = flow.add_noise(x0, given["renoise"](block, TIMES[1]), TIMES[1])
             parts.append(x0)
-            network.remember(x0, full_time(0.0, x), nothing, halves[0])
-            network.remember(x0, full_time(0.0, x), given["condition"], halves[1])
+            network.update_cache(x0, full_time(0.0, x), nothing, halves[0])
+            network.update_cache(x0, full_time(0.0, x), given["condition"], halves[1])
     torch.testing.assert_close(guided, torch.cat(parts, dim=2))
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError, create_model
 
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
@@ -18,7 +18,7 @@ from salt_zoo.training.remembered import sampling_of
 from tests.blocks.plugin import ToyBackbone
 
 PROMPTS = ["one", "two", "two", "one", "two"]
-DRAWS = Draws(3, ("evaluation",), range(5))
+RNG = KeyedRNG(3, ("evaluation",), range(5))
 GUIDED = SamplingConfig(steps=3, guidance_scale=2.5)
 
 
@@ -41,9 +41,9 @@ def setting(request, zoo, toy, teacher):
 @pytest.mark.parametrize("config", [SamplingConfig(steps=2), GUIDED], ids=["plain", "guided"])
 def test_batch_size_changes_no_video(setting, config):
     network, backbone, prompts = setting
-    whole = generate(network, backbone, prompts, DRAWS, config, batch_size=5)
+    whole = generate(network, backbone, prompts, RNG, config, batch_size=5)
     for size in (1, 2):
-        split = generate(network, backbone, prompts, DRAWS, config, batch_size=size)
+        split = generate(network, backbone, prompts, RNG, config, batch_size=size)
         # matrix products of other sizes round otherwise
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
 
@@ -51,8 +51,8 @@ def test_batch_size_changes_no_video(setting, config):
 def test_other_prompts_change_no_video(setting):
     network, backbone, prompts = setting
     config = SamplingConfig(steps=2)
-    whole = generate(network, backbone, prompts, DRAWS, config, batch_size=1)
-    some = generate(network, backbone, prompts[3:], DRAWS.for_rows([3, 4]), config, batch_size=1)
+    whole = generate(network, backbone, prompts, RNG, config, batch_size=1)
+    some = generate(network, backbone, prompts[3:], RNG.for_rows([3, 4]), config, batch_size=1)
     assert torch.equal(whole[3:], some)
 
 
@@ -60,18 +60,18 @@ def test_it_is_the_rollout(toy):
     network = toy.network("student")
     wanted = rollout(
         network,
-        initial_noise(DRAWS, toy.blocks(), toy.latent_shape),
+        initial_noise(RNG, toy.blocks(), toy.latent_shape),
         toy.encode_prompts(PROMPTS),
         flow.step_list(4, 5.0),
         blocks=toy.blocks(),
-        renoise=renoise_from(DRAWS, toy.blocks(), toy.latent_shape),
+        renoise=renoise_from(RNG, toy.blocks(), toy.latent_shape),
     )
-    assert torch.equal(generate(network, toy, PROMPTS, DRAWS, SamplingConfig()), wanted)
+    assert torch.equal(generate(network, toy, PROMPTS, RNG, SamplingConfig()), wanted)
 
 
 def test_every_prompt_needs_its_row(toy):
     with pytest.raises(ValueError, match="2 prompts need 2 rows of draws, not 5"):
-        generate(toy.network("student"), toy, PROMPTS[:2], DRAWS, SamplingConfig())
+        generate(toy.network("student"), toy, PROMPTS[:2], RNG, SamplingConfig())
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["blocks of 3", "a first frame"])
@@ -87,7 +87,7 @@ def test_passes_are_those_that_happen(zoo, teacher, first, scale):
     config = SamplingConfig(steps=3, guidance_scale=scale)
     counter = PassCounter({"student": network}, frames)
     prompts = [f"a {digit} moving up slowly" for digit in range(3)]
-    generate(network, causal, prompts, DRAWS.for_rows(range(3)), config, batch_size=2)
+    generate(network, causal, prompts, RNG.for_rows(range(3)), config, batch_size=2)
     passes = config.passes(causal.blocks(), frames)
     counted = counter.counts["student"]
     assert counted["forward"] / len(prompts) == pytest.approx(sum(passes.values()))
@@ -96,7 +96,7 @@ def test_passes_are_those_that_happen(zoo, teacher, first, scale):
     written = {False: 6 / 9, True: 5 / 9}[first]
     assert passes == {"nfe": 3, "guidance": 3 * (twice - 1), "memory": twice * written}
     counter.remove()
-    generate(network, causal, prompts[:1], DRAWS.for_rows([0]), config)
+    generate(network, causal, prompts[:1], RNG.for_rows([0]), config)
     assert counter.counts["student"] == counted
 
 
@@ -108,8 +108,8 @@ def test_bidirectional_passes_write_no_memory():
 def test_times_in_place_of_a_step_list(toy):
     network = toy.network("student")
     listed = SamplingConfig(steps=4, times=flow.step_list(4, 5.0), timestep_shift=1.0)
-    usual = generate(network, toy, PROMPTS, DRAWS, SamplingConfig(steps=4))
-    assert torch.equal(generate(network, toy, PROMPTS, DRAWS, listed), usual)
+    usual = generate(network, toy, PROMPTS, RNG, SamplingConfig(steps=4))
+    assert torch.equal(generate(network, toy, PROMPTS, RNG, listed), usual)
     own = SamplingConfig(steps=2, times=[0.9, 0.3])
     assert own.step_times == [0.9, 0.3] and own.passes(toy.blocks(), 6)["nfe"] == 2
     with pytest.raises(ValidationError, match="2 times are not 3 steps"):

@@ -11,13 +11,13 @@ import torch
 
 from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import block_noise, full_time, renoise_from
 from salt_zoo.rollout.stream import Timeline, stream
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
-DRAWS = Draws(5, ("sample",), range(2))
+RNG = KeyedRNG(5, ("sample",), range(2))
 TWO = SamplingConfig(steps=2)
 WINDOW = {"name": "window", "frames": 6, "sink": 0}
 WINDOWS = {
@@ -55,7 +55,7 @@ def first(parts, count):
 
 def offline(network, backbone, config, blocks):
     frames = Timeline.of(backbone, network).latents(blocks)
-    latents = generate(network, backbone, [SEVEN] * 2, DRAWS, config, frames=frames)
+    latents = generate(network, backbone, [SEVEN] * 2, RNG, config, frames=frames)
     return backbone.decode_video(latents)
 
 
@@ -67,7 +67,7 @@ def offline(network, backbone, config, blocks):
 )
 def test_a_stream_is_bitwise_the_offline_video(memory, config, make):
     network, backbone = make(memory)
-    parts = list(stream(network, backbone, SEVEN, DRAWS, config, blocks=4))
+    parts = list(stream(network, backbone, SEVEN, RNG, config, blocks=4))
     assert [part.shape for part in parts] == [(2, 1, 3, 16, 16)] * 4
     assert torch.equal(joined(parts), offline(network, backbone, config, 4))
 
@@ -75,7 +75,7 @@ def test_a_stream_is_bitwise_the_offline_video(memory, config, make):
 @pytest.mark.parametrize("memory", WINDOWS.values(), ids=WINDOWS)
 def test_without_an_end_too(memory, make):
     network, backbone = make(memory)
-    endless = first(stream(network, backbone, SEVEN, DRAWS, TWO), 5)
+    endless = first(stream(network, backbone, SEVEN, RNG, TWO), 5)
     assert torch.equal(endless, offline(network, backbone, TWO, 5))
 
 
@@ -83,7 +83,7 @@ def test_without_an_end_too(memory, make):
 def test_a_first_frame_of_its_own_and_a_noisy_context(memory, make):
     options = {"block_frames": 2, "independent_first_frame": True, "context_noise": 0.1}
     network, backbone = make(memory, **options)
-    parts = list(stream(network, backbone, SEVEN, DRAWS, TWO, blocks=4))
+    parts = list(stream(network, backbone, SEVEN, RNG, TWO, blocks=4))
     assert [part.shape[2] for part in parts] == [1, 2, 2, 2]
     assert torch.equal(joined(parts), offline(network, backbone, TWO, 4))
 
@@ -92,8 +92,8 @@ def test_the_seed_decides_all(make):
     network, backbone = make(WINDOW)
 
     def video(seed, prompt=SEVEN):
-        draws = replace(DRAWS, seed=seed)
-        return first(stream(network, backbone, prompt, draws, TWO), 2)
+        rng = replace(RNG, seed=seed)
+        return first(stream(network, backbone, prompt, rng, TWO), 2)
 
     assert torch.equal(video(1), video(1))
     assert not torch.equal(video(1), video(2)) and not torch.equal(video(1), video(1, THREE))
@@ -101,7 +101,7 @@ def test_the_seed_decides_all(make):
 
 def test_a_hundred_blocks_take_no_more_memory_than_two(make):
     network, backbone = make(WINDOW)
-    made = stream(network, backbone, SEVEN, DRAWS, SamplingConfig(steps=1), switches={30: THREE})
+    made = stream(network, backbone, SEVEN, RNG, SamplingConfig(steps=1), switches={30: THREE})
     sizes = set()
     for part in itertools.islice(made, 100):
         assert part.isfinite().all()
@@ -117,7 +117,7 @@ def test_a_hundred_blocks_take_no_more_memory_than_two(make):
 
 def test_inference_mode_is_off_between_blocks(make):
     network, backbone = make(WINDOW)
-    made = stream(network, backbone, SEVEN, DRAWS, TWO)
+    made = stream(network, backbone, SEVEN, RNG, TWO)
     assert not torch.is_inference_mode_enabled()
     for part in itertools.islice(made, 2):
         assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
@@ -127,7 +127,7 @@ def test_inference_mode_is_off_between_blocks(make):
 
 def test_statistics(make):
     network, backbone = make(WINDOW)
-    made = stream(network, backbone, SEVEN, DRAWS, TWO)
+    made = stream(network, backbone, SEVEN, RNG, TWO)
     costs = made.statistics
     assert costs.frames == 0 and costs.first_block_seconds == 0 and math.isnan(costs.whole_rate)
     next(made)
@@ -150,18 +150,18 @@ def by_hand(network, backbone, prompts, recached):
     """
     blocks, shape = backbone.blocks(), backbone.latent_shape
     conditions = {p: backbone.encode_prompts([p] * 2) for p in prompts}
-    memory = network.new_memory(block_noise(DRAWS, blocks, shape, 0))
-    renoise, made = renoise_from(DRAWS, blocks, shape), []
+    memory = network.new_memory(block_noise(RNG, blocks, shape, 0))
+    renoise, made = renoise_from(RNG, blocks, shape), []
     high, low = flow.step_list(2, 5.0)
     for block, prompt in enumerate(prompts):
-        x = block_noise(DRAWS, blocks, shape, block)
+        x = block_noise(RNG, blocks, shape, block)
         clean, condition = full_time(0.0, x), conditions[prompt]
         if made:
-            network.remember(made[-1], clean, conditions[prompts[block - 1]], memory)
+            network.update_cache(made[-1], clean, conditions[prompts[block - 1]], memory)
             if prompt != prompts[block - 1] and recached:
                 memory.reset(3 * (block - len(made[-2:])))
                 for x0 in made[-2:]:
-                    network.remember(x0, clean, condition, memory)
+                    network.update_cache(x0, clean, condition, memory)
         x0 = x - high * network(x, full_time(high, x), condition, memory)
         x = flow.add_noise(x0, renoise(block, low), low)
         made.append(x - low * network(x, full_time(low, x), condition, memory))
@@ -175,7 +175,7 @@ def test_a_switch_is_what_is_written_by_hand(block, on_switch, make):
     with torch.inference_mode():
         prompts = [SEVEN] * block + [THREE] * (4 - block)
         wanted = by_hand(network, backbone, prompts, on_switch == "recache")
-    made = stream(network, backbone, SEVEN, DRAWS, TWO, switches={3 * block: THREE}, blocks=4)
+    made = stream(network, backbone, SEVEN, RNG, TWO, switches={3 * block: THREE}, blocks=4)
     assert torch.equal(joined(made), wanted)
 
 
@@ -184,7 +184,7 @@ def test_a_switch_acts_from_the_block_on_that_has_the_frame(memory, make):
     network, backbone = make(memory)
 
     def video(**switches):
-        return joined(stream(network, backbone, SEVEN, DRAWS, TWO, blocks=4, **switches))
+        return joined(stream(network, backbone, SEVEN, RNG, TWO, blocks=4, **switches))
 
     plain, switched = video(), video(switches={6: THREE})
     assert torch.equal(plain[:, :, :6], switched[:, :, :6])
@@ -199,7 +199,7 @@ def test_prompts_change_more_than_once(make):
     with torch.inference_mode():
         wanted = by_hand(network, backbone, [SEVEN, THREE, THREE, SEVEN], recached=True)
     switches = {9: SEVEN, 4: THREE}
-    made = stream(network, backbone, SEVEN, DRAWS, TWO, switches=switches, blocks=4)
+    made = stream(network, backbone, SEVEN, RNG, TWO, switches=switches, blocks=4)
     assert torch.equal(joined(made), wanted)
 
 
@@ -218,14 +218,14 @@ def test_prompts_change_more_than_once(make):
 def test_what_the_memory_does_at_a_switch(memory, writes, count, make, monkeypatch):
     """Passes that write, and frames in the memory, after a switch before the fourth block."""
     network, backbone = make(memory)
-    written, remember = [], network.remember
+    written, update_cache = [], network.update_cache
 
     def spy(x, t, condition, memory):
         written.append(condition)
-        remember(x, t, condition, memory)
+        update_cache(x, t, condition, memory)
 
-    monkeypatch.setattr(network, "remember", spy)
-    made = stream(network, backbone, SEVEN, DRAWS, TWO, switches={9: THREE}, blocks=4)
+    monkeypatch.setattr(network, "update_cache", spy)
+    made = stream(network, backbone, SEVEN, RNG, TWO, switches={9: THREE}, blocks=4)
     list(made)
     assert len(written) == writes and made.memory.count == count
     assert len({id(condition) for condition in written}) == (1 if writes == 3 else 2)
@@ -239,7 +239,7 @@ def test_what_the_memory_does_at_a_switch(memory, writes, count, make, monkeypat
 def test_a_stream_without_end_needs_a_window(make):
     network, backbone = make({"name": "full"})
     with pytest.raises(ZooError, match=r"choose backbone\.memory=window.*or say how long"):
-        stream(network, backbone, SEVEN, DRAWS, TWO)
+        stream(network, backbone, SEVEN, RNG, TWO)
 
 
 def test_a_bidirectional_network_is_refused(make, zoo, teacher):
@@ -248,7 +248,7 @@ def test_a_bidirectional_network_is_refused(make, zoo, teacher):
     wan = zoo.backbones.create("wan", config, zoo)
     for backbone in (causal, wan):
         with pytest.raises(ZooError, match=r"all frames of a video together.*self-forcing"):
-            stream(backbone.network("teacher"), backbone, SEVEN, DRAWS, TWO)
+            stream(backbone.network("teacher"), backbone, SEVEN, RNG, TWO)
 
 
 @pytest.mark.parametrize(
@@ -266,14 +266,14 @@ def test_a_wrong_switch_is_told_before_anything_is_made(switches, message, make,
     network, backbone = make(WINDOW)
     monkeypatch.setattr(network, "forward", None)
     with pytest.raises(ZooError, match=message):
-        stream(network, backbone, SEVEN, DRAWS, TWO, switches=switches, blocks=4)
+        stream(network, backbone, SEVEN, RNG, TWO, switches=switches, blocks=4)
 
 
 def test_a_wrong_prompt_is_told_before_anything_is_made(make, monkeypatch):
     network, backbone = make(WINDOW)
     monkeypatch.setattr(network, "forward", None)
     with pytest.raises(ZooError, match="'a dog'"):
-        stream(network, backbone, "a dog", DRAWS, TWO)
+        stream(network, backbone, "a dog", RNG, TWO)
 
 
 @pytest.mark.gpu
@@ -281,10 +281,10 @@ def test_a_wrong_prompt_is_told_before_anything_is_made(make, monkeypatch):
 def test_on_a_gpu(make):
     network, backbone = make(WINDOW)
     network, backbone = network.to("cuda"), backbone.to("cuda")
-    draws = replace(DRAWS, device="cuda")
-    made = stream(network, backbone, SEVEN, draws, TWO, switches={6: THREE}, blocks=4)
+    rng = replace(RNG, device="cuda")
+    made = stream(network, backbone, SEVEN, rng, TWO, switches={6: THREE}, blocks=4)
     parts = list(made)
     costs = made.statistics
     assert costs.denoising_rate >= costs.whole_rate > 0 and costs.first_block_seconds > 0
-    latents = generate(network, backbone, [SEVEN] * 2, draws, TWO, frames=6)
+    latents = generate(network, backbone, [SEVEN] * 2, rng, TWO, frames=6)
     assert torch.equal(joined(parts[:2]), backbone.decode_video(latents))

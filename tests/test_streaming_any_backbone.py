@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.stream import Timeline, stream
 from tests.blocks.plugin import Means, ToyBackbone
 
-DRAWS = Draws(5, ("sample",), range(2))
+RNG = KeyedRNG(5, ("sample",), range(2))
 TWO = SamplingConfig(steps=2)
 
 
@@ -24,11 +24,11 @@ class Recording(Means):
     slots: int | None = None
     handed: list = field(default_factory=list)
 
-    def switch(self, recent, remember):
+    def switch(self, recent, update_cache):
         self.handed.append(list(recent))
         self.blocks.clear()
         for x0 in recent:
-            remember(x0)
+            update_cache(x0)
 
 
 class DecodedToy(ToyBackbone):
@@ -63,13 +63,13 @@ def toy():
 
 def test_frames_are_counted_after_decoding(toy):
     network = toy.network("student")
-    made = stream(network, toy, "one", DRAWS, TWO, switches={10: "two"}, blocks=4)
+    made = stream(network, toy, "one", RNG, TWO, switches={10: "two"}, blocks=4)
     parts = list(made)
     assert [part.shape[2] for part in parts] == [3, 4, 4, 4] and made.statistics.frames == 15
-    plain = list(stream(network, toy, "one", DRAWS, TWO, blocks=4))
+    plain = list(stream(network, toy, "one", RNG, TWO, blocks=4))
     same = [torch.equal(a, b) for a, b in zip(parts, plain, strict=True)]
     assert same == [True, True, False, False]
-    latents = generate(network, toy, ["one"] * 2, DRAWS, TWO, frames=8)
+    latents = generate(network, toy, ["one"] * 2, RNG, TWO, frames=8)
     assert torch.equal(plain[3], latents[:, :, 6:].repeat_interleave(2, dim=2) + 4)
 
 
@@ -84,24 +84,24 @@ def test_the_timeline(toy):
 @pytest.mark.parametrize(("slots", "handed"), [(None, 5), (2, 1), (3, 2), (4, 2), (100, 5)])
 def test_a_switch_is_handed_the_recent_clean_blocks(slots, handed, toy):
     toy.slots = slots
-    made = stream(toy.network("student"), toy, "one", DRAWS, TWO, switches={19: "two"})
+    made = stream(toy.network("student"), toy, "one", RNG, TWO, switches={19: "two"})
     list(itertools.islice(made, 6))
     (recent,) = made.memory.handed
-    latents = generate(toy.network("student"), toy, ["one"] * 2, DRAWS, TWO, frames=10)
+    latents = generate(toy.network("student"), toy, ["one"] * 2, RNG, TWO, frames=10)
     assert torch.equal(torch.cat(recent, dim=2), latents[:, :, 10 - 2 * handed :])
 
 
 def test_what_is_remembered_anew_is_noised_as_it_was(toy, monkeypatch):
     toy.noise = 0.25
     network, written = toy.network("student"), []
-    remember = network.remember
+    update_cache = network.update_cache
 
     def spy(x, t, condition, memory):
         written.append((x, float(t[0]), int(condition["which"].argmax())))
-        remember(x, t, condition, memory)
+        update_cache(x, t, condition, memory)
 
-    monkeypatch.setattr(network, "remember", spy)
-    made = stream(network, toy, "one", DRAWS, TWO, switches={7: "two"})
+    monkeypatch.setattr(network, "update_cache", spy)
+    made = stream(network, toy, "one", RNG, TWO, switches={7: "two"})
     list(itertools.islice(made, 3))
     assert [(t, which) for _, t, which in written] == [(0.25, 1)] * 2 + [(0.25, 2)] * 2
     assert all(torch.equal(written[i][0], written[i + 2][0]) for i in range(2))
@@ -109,9 +109,9 @@ def test_what_is_remembered_anew_is_noised_as_it_was(toy, monkeypatch):
 
 def test_a_block_is_remembered_when_the_next_is_asked_for(toy):
     network = toy.network("student")
-    made = stream(network, toy, "one", DRAWS, TWO)
+    made = stream(network, toy, "one", RNG, TWO)
     assert network.calls == []
     for number in range(3):
         next(made)
-        assert [call[0] for call in network.calls].count("remember") == number
+        assert [call[0] for call in network.calls].count("update_cache") == number
         assert len(made.memory.blocks) == number

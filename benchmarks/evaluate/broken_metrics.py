@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.evaluate.records import Measured
+from benchmarks.evaluate.records import EvalResult
 from benchmarks.study.metric_info import MetricInfo, metric_infos
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.metrics import chosen
@@ -102,7 +102,7 @@ def _guarded(info: MetricInfo, broken: Broken) -> MetricInfo:
     )
 
 
-def of_one_form(measured: Sequence[Measured], broken: Broken) -> list[Measured]:
+def of_one_form(measured: Sequence[EvalResult], broken: Broken) -> list[EvalResult]:
     """What was measured without metrics whose rows differ in width between networks, which cannot
     be compared."""
     widths: dict[str, set[tuple[int, ...]]] = {}
@@ -121,7 +121,7 @@ def of_one_form(measured: Sequence[Measured], broken: Broken) -> list[Measured]:
     return [_without(one, wrong) for one in measured] if wrong else list(measured)
 
 
-def _without(one: Measured, labels: Sequence[str]) -> Measured:
+def _without(one: EvalResult, labels: Sequence[str]) -> EvalResult:
     long = one.long and replace(one.long, rows=_but(one.long.rows, labels))
     return replace(one, rows=_but(one.rows, labels), long=long)
 

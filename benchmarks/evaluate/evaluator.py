@@ -66,9 +66,9 @@ class Measurer:
             self._long(cell, wanted, missing)
             return
         if cell.kind == "own":
-            prompts, draws = self._rows(cell)
+            prompts, rng = self._rows(cell)
             nothing = torch.zeros(0, 1, 1, 1, 1)
-            videos = Videos(nothing, prompts, draws, self.dataset, self.backbone, self.network)
+            videos = Videos(nothing, prompts, rng, self.dataset, self.backbone, self.network)
             facts: dict[str, Any] = {}
         elif cell.sampling is None:
             videos, facts = self._real(cell), {"passes": {}}
@@ -95,18 +95,18 @@ class Measurer:
 
     def _real(self, cell: Cell) -> Videos:
         """Real videos of the same prompts."""
-        prompts, draws = self._rows(cell)
-        pixels = self.dataset.real(prompts, draws.at("real"), cell.split)
+        prompts, rng = self._rows(cell)
+        pixels = self.dataset.real(prompts, rng.at("real"), cell.split)
         if pixels is None:
             raise ZooError("the dataset has no real videos to compare with")
-        return Videos(pixels, prompts, draws, self.dataset)
+        return Videos(pixels, prompts, rng, self.dataset)
 
     def _sampled(self, cell: Cell, sampling: SamplingConfig) -> tuple[Videos, dict[str, float]]:
         """The network's videos, and the passes that one of them took."""
-        prompts, draws = self._rows(cell)
+        prompts, rng = self._rows(cell)
         with counted(self.network, self.backbone.latent_shape[1]) as counter:
             videos = make_videos(
-                self.network, self.backbone, self.dataset, prompts, draws, sampling, self.batch_size
+                self.network, self.backbone, self.dataset, prompts, rng, sampling, self.batch_size
             )
         passes = counter.counts["network"]["forward"] / len(prompts)
         guidance = sampling.steps if sampling.guidance_scale != 1 else 0

@@ -20,7 +20,7 @@ from benchmarks.study.metric_info import has_clips
 from benchmarks.study.schema import LongConfig
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Backbone, Dataset, Metric
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -97,7 +97,7 @@ class LongMeasurer:
         self.config, self.split, self.dataset, self.backbone = config, split, dataset, backbone
         self.metrics = {name: metric for name, metric in metrics.items() if has_clips(metric)}
         self.prompts = evaluation_prompts(dataset, split, config.prompts, config.videos_per_prompt)
-        self.draws = evaluation_draws(0, split, len(self.prompts), backbone.device)
+        self.rng = evaluation_draws(0, split, len(self.prompts), backbone.device)
         self.clips = clips_of(backbone, config.lengths)
         self.batch_size = batch_size
         #: Metrics that could not be measured, by label, each with a line that says why.
@@ -106,13 +106,13 @@ class LongMeasurer:
     def sampled(self, network: Any, sampling: SamplingConfig) -> Long:
         """Long videos of a network that goes block by block."""
 
-        def make(prompts: Sequence[str], draws: Draws) -> Videos:
+        def make(prompts: Sequence[str], rng: KeyedRNG) -> Videos:
             return make_videos(
                 network,
                 self.backbone,
                 self.dataset,
                 prompts,
-                draws,
+                rng,
                 sampling,
                 self.batch_size,
                 self.clips.latents,
@@ -122,14 +122,14 @@ class LongMeasurer:
 
     def real(self) -> Long | None:
         """Real videos, where the data knows any that are so long."""
-        draws, frames = self.draws.at("real").for_rows([0]), self.clips.pixels
-        if self.dataset.real(self.prompts[:1], draws, self.split, frames) is None:
+        rng, frames = self.rng.at("real").for_rows([0]), self.clips.pixels
+        if self.dataset.real(self.prompts[:1], rng, self.split, frames) is None:
             return None
 
-        def make(prompts: Sequence[str], draws: Draws) -> Videos:
-            pixels = self.dataset.real(prompts, draws.at("real"), self.split, frames)
+        def make(prompts: Sequence[str], rng: KeyedRNG) -> Videos:
+            pixels = self.dataset.real(prompts, rng.at("real"), self.split, frames)
             assert pixels is not None
-            return Videos(pixels, prompts, draws, self.dataset)
+            return Videos(pixels, prompts, rng, self.dataset)
 
         return self._measure(make)
 
@@ -138,7 +138,7 @@ class LongMeasurer:
         shown: dict[int, Tensor] = {}
         parts: list[list[dict[str, Tensor]]] = []
         for rows in self._batches():
-            videos = make([self.prompts[row] for row in rows], self.draws.for_rows(rows))
+            videos = make([self.prompts[row] for row in rows], self.rng.for_rows(rows))
             if videos.pixels.shape[2] != clips.pixels:
                 raise ZooError(
                     f"long videos have {videos.pixels.shape[2]} frames, not {clips.pixels}: the "
@@ -168,7 +168,7 @@ class LongMeasurer:
         clip = Videos(
             videos.pixels[:, :, first:stop],
             videos.prompts,
-            videos.draws,
+            videos.rng,
             videos.dataset,
             videos.backbone,
             videos.network,

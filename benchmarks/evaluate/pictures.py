@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.evaluate.records import Measured
+from benchmarks.evaluate.records import EvalResult
 from benchmarks.study.text import shown_text
 from salt_zoo.io import storage
 
@@ -23,7 +23,7 @@ Key = tuple[str, ...]
 Pictures = Mapping[Key, np.ndarray]
 
 
-def shown_videos(measured: Sequence[Measured]) -> dict[Key, np.ndarray]:
+def shown_videos(measured: Sequence[EvalResult]) -> dict[Key, np.ndarray]:
     """The videos of the first training seed of every setting, reduced to what a page shows."""
     found: dict[Key, np.ndarray] = {}
     for one in measured:
@@ -37,7 +37,7 @@ def shown_videos(measured: Sequence[Measured]) -> dict[Key, np.ndarray]:
     }
 
 
-def write_videos(measured: Sequence[Measured], folder: Path) -> None:
+def write_videos(measured: Sequence[EvalResult], folder: Path) -> None:
     """Write `videos.npz`."""
     # an archive has no room for names without an end
     videos = {
@@ -57,7 +57,7 @@ def read_videos(folder: Path) -> Pictures:
         return {tuple(json.loads(name)): arrays[name] for name in arrays.files}
 
 
-def _key(one: Measured, length: str) -> Key:
+def _key(one: EvalResult, length: str) -> Key:
     return one.arm, one.backbone, str(one.nfe), str(one.sampler), length
 
 

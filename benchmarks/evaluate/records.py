@@ -27,7 +27,7 @@ class Long:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvalResult:
     """One arm, one training seed, one sampling setting.
 
     Attributes:
@@ -63,7 +63,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class ArmCost:
+class TrainingCost:
     """What one training took. `passes` by role, each `{"forward": n, "backward": n}`; `curve` is
     its history, dictionaries with `step`, `seconds` and any logged scalar; `error` says why it
     failed."""

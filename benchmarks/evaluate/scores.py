@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pandas
 
-from benchmarks.evaluate.records import Long, Measured
+from benchmarks.evaluate.records import EvalResult, Long
 from salt_zoo.core.errors import ZooError
 
 #: What tells measurements apart, in results.json and in both files of scores.
 SETTING = ("arm", "backbone", "nfe", "sampler")
 
 
-def measurement(one: Measured) -> dict[str, Any]:
+def measurement(one: EvalResult) -> dict[str, Any]:
     """All of a measurement but its scores and videos, for results.json."""
     facts = {
         field.name: getattr(one, field.name)
@@ -29,7 +29,7 @@ def measurement(one: Measured) -> dict[str, Any]:
     return facts
 
 
-def read_measured(results: Mapping[str, Any], folder: Path) -> list[Measured]:
+def read_measured(results: Mapping[str, Any], folder: Path) -> list[EvalResult]:
     """Every measurement of a report with its scores, without features and videos.
 
     Raises:
@@ -49,7 +49,7 @@ def read_measured(results: Mapping[str, Any], folder: Path) -> list[Measured]:
             long = Long(**long, rows=scores, pixels=_NO_PIXELS)
         own = tuple(facts["own"])
         given = {**facts, "long": long, "own": own}
-        found.append(Measured(**given, rows=rows, pixels=_NO_PIXELS))
+        found.append(EvalResult(**given, rows=rows, pixels=_NO_PIXELS))
     return found
 
 

@@ -58,18 +58,18 @@ def timed_blocks(
 
     A block is made in the steps of a stream: the one of `salt_zoo.rollout.sampler`.
     """
-    run, device = Run(), torch.device(subject.draws.device)
+    run, device = Run(), torch.device(subject.rng.device)
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    blocks, shape, draws = subject.blocks, subject.shape, subject.draws
-    renoise, decode, start = renoise_from(draws, blocks, shape), subject.decoder(), 0
+    blocks, shape, rng = subject.blocks, subject.shape, subject.rng
+    renoise, decode, start = renoise_from(rng, blocks, shape), subject.decoder(), 0
     clock.start()
     memory = subject.new_memory(count)
     run.setup = clock.lap()
     for block in range(count):
         clock.start()
-        noise = block_noise(draws, blocks, shape, block)
+        noise = block_noise(rng, blocks, shape, block)
         frames = slice(start, start + noise.shape[2])
         *_, exit = denoise(
             subject.network, noise, subject.condition, times, block=block, frames=frames,
@@ -99,7 +99,7 @@ class Past:
     def bytes(self) -> int:
         return sum(x.numel() * x.element_size() for x in self.blocks)
 
-    def switch(self, recent: Any, remember: Any) -> None:
+    def switch(self, recent: Any, update_cache: Any) -> None:
         raise NotImplementedError
 
 
@@ -120,7 +120,7 @@ class Recomputed:
         v: Tensor = self.network(video, torch.cat(each, dim=1), condition)
         return v[:, :, -x.shape[2] :]
 
-    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: Past) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Any, memory: Past) -> None:
         memory.blocks.append(x)
         memory.times.append(t)
 
@@ -142,10 +142,10 @@ class Recorder:
         v: Tensor = self.network(x, t, condition, memory)
         return v
 
-    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
         self.passes[-1].append((x, t))
         self.passes.append([])
-        self.network.remember(x, t, condition, memory)
+        self.network.update_cache(x, t, condition, memory)
 
     def new_memory(self, x: Tensor) -> Any:
         return self.network.new_memory(x)
@@ -175,7 +175,7 @@ class Overhead:
         """
         network = self.subject.network
         transformer = getattr(network, "transformer", None)
-        if torch.device(self.subject.draws.device).type != "cpu":
+        if torch.device(self.subject.rng.device).type != "cpu":
             return None
         if getattr(transformer, "_compiled_call_impl", None) is not None:
             return None
@@ -220,7 +220,7 @@ class Overhead:
                 subject.network(x, t, subject.condition, memory)
             seconds += self.clock.lap()
             if block is not self.passes[-1]:
-                subject.network.remember(*block[-1], subject.condition, memory)
+                subject.network.update_cache(*block[-1], subject.condition, memory)
         return seconds
 
     def _generate(self, network: Any) -> None:
@@ -228,11 +228,11 @@ class Overhead:
         shape = subject.latent_shape(self.count)
         rollout(
             network,
-            initial_noise(subject.draws, subject.blocks, shape),
+            initial_noise(subject.rng, subject.blocks, shape),
             subject.condition,
             self.times,
             blocks=subject.blocks,
-            renoise=renoise_from(subject.draws, subject.blocks, shape),
+            renoise=renoise_from(subject.rng, subject.blocks, shape),
         )
 
 

@@ -128,7 +128,7 @@ def _can_recompute(one: _Measured, plan: Plan) -> bool:
 
 def _summary(one: _Measured) -> dict[str, Any]:
     runs, subject = one.runs, one.subject
-    pixels, count, rows = subject.timeline.pixels, one.count, len(subject.draws.rows)
+    pixels, count, rows = subject.timeline.pixels, one.count, len(subject.rng.rows)
     later = pixels(count) - pixels(1)
 
     def rate(seconds: Callable[[Run], list[float]]) -> dict[str, float] | None:

@@ -15,7 +15,7 @@ from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import Precision, with_precision
 from salt_zoo.core.protocols import Backbone, Condition
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.stream import Timeline
 
@@ -34,7 +34,7 @@ class Subject:
     blocks: Blocks
     timeline: Timeline
     condition: Condition
-    draws: Draws
+    rng: KeyedRNG
     shape: tuple[int, int, int, int]
     #: Makes the decoder of one stream.
     decoder: Callable[[], Callable[[Tensor], Tensor]]
@@ -45,9 +45,9 @@ class Subject:
 
     def new_memory(self, count: int) -> Any:
         """An empty memory for `count` blocks."""
-        like = torch.empty(1, device=self.draws.device)
+        like = torch.empty(1, device=self.rng.device)
         return self.blocks.memory(
-            self.network, like.expand(len(self.draws.rows), *self.latent_shape(count))
+            self.network, like.expand(len(self.rng.rows), *self.latent_shape(count))
         )
 
     def with_network(self, network: Any, new_memory: Callable[[Any, Tensor], Any]) -> Subject:
@@ -92,7 +92,7 @@ def make_subjects(
                 backbone.blocks(network),
                 Timeline.of(backbone, network),
                 subjects[0].condition if subjects else _condition(first, batch, device, random),
-                Draws(0, ("perf",), range(batch), device),
+                KeyedRNG(0, ("perf",), range(batch), device),
                 backbone.latent_shape,
                 subjects[0].decoder if subjects else _decoder(first, device, random),
             )

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from benchmarks.evaluate.pictures import Pictures, shown_videos
-from benchmarks.evaluate.records import Measured
+from benchmarks.evaluate.records import EvalResult
 from benchmarks.report import model as report_view
 from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
 from benchmarks.report.figures import quality_plot, training_plot
@@ -37,7 +37,7 @@ MOST_CURVES = 12
 
 def write_report(
     results: Mapping[str, Any],
-    measured: Sequence[Measured],
+    measured: Sequence[EvalResult],
     folder: Path,
     sections: Sequence[tuple[str, str]] = (),
 ) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.evaluate.cell_files import read_array
 from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.evaluator import Measurer, memory_label
-from benchmarks.evaluate.records import ArmCost, Long, Measured
+from benchmarks.evaluate.records import EvalResult, Long, TrainingCost
 from benchmarks.runner.job_files import STUDENT, TRAINED, read_training, set_right, training_of
 from benchmarks.runner.provenance import commit
 from salt_zoo import TRAINING_VERSION
@@ -212,9 +212,9 @@ def _stamp(job: Job) -> dict[str, Any]:
     return stamp | {"torch": torch.__version__}
 
 
-def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
+def read_job(job: Job) -> tuple[list[EvalResult], TrainingCost | None]:
     """What a done job found, without the metrics that could not be measured."""
-    found: list[Measured] = []
+    found: list[EvalResult] = []
     for cell in job.cells:
         facts = cell.facts(job.folder) or {}
         if "absent" not in facts:
@@ -224,7 +224,7 @@ def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
         return found, None
     record = training_of(job)
     cost = record["cost"]
-    return found, ArmCost(
+    return found, TrainingCost(
         arm=job.label,
         seed=job.seed,
         updates=cost["updates"],
@@ -235,7 +235,7 @@ def read_job(job: Job) -> tuple[list[Measured], ArmCost | None]:
     )
 
 
-def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]:
+def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[EvalResult]:
     folder, sampling = cell.folder(job.folder), cell.sampling
     pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
     if cell.shown:
@@ -246,7 +246,7 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
         if (folder / plan.file).is_file()
     }
     content = job.content
-    one = Measured(
+    one = EvalResult(
         arm=job.label,
         method=job.label if job.seed is None else content["method"]["name"],
         backbone=content["backbone"]["name"],
@@ -272,7 +272,7 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[Measured]
     return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
 
 
-def _merge(found: list[Measured], extra: Measured) -> None:
+def _merge(found: list[EvalResult], extra: EvalResult) -> None:
     """Add to the row of the same setting, or as a row of its own: one row for each setting."""
     for place, one in enumerate(found):
         if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):

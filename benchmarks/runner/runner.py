@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together
 from benchmarks.evaluate.cells import plan_cells, plan_metrics
-from benchmarks.evaluate.records import ArmCost, Measured
+from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.model import View
 from benchmarks.runner.job_files import set_right, training_of
 from benchmarks.runner.jobs import Job, Origin, read_job, stamps_of
@@ -25,7 +25,7 @@ from salt_zoo.cli.progress import told_bar
 from salt_zoo.config.metrics import chosen, make_metrics
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.ranks import is_alone
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.one_writer import one_writer
 from salt_zoo.io.printing import say, say_once, show
@@ -158,7 +158,7 @@ def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
 def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
     """Which reference rows there are for a run's data and backbone."""
     dataset, backbone = make_dataset(run, zoo), make_backbone(run, zoo)
-    one = dataset.real(dataset.prompts(split)[:1], Draws(0, ("try",), range(1)), split)
+    one = dataset.real(dataset.prompts(split)[:1], KeyedRNG(0, ("try",), range(1)), split)
     causal = backbone.blocks().new_memory is not None
     return [
         name
@@ -185,7 +185,7 @@ def collect(
     stated: Sequence[str] = (),
     store: Store | None = None,
     without: dict[str, str] | None = None,
-) -> tuple[dict[str, Any], list[Measured]]:
+) -> tuple[dict[str, Any], list[EvalResult]]:
     """The content of results.json from the folders of the jobs; `store` gets the statistics of
     features. `without` are metrics without numbers, by label with the reason; those that turn out
     broken here are added."""
@@ -196,8 +196,8 @@ def collect(
     from salt_zoo.training.checkpoints import updates_done
 
     study = with_own_samplers(study, zoo)
-    measured: list[Measured] = []
-    costs: list[ArmCost] = []
+    measured: list[EvalResult] = []
+    costs: list[TrainingCost] = []
     broken: dict[str, str] = {}
     for job in jobs:
         if job.folder in errors:
@@ -208,7 +208,7 @@ def collect(
             step = updates_done(job.folder / "checkpoints")
             if job.trained:
                 step = training_of(job)["cost"]["updates"]
-            costs.append(ArmCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
+            costs.append(TrainingCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
             continue
         found, cost = read_job(job)
         measured += found
@@ -270,7 +270,7 @@ def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def write(
-    results: Mapping[str, Any], measured: Sequence[Measured], zoo: Zoo, out: Path, store: Store
+    results: Mapping[str, Any], measured: Sequence[EvalResult], zoo: Zoo, out: Path, store: Store
 ) -> None:
     """Write results.json, what the report can be rendered from again, and the report; tell the
     plugins."""

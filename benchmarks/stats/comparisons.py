@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.evaluate.records import Measured
+from benchmarks.evaluate.records import EvalResult
 from benchmarks.stats.bootstrap import Bootstrap, Interval, Replicates
 from benchmarks.study.baselines import NAIVE_REFERENCES, REFERENCES
 from benchmarks.study.metric_info import MetricInfo
@@ -28,7 +28,7 @@ Store = MutableMapping[tuple[str, ...], Replicates]
 class Cell:
     """One arm under one sampling setting: its seeds in order, and replicates of every metric."""
 
-    first: Measured
+    first: EvalResult
     seeds: tuple[int | None, ...]
     replicates: dict[str, Replicates]
 
@@ -42,7 +42,7 @@ class Cell:
 
 
 def cells_of(
-    measured: Iterable[Measured],
+    measured: Iterable[EvalResult],
     metrics: Sequence[MetricInfo],
     bootstrap: Bootstrap,
     store: Store | None = None,
@@ -52,7 +52,7 @@ def cells_of(
 
     `store` remembers replicates of features under the name `part` of what `measured` are.
     """
-    groups: dict[tuple[Any, ...], dict[int | None, Measured]] = {}
+    groups: dict[tuple[Any, ...], dict[int | None, EvalResult]] = {}
     for item in measured:
         key = (item.arm, item.backbone, item.nfe, item.sampler)
         if item.seed in groups.setdefault(key, {}):
@@ -64,7 +64,7 @@ def cells_of(
 
 
 def _cell(
-    group: list[Measured],
+    group: list[EvalResult],
     metrics: Sequence[MetricInfo],
     bootstrap: Bootstrap,
     store: Store,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evaluate.records import Long, Measured
+from benchmarks.evaluate.records import EvalResult, Long
 from benchmarks.stats.bootstrap import Bootstrap
 from benchmarks.stats.comparisons import (
     Cell,
@@ -45,7 +45,7 @@ class Drift:
 
     def __init__(
         self,
-        measured: Sequence[Measured],
+        measured: Sequence[EvalResult],
         metrics: Sequence[MetricInfo],
         prompts: Sequence[str],
         resamples: int = 1000,
@@ -130,14 +130,14 @@ class Drift:
 
     def _end(self, length: int) -> list[Cell]:
         key = str(length)
-        ends: dict[int, list[Measured]] = {}
+        ends: dict[int, list[EvalResult]] = {}
         for one, long in self.measured:
             if key in long.ends:
                 end = long.ends[key]
                 ends.setdefault(long.stops[end], []).append(_clip(one, long, end))
         return [cell for stop, clips in ends.items() for cell in self._cells(clips, stop)]
 
-    def _cells(self, clips: Sequence[Measured], stop: int) -> list[Cell]:
+    def _cells(self, clips: Sequence[EvalResult], stop: int) -> list[Cell]:
         return cells_of(clips, self.metrics, self.bootstrap, self.store, f"stop {stop}")
 
     def _slope_cells(self) -> list[Cell]:
@@ -155,7 +155,7 @@ class Drift:
     def _curves(self, told: Callable[[int], None]) -> list[dict[str, Any]]:
         done = 0
         curves: dict[tuple[Any, ...], dict[str, Any]] = {}
-        groups: dict[tuple[Any, ...], list[tuple[Measured, Long]]] = {}
+        groups: dict[tuple[Any, ...], list[tuple[EvalResult, Long]]] = {}
         for one, long in self.measured:
             groups.setdefault((one.arm, one.backbone, one.nfe, one.sampler), []).append((one, long))
         for group in groups.values():
@@ -179,7 +179,7 @@ class Drift:
         return list(curves.values())
 
 
-def _clip(one: Measured, long: Long, clip: int) -> Measured:
+def _clip(one: EvalResult, long: Long, clip: int) -> EvalResult:
     """The measurement of one clip, as if it were a video of its own."""
     return replace(one, rows={name: rows[clip] for name, rows in long.rows.items()}, long=None)
 

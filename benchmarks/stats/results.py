@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluate.pictures import write_videos
-from benchmarks.evaluate.records import ArmCost, Measured
+from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.evaluate.scores import measurement
 from benchmarks.stats.answer import answer_table, primary_metric
 from benchmarks.stats.bootstrap import Bootstrap
@@ -63,7 +63,14 @@ from benchmarks.study.text import encodable
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io import storage
 
-__all__ = ["REFERENCES", "ArmCost", "Measured", "MetricInfo", "build_results", "write_results"]
+__all__ = [
+    "REFERENCES",
+    "EvalResult",
+    "MetricInfo",
+    "TrainingCost",
+    "build_results",
+    "write_results",
+]
 
 SCHEMA = 2
 
@@ -80,8 +87,8 @@ def _untold(done: int, total: int) -> None:
 
 def build_results(
     study: Mapping[str, Any],
-    measured: Sequence[Measured],
-    costs: Sequence[ArmCost],
+    measured: Sequence[EvalResult],
+    costs: Sequence[TrainingCost],
     metrics: Sequence[MetricInfo],
     prompts: Sequence[str],
     provenance: Mapping[str, Any],
@@ -121,7 +128,7 @@ def build_results(
 
 def analyse(
     study: Mapping[str, Any],
-    measured: Sequence[Measured],
+    measured: Sequence[EvalResult],
     arms: Sequence[Mapping[str, Any]],
     metrics: Sequence[MetricInfo],
     prompts: Sequence[str],
@@ -237,9 +244,9 @@ def _settle(results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-def _groups(measured: Iterable[Measured]) -> list[list[Measured]]:
+def _groups(measured: Iterable[EvalResult]) -> list[list[EvalResult]]:
     """What belongs to one cell, together, in the order of appearance."""
-    groups: dict[tuple[Any, ...], list[Measured]] = {}
+    groups: dict[tuple[Any, ...], list[EvalResult]] = {}
     for one in measured:
         groups.setdefault((one.arm, one.backbone, one.nfe, one.sampler), []).append(one)
     return list(groups.values())
@@ -247,7 +254,7 @@ def _groups(measured: Iterable[Measured]) -> list[list[Measured]]:
 
 def write_results(
     results: Mapping[str, Any],
-    measured: Sequence[Measured],
+    measured: Sequence[EvalResult],
     folder: Path,
     store: Store | None = None,
 ) -> None:
@@ -275,7 +282,7 @@ def write_results(
 
 
 def _scores(
-    item: Measured, rows: Mapping[str, Any], prompts: Sequence[str], more: Mapping[str, Any]
+    item: EvalResult, rows: Mapping[str, Any], prompts: Sequence[str], more: Mapping[str, Any]
 ) -> list[Any]:
     """A table for each metric of scores; features are no scores."""
     import pandas
@@ -314,11 +321,11 @@ def _write_parquet(parts: Sequence[Sequence[Any]], path: Path) -> None:
 
 
 def _arms(
-    measured: Iterable[Measured], costs: Iterable[ArmCost], budgets: Mapping[str, float]
+    measured: Iterable[EvalResult], costs: Iterable[TrainingCost], budgets: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """The cost of one training of each arm: the mean over the seeds that went well."""
     about = {item.arm: item for item in reversed(list(measured))}
-    runs: dict[str, list[ArmCost]] = {}
+    runs: dict[str, list[TrainingCost]] = {}
     for cost in costs:
         runs.setdefault(cost.arm, []).append(cost)
     arms = []

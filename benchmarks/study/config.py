@@ -21,7 +21,7 @@ Positive = Annotated[int, Field(ge=1, le=10**6)]
 Numbers = Annotated[list[Steps], Field(min_length=1), AfterValidator(once)]
 Samplers = Annotated[list[Sampler], Field(min_length=1), AfterValidator(once)]
 Seeds = Annotated[list[int], Field(min_length=1, max_length=10_000), AfterValidator(once)]
-Measured = Annotated[Metrics, Field(min_length=1)]
+EvalResult = Annotated[Metrics, Field(min_length=1)]
 Prompts = Annotated[int, Field(ge=2, le=10**6)]
 Videos = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -46,7 +46,7 @@ class LongConfig(StrictModel):
     videos_per_prompt: Videos = 1
     #: None is the evaluation's. Those that need the whole video or make rollouts of their own are
     #: left out.
-    metrics: Measured | None = None
+    metrics: EvalResult | None = None
     #: Videos of each arm that the report shows.
     shown: Positive = 2
 
@@ -60,7 +60,7 @@ class EvaluationConfig(StrictModel):
     nfe: Numbers = [1, 2, 4, 8]
     samplers: Samplers = ["sde"]
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
-    metrics: Measured
+    metrics: EvalResult
     teacher: TeacherConfig = TeacherConfig()
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 32
     #: Videos of each arm that the report shows.

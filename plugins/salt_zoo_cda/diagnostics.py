@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Exit, Sampler
+from salt_zoo.core.blocks import ExitStep, Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Better, Memory, MetricKind
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
 
@@ -66,7 +66,7 @@ class _CacheDiagnostic:
         network, backbone = videos.network, videos.backbone
         if backbone is None or backbone.blocks(network).new_memory is None:
             return torch.full((len(videos.prompts),), float("nan"))
-        rows, size = list(videos.draws.rows), self.config.batch_size
+        rows, size = list(videos.rng.rows), self.config.batch_size
         found = [
             self.compare(
                 Walker(videos, rows[i : i + size], videos.prompts[i : i + size], self.config)
@@ -91,12 +91,12 @@ class Walker:
         backbone = videos.backbone
         assert backbone is not None
         self.network, self.config = videos.network, config
-        self.draws: Draws = videos.draws.for_rows(rows)
+        self.rng: KeyedRNG = videos.rng.for_rows(rows)
         self.blocks, self.shape = backbone.blocks(videos.network), backbone.latent_shape
         self.condition = backbone.encode_prompts(list(prompts))
-        self.noise = initial_noise(self.draws, self.blocks, self.shape)
+        self.noise = initial_noise(self.rng, self.blocks, self.shape)
         self.parts = self.blocks.split(self.shape[1])
-        self.renoise = renoise_from(self.draws, self.blocks, self.shape)
+        self.renoise = renoise_from(self.rng, self.blocks, self.shape)
 
     def memory_before_last(self, steps: int) -> Memory:
         """The memory of all blocks but the last, each made with `steps` steps."""
@@ -106,7 +106,7 @@ class Walker:
             commit(self.network, self.block(block, steps, memory), self.blocks, self.renoise)
         return memory
 
-    def block(self, block: int, steps: int, memory: Memory) -> Exit:
+    def block(self, block: int, steps: int, memory: Memory) -> ExitStep:
         """The last step of one block, given a memory."""
         frames = self.parts[block]
         walked = denoise(

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Exit, Path
+from salt_zoo.core.blocks import ExitStep, RolloutPath
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Turn
+from salt_zoo.core.protocols import TrainStep
 from salt_zoo.core.transfers import send
 from salt_zoo_cda import alignment
 from salt_zoo_cda.reference import Renoising, reference_video
@@ -73,11 +73,11 @@ class CacheAlignment:
                     f"{sparse}: {2 * sparse}"
                 )
 
-    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> None:
+    def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> None:
         return None
 
-    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor | None:
-        if turn.blocks.new_memory is None:
+    def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor | None:
+        if step.blocks.new_memory is None:
             raise ZooError(
                 "cache-alignment: this backbone is bidirectional and has no KV cache whose "
                 "distribution could be aligned; switch the term off "
@@ -85,27 +85,27 @@ class CacheAlignment:
                 "autoregressive backbone such as 'self-forcing'"
             )
         dense = self.config.reference.get(len(path.times))
-        if turn.step < self.config.start or dense is None or path.exit_step == 0:
+        if step.index < self.config.start or dense is None or path.exit_step == 0:
             return None
         times = flow.step_list(dense, self.config.timestep_shift)
         reference = reference_video(
-            turn.networks["student"], turn, path, times, self.config.renoising
+            step.networks["student"], step, path, times, self.config.renoising
         )
         if self.config.loss == "x0":
             return alignment.x0(video, reference)
-        u = torch.full((len(video),), turn.draws.shared_uniform("alignment time"))
+        u = torch.full((len(video),), step.rng.shared_rand("alignment time"))
         t = flow.training_times(self.config.highest * u, self.config.timestep_shift, 0.02, 0.98)
         t = send(t, video.device)
-        noise = turn.draws.normal(turn.latent_shape, "alignment noise")
-        own = self._features(flow.add_noise(video, noise, t), t, turn)
+        noise = step.rng.randn(step.latent_shape, "alignment noise")
+        own = self._features(flow.add_noise(video, noise, t), t, step)
         with torch.no_grad():
-            wanted = self._features(flow.add_noise(reference, noise, t), t, turn)
+            wanted = self._features(flow.add_noise(reference, noise, t), t, step)
         frames = video.shape[2]
         if self.config.loss == "trd":
             return alignment.trd(own, wanted, frames, self.config.margin)
         return alignment.mmd(own, wanted, frames, self.config.kernel, self.config.sigma)
 
-    def _features(self, x: Tensor, t: Tensor, turn: Turn) -> Tensor:
-        teacher: Any = turn.networks["teacher"]
-        found: Tensor = teacher.features(x, t, turn.batch.condition, self.config.depth)
+    def _features(self, x: Tensor, t: Tensor, step: TrainStep) -> Tensor:
+        teacher: Any = step.networks["teacher"]
+        found: Tensor = teacher.features(x, t, step.batch.condition, self.config.depth)
         return found

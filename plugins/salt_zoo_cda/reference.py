@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.core.blocks import Path, Renoise
+from salt_zoo.core.blocks import Renoise, RolloutPath
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Turn
+from salt_zoo.core.protocols import TrainStep
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 
 #: How the reference is noised again: with noise of its own, or with the student's noise at the
@@ -20,7 +20,7 @@ _SAME = 1e-6
 
 
 def reference_video(
-    student: Any, turn: Turn, path: Path, times: Sequence[float], renoising: Renoising
+    student: Any, step: TrainStep, path: RolloutPath, times: Sequence[float], renoising: Renoising
 ) -> Tensor:
     """What `student` makes of the turn's initial noise and prompts on a denser step list.
 
@@ -48,25 +48,25 @@ def reference_video(
         )
     video = rollout(
         student,
-        initial_noise(turn.draws, turn.blocks, turn.latent_shape),
-        turn.batch.condition,
+        initial_noise(step.rng, step.blocks, step.latent_shape),
+        step.batch.condition,
         times,
-        blocks=turn.blocks,
-        renoise=reference_noise(turn, path, renoising),
+        blocks=step.blocks,
+        renoise=reference_noise(step, path, renoising),
         exit_step=found[0],
         sampler=path.sampler if renoising == "independent" else "sde",
     )
     return video.detach()
 
 
-def reference_noise(turn: Turn, path: Path, renoising: Renoising) -> Renoise:
+def reference_noise(step: TrainStep, path: RolloutPath, renoising: Renoising) -> Renoise:
     """The noise of the reference's steps; see `Renoising`."""
     if renoising == "independent":
-        return renoise_from(turn.draws.at("reference"), turn.blocks, turn.latent_shape)
-    own = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+        return renoise_from(step.rng.at("reference"), step.blocks, step.latent_shape)
+    own = renoise_from(step.rng, step.blocks, step.latent_shape)
 
     def shared(block: int, t: float) -> Tensor | None:
-        if t == turn.blocks.context_noise:  # what is remembered is noised whatever the sampler
+        if t == step.blocks.context_noise:  # what is remembered is noised whatever the sampler
             return own(block, t)
         # draws are keyed by the time: where both lists have it, these are the student's
         listed = any(abs(t - other) < _SAME for other in path.times)

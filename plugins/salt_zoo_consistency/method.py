@@ -12,7 +12,7 @@ from torch import Tensor
 from salt_zoo.core import flow
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Role, Turn
+from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
 from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo_consistency.losses import Distance, distance
@@ -50,28 +50,28 @@ class ConsistencyDistillation:
             [flow.shift_time(k / config.intervals, config.timestep_shift) for k in steps]
         )
 
-    def roles(self) -> Mapping[str, Role]:
+    def roles(self) -> Mapping[str, NetworkSpec]:
         return {
-            "student": Role("student", learning_rate=self.config.learning_rate),
-            "target": Role("student", average_of="student", decay=self.config.target_decay),
-            "teacher": Role("student"),
+            "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
+            "target": NetworkSpec("student", ema_of="student", decay=self.config.target_decay),
+            "teacher": NetworkSpec("student"),
         }
 
-    def turns(self, step: int) -> Sequence[str]:
+    def update_order(self, step: int) -> Sequence[str]:
         return ["student"]
 
-    def train(self, turn: Turn) -> Mapping[str, Tensor]:
-        student, target = turn.networks["student"], turn.networks["target"]
-        condition, x0 = turn.batch.condition, turn.batch.x0
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        student, target = step.networks["student"], step.networks["target"]
+        condition, x0 = step.batch.condition, step.batch.x0
         assert x0 is not None
         teacher = Guided(
-            turn.networks["teacher"], turn.batch.unconditional, self.config.guidance_scale
+            step.networks["teacher"], step.batch.unconditional, self.config.guidance_scale
         )
-        noise = turn.draws.normal(turn.latent_shape, "noise")
+        noise = step.rng.randn(step.latent_shape, "noise")
         total = x0.new_zeros(())
-        walk = teacher_forced([student, target, teacher], x0, condition, turn.blocks)
-        for block, (frames, (own, its, guides)) in enumerate(walk):
-            k = torch.tensor(turn.draws.integers(self.config.intervals, "interval", block))
+        iter_rollout = teacher_forced([student, target, teacher], x0, condition, step.blocks)
+        for block, (frames, (own, its, guides)) in enumerate(iter_rollout):
+            k = torch.tensor(step.rng.randint(self.config.intervals, "interval", block))
             t, s = (send(self.grid[place], x0.device) for place in (k, k + 1))
             x = flow.add_noise(x0[:, :, frames], noise[:, :, frames], t)
             with torch.no_grad():
@@ -80,6 +80,6 @@ class ConsistencyDistillation:
             found = flow.x0_from_velocity(x, student(x, t, condition, own), t)
             share = (frames.stop - frames.start) / x0.shape[2]
             loss = share * distance(found, wanted, self.config.distance)
-            turn.backward(loss)
+            step.backward(loss)
             total = total + loss.detach()
         return {"loss": total}

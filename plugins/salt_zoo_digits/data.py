@@ -21,7 +21,7 @@ from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.protocols import Sample
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 
 FRAMES, SIZE, DIGIT, GRID = 9, 16, 8, 4
 CELLS = (SIZE - DIGIT) // GRID + 1  # places for the digit along one side
@@ -160,18 +160,18 @@ class Digits:
     def prompts(self, split: str) -> list[str]:
         return [str(command) for command in COMMANDS]
 
-    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
-        chosen = draws.integers(len(COMMANDS), "command")
+    def sample(self, rng: KeyedRNG, split: str, videos: bool = True) -> Sample:
+        chosen = rng.randint(len(COMMANDS), "command")
         prompts = [str(COMMANDS[i]) for i in chosen]
-        return Sample(prompts, self.real(prompts, draws, split) if videos else None)
+        return Sample(prompts, self.real(prompts, rng, split) if videos else None)
 
     def real(
-        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
     ) -> Tensor:
         pictures, classes = images(split)
         rows = []
         # one draw a row decides image and start together
-        for prompt, number in zip(prompts, draws.integers(2**31, "digit and start"), strict=True):
+        for prompt, number in zip(prompts, rng.randint(2**31, "digit and start"), strict=True):
             command = parse(prompt)
             candidates = classes[command.digit]
             places = starts(command.direction)

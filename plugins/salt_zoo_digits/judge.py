@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.storage import atomic_folder, file_digest, write_json
 from salt_zoo_digits.data import DIGIT, SIZE, images
 
@@ -76,14 +76,14 @@ def train_judge(
     the test split.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Draws(0).generator("judge").initial_seed())
+        torch.manual_seed(KeyedRNG(0).generator("judge").initial_seed())
         judge = Judge()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
     pictures, classes = images("train")
     labels = _labels(classes)
     for step in range(steps):
-        generator = Draws(0).generator("judge", step)
+        generator = KeyedRNG(0).generator("judge", step)
         chosen = torch.randint(len(pictures), (batch_size,), generator=generator)
         frames = _placed(pictures[chosen], generator)
         gain = 0.7 + 0.6 * torch.rand(batch_size, 1, 1, 1, generator=generator)
@@ -128,5 +128,5 @@ def _placed(pictures: Tensor, generator: torch.Generator) -> Tensor:
 @torch.inference_mode()
 def _accuracy(judge: Judge, split: str) -> float:
     pictures, classes = images(split)
-    frames = _placed(pictures, Draws(0).generator("judge", split))
+    frames = _placed(pictures, KeyedRNG(0).generator("judge", split))
     return float((judge(frames)[1].argmax(-1) == _labels(classes)).float().mean())

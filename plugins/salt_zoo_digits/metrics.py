@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from salt_zoo.core.protocols import Better, MetricKind
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
@@ -200,6 +200,6 @@ def where_finite(pixels: Tensor, scores: Tensor) -> Tensor:
 @functools.cache
 def reference_videos() -> tuple[Tensor, list[str]]:
     """Real videos of the train split, made once a process."""
-    sample = Digits().sample(Draws(0, ("reference",), range(REFERENCE)), "train")
+    sample = Digits().sample(KeyedRNG(0, ("reference",), range(REFERENCE)), "train")
     assert sample.video is not None
     return sample.video, sample.prompts

@@ -13,7 +13,7 @@ from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import Better, MetricKind
 from salt_zoo.evaluation.videos import Videos
-from salt_zoo.rollout.sampler import full_time, initial_noise, renoise_from, walk
+from salt_zoo.rollout.sampler import full_time, initial_noise, iter_rollout, renoise_from
 from salt_zoo_dmd.semigroup import choices, local_defect
 
 
@@ -50,7 +50,7 @@ class SemigroupDefect:
     def measure(self, videos: Videos) -> Tensor:
         if videos.network is None or videos.backbone is None:
             return torch.full((len(videos.prompts),), float("nan"))
-        rows = list(videos.draws.rows)
+        rows = list(videos.rng.rows)
         size = self.config.batch_size
         return torch.cat(
             [
@@ -62,18 +62,18 @@ class SemigroupDefect:
     def _batch(self, videos: Videos, rows: Any, prompts: Any) -> Tensor:
         backbone, network = videos.backbone, videos.network
         assert backbone is not None
-        draws = videos.draws.for_rows(rows)
+        rng = videos.rng.for_rows(rows)
         blocks, shape = backbone.blocks(network), backbone.latent_shape
         condition = backbone.encode_prompts(list(prompts))
         times = flow.step_list(self.config.steps, self.config.timestep_shift)
         found = []
-        steps = walk(
+        steps = iter_rollout(
             network,
-            initial_noise(draws, blocks, shape),
+            initial_noise(rng, blocks, shape),
             condition,
             times,
             blocks=blocks,
-            renoise=renoise_from(draws, blocks, shape),
+            renoise=renoise_from(rng, blocks, shape),
             sampler=self.config.sampler,
             every_step=True,
         )

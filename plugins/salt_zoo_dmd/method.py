@@ -14,12 +14,12 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Exit, Path, Sampler
+from salt_zoo.core.blocks import ExitStep, RolloutPath, Sampler
 from salt_zoo.core.config import Steps, StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Objective, Role, Turn
-from salt_zoo.core.rng import Draws
-from salt_zoo.rollout.sampler import initial_noise, renoise_from, replay, rollout, walk
+from salt_zoo.core.protocols import NetworkSpec, Objective, TrainStep
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, replay, rollout
 from salt_zoo_dmd.losses import fake_score_loss
 from salt_zoo_dmd.objectives import ScoreTimes
 
@@ -101,26 +101,26 @@ class DMD:
             if objective.weight != 0:
                 self.objectives[name] = objective
 
-    def roles(self) -> Mapping[str, Role]:
+    def roles(self) -> Mapping[str, NetworkSpec]:
         return {
-            "student": Role("student", learning_rate=self.config.learning_rate),
-            "teacher": Role("teacher"),
-            "fake_score": Role("score", learning_rate=self.config.fake_score.learning_rate),
+            "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
+            "teacher": NetworkSpec("teacher"),
+            "fake_score": NetworkSpec("score", learning_rate=self.config.fake_score.learning_rate),
         }
 
-    def turns(self, step: int) -> Sequence[str]:
+    def update_order(self, step: int) -> Sequence[str]:
         fake_score = ["fake_score"] * self.config.fake_score.updates
         if self.config.order == "student-first":
             return ["student", *fake_score]
         return [*fake_score, "student"]
 
-    def train(self, turn: Turn) -> Mapping[str, Tensor]:
-        return self._student(turn) if turn.role == "student" else self._fake_score(turn)
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        return self._student(step) if step.role == "student" else self._fake_score(step)
 
-    def path(self, draws: Draws) -> Path:
+    def path(self, rng: KeyedRNG) -> RolloutPath:
         """The step list and the exit step of a turn, the same for all blocks and processes; every
         turn has draws of its own, so those of student and fake score are independent."""
-        position, wanted = 0.0, draws.shared_uniform("step list")
+        position, wanted = 0.0, rng.shared_rand("step list")
         counts = list(self.config.steps)
         chosen = counts[-1]
         for count in counts:
@@ -129,19 +129,19 @@ class DMD:
                 chosen = count
                 break
         times = flow.step_list(chosen, self.config.timestep_shift)
-        return Path(times, draws.shared_integer(chosen, "exit step"), self.config.sampler)
+        return RolloutPath(times, rng.shared_randint(chosen, "exit step"), self.config.sampler)
 
-    def _student(self, turn: Turn) -> dict[str, Tensor]:
-        path = self.path(turn.draws)
-        student, condition = turn.networks["student"], turn.batch.condition
-        renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
-        alone = len(turn.blocks.split(turn.latent_shape[1])) == 1
-        exits = walk(
+    def _student(self, step: TrainStep) -> dict[str, Tensor]:
+        path = self.path(step.rng)
+        student, condition = step.networks["student"], step.batch.condition
+        renoise = renoise_from(step.rng, step.blocks, step.latent_shape)
+        alone = len(step.blocks.split(step.latent_shape[1])) == 1
+        exits = iter_rollout(
             student,
-            initial_noise(turn.draws, turn.blocks, turn.latent_shape),
+            initial_noise(step.rng, step.blocks, step.latent_shape),
             condition,
             path.times,
-            blocks=turn.blocks,
+            blocks=step.blocks,
             renoise=renoise,
             exit_step=path.exit_step,
             sampler=path.sampler,
@@ -149,31 +149,31 @@ class DMD:
         )
         if alone:
             (exit,) = exits
-            terms = self._on_video(exit.x0, path, turn)
-            self._add(terms, self._on_exit(exit, path, turn), 1.0)
-            turn.backward(self._total(terms, exit.x0))
+            terms = self._on_video(exit.x0, path, step)
+            self._add(terms, self._on_exit(exit, path, step), 1.0)
+            step.backward(self._total(terms, exit.x0))
             return self._logs(terms, exit.x0)
         # no gradient flows through the memory, so the video's gradient is all that a block needs
         # of the others: blocks are run again one by one, and only one block's graph exists
         finished = [replace(exit, memory=None) for exit in exits]
         video = torch.cat([exit.x0 for exit in finished], dim=2).requires_grad_()
-        terms = self._on_video(video, path, turn)
+        terms = self._on_video(video, path, step)
         (gradient,) = torch.autograd.grad(self._total(terms, video), video)
         terms = {name: term.detach() for name, term in terms.items()}
-        for exit in replay(student, finished, turn.blocks, renoise):
-            share = (exit.frames.stop - exit.frames.start) / turn.latent_shape[1]
-            own = self._on_exit(exit, path, turn)
+        for exit in replay(student, finished, step.blocks, renoise):
+            share = (exit.frames.stop - exit.frames.start) / step.latent_shape[1]
+            own = self._on_exit(exit, path, step)
             weighted = share * self._total(own, exit.x0)
-            turn.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
+            step.backward((gradient[:, :, exit.frames] * exit.x0).sum() + weighted)
             self._add(terms, own, share)
         return self._logs(terms, video)
 
-    def _on_video(self, video: Tensor, path: Path, turn: Turn) -> dict[str, Tensor]:
-        found = {name: o.on_video(video, path, turn) for name, o in self.objectives.items()}
+    def _on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> dict[str, Tensor]:
+        found = {name: o.on_video(video, path, step) for name, o in self.objectives.items()}
         return {name: term for name, term in found.items() if term is not None}
 
-    def _on_exit(self, exit: Exit, path: Path, turn: Turn) -> dict[str, Tensor]:
-        found = {name: o.on_exit(exit, path, turn) for name, o in self.objectives.items()}
+    def _on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> dict[str, Tensor]:
+        found = {name: o.on_exit(exit, path, step) for name, o in self.objectives.items()}
         return {name: term for name, term in found.items() if term is not None}
 
     @staticmethod
@@ -193,22 +193,22 @@ class DMD:
         apart = {name.replace("-", "_"): value for name, value in values.items()}
         return {"loss": loss, **(apart if len(apart) > 1 else {})}
 
-    def _fake_score(self, turn: Turn) -> dict[str, Tensor]:
-        path = self.path(turn.draws)
-        condition = turn.batch.condition
+    def _fake_score(self, step: TrainStep) -> dict[str, Tensor]:
+        path = self.path(step.rng)
+        condition = step.batch.condition
         x0 = rollout(
-            turn.networks["student"],
-            initial_noise(turn.draws, turn.blocks, turn.latent_shape),
+            step.networks["student"],
+            initial_noise(step.rng, step.blocks, step.latent_shape),
             condition,
             path.times,
-            blocks=turn.blocks,
-            renoise=renoise_from(turn.draws, turn.blocks, turn.latent_shape),
+            blocks=step.blocks,
+            renoise=renoise_from(step.rng, step.blocks, step.latent_shape),
             exit_step=path.exit_step,
             sampler=path.sampler,
         ).detach()
-        t = self.config.fake_score.times.draw(turn.draws.uniform("score time"))
-        noise = turn.draws.normal(turn.latent_shape, "score noise")
-        v = turn.networks["fake_score"](flow.add_noise(x0, noise, t), t, condition)
+        t = self.config.fake_score.times.draw(step.rng.rand("score time"))
+        noise = step.rng.randn(step.latent_shape, "score noise")
+        v = step.networks["fake_score"](flow.add_noise(x0, noise, t), t, condition)
         loss = fake_score_loss(v, x0, noise)
-        turn.backward(loss)
+        step.backward(loss)
         return {"loss": loss.detach()}

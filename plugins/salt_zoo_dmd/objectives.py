@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Exit, Path
+from salt_zoo.core.blocks import ExitStep, RolloutPath
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Turn
+from salt_zoo.core.protocols import TrainStep
 from salt_zoo.rollout.sampler import full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
@@ -55,19 +55,19 @@ class DistributionMatching:
         self.config = config
         self.weight = config.weight
 
-    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> None:
+    def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> None:
         return None
 
-    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor:
-        x, condition = video.detach(), turn.batch.condition
-        t = self.config.times.draw(turn.draws.uniform("score time"))
-        noisy = flow.add_noise(x, turn.draws.normal(turn.latent_shape, "score noise"), t)
+    def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor:
+        x, condition = video.detach(), step.batch.condition
+        t = self.config.times.draw(step.rng.rand("score time"))
+        noisy = flow.add_noise(x, step.rng.randn(step.latent_shape, "score noise"), t)
         teacher = Guided(
-            turn.networks["teacher"], turn.batch.unconditional, self.config.guidance_scale
+            step.networks["teacher"], step.batch.unconditional, self.config.guidance_scale
         )
         with torch.no_grad():
             real = flow.x0_from_velocity(noisy, teacher(noisy, t, condition), t)
-            fake_v = turn.networks["fake_score"](noisy, t, condition)
+            fake_v = step.networks["fake_score"](noisy, t, condition)
             fake = flow.x0_from_velocity(noisy, fake_v, t)
         return distribution_matching_loss(video, distribution_matching_gradient(x, real, fake))
 
@@ -94,18 +94,18 @@ class SelfConsistency:
         self.config = config
         self.weight = config.weight
 
-    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> Tensor | None:
+    def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> Tensor | None:
         if len(path.times) != self.config.steps:
             return None
         ends = choices(path.times, exit.step, self.config.num_segments)
         if not ends:
             return None
         # without the block in the keys: all blocks share one pair of times
-        end, middles = ends[turn.draws.shared_integer(len(ends), "semigroup end")]
-        middle = middles[turn.draws.shared_integer(len(middles), "semigroup middle")]
+        end, middles = ends[step.rng.shared_randint(len(ends), "semigroup end")]
+        middle = middles[step.rng.shared_randint(len(middles), "semigroup middle")]
         with torch.no_grad():
             x_middle = flow.euler_step(exit.x, exit.v, exit.t, middle)
-            v_middle = turn.networks["student"](
+            v_middle = step.networks["student"](
                 x_middle, full_time(middle, x_middle), exit.condition, exit.memory
             )
         return semigroup_loss(
@@ -119,5 +119,5 @@ class SelfConsistency:
             time_weight=self.config.time_weight,
         )
 
-    def on_video(self, video: Tensor, path: Path, turn: Turn) -> None:
+    def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> None:
         return None

@@ -86,7 +86,7 @@ class ClipScore:
     @torch.inference_mode()
     def measure(self, videos: Videos) -> Tensor:
         self.prepare()
-        device = torch.device(videos.draws.device)
+        device = torch.device(videos.rng.device)
         self._model.to(device)
         texts = self._texts(list(videos.prompts), device)
         scores = [

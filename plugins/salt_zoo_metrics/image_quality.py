@@ -95,7 +95,7 @@ class ImageQuality:
     @torch.inference_mode()
     def measure(self, videos: Videos) -> Tensor:
         self.prepare()
-        device = torch.device(videos.draws.device)
+        device = torch.device(videos.rng.device)
         self._model.to(device)
         return torch.stack([self._score(video, device) for video in videos.pixels])
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from salt_zoo.core.protocols import Condition, Turn
+from salt_zoo.core.protocols import Condition, TrainStep
 from salt_zoo_pretraining.flow_matching import FlowMatching, FlowMatchingConfig
-from salt_zoo_pretraining.noisy_past import given_noisy_past
+from salt_zoo_pretraining.noisy_past import forward_block_causal
 
 
 class DiffusionForcing(FlowMatching):
@@ -20,6 +20,6 @@ class DiffusionForcing(FlowMatching):
     Config = FlowMatchingConfig
 
     def velocities(
-        self, turn: Turn, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+        self, step: TrainStep, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
     ) -> Iterable[tuple[slice, Tensor]]:
-        return given_noisy_past(turn.networks["student"], x, t, condition, turn.blocks)
+        return forward_block_causal(step.networks["student"], x, t, condition, step.blocks)

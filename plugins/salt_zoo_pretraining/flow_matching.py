@@ -11,7 +11,7 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Condition, Role, Turn
+from salt_zoo.core.protocols import Condition, NetworkSpec, TrainStep
 from salt_zoo_pretraining.noising import times_by_block, with_dropout
 
 
@@ -36,7 +36,7 @@ class FlowMatching(ABC):
 
     @abstractmethod
     def velocities(
-        self, turn: Turn, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+        self, step: TrainStep, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
     ) -> Iterable[tuple[slice, Tensor]]:
         """Frames and the student's velocity there, `[B, C, f, H, W]`, until all frames are done.
 
@@ -44,23 +44,23 @@ class FlowMatching(ABC):
         block. What was handed out is backpropagated before the next is asked for.
         """
 
-    def roles(self) -> Mapping[str, Role]:
-        return {"student": Role(self.config.start, learning_rate=self.config.learning_rate)}
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        return {"student": NetworkSpec(self.config.start, learning_rate=self.config.learning_rate)}
 
-    def turns(self, step: int) -> Sequence[str]:
+    def update_order(self, step: int) -> Sequence[str]:
         return ["student"]
 
-    def train(self, turn: Turn) -> Mapping[str, Tensor]:
-        x0 = turn.batch.x0
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        x0 = step.batch.x0
         assert x0 is not None
-        condition = with_dropout(turn, self.config.prompt_dropout)
-        noise = turn.draws.normal(turn.latent_shape, "noise")
-        t = times_by_block(turn, x0.shape[2], self.config.timestep_shift)
+        condition = with_dropout(step, self.config.prompt_dropout)
+        noise = step.rng.randn(step.latent_shape, "noise")
+        t = times_by_block(step, x0.shape[2], self.config.timestep_shift)
         x, target = flow.add_noise(x0, noise, t), flow.velocity(x0, noise)
         total = x0.new_zeros(())
-        for frames, v in self.velocities(turn, x, t, x0, condition):
+        for frames, v in self.velocities(step, x, t, x0, condition):
             loss = (v - target[:, :, frames]).square().mean()
             loss = loss * ((frames.stop - frames.start) / x0.shape[2])
-            turn.backward(loss)
+            step.backward(loss)
             total = total + loss.detach()
         return {"loss": total}

@@ -7,25 +7,25 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.condition import choose
-from salt_zoo.core.protocols import Condition, Turn
+from salt_zoo.core.protocols import Condition, TrainStep
 
 
-def times_by_block(turn: Turn, frames: int, timestep_shift: float) -> Tensor:
+def times_by_block(step: TrainStep, frames: int, timestep_shift: float) -> Tensor:
     """An independent shifted time for every block of every video, `[B, F]` in [0, 1)."""
     parts = []
-    for block, place in enumerate(turn.blocks.split(frames)):
-        t = flow.training_times(turn.draws.uniform("time", block), timestep_shift)
+    for block, place in enumerate(step.blocks.split(frames)):
+        t = flow.training_times(step.rng.rand("time", block), timestep_shift)
         parts.append(t[:, None].expand(-1, place.stop - place.start))
     return torch.cat(parts, dim=1)
 
 
-def with_dropout(turn: Turn, share: float) -> Condition:
+def with_dropout(step: TrainStep, share: float) -> Condition:
     """The batch's conditions, a `share` of them replaced by the empty prompt's, for guidance.
 
     Not by the negative prompt: that is a prompt like any other, chosen when a network is sampled,
     and its videos are not those of all prompts.
     """
-    batch = turn.batch
-    dropped = turn.draws.uniform("prompt dropout") < share
+    batch = step.batch
+    dropped = step.rng.rand("prompt dropout") < share
     nothing = batch.unconditional if batch.no_prompt is None else batch.no_prompt
     return choose(dropped, nothing, batch.condition)

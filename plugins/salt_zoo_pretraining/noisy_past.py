@@ -12,7 +12,7 @@ from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.protocols import Condition
 
 
-def given_noisy_past(
+def forward_block_causal(
     network: Any, x: Tensor, t: Tensor, condition: Condition, blocks: Blocks
 ) -> Iterator[tuple[slice, Tensor]]:
     """Velocities of videos `x` `[B, C, F, H, W]` at times `t` `[B, F]`, equal within a block.
@@ -36,4 +36,4 @@ def given_noisy_past(
             yield frames, network(noisy, time, condition, memory)
             if memory is not None and frames.stop < count:
                 with torch.no_grad():
-                    network.remember(noisy, time, condition, memory)
+                    network.update_cache(noisy, time, condition, memory)

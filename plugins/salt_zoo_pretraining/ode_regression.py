@@ -11,10 +11,10 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Role, Turn
+from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
-from salt_zoo.rollout.forcing import given_clean_past
-from salt_zoo_pretraining.noisy_past import given_noisy_past
+from salt_zoo.rollout.forcing import forward_teacher_forced
+from salt_zoo_pretraining.noisy_past import forward_block_causal
 from salt_zoo_pretraining.trajectories import (
     SAME_TIME,
     TrajectoryConfig,
@@ -58,34 +58,34 @@ class OdeRegression:
         #: Times of the trajectories without which it cannot train.
         self.wanted_times = tuple(config.times) if config.of == "dataset" else ()
 
-    def roles(self) -> Mapping[str, Role]:
-        roles = {"student": Role("student", learning_rate=self.config.learning_rate)}
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        roles = {"student": NetworkSpec("student", learning_rate=self.config.learning_rate)}
         if self.config.of != "dataset":
-            roles["teacher"] = Role("teacher" if self.config.of == "teacher" else "student")
+            roles["teacher"] = NetworkSpec("teacher" if self.config.of == "teacher" else "student")
         return roles
 
-    def turns(self, step: int) -> Sequence[str]:
+    def update_order(self, step: int) -> Sequence[str]:
         return ["student"]
 
-    def train(self, turn: Turn) -> Mapping[str, Tensor]:
-        states = self._states(turn)
-        x, t = self._draw(turn, states)
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        states = self._states(step)
+        x, t = self._draw(step, states)
         endpoint = states[:, -1]
         # clean blocks are context only; their frames have nothing to learn
         noisy = (t > 0).to(x.dtype)
         weight = noisy / noisy.sum().clamp(min=1)
         total = x.new_zeros(())
-        for frames, v in self._velocities(turn, x, t, endpoint):
+        for frames, v in self._velocities(step, x, t, endpoint):
             found = flow.x0_from_velocity(x[:, :, frames], v, t[:, frames])
             squared = (found - endpoint[:, :, frames]).square().mean(dim=(1, 3, 4))
             loss = (weight[:, frames] * squared).sum()
-            turn.backward(loss)
+            step.backward(loss)
             total = total + loss.detach()
         return {"loss": total}
 
-    def _states(self, turn: Turn) -> Tensor:
+    def _states(self, step: TrainStep) -> Tensor:
         """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the turn's noise."""
-        batch, times = turn.batch, self.config.times
+        batch, times = step.batch, self.config.times
         if batch.trajectory is None:
             if self.config.of == "dataset":
                 raise ZooError(
@@ -95,13 +95,13 @@ class OdeRegression:
             return draw_trajectories(
                 self.config,
                 self.config.of,
-                turn.networks["teacher"],
-                turn.draws,
+                step.networks["teacher"],
+                step.rng,
                 batch.condition,
                 batch.unconditional,
                 self.config.guidance_scale,
-                turn.blocks,
-                turn.latent_shape,
+                step.blocks,
+                step.latent_shape,
             )
         stored = batch.trajectory_times
         if len(stored) != len(times) or any(
@@ -111,7 +111,7 @@ class OdeRegression:
                 f"the dataset's trajectories are kept at times {_shown(stored)} and the method's "
                 f"are {_shown(times)}; set method.steps and method.timestep_shift to theirs"
             )
-        wanted = (len(times) + 1, *turn.latent_shape)
+        wanted = (len(times) + 1, *step.latent_shape)
         if tuple(batch.trajectory.shape[1:]) != wanted:
             raise ZooError(
                 f"the dataset's trajectories are {list(batch.trajectory.shape[1:])} and this "
@@ -119,27 +119,27 @@ class OdeRegression:
             )
         return batch.trajectory
 
-    def _draw(self, turn: Turn, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw(self, step: TrainStep, states: Tensor) -> tuple[Tensor, Tensor]:
         """A state of an independent time for every block: `[B, C, F, H, W]`, and times `[B, F]`."""
-        parts = turn.blocks.split(states.shape[3])
+        parts = step.blocks.split(states.shape[3])
         times = torch.tensor([*self.config.times, 0.0], device=states.device)
         clean = self.config.sees == "mixed" and len(parts) > 1
         rows = torch.arange(len(states), device=states.device)
         x, t = [], []
         for block, frames in enumerate(parts):
-            drawn = turn.draws.integers(len(times) if clean else len(times) - 1, "step", block)
+            drawn = step.rng.randint(len(times) if clean else len(times) - 1, "step", block)
             k = send(torch.tensor(drawn), states.device)
             x.append(states[rows, k][:, :, frames])
             t.append(times[k][:, None].expand(-1, frames.stop - frames.start))
         return torch.cat(x, dim=2), torch.cat(t, dim=1)
 
     def _velocities(
-        self, turn: Turn, x: Tensor, t: Tensor, endpoint: Tensor
+        self, step: TrainStep, x: Tensor, t: Tensor, endpoint: Tensor
     ) -> Iterable[tuple[slice, Tensor]]:
-        student, condition = turn.networks["student"], turn.batch.condition
+        student, condition = step.networks["student"], step.batch.condition
         if self.config.sees == "clean":
-            return given_clean_past(student, x, t, endpoint, condition, turn.blocks)
-        return given_noisy_past(student, x, t, condition, turn.blocks)
+            return forward_teacher_forced(student, x, t, endpoint, condition, step.blocks)
+        return forward_block_causal(student, x, t, condition, step.blocks)
 
 
 def _shown(times: Sequence[float]) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from salt_zoo.core.protocols import Condition, Turn
-from salt_zoo.rollout.forcing import given_clean_past
+from salt_zoo.core.protocols import Condition, TrainStep
+from salt_zoo.rollout.forcing import forward_teacher_forced
 from salt_zoo_pretraining.flow_matching import FlowMatching, FlowMatchingConfig
 
 
@@ -27,8 +27,8 @@ class TeacherForcing(FlowMatching):
     Config = TeacherForcingConfig
 
     def velocities(
-        self, turn: Turn, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+        self, step: TrainStep, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
     ) -> Iterable[tuple[slice, Tensor]]:
         masked = self.config.past == "masked"
-        student = turn.networks["student"]
-        return given_clean_past(student, x, t, x0, condition, turn.blocks, masked=masked)
+        student = step.networks["student"]
+        return forward_teacher_forced(student, x, t, x0, condition, step.blocks, masked=masked)

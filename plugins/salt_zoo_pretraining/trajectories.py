@@ -14,8 +14,8 @@ from salt_zoo.core.blocks import Blocks, Renoise
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Condition, VelocityNetwork
-from salt_zoo.core.rng import Draws
-from salt_zoo.rollout.sampler import initial_noise, renoise_from, walk
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from
 
 #: Times nearer to each other than this are the same one.
 SAME_TIME = 1e-6
@@ -78,7 +78,7 @@ def ode_states(
     if not set(times) <= set(grid):
         raise ValueError(f"times {times} are not all in the grid {list(grid)}")
     kept: list[list[Tensor]] = [[] for _ in range(len(times) + 1)]
-    for exit in walk(
+    for exit in iter_rollout(
         network,
         noise,
         condition,
@@ -99,7 +99,7 @@ def draw_trajectories(
     config: TrajectoryConfig,
     whose: Whose,
     network: Any,
-    draws: Draws,
+    rng: KeyedRNG,
     condition: Condition,
     unconditional: Condition,
     guidance_scale: float,
@@ -119,10 +119,10 @@ def draw_trajectories(
         blocks = Blocks()
     return ode_states(
         Guided(network, unconditional, guidance_scale),
-        initial_noise(draws, blocks, latent_shape),
+        initial_noise(rng, blocks, latent_shape),
         condition,
         config.times,
         config.grid,
         blocks=blocks,
-        renoise=renoise_from(draws, blocks, latent_shape),
+        renoise=renoise_from(rng, blocks, latent_shape),
     )

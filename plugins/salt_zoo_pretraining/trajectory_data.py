@@ -13,7 +13,7 @@ from salt_zoo.config.parts import configure_part
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Dataset, Sample
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 from salt_zoo_pretraining.trajectory_files import HEADER, read_folder
 
@@ -55,33 +55,33 @@ class Trajectories:
             return list(dict.fromkeys(self.folder.header["prompts"]))
         return self.source.prompts(split)
 
-    def sample(self, draws: Draws, split: Any, videos: bool = True) -> Sample:
+    def sample(self, rng: KeyedRNG, split: Any, videos: bool = True) -> Sample:
         """A stored trajectory and its prompt a row.
 
         Raises:
             ZooError: the method wants videos.
         """
         if split != "train":
-            return self.source.sample(draws, split, videos)
+            return self.source.sample(rng, split, videos)
         if videos:
             raise ZooError(
                 "dataset 'trajectories': the method needs videos and these are trajectories; "
                 "choose the method ode-regression or a data-free one, or another dataset"
             )
-        rows = draws.integers(self.folder.count, "trajectory")
+        rows = rng.randint(self.folder.count, "trajectory")
         return Sample(
             prompts=[self.folder.header["prompts"][row] for row in rows],
             video=None,
-            trajectory=send(self.folder.read(rows), draws.device),
+            trajectory=send(self.folder.read(rows), rng.device),
             trajectory_times=self.folder.times,
         )
 
     def real(
-        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
     ) -> Tensor | None:
         if frames is None:
-            return self.source.real(prompts, draws, split)
-        return self.source.real(prompts, draws, split, frames)
+            return self.source.real(prompts, rng, split)
+        return self.source.real(prompts, rng, split, frames)
 
     def fingerprint(self) -> dict[str, str]:
         return {"trajectories": self.folder.fingerprint()}

@@ -11,7 +11,7 @@ from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import TrainingError
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.foreign import lacks_memory
 from salt_zoo_pretraining.trajectories import TrajectoryConfig, Whose, draw_trajectories
@@ -58,9 +58,9 @@ class TrajectoryRecipe:
         backbone = self.zoo.backbones.create(config.backbone["name"], self._backbone, self.zoo)
         backbone.to(where)
         dataset = self.zoo.datasets.create(config.dataset["name"], self._dataset, self.zoo)
-        draws = Draws(config.seed, ("trajectories",), range(config.count), where)
+        rng = KeyedRNG(config.seed, ("trajectories",), range(config.count), where)
         header = self._header(backbone, dataset, where.type)
-        header["prompts"] = dataset.sample(draws.at("data"), "train", False).prompts
+        header["prompts"] = dataset.sample(rng.at("data"), "train", False).prompts
         made = open_folder(folder, header)
         missing = [shard for shard in range(len(made.shards)) if not made.has(shard)]
         if missing:
@@ -77,7 +77,7 @@ class TrajectoryRecipe:
                         config,
                         config.of,
                         network,
-                        draws.for_rows(rows),
+                        rng.for_rows(rows),
                         backbone.encode_prompts(prompts),
                         unconditional(backbone, len(rows)),
                         header["guidance_scale"],

@@ -59,7 +59,7 @@ class Policy(Protocol):
         ...
 
     def switched(
-        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+        self, cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
     ) -> None:
         """Called when the prompt changes before the next block; see `protocols.Memory.switch`."""
         ...
@@ -172,10 +172,10 @@ class KVCache:
         keys, values = torch.stack(found, dim=1).chunk(2, dim=1)
         return (keys + values) / 2
 
-    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+    def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""
         self.version += 1
-        self.policy.switched(self, recent, remember)
+        self.policy.switched(self, recent, update_cache)
 
 
 def _with(buffer: Tensor, new: Tensor, place: slice | Tensor) -> Tensor:

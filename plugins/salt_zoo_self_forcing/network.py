@@ -110,11 +110,11 @@ class CausalWanNetwork(WanNetwork):
         for frames in self.partition.split(x.shape[2]):
             part, its = x[:, :, frames], t if t.ndim == 1 else t[:, frames]
             found.append(self.forward(part, its, condition, memory))
-            self.remember(part, its, condition, memory)
+            self.update_cache(part, its, condition, memory)
         return torch.cat(found, dim=2)
 
     @torch.no_grad()
-    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: KVCache) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Condition, memory: KVCache) -> None:
         """Commit a finished block: one pass whose keys and values stay; no gradient."""
         self(x, t, condition, memory)
         memory.commit(x.shape[2])
@@ -124,7 +124,7 @@ class CausalWanNetwork(WanNetwork):
         positions are relative and the video is longer than it keeps."""
         return self.policy.span(frames) is not None
 
-    def given_past(
+    def forward_masked(
         self,
         x: Tensor,
         t: Tensor,

@@ -20,7 +20,7 @@ from torch import Tensor
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, shown
 from salt_zoo.core.protocols import Sample
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 from salt_zoo.io.prompt_files import read_prompt_file
 from salt_zoo.io.storage import digest
@@ -73,18 +73,18 @@ class Prompts:
     def prompts(self, split: str) -> list[str]:
         return list(self._splits[split])
 
-    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
+    def sample(self, rng: KeyedRNG, split: str, videos: bool = True) -> Sample:
         """A prompt a row, with its latents as `video` if they are wanted.
 
         Raises:
             ZooError: the method wants data and there is none.
         """
         known = self._splits[split]
-        prompts = [known[i] for i in draws.integers(len(known), "prompt")]
-        return Sample(prompts, self._latents(prompts, draws) if videos else None)
+        prompts = [known[i] for i in rng.randint(len(known), "prompt")]
+        return Sample(prompts, self._latents(prompts, rng) if videos else None)
 
     def real(
-        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
     ) -> None:
         """None: there are no real videos."""
         return None
@@ -96,7 +96,7 @@ class Prompts:
             found["latents"] = digest([[path.name, _end_of(path)] for path in files])
         return found
 
-    def _latents(self, prompts: Sequence[str], draws: Draws) -> Tensor:
+    def _latents(self, prompts: Sequence[str], rng: KeyedRNG) -> Tensor:
         if self.config.latents is None:
             raise ZooError(
                 "dataset 'prompts': the method needs data and these are prompts only; set "
@@ -106,7 +106,7 @@ class Prompts:
         rows = [
             load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts
         ]
-        return send(torch.stack(rows), draws.device)
+        return send(torch.stack(rows), rng.device)
 
 
 def _end_of(path: Path) -> str:

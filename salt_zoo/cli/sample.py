@@ -223,8 +223,8 @@ def make(
     from salt_zoo.rollout.generate import generate, prompt_draws
 
     for video in videos:
-        draws = prompt_draws(seed, video.prompt, [video.occurrence], device)
-        latents = generate(network, backbone, [video.prompt], draws, sampling)
+        rng = prompt_draws(seed, video.prompt, [video.occurrence], device)
+        latents = generate(network, backbone, [video.prompt], rng, sampling)
         with torch.inference_mode():
             pixels = backbone.decode_video(latents)
         check_finite(pixels, f"prompt {shown(video.prompt)}")

@@ -188,12 +188,12 @@ def write(
     Returns how many there are in the file, and the interrupt that has ended it.
     """
     from salt_zoo.cli.progress import stream_progress
-    from salt_zoo.io.signals import asked_to_stop
+    from salt_zoo.io.signals import graceful_shutdown
 
     done = 0
     interrupted: KeyboardInterrupt | None = None
     broken: ZooError | None = None
-    with asked_to_stop() as stopped, writer(path, frame_rate) as add:
+    with graceful_shutdown() as stopped, writer(path, frame_rate) as add:
         try:
             with stream_progress(frames) as progress:
                 for pixels in made:

@@ -44,7 +44,7 @@ class ScheduleConfig(StrictModel):
     final: Fraction = 0.1
 
 
-class AverageConfig(StrictModel):
+class EMAConfig(StrictModel):
     """Exponential moving average of the student: what is evaluated and saved."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
@@ -69,7 +69,7 @@ class TrainingConfig(StrictModel):
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     clip: Annotated[float, Field(gt=0)] = 10.0
-    average: AverageConfig | None = AverageConfig()
+    average: EMAConfig | None = EMAConfig()
     #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
     precision: Precision = "auto"
     gradient_checkpointing: bool = False

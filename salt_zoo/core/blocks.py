@@ -68,7 +68,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Path:
+class RolloutPath:
     """How a training rollout goes: its step list, the exit step (an index into it) and how a step
     goes on to the next.
 
@@ -82,7 +82,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Exit:
+class ExitStep:
     """The exit step of one block, before the block is committed to the memory.
 
     `x` is the step's input at time `t`, `v` the network's velocity there and `x0` the clean

@@ -41,11 +41,11 @@ class Guided:
         """An empty memory for videos like `x`, with rows for both halves."""
         return make(self.network, x if self.guidance_scale == 1 else _twice(x))
 
-    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
         if self.guidance_scale == 1:
-            self.network.remember(x, t, condition, memory)
+            self.network.update_cache(x, t, condition, memory)
         else:
-            self.network.remember(_twice(x), _twice(t), self._doubled(condition), memory)
+            self.network.update_cache(_twice(x), _twice(t), self._doubled(condition), memory)
 
     def _doubled(self, condition: Condition) -> Condition:
         """Both conditions; the same object for the same one, by which a memory knows it again."""

@@ -38,11 +38,11 @@ def with_precision(
 ) -> Any:
     """Make every pass of `network` compute in `precision`; returns the same object.
 
-    All that evaluates the network through itself is in the policy (`features`, `given_past`,
-    `remember`, `Guided`), on whatever device it is by then, and so are copies of it. A pass returns
-    velocities of at least float32. The network's class becomes a subclass of its own, as with
-    FSDP2, so that `isinstance`, names of tensors and saved files stay. A second call replaces the
-    policy.
+    All that evaluates the network through itself is in the policy (`features`, `forward_masked`,
+    `update_cache`, `Guided`), on whatever device it is by then, and so are copies of it. A pass
+    returns velocities of at least float32. The network's class becomes a subclass of its own, as
+    with FSDP2, so that `isinstance`, names of tensors and saved files stay. A second call replaces
+    the policy.
 
     - `fp32`: float32 throughout; on CUDA without TF32, which cuDNN's convolutions use otherwise.
     - `tf32`: float32 whose matrix products are in TF32, on CUDA; elsewhere as `fp32`.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from salt_zoo.core.blocks import Blocks, Exit, Path
-    from salt_zoo.core.rng import Draws
+    from salt_zoo.core.blocks import Blocks, ExitStep, RolloutPath
+    from salt_zoo.core.rng import KeyedRNG
 
 #: Whose weights a network begins with: those of the teacher, of a bidirectional network of the
 #: student's size (`score`: the teacher, where that has this size), of the initial student, or none.
@@ -27,7 +27,7 @@ Condition = Mapping[str, "Tensor"]
 
 
 class Memory(Protocol):
-    """A KV cache and its policy. Read by `forward`, written by `remember` only.
+    """A KV cache and its policy. Read by `forward`, written by `update_cache` only.
 
     It may also have `slots`, the frames that it has room for (a switch is then handed no more of
     the past than that), and `limit`, the frames after which it is full; None or nothing says that
@@ -39,11 +39,11 @@ class Memory(Protocol):
         """Bytes that the cached keys and values take."""
         ...
 
-    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+    def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block: keep, drop or rebuild what is remembered.
 
         `recent` are the clean latents of the finished blocks, the oldest first (as many as the
-        caller has kept); `remember` commits one of them anew under the new prompt.
+        caller has kept); `update_cache` commits one of them anew under the new prompt.
         """
         ...
 
@@ -62,7 +62,7 @@ class VelocityNetwork(Protocol):
         """The velocity `[B, C, F, H, W]` at `x` and `t`; never changes `memory`."""
         ...
 
-    def remember(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
         """Commit a finished block to `memory`; no gradient. Evaluates the network through
         `self(...)`, so that the pass is counted."""
         ...
@@ -144,13 +144,13 @@ class Dataset(Protocol):
     def prompts(self, split: Literal["train", "validation", "test"]) -> list[str]: ...
 
     def sample(
-        self, draws: Draws, split: Literal["train", "validation", "test"], videos: bool
+        self, rng: KeyedRNG, split: Literal["train", "validation", "test"], videos: bool
     ) -> Sample:
         """One row for each row of `draws`; `videos=False` saves making what is not looked at."""
         ...
 
     def real(
-        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
     ) -> Tensor | None:
         """A real video for each of the prompts, or None where there is none.
 
@@ -162,19 +162,19 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class Role:
+class NetworkSpec:
     """A network that a method needs.
 
     `start`: whose weights it begins with; a network that follows the student's distribution starts
     as `score`, which has the student's size whatever the teacher's is. `learning_rate`: it is
-    trained, by default at this rate (None: it is frozen). `average_of`: it follows another role as
+    trained, by default at this rate (None: it is frozen). `ema_of`: it follows another role as
     its exponential moving average, `mean = decay * mean + (1 - decay) * weights` after each of that
     role's updates.
     """
 
     start: Start
     learning_rate: float | None = None
-    average_of: str | None = None
+    ema_of: str | None = None
     decay: float = 0.99
 
 
@@ -197,14 +197,18 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One micro-batch of one role's turn in one training step; all that a method may touch."""
+class TrainStep:
+    """One micro-batch of one update of one role; all that a method may touch.
+
+    `index` counts training steps from 0: each has one update of the student, and as many of the
+    other roles as `update_order` says.
+    """
 
     role: str
-    step: int
+    index: int
     networks: Mapping[str, Any]
     batch: Batch
-    draws: Draws
+    rng: KeyedRNG
     blocks: Blocks
     latent_shape: tuple[int, int, int, int]
     backward: Callable[[Tensor], None]
@@ -219,15 +223,15 @@ class Method(Protocol):
 
     needs_data: bool
 
-    def roles(self) -> Mapping[str, Role]:
+    def roles(self) -> Mapping[str, NetworkSpec]:
         """Its networks; the one that is evaluated and saved is called `student`."""
         ...
 
-    def turns(self, step: int) -> Sequence[str]:
+    def update_order(self, step: int) -> Sequence[str]:
         """The roles trained in `step`, in order; the student is trained once a step."""
         ...
 
-    def train(self, turn: Turn) -> Mapping[str, Tensor]:
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
         """Compute the loss of `turn.role`, hand it to `turn.backward` (whole or in parts) and
         return scalars to log, still on the device."""
         ...
@@ -242,14 +246,14 @@ class Objective(Protocol):
 
     weight: float
 
-    def on_exit(self, exit: Exit, path: Path, turn: Turn) -> Tensor | None:
+    def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> Tensor | None:
         """The term's share at one block's exit step, before the block is remembered; or None.
 
         Shares are averaged by their share of frames.
         """
         ...
 
-    def on_video(self, video: Tensor, path: Path, turn: Turn) -> Tensor | None:
+    def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor | None:
         """The term's share for the whole generated video, `[B, C, F, H, W]` with gradient; or
         None."""
         ...

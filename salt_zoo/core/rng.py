@@ -22,7 +22,7 @@ Key = str | int
 
 
 @dataclass(frozen=True)
-class Draws:
+class KeyedRNG:
     """Draws for the rows `rows` (global indices in the batch) under a `seed` and a `scope`."""
 
     seed: int
@@ -30,11 +30,11 @@ class Draws:
     rows: Sequence[int] = range(0)
     device: torch.device | str = "cpu"
 
-    def at(self, *scope: Key) -> Draws:
+    def at(self, *scope: Key) -> KeyedRNG:
         """The same rows one scope deeper, for instance `draws.at("data")`."""
         return replace(self, scope=(*self.scope, *scope))
 
-    def for_rows(self, rows: Sequence[int]) -> Draws:
+    def for_rows(self, rows: Sequence[int]) -> KeyedRNG:
         return replace(self, rows=rows)
 
     def generator(self, *key: Key) -> torch.Generator:
@@ -46,39 +46,39 @@ class Draws:
         digest = hashlib.blake2b(text, digest_size=8).digest()
         return int.from_bytes(digest, "big") >> 1
 
-    def normal(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
+    def randn(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal rows `[len(rows), *shape]` on the device."""
         drawn, generator = torch.empty(len(self.rows), *shape), torch.Generator()
         for place, row in zip(drawn.unbind(), self.rows, strict=True):
             place.normal_(generator=generator.manual_seed(self._seed((*key, row))))
         return send(drawn, self.device).to(dtype)
 
-    def uniform(self, *key: Key) -> Tensor:
+    def rand(self, *key: Key) -> Tensor:
         """One number in [0, 1) a row: `[len(rows)]`."""
         drawn = [torch.rand((), generator=self.generator(*key, row)) for row in self.rows]
         return send(torch.stack(drawn), self.device)
 
-    def integers(self, high: int, *key: Key) -> list[int]:
+    def randint(self, high: int, *key: Key) -> list[int]:
         """One integer in [0, high) a row, as Python numbers."""
         return [
             int(torch.randint(high, (), generator=self.generator(*key, row))) for row in self.rows
         ]
 
-    def shared_integer(self, high: int, *key: Key) -> int:
+    def shared_randint(self, high: int, *key: Key) -> int:
         """One integer in [0, high) for all rows and all processes (an exit step, say)."""
         return int(torch.randint(high, (), generator=self.generator(*key, "shared")))
 
-    def shared_uniform(self, *key: Key) -> float:
+    def shared_rand(self, *key: Key) -> float:
         """One number in [0, 1) for all rows and all processes."""
         return float(torch.rand((), generator=self.generator(*key, "shared")))
 
 
-def turn_draws(
+def step_rng(
     seed: int, role: str, step: int, turn: int, rows: Sequence[int], device: torch.device | str
-) -> Draws:
+) -> KeyedRNG:
     """The draws of a role's turn in a training step; `turn` counts that role's turns of the step.
 
     The turns of other roles are not in the key: runs that differ in how often the fake score is
     trained share the prompts and the noise of the student.
     """
-    return Draws(seed, ("train", role, step, turn), rows, device)
+    return KeyedRNG(seed, ("train", role, step, turn), rows, device)

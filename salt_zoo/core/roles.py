@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from salt_zoo.core.protocols import Backbone, Role, Start
+from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
 
 
 def source(backbone: Backbone, start: Start) -> Backbone:
@@ -37,10 +37,10 @@ class Originals:
     Averages are none of them: they are copies of what they follow.
     """
 
-    def __init__(self, backbone: Backbone, roles: Iterable[Role]) -> None:
+    def __init__(self, backbone: Backbone, roles: Iterable[NetworkSpec]) -> None:
         self._backbone = backbone
         self._sources: dict[Start, Backbone] = {}
-        starts = [role.start for role in roles if not role.average_of]
+        starts = [role.start for role in roles if not role.ema_of]
         self._wanted = Counter(self._key(start) for start in starts if start != "random")
         self._made: dict[Hashable, nn.Module] = {}
 

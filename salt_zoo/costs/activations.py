@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_iter
 from salt_zoo.core.protocols import Condition
 
 
-def peak_of_pass(
+def peak_activation_bytes(
     network: nn.Module, condition: Condition, latent_shape: Sequence[int], batch: int, bf16: bool
 ) -> float:
     """Bytes above weights and gradients at the fullest moment of a forward and a backward pass.

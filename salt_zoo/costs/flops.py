@@ -35,7 +35,7 @@ def flops_of_passes(
     """FLOPs by role of counted passes: the one figure of plans, budgets and finished runs.
 
     Args:
-        starts: `Role.start` by role, which says what kind of network it has.
+        starts: `NetworkSpec.start` by role, which says what kind of network it has.
         passes: by role, as a `PassCounter` counts them.
         checkpointing: with the recomputation of gradient checkpointing, which changes no result
             and so is no part of a budget.
@@ -143,7 +143,7 @@ def _measure(
             if block in wanted:
                 found[block] = _count(network, kind, given)
             if block < last:
-                _remember(network, *given)
+                _update_cache(network, *given)
 
     measure({0, last // 2, last})
     if not _on_a_line(found):
@@ -169,11 +169,11 @@ def _on_a_line(found: Mapping[int, Flops]) -> bool:
 
 
 @torch.no_grad()
-def _remember(network: Any, x: Tensor, t: Tensor, text: Condition, memory: Any) -> None:
+def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: Any) -> None:
     """Commit a block without the pass: what a memory holds has no say in FLOPs."""
     network.forward = lambda x, *others, **options: x
     try:
-        network.remember(x, t, text, memory)
+        network.update_cache(x, t, text, memory)
     finally:
         del network.forward
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.protocols import Backbone, Batch, Condition, Method, Turn
-from salt_zoo.core.rng import Draws, turn_draws
+from salt_zoo.core.protocols import Backbone, Batch, Condition, Method, TrainStep
+from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import Pass, PassCounter, in_videos
 from salt_zoo.costs.flops import meta_network, on_meta
@@ -41,7 +41,7 @@ class Passes:
         return {role: in_videos(passes) for role, passes in self.kinds.items()}
 
 
-def passes_per_update(
+def count_forward_passes(
     method: Method, backbone: Backbone, updates: int = _MOST, seed: int = 0
 ) -> Passes:
     """The passes of one of a method's updates, the mean over the first `updates`.
@@ -96,14 +96,14 @@ class DryRun:
             passes.clear()
         held: set[tuple[tuple[str, float], ...]] = set()
         taken: Counter[str] = Counter()
-        for role in self.method.turns(step):
-            draws = turn_draws(self.seed, role, step, taken[role], range(1), "cpu")
+        for role in self.method.update_order(step):
+            rng = step_rng(self.seed, role, step, taken[role], range(1), "cpu")
             taken[role] += 1
-            self._turn(role, step, draws, held)
+            self._turn(role, step, rng, held)
         kinds = {role: dict(passes) for role, passes in self.counter.passes.items()}
         return Passes(kinds, frozenset(held))
 
-    def _turn(self, role: str, step: int, draws: Draws, held: set[Any]) -> None:
+    def _turn(self, role: str, step: int, rng: KeyedRNG, held: set[Any]) -> None:
         before = self._recorded()
 
         def backward(loss: Tensor) -> None:
@@ -114,16 +114,16 @@ class DryRun:
             loss.backward()
 
         method, condition = self.method, self.condition
-        x0 = draws.normal(self.shape, "data") if method.needs_data else None
-        batch = Batch([""], condition, condition, x0, *_trajectory(method, draws, self.shape))
+        x0 = rng.randn(self.shape, "data") if method.needs_data else None
+        batch = Batch([""], condition, condition, x0, *_trajectory(method, rng, self.shape))
         self.networks[role].anchor.requires_grad_(True)
         method.train(
-            Turn(
+            TrainStep(
                 role,
                 step,
                 self.networks,
                 batch,
-                draws,
+                rng,
                 self.backbone.blocks(),
                 self.shape,
                 backward,
@@ -163,8 +163,8 @@ def _without_arithmetic(network: Any) -> Any:
 
 
 def _trajectory(
-    method: Any, draws: Draws, shape: Sequence[int]
+    method: Any, rng: KeyedRNG, shape: Sequence[int]
 ) -> tuple[Tensor | None, tuple[float, ...]]:
     """A trajectory for a method that cannot do without: it says so by its `wanted_times`."""
     times = tuple(getattr(method, "wanted_times", ()))
-    return (draws.normal((len(times) + 1, *shape), "trajectory") if times else None), times
+    return (rng.randn((len(times) + 1, *shape), "trajectory") if times else None), times

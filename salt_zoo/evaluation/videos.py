@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.protocols import Backbone, Dataset, Metric
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.checked_metric import CheckedMetric
 from salt_zoo.rollout.generate import SamplingConfig, generate
 
@@ -29,7 +29,7 @@ class Videos:
 
     pixels: Tensor
     prompts: Sequence[str]
-    draws: Draws
+    rng: KeyedRNG
     dataset: Dataset
     backbone: Backbone | None = None
     network: Any = None
@@ -45,13 +45,13 @@ def evaluation_prompts(
     Fewer where the split has fewer. The first `count` rows do not depend on `videos_per_prompt`.
     """
     known = dataset.prompts(split)  # type: ignore[arg-type]
-    order = torch.randperm(len(known), generator=Draws(0).generator("evaluation prompts", split))
+    order = torch.randperm(len(known), generator=KeyedRNG(0).generator("evaluation prompts", split))
     return [known[i] for i in order.tolist()[:count]] * videos_per_prompt
 
 
-def evaluation_draws(seed: int, split: str, count: int, device: Any) -> Draws:
+def evaluation_draws(seed: int, split: str, count: int, device: Any) -> KeyedRNG:
     """The streams that every arm of a study is evaluated with: equal noise for equal rows."""
-    return Draws(seed, ("evaluation", split), range(count), device)
+    return KeyedRNG(seed, ("evaluation", split), range(count), device)
 
 
 def make_videos(
@@ -59,17 +59,17 @@ def make_videos(
     backbone: Backbone,
     dataset: Dataset,
     prompts: Sequence[str],
-    draws: Draws,
+    rng: KeyedRNG,
     sampling: SamplingConfig,
     batch_size: int = 32,
     frames: int | None = None,
 ) -> Videos:
     """Generate and decode one video a prompt; `frames` are latent ones, as in `generate`."""
-    latents = generate(network, backbone, prompts, draws, sampling, batch_size, frames)
+    latents = generate(network, backbone, prompts, rng, sampling, batch_size, frames)
     with torch.inference_mode():
         parts = [backbone.decode_video(part).float().cpu() for part in latents.split(batch_size)]
         pixels = torch.cat(parts)
-    return Videos(pixels, prompts, draws, dataset, backbone, network, sampling)
+    return Videos(pixels, prompts, rng, dataset, backbone, network, sampling)
 
 
 def measure(metrics: Mapping[str, Metric], videos: Videos) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def signals_clean_up() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
+def graceful_shutdown() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
     """Yields a function that returns the interrupt, not raised, if Ctrl-C (or SIGTERM, SIGHUP) has
     come since.
 

@@ -52,13 +52,13 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
     Raises:
         ZooError: there is no such data.
     """
-    from salt_zoo.core.rng import turn_draws  # torch takes seconds to import
+    from salt_zoo.core.rng import step_rng  # torch takes seconds to import
 
     with _mistakes_only(where):
         method = zoo.methods.create(run.config.method["name"], run.method, zoo)
         dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
-        draws = turn_draws(run.config.seed, "student", 0, 0, range(1), "cpu")
-        dataset.sample(draws.at("data"), "train", method.needs_data)
+        rng = step_rng(run.config.seed, "student", 0, 0, range(1), "cpu")
+        dataset.sample(rng.at("data"), "train", method.needs_data)
 
 
 def _dry_update(method: Any, backbone: Any, seed: int) -> None:

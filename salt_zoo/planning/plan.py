@@ -21,13 +21,13 @@ from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.precision import with_precision
-from salt_zoo.core.protocols import Backbone, Method, Role, Start
+from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
 from salt_zoo.core.roles import source
-from salt_zoo.costs.activations import peak_of_pass
+from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.flops import flops_of_passes, meta_network, on_meta
-from salt_zoo.costs.passes import DryRun, Passes, passes_per_update
-from salt_zoo.plugin.checked_method import STUDENT_AVERAGE, make_method
+from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
+from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
 from salt_zoo.training.optimizers import make_optimizers
 
 GIB = 2**30
@@ -127,7 +127,7 @@ def make_plan(
         kept = _memory_bytes(backbone, micro, bf16)
     if kept:
         memory["KV memory"] = kept / GIB
-    counted = counted or passes_per_update(method, backbone, config.updates, seed)
+    counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing)
     memory |= codecs
     passes = {
@@ -201,18 +201,18 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
 
 
 def _weights(
-    backbone: Backbone, roles: Mapping[str, Role], config: TrainingConfig, bf16: bool
+    backbone: Backbone, roles: Mapping[str, NetworkSpec], config: TrainingConfig, bf16: bool
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
     networks = {name: _network(backbone, role.start) for name, role in roles.items()}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
     for name, role in roles.items():  # frozen ones are held as a training holds them
-        if role.learning_rate is None and role.average_of is None:
+        if role.learning_rate is None and role.ema_of is None:
             with_precision(networks[name], "bf16" if bf16 else "fp32", "meta", frozen=True)
     size = {name: _bytes(one) / GIB for name, one in networks.items()}
     memory = {f"weights {role}": gib for role, gib in size.items()}
     if config.average:
-        memory[f"weights {STUDENT_AVERAGE}"] = size["student"]
+        memory[f"weights {STUDENT_EMA}"] = size["student"]
     trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
     memory["gradients"] = max(size[name] for name in trained)  # of one role at a time
     states = 0.0
@@ -241,7 +241,7 @@ def _codecs(backbone: Backbone) -> dict[str, float]:
 
 def _held(
     backbone: Backbone,
-    roles: Mapping[str, Role],
+    roles: Mapping[str, NetworkSpec],
     counted: Passes,
     batch: int,
     bf16: bool,
@@ -266,7 +266,7 @@ def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -
             condition = whose.encode_prompts([""])
 
             def peak(network: Any) -> tuple[float]:
-                return (peak_of_pass(network, condition, whose.latent_shape, batch, bf16),)
+                return (peak_activation_bytes(network, condition, whose.latent_shape, batch, bf16),)
 
             (found,) = over_depth(meta_network(whose, checkpointing), peak)
             return found / GIB

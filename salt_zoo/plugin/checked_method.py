@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from salt_zoo.core.errors import did_you_mean, shown
-from salt_zoo.core.protocols import Method, Role, Start, Turn
+from salt_zoo.core.protocols import Method, NetworkSpec, Start, TrainStep
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: No step has more turns: `turns` without an end must not be waited for.
-MOST_TURNS = 100_000
+#: No step has more updates: `update_order` without an end must not be waited for.
+MOST_UPDATES = 100_000
 #: Names of roles are names of files in a checkpoint.
 ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 #: The checkpoint's own file beside those of the roles.
 OPTIMIZERS = "optimizers"
 #: The role that the trainer adds: the average of the student that is evaluated and saved.
-STUDENT_AVERAGE = "student_average"
-OWN = (STUDENT_AVERAGE, OPTIMIZERS)
+STUDENT_EMA = "student_ema"
+OWN = (STUDENT_EMA, OPTIMIZERS)
 
 
 def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
@@ -42,7 +42,7 @@ class CheckedMethod:
     def __init__(self, method: Method, title: str) -> None:
         self.method, self.title = method, title
         with foreign(title):
-            for wanted in ("needs_data", "roles", "turns", "train"):
+            for wanted in ("needs_data", "roles", "update_order", "train"):
                 if not hasattr(method, wanted):
                     raise BrokenPart(
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
@@ -58,7 +58,7 @@ class CheckedMethod:
     def error(self, text: str) -> ForeignError:
         return ForeignError(f"{self.title}: {text}")
 
-    def roles(self) -> dict[str, Role]:
+    def roles(self) -> dict[str, NetworkSpec]:
         """Its networks by role, the student among them."""
         with foreign(f"{self.title}, roles()"):
             found = self.method.roles()
@@ -66,7 +66,7 @@ class CheckedMethod:
         if not roles:
             raise self.error(
                 f"roles() returned {shown(found)}; it must be a mapping from names to "
-                "salt_zoo.core.protocols.Role that has a 'student'"
+                "salt_zoo.core.protocols.NetworkSpec that has a 'student'"
             )
         for name, role in roles.items():
             self._check_role(name, role)
@@ -74,10 +74,8 @@ class CheckedMethod:
         if "student" not in trained:
             raise self.error("it has no trained network of the role 'student'")
         for name, role in roles.items():
-            if role.average_of is not None and role.average_of not in trained:
-                raise self.error(
-                    f"role {name!r} averages {role.average_of!r}, which is not trained"
-                )
+            if role.ema_of is not None and role.ema_of not in trained:
+                raise self.error(f"role {name!r} averages {role.ema_of!r}, which is not trained")
         self._trained = tuple(trained)
         return roles
 
@@ -87,8 +85,8 @@ class CheckedMethod:
                 f"{shown(name)} cannot be a role's name: write letters, digits and _, and not "
                 f"{' or '.join(map(repr, OWN))}, which are the trainer's own"
             )
-        if not isinstance(role, Role):
-            raise self.error(f"role {name!r} is {shown(role)}, not a salt_zoo.core.protocols.Role")
+        if not isinstance(role, NetworkSpec):
+            raise self.error(f"role {name!r} is {shown(role)}, not a NetworkSpec")
         if role.start not in get_args(Start):
             hint = did_you_mean(str(role.start), get_args(Start))
             raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
@@ -101,35 +99,36 @@ class CheckedMethod:
         if not (_is_number(role.decay) and 0 <= role.decay <= 1):
             raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
 
-    def turns(self, step: int) -> list[str]:
+    def update_order(self, step: int) -> list[str]:
         """The roles that are trained in `step`, in order, the student among them."""
         if self._trained is None:
             self.roles()
         assert self._trained is not None
-        with foreign(f"{self.title}, turns({step})"):
-            found = self.method.turns(step)
+        told = f"update_order({step})"
+        with foreign(f"{self.title}, {told}"):
+            found = self.method.update_order(step)
             wrong = isinstance(found, str) or not isinstance(found, Iterable)
-            turns = [] if wrong else list(itertools.islice(found, MOST_TURNS + 1))
+            order = [] if wrong else list(itertools.islice(found, MOST_UPDATES + 1))
         if wrong:
             raise self.error(
-                f"turns({step}) returned {shown(found)}; it must be a list of the roles to train"
+                f"{told} returned {shown(found)}; it must be a list of the roles to train"
             )
-        if len(turns) > MOST_TURNS:
-            raise self.error(f"turns({step}) has no end: more than {MOST_TURNS} roles")
-        for role in turns:
+        if len(order) > MOST_UPDATES:
+            raise self.error(f"{told} has no end: more than {MOST_UPDATES} roles")
+        for role in order:
             if not isinstance(role, str) or role not in self._trained:
                 hint = did_you_mean(str(role), self._trained)
-                raise self.error(f"turns({step}) names {shown(role)}, which is not trained; {hint}")
-        if "student" not in turns:
-            raise self.error(f"turns({step}) leaves out the student, which is trained once a step")
-        return turns
+                raise self.error(f"{told} names {shown(role)}, which is not trained; {hint}")
+        if "student" not in order:
+            raise self.error(f"{told} leaves out the student, which is trained once a step")
+        return order
 
-    def train(self, turn: Turn) -> dict[str, Tensor]:
-        """The scalars to log of a turn."""
+    def train(self, step: TrainStep) -> dict[str, Tensor]:
+        """The scalars to log of one update."""
         import torch
 
-        with foreign(f"{self.title}, turn of {turn.role!r} in update {turn.step + 1}"):
-            found = self.method.train(turn)
+        with foreign(f"{self.title}, update of {step.role!r} in step {step.index + 1}"):
+            found = self.method.train(step)
             logs = dict(found) if isinstance(found, Mapping) else None
         if logs is None:
             raise self.error(

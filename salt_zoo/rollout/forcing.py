@@ -29,10 +29,10 @@ def teacher_forced(
                 if memory is not None:
                     clean = x0[:, :, frames]
                     with torch.no_grad():
-                        network.remember(clean, full_time(0.0, clean), condition, memory)
+                        network.update_cache(clean, full_time(0.0, clean), condition, memory)
 
 
-def given_clean_past(
+def forward_teacher_forced(
     network: VelocityNetwork,
     x: Tensor,
     t: Tensor,

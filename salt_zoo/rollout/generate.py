@@ -15,7 +15,7 @@ from salt_zoo.core.condition import unconditional
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Backbone
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 
 
@@ -57,12 +57,12 @@ class SamplingConfig(StrictModel):
 
 def prompt_draws(
     seed: int, prompt: str, occurrences: Sequence[int], device: torch.device | str = "cpu"
-) -> Draws:
+) -> KeyedRNG:
     """The draws of the videos of one prompt that `salt-zoo sample` and `stream` make.
 
     They depend on the prompt and on how many of it come before, not on what else is in a list.
     """
-    return Draws(seed, ("sample", prompt), occurrences, device)
+    return KeyedRNG(seed, ("sample", prompt), occurrences, device)
 
 
 @torch.inference_mode()
@@ -70,7 +70,7 @@ def generate(
     network: Any,
     backbone: Backbone,
     prompts: Sequence[str],
-    draws: Draws,
+    rng: KeyedRNG,
     config: SamplingConfig,
     batch_size: int = 32,
     frames: int | None = None,
@@ -83,7 +83,7 @@ def generate(
     `frames` are latent frames; None is the backbone's own length. A longer video of an
     autoregressive backbone begins as a shorter one does.
     """
-    rows = list(draws.rows)
+    rows = list(rng.rows)
     if len(rows) != len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
@@ -94,7 +94,7 @@ def generate(
         shape = (shape[0], frames, *shape[2:])
     made = []
     for first in range(0, len(rows), batch_size):
-        some = draws.for_rows(rows[first : first + batch_size])
+        some = rng.for_rows(rows[first : first + batch_size])
         texts = list(prompts[first : first + batch_size])
         made.append(
             rollout(

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, Exit, Renoise, Sampler
+from salt_zoo.core.blocks import Blocks, ExitStep, Renoise, Sampler
 from salt_zoo.core.protocols import Condition, Memory, VelocityNetwork
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 
 
-def walk(
+def iter_rollout(
     network: VelocityNetwork,
     noise: Tensor,
     condition: Condition,
@@ -31,7 +31,7 @@ def walk(
     sampler: Sampler = "sde",
     gradient: bool = False,
     every_step: bool = False,
-) -> Iterator[Exit]:
+) -> Iterator[ExitStep]:
     """Generate block by block, handing out each block's exit step before committing the block.
 
     Args:
@@ -80,7 +80,7 @@ def denoise(
     renoise: Renoise,
     sampler: Sampler,
     gradient: bool = False,
-) -> Iterator[Exit]:
+) -> Iterator[ExitStep]:
     """All steps of one block, given the memory of the blocks before it; commits nothing.
 
     Only the last step is recorded for backward, and only with `gradient`.
@@ -90,7 +90,7 @@ def denoise(
         with torch.set_grad_enabled(gradient and k + 1 == len(times)):
             v = network(x, full_time(t, x), condition, memory)
             x0 = flow.x0_from_velocity(x, v, t)
-        yield Exit(block, frames, k, t, x, v, x0, condition, memory)
+        yield ExitStep(block, frames, k, t, x, v, x0, condition, memory)
         if k + 1 < len(times):
             with torch.no_grad():
                 fresh = None if sampler == "ode" else renoise(block, times[k + 1])
@@ -101,7 +101,7 @@ def denoise(
 
 
 @torch.no_grad()
-def commit(network: VelocityNetwork, exit: Exit, blocks: Blocks, renoise: Renoise) -> None:
+def commit(network: VelocityNetwork, exit: ExitStep, blocks: Blocks, renoise: Renoise) -> None:
     """Write a finished block to its memory, where there is one."""
     if exit.memory is None:
         return
@@ -109,12 +109,12 @@ def commit(network: VelocityNetwork, exit: Exit, blocks: Blocks, renoise: Renois
     fresh = renoise(exit.block, t) if t else None
     if fresh is not None:
         x0 = flow.add_noise(x0, fresh, t)
-    network.remember(x0, full_time(t, x0), exit.condition, exit.memory)
+    network.update_cache(x0, full_time(t, x0), exit.condition, exit.memory)
 
 
 def replay(
-    network: VelocityNetwork, exits: Sequence[Exit], blocks: Blocks, renoise: Renoise
-) -> Iterator[Exit]:
+    network: VelocityNetwork, exits: Sequence[ExitStep], blocks: Blocks, renoise: Renoise
+) -> Iterator[ExitStep]:
     """The exit steps of a finished `walk` once more, now recorded for backward, one at a time.
 
     A caller that calls `backward` before it asks for the next one never holds more than one
@@ -144,7 +144,7 @@ def rollout(
     sampler: Sampler = "sde",
 ) -> Tensor:
     """The generated video `[B, C, F, H, W]` of a `walk` without gradient."""
-    exits = walk(
+    exits = iter_rollout(
         network,
         noise,
         condition,
@@ -162,33 +162,33 @@ def full_time(t: float, x: Tensor) -> Tensor:
     return torch.full((x.shape[0],), t, device=x.device, dtype=torch.float32)
 
 
-def initial_noise(draws: Draws, blocks: Blocks, latent_shape: Sequence[int]) -> Tensor:
+def initial_noise(rng: KeyedRNG, blocks: Blocks, latent_shape: Sequence[int]) -> Tensor:
     """The noise that a rollout starts from, `[B, C, F, H, W]`.
 
     Drawn block by block where there are blocks, so that a longer video begins as a shorter one and
     a stream need not know its end.
     """
     if blocks.frames is None:
-        return draws.normal(latent_shape, "initial noise")
+        return rng.randn(latent_shape, "initial noise")
     count = len(blocks.split(latent_shape[1]))
-    parts = [block_noise(draws, blocks, latent_shape, block) for block in range(count)]
+    parts = [block_noise(rng, blocks, latent_shape, block) for block in range(count)]
     return torch.cat(parts, dim=2)
 
 
-def block_noise(draws: Draws, blocks: Blocks, latent_shape: Sequence[int], block: int) -> Tensor:
+def block_noise(rng: KeyedRNG, blocks: Blocks, latent_shape: Sequence[int], block: int) -> Tensor:
     """The initial noise of one block, `[B, C, f, H, W]`."""
     channels, frames, height, width = latent_shape
     size = blocks.size(block, frames)
-    return draws.normal((channels, size, height, width), "initial noise", block)
+    return rng.randn((channels, size, height, width), "initial noise", block)
 
 
-def renoise_from(draws: Draws, blocks: Blocks, latent_shape: Sequence[int]) -> Renoise:
+def renoise_from(rng: KeyedRNG, blocks: Blocks, latent_shape: Sequence[int]) -> Renoise:
     """Fresh noise for re-noising, keyed by block and time (not by step index), so that rollouts
     with different step lists share the noise at the times that they share."""
     channels, frames, height, width = latent_shape
 
     def draw(block: int, t: float) -> Tensor:
         size = blocks.size(block, frames)
-        return draws.normal((channels, size, height, width), "renoise", block, round(1e6 * t))
+        return rng.randn((channels, size, height, width), "renoise", block, round(1e6 * t))
 
     return draw

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import Blocks, Exit, Renoise
+from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Backbone, Memory
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig
 from salt_zoo.rollout.sampler import block_noise, commit, denoise, renoise_from
 from salt_zoo.rollout.stream_stats import Clock, Statistics
@@ -30,7 +30,7 @@ def stream(
     network: Any,
     backbone: Backbone,
     prompt: str,
-    draws: Draws,
+    rng: KeyedRNG,
     config: SamplingConfig,
     *,
     switches: Mapping[int, str] | None = None,
@@ -53,7 +53,7 @@ def stream(
             not understood, a switch is outside the stream, or a stream without end has a memory
             that keeps everything.
     """
-    return Stream(network, backbone, prompt, draws, config, switches or {}, blocks)
+    return Stream(network, backbone, prompt, rng, config, switches or {}, blocks)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Stream:
         network: Any,
         backbone: Backbone,
         prompt: str,
-        draws: Draws,
+        rng: KeyedRNG,
         config: SamplingConfig,
         switches: Mapping[int, str],
         count: int | None,
@@ -143,12 +143,12 @@ class Stream:
         self.timeline = Timeline.of(backbone, network)
         self.count = count
         self.statistics = Statistics()
-        self._blocks, self._draws, self._sampler = self.timeline.blocks, draws, config.sampler
+        self._blocks, self._draws, self._sampler = self.timeline.blocks, rng, config.sampler
         self._shape = backbone.latent_shape
         self._times = config.step_times
         places = self.timeline.places(switches, count)
         with torch.inference_mode():
-            rows = len(draws.rows)
+            rows = len(rng.rows)
             self._prompt = backbone.encode_prompts([prompt] * rows)
             self._switches = {
                 block: backbone.encode_prompts([text] * rows) for block, text in places.items()
@@ -184,7 +184,7 @@ class Stream:
 
     def _run(self) -> Iterator[Tensor]:
         condition, start = self._prompt, 0
-        recent: deque[Exit] = deque()
+        recent: deque[ExitStep] = deque()
         draw = renoise_from(self._draws, self._blocks, self._shape)
         for block in itertools.count() if self.count is None else range(self.count):
             clock = Clock(self._draws.device)
@@ -224,15 +224,15 @@ class Stream:
         noises = {t: draw(block, t) for t in self._times[1:]}
         return lambda block, t: noises[t]
 
-    def _switch(self, recent: deque[Exit], condition: Any, draw: Renoise) -> None:
-        def remember(x0: Tensor) -> None:
+    def _switch(self, recent: deque[ExitStep], condition: Any, draw: Renoise) -> None:
+        def update_cache(x0: Tensor) -> None:
             (old,) = (exit for exit in recent if exit.x0 is x0)
             commit(self._network, replace(old, condition=condition), self._blocks, draw)
 
-        self.memory.switch([exit.x0 for exit in recent], remember)
+        self.memory.switch([exit.x0 for exit in recent], update_cache)
 
 
-def _keep(recent: deque[Exit], exit: Exit, slots: int | None) -> None:
+def _keep(recent: deque[ExitStep], exit: ExitStep, slots: int | None) -> None:
     """Add a finished block, and drop those that a memory of `slots` frames cannot use."""
     recent.append(exit)
     if slots is not None:

@@ -11,7 +11,7 @@ import torch
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
-from salt_zoo.core.rng import Draws, turn_draws
+from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.transfers import send
 from salt_zoo.training.prefetch import Place, Prefetch
 
@@ -38,7 +38,7 @@ class Batches:
         device = torch.device(backbone.device)
         self._data = Prefetch(self._sample, self._after, device)
 
-    def get(self, place: Place) -> tuple[Batch, Draws]:
+    def get(self, place: Place) -> tuple[Batch, KeyedRNG]:
         """This process's share of the global batch."""
         backbone, sample = self._backbone, self._data.get(place)
         with torch.no_grad():
@@ -68,14 +68,14 @@ class Batches:
         prompts = dict.fromkeys([negative_prompt(self._backbone), ""])
         for step in range(first, min(first + AHEAD, self._config.updates)):
             for place in self.places(step):
-                draws = self._draws(place).at("data")
-                prompts |= dict.fromkeys(self._dataset.sample(draws, "train", False).prompts)
+                rng = self._draws(place).at("data")
+                prompts |= dict.fromkeys(self._dataset.sample(rng, "train", False).prompts)
         encode([*prompts])
 
     def places(self, step: int) -> Iterator[Place]:
         """The micro-batches of an update, in order."""
         taken: Counter[str] = Counter()
-        for role in self._method.turns(step):
+        for role in self._method.update_order(step):
             for part in range(self._config.gradient_accumulation):
                 yield Place(role, step, taken[role], part)
             taken[role] += 1
@@ -97,13 +97,13 @@ class Batches:
             return next(self.places(place.step + 1), None)
         return following
 
-    def _draws(self, place: Place) -> Draws:
+    def _draws(self, place: Place) -> KeyedRNG:
         first = (place.part * self._world + self._rank) * self._micro
         rows = range(first, first + self._micro)
-        return turn_draws(
+        return step_rng(
             self._seed, place.role, place.step, place.number, rows, self._backbone.device
         )
 
     def _sample(self, place: Place) -> Sample:
-        draws = self._draws(place).at("data")
-        return self._dataset.sample(draws, "train", self._method.needs_data)
+        rng = self._draws(place).at("data")
+        return self._dataset.sample(rng, "train", self._method.needs_data)

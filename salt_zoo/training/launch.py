@@ -97,7 +97,7 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
 
     metrics = make_metrics(zoo, config.metrics)
     prompts = evaluation_prompts(dataset, "validation", config.prompts)
-    draws = evaluation_draws(0, "validation", len(prompts), backbone.device)
+    rng = evaluation_draws(0, "validation", len(prompts), backbone.device)
 
     def evaluate(networks: Any, step: int) -> dict[str, float]:
         found = {}
@@ -105,7 +105,7 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
             sampling = SamplingConfig(
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
-            videos = make_videos(networks.result, backbone, dataset, prompts, draws, sampling)
+            videos = make_videos(networks.result, backbone, dataset, prompts, rng, sampling)
             for name, metric in list(metrics.items()):
                 try:
                     rows = measure({name: metric}, videos)[name]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import resolve_precision, with_precision
-from salt_zoo.core.protocols import Backbone, Role
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import Originals
-from salt_zoo.plugin.checked_method import STUDENT_AVERAGE
+from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 
 
@@ -27,7 +27,11 @@ class Networks(Mapping[str, Any]):
     """
 
     def __init__(
-        self, roles: Mapping[str, Role], backbone: Backbone, config: TrainingConfig, seed: int
+        self,
+        roles: Mapping[str, NetworkSpec],
+        backbone: Backbone,
+        config: TrainingConfig,
+        seed: int,
     ) -> None:
         self.roles = dict(roles)
         trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
@@ -38,9 +42,9 @@ class Networks(Mapping[str, Any]):
                     f"{did_you_mean(name, trained)}"
                 )
         if config.average:
-            self.roles[STUDENT_AVERAGE] = Role(
+            self.roles[STUDENT_EMA] = NetworkSpec(
                 start=self.roles["student"].start,
-                average_of="student",
+                ema_of="student",
                 decay=config.average.decay,
             )
         device = torch.device(backbone.device)
@@ -50,16 +54,16 @@ class Networks(Mapping[str, Any]):
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         originals = Originals(backbone, self.roles.values())
         for name, role in self.roles.items():
-            if role.average_of and role.average_of not in trained:
-                raise ZooError(f"role {name!r} averages {role.average_of!r}, which is not trained")
+            if role.ema_of and role.ema_of not in trained:
+                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
-                torch.manual_seed(Draws(seed).generator("initial weights", name).initial_seed())
-                if role.average_of:
-                    network = copy.deepcopy(self._networks[role.average_of])
+                torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
+                if role.ema_of:
+                    network = copy.deepcopy(self._networks[role.ema_of])
                 else:
                     network = originals.network(role.start)
             network = network.to(backbone.device).requires_grad_(False)
-            frozen = role.learning_rate is None and role.average_of is None
+            frozen = role.learning_rate is None and role.ema_of is None
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)
@@ -92,7 +96,7 @@ class Networks(Mapping[str, Any]):
     @property
     def result(self) -> nn.Module:
         """What the run is for: the student's average, or the student where none is kept."""
-        return self._networks.get(STUDENT_AVERAGE, self._networks["student"])
+        return self._networks.get(STUDENT_EMA, self._networks["student"])
 
     @contextlib.contextmanager
     def training(self, role: str) -> Any:
@@ -108,15 +112,15 @@ class Networks(Mapping[str, Any]):
     def follow(self, role: str, step: int) -> None:
         """Update every average of `role` after its update in `step`."""
         for name, other in self.roles.items():
-            if other.average_of != role:
+            if other.ema_of != role:
                 continue
             mean: list[Tensor] = list(self._networks[name].parameters())
             weights: list[Tensor] = list(self._networks[role].parameters())
-            if name == STUDENT_AVERAGE and step < self._average_start:
+            if name == STUDENT_EMA and step < self._average_start:
                 torch._foreach_copy_(mean, weights)
             else:
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
 
     def saved_roles(self) -> list[str]:
         """The roles whose weights a checkpoint must hold; frozen ones come from the backbone."""
-        return [n for n, r in self.roles.items() if r.learning_rate is not None or r.average_of]
+        return [n for n, r in self.roles.items() if r.learning_rate is not None or r.ema_of]

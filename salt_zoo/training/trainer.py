@@ -19,7 +19,7 @@ from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.precision import backward_in, resolve_precision
-from salt_zoo.core.protocols import Backbone, Dataset, Method, Turn
+from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.io.distributed import on_main
@@ -147,7 +147,7 @@ class Trainer:
         logs: dict[str, Tensor] = {}
         factor = schedule_factor(step, self.config.updates, self.config.schedule)
         taken: Counter[str] = Counter()
-        for role in self.method.turns(step):
+        for role in self.method.update_order(step):
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
                     turn = self._turn(Place(role, step, taken[role], part))
@@ -162,15 +162,15 @@ class Trainer:
             taken[role] += 1
         return logs
 
-    def _turn(self, place: Place) -> Turn:
+    def _turn(self, place: Place) -> TrainStep:
         """What a role sees in its turn."""
-        batch, draws = self._batches.get(place)
-        return Turn(
+        batch, rng = self._batches.get(place)
+        return TrainStep(
             role=place.role,
-            step=place.step,
+            index=place.step,
             networks=self.networks,
             batch=batch,
-            draws=draws,
+            rng=rng,
             blocks=self.backbone.blocks(),
             latent_shape=self.backbone.latent_shape,
             backward=self._backward,

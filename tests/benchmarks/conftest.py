@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks.evaluate.records import ArmCost, Long, Measured
+from benchmarks.evaluate.records import EvalResult, Long, TrainingCost
 from benchmarks.study.metric_info import MetricInfo
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
@@ -25,8 +25,8 @@ class Study:
     """What the study runner hands over."""
 
     study: dict[str, Any]
-    measured: list[Measured]
-    costs: list[ArmCost]
+    measured: list[EvalResult]
+    costs: list[TrainingCost]
     metrics: list[MetricInfo]
     prompts: list[str]
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -89,19 +89,19 @@ def _videos(count: int, noise: float, frames: int = 9) -> np.ndarray:
 def _measured(
     arm: str, method: str, seed: int | None, nfe: int | None, sampler: str | None, noise: float,
     prompts: int,
-) -> Measured:  # fmt: skip
-    shared = np.random.default_rng(1).normal(size=prompts)  # how hard a prompt is, for every arm
+) -> EvalResult:  # fmt: skip
+    shared = np.random.default_rng(1).randn(size=prompts)  # how hard a prompt is, for every arm
     own = np.random.default_rng([zlib.crc32(arm.encode()), seed or 0, nfe or 0])
-    shift = noise + 0.02 * own.normal() * (seed is not None)
+    shift = noise + 0.02 * own.randn() * (seed is not None)
     rows = {
-        "frechet": own.normal(size=(prompts, 8)) * (1 + shift) + 2 * shift,
-        "accuracy": (0.3 * shared + 0.5 * own.normal(size=prompts) < 1.3 - 2.2 * shift) * 1.0,
+        "frechet": own.randn(size=(prompts, 8)) * (1 + shift) + 2 * shift,
+        "accuracy": (0.3 * shared + 0.5 * own.randn(size=prompts) < 1.3 - 2.2 * shift) * 1.0,
         "rigidity": np.abs(0.8 * shift + 0.03 * shared * (seed is not None)),
-        "defect": 0.1 + 0.3 * shift + 0.02 * shared + 0.01 * own.normal(size=prompts),
+        "defect": 0.1 + 0.3 * shift + 0.02 * shared + 0.01 * own.randn(size=prompts),
     }
     if arm == "real":
         del rows["defect"]
-    return Measured(
+    return EvalResult(
         arm, method, "digits", "full" if seed is not None else None, seed, nfe, sampler,
         {"nfe": nfe or 0, "guidance": 50 if arm == "teacher" else 0, "memory": 0},
         {name: scores.astype(np.float32) for name, scores in rows.items()},
@@ -113,7 +113,7 @@ def _measured(
 STOPS = list(range(9, 91, 3))
 
 
-def _long(item: Measured, prompts: int) -> Long:
+def _long(item: EvalResult, prompts: int) -> Long:
     """Clips that get worse with time as fast as the arm is bad; real ones do not."""
     own = np.random.default_rng([zlib.crc32(item.arm.encode()), item.seed or 0, 7])
     pace = 0.0 if item.arm == "real" else 0.02 * ARMS.get(item.arm, 0.6)
@@ -121,7 +121,7 @@ def _long(item: Measured, prompts: int) -> Long:
         name: np.stack(
             [
                 scores[:prompts]
-                + (pace * stop / 9 + 0.01 * own.normal(size=scores[:prompts].shape))
+                + (pace * stop / 9 + 0.01 * own.randn(size=scores[:prompts].shape))
                 * (-1 if name == "accuracy" else 1)
                 for stop in STOPS
             ]
@@ -179,10 +179,10 @@ def make_study() -> Callable[..., Study]:
                     }
                 flops = 2.1e12 + 1.3e12 * place
                 costs.append(
-                    ArmCost(arm, seed, 400, passes, flops, 280.0 + 20 * place, None, curve)
+                    TrainingCost(arm, seed, 400, passes, flops, 280.0 + 20 * place, None, curve)
                 )
         for arm, error in (failing or {}).items():
-            costs.append(ArmCost(arm, 0, 120, {}, 0.0, 30.0, error))
+            costs.append(TrainingCost(arm, 0, 120, {}, 0.0, 30.0, error))
         names = list(arms)
         primary = [{"metric": "defect", "nfe": nfes[0], "a": names[-1], "b": names[0]}]
         primary += [{"metric": "rigidity", "nfe": nfes[0], "a": names[0], "b": names[-1]}]

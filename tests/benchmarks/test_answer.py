@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.evaluate.records import ArmCost, Measured
+from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.build import write_report
 from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines, tuning
@@ -40,13 +40,13 @@ def scores(size: float, spread: float = 0.01) -> np.ndarray:
     return (size + spread * NOISE.normal(size=len(PROMPTS))).astype(np.float32)
 
 
-def one(arm: str, seed: int | None, nfe: int, rows: dict[str, Any], **more: Any) -> Measured:
+def one(arm: str, seed: int | None, nfe: int, rows: dict[str, Any], **more: Any) -> EvalResult:
     guided = arm.endswith("guided")
     passes = {"nfe": nfe, "guidance": nfe if guided else 0, "memory": 0}
     method = "dmd" if seed is not None else arm
     facts = {"backbone": "wan", "memory": None, "sampler": "sde", **more}
     pixels = np.zeros((1, 1, 2, 8, 8), np.uint8)
-    return Measured(
+    return EvalResult(
         arm, method, seed=seed, nfe=nfe, passes=passes, rows=rows, pixels=pixels, **facts
     )
 
@@ -57,7 +57,7 @@ def study(
     seeds: int = 5,
     nfe: int = 4,
     spread: float = 0.01,
-    extra: tuple[Measured, ...] = (),
+    extra: tuple[EvalResult, ...] = (),
     **more: Any,
 ) -> dict[str, Any]:
     """Results of arms (and undistilled networks) with scores of the given sizes at one NFE."""
@@ -67,7 +67,7 @@ def study(
         for seed in ([None] if "-" in arm else range(seeds))
     ]
     costs = [
-        ArmCost(arm, seed, 100, {"student": {"forward": 1.0, "backward": 1.0}}, 2e12, 60.0)
+        TrainingCost(arm, seed, 100, {"student": {"forward": 1.0, "backward": 1.0}}, 2e12, 60.0)
         for arm in sizes
         if "-" not in arm
         for seed in range(seeds)

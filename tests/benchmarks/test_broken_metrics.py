@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together, without_broken
-from benchmarks.evaluate.records import Measured
+from benchmarks.evaluate.records import EvalResult
 from benchmarks.run import plan_runs
 from benchmarks.runner.jobs import run_job
 from benchmarks.runner.runner import collect, make_jobs, write
@@ -111,9 +111,9 @@ def test_none_that_can_be_used_is_an_error(tmp_path: Path):
         without_broken(study, zoo, "mini.yaml")
 
 
-def measured(arm: str, seed: int, **rows: np.ndarray) -> Measured:
+def measured(arm: str, seed: int, **rows: np.ndarray) -> EvalResult:
     pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
-    return Measured(arm, "dmd", "toy", None, seed, 1, "sde", {}, rows, pixels)
+    return EvalResult(arm, "dmd", "toy", None, seed, 1, "sde", {}, rows, pixels)
 
 
 def test_no_seed_stands_for_one_that_was_not_measured():

@@ -98,8 +98,8 @@ def test_clips_are_those_of_the_long_video_and_begin_as_the_short_one():
     network, sampling = backbone.network("student"), SamplingConfig(steps=2)
     long = measurer(32)
     found = long.sampled(network, sampling)
-    short = make_videos(network, backbone, long.dataset, long.prompts, long.draws, sampling)
-    video = make_videos(network, backbone, long.dataset, long.prompts, long.draws, sampling, 32, 18)
+    short = make_videos(network, backbone, long.dataset, long.prompts, long.rng, sampling)
+    video = make_videos(network, backbone, long.dataset, long.prompts, long.rng, sampling, 32, 18)
     assert torch.equal(video.pixels[:, :, :6], short.pixels)
     for clip, stop in enumerate(found.stops):
         wanted = video.pixels[:, :, stop - 6 : stop].mean(dim=(1, 2, 3, 4))

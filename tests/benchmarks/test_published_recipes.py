@@ -151,9 +151,9 @@ def test_nothing_in_the_table_is_about_nothing(values):
 def test_the_defaults_are_those_of_the_recipe():
     """Whoever writes no number gets the published one."""
     zoo = load_zoo()
-    from salt_zoo.config.training import AverageConfig, TrainingConfig
+    from salt_zoo.config.training import EMAConfig, TrainingConfig
 
-    assert (TrainingConfig().updates, AverageConfig().start, AverageConfig().decay) == (
+    assert (TrainingConfig().updates, EMAConfig().start, EMAConfig().decay) == (
         120,
         40,
         0.99,

@@ -30,15 +30,15 @@ SMALL = [
 PLUGIN = textwrap.dedent(
     """
     from salt_zoo import hookimpl
-    from salt_zoo.core.protocols import Role
+    from salt_zoo.core.protocols import NetworkSpec
 
     class Fails:
         needs_data = False
         def __init__(self, config, zoo):
             pass
         def roles(self):
-            return {"student": Role("student", learning_rate=1e-4)}
-        def turns(self, step):
+            return {"student": NetworkSpec("student", learning_rate=1e-4)}
+        def update_order(self, step):
             return ["student"]
         def train(self, turn):
             raise RuntimeError("this method cannot work")

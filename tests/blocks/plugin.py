@@ -16,7 +16,7 @@ from salt_zoo import hookimpl
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.protocols import Condition, Sample
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 
 CHANNELS, FRAMES, SIZE, BLOCK = 2, 6, 2, 2
 PROMPTS = ["one", "two"]
@@ -32,7 +32,7 @@ class Means:
     def bytes(self) -> int:
         return sum(block.nbytes for block in self.blocks)
 
-    def switch(self, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+    def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         pass
 
     def distance(self, other: Means) -> Tensor:
@@ -71,10 +71,10 @@ class ToyNetwork(nn.Module):
         """The velocity's pixels as tokens: `[B, F * H * W, C]`."""
         return self(x, t, condition).flatten(2).transpose(1, 2)
 
-    def remember(
+    def update_cache(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means
     ) -> None:
-        self.calls.append(("remember", x.shape[2], float(t[0]), len(memory.blocks)))
+        self.calls.append(("update_cache", x.shape[2], float(t[0]), len(memory.blocks)))
         memory.blocks.append(self.write(x.mean(dim=(2, 3, 4))))
 
 
@@ -120,15 +120,15 @@ class ToyData:
     def prompts(self, split: str) -> list[str]:
         return PROMPTS
 
-    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
-        prompts = [PROMPTS[row % 2] for row in draws.rows]
-        return Sample(prompts, self.real(prompts, draws, split) if videos else None)
+    def sample(self, rng: KeyedRNG, split: str, videos: bool = True) -> Sample:
+        prompts = [PROMPTS[row % 2] for row in rng.rows]
+        return Sample(prompts, self.real(prompts, rng, split) if videos else None)
 
     def real(
-        self, prompts: Sequence[str], draws: Draws, split: str, frames: int | None = None
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
     ) -> Tensor:
         one = (CHANNELS, SIZE, SIZE)
-        return torch.stack([draws.normal(one, "video", i) for i in range(frames or FRAMES)], dim=2)
+        return torch.stack([rng.randn(one, "video", i) for i in range(frames or FRAMES)], dim=2)
 
     def fingerprint(self) -> dict[str, str]:
         return {}

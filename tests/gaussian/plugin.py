@@ -12,7 +12,7 @@ from salt_zoo import hookimpl
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import Condition, Sample
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from tests.gaussian import closed_form
 from tests.gaussian.networks import AffineNetwork, GaussianNetwork, TransportNetwork
 
@@ -93,14 +93,14 @@ class GaussianData:
     def prompts(self, split: str) -> list[str]:
         return [prompt for prompt in MEANS if prompt]
 
-    def sample(self, draws: Draws, split: str, videos: bool = True) -> Sample:
+    def sample(self, rng: KeyedRNG, split: str, videos: bool = True) -> Sample:
         known = self.prompts(split)
-        prompts = [known[row % len(known)] for row in draws.rows]
-        return Sample(prompts, self.real(prompts, draws, split) if videos else None)
+        prompts = [known[row % len(known)] for row in rng.rows]
+        return Sample(prompts, self.real(prompts, rng, split) if videos else None)
 
-    def real(self, prompts: Sequence[str], draws: Draws, split: str) -> Tensor:
+    def real(self, prompts: Sequence[str], rng: KeyedRNG, split: str) -> Tensor:
         mean = torch.tensor([MEANS[prompt] for prompt in prompts])[:, :, None, None, None]
-        noise = draws.normal(GaussianBackbone.latent_shape, "places")
+        noise = rng.randn(GaussianBackbone.latent_shape, "places")
         return mean + torch.einsum("de,befhw->bdfhw", self.root, noise)
 
     def fingerprint(self) -> dict[str, str]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, Path
+from salt_zoo.core.blocks import Blocks, RolloutPath
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_dmd.defect import SemigroupDefect, SemigroupDefectConfig
 from salt_zoo_dmd.losses import distribution_matching_gradient
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("name", ["diagonal", "full"])
 
 
 def some_points(count: int = 50, key: str = "points") -> torch.Tensor:
-    return Draws(0, rows=range(count)).normal((2,), key, dtype=F64)
+    return KeyedRNG(0, rows=range(count)).randn((2,), key, dtype=F64)
 
 
 @BOTH
@@ -132,8 +132,8 @@ def test_the_metric_of_a_straight_flow_is_zero(sampler):
     metric = SemigroupDefect(SemigroupDefectConfig(sampler=sampler), None)
 
     def measured(network):
-        draws = Draws(0, rows=range(4))
-        made = Videos(torch.zeros(4), ["left"] * 4, draws, None, backbone, network)
+        rng = KeyedRNG(0, rows=range(4))
+        made = Videos(torch.zeros(4), ["left"] * 4, rng, None, backbone, network)
         return metric.measure(made)
 
     assert measured(StraightNetwork()).max() < 1e-5
@@ -145,7 +145,7 @@ def test_guidance_of_two_gaussians_is_a_gaussian(name):
     """With equal covariances the guided velocity is that of the extrapolated mean."""
     backbone, w = GaussianBackbone(GaussianConfig(covariance=name), None), 3.0
     network = backbone.network("teacher").double()
-    x = Draws(0, rows=range(3)).normal(backbone.latent_shape, "x", dtype=F64)
+    x = KeyedRNG(0, rows=range(3)).randn(backbone.latent_shape, "x", dtype=F64)
     t = torch.tensor([0.2, 0.7, 1.0], dtype=F64)
     guided = Guided(network, backbone.encode_prompts([""] * 3), w)
     found = guided(x, t, backbone.encode_prompts(["right"] * 3))
@@ -172,24 +172,24 @@ def test_distribution_matching_gradient_is_the_score_difference():
 def test_the_objective_pushes_along_the_guided_score_difference():
     backbone, w = GaussianBackbone(GaussianConfig(), None), 4.0
     fake = GaussianNetwork(-means(), covariance("diagonal")).requires_grad_(False)
-    draws = Draws(0, rows=range(3))
+    rng = KeyedRNG(0, rows=range(3))
     condition = backbone.encode_prompts(["left"] * 3)
-    turn = Turn(
+    turn = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={"teacher": backbone.network("teacher"), "fake_score": fake},
         batch=Batch(["left"] * 3, condition, backbone.encode_prompts([""] * 3), None),
-        draws=draws,
+        rng=rng,
         blocks=Blocks(),
         latent_shape=backbone.latent_shape,
         backward=lambda loss: None,
     )
-    video = draws.normal(backbone.latent_shape, "video").requires_grad_()
+    video = rng.randn(backbone.latent_shape, "video").requires_grad_()
     objective = DistributionMatching(DistributionMatchingConfig(guidance_scale=w), None)
-    objective.on_video(video, Path([1.0], 0), turn).backward()
+    objective.on_video(video, RolloutPath([1.0], 0), turn).backward()
 
-    t = flow.training_times(draws.uniform("score time"), 5.0, 0.02, 0.98).double()[:, None]
-    x, noise = points(video.detach()), points(draws.normal(backbone.latent_shape, "score noise"))
+    t = flow.training_times(rng.rand("score time"), 5.0, 0.02, 0.98).double()[:, None]
+    x, noise = points(video.detach()), points(rng.randn(backbone.latent_shape, "score noise"))
     noisy = ((1 - t[..., None]) * x + t[..., None] * noise).double()
     mean = torch.lerp(means(F64)[2], means(F64)[0], w)
     real = noisy - t[..., None] * closed_form.velocity(noisy, t, mean, covariance("full", F64))

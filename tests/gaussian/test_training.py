@@ -11,7 +11,7 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train as train_run
@@ -185,7 +185,7 @@ def test_generated_videos_have_the_computed_moments(sampler):
     backbone = GaussianBackbone(GaussianConfig(), None)
     network, count = backbone.network("student"), 256
     sampling = SamplingConfig(steps=4, sampler=sampler, guidance_scale=2.0)
-    made = generate(network, backbone, ["left"] * count, Draws(0, rows=range(count)), sampling)
+    made = generate(network, backbone, ["left"] * count, KeyedRNG(0, rows=range(count)), sampling)
     rows = points(made).flatten(0, 1).double()
     mean, spread = closed_form.generated(
         lambda x, t: closed_form.velocity(x, t, *guided("left", 2.0)),

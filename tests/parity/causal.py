@@ -45,7 +45,7 @@ def noisy_passes(golden: Golden) -> list[str]:
 def three_passes(golden: Golden, model: Any) -> tuple[dict[str, Tensor], KVCache]:
     """Two noisy passes over every block, then the clean one that is remembered.
 
-    The clean pass's velocity is asked for on its own; then `remember` computes it again.
+    The clean pass's velocity is asked for on its own; then `update_cache` computes it again.
     """
     clean, condition = golden["in/clean"], {"text": golden["in/context"]}
     memory: KVCache = model.new_memory(clean)
@@ -57,7 +57,7 @@ def three_passes(golden: Golden, model: Any) -> tuple[dict[str, Tensor], KVCache
             found[f"v_{name}"].append(model(x[:, :, frames], t[:, frames], condition, memory))
         x = clean[:, :, frames]
         found["v_clean_pass"].append(model(x, full_time(0.0, x), condition, memory))
-        model.remember(x, full_time(0.0, x), condition, memory)
+        model.update_cache(x, full_time(0.0, x), condition, memory)
     return {name: torch.cat(parts, dim=2) for name, parts in found.items()}, memory
 
 
@@ -98,12 +98,12 @@ class Released:
         self,
         model: Any,
         times: list[float],
-        draws: Tensor,
+        rng: Tensor,
         each: int,
         sampler: str,
         context: int | None,
     ) -> None:
-        self.model, self.draws, self.each, self.context = model, draws, each, context
+        self.model, self.rng, self.each, self.context = model, rng, each, context
         listed = torch.tensor(times)
         sigmas = flow.nearest_sigma(listed, flow.published_sigmas(5)).tolist()
         self.end = flow.published_sigmas(5)[-1].item()
@@ -120,11 +120,11 @@ class Released:
         """What the network's velocity is multiplied by at a time of the rollout."""
         return self._sigmas[t] / t
 
-    def remember(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
+    def update_cache(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
         if self.context is not None:
             block = memory.count // x.shape[2]
             x = flow.add_noise(x, self.draw(block, self.context), self.end)
-        self.model.remember(x, t, condition, memory)
+        self.model.update_cache(x, t, condition, memory)
 
     def new_memory(self, x: Tensor) -> KVCache:
         memory: KVCache = self.model.new_memory(x)
@@ -135,9 +135,9 @@ class Released:
         return self.draw(block, self.times.index(t) - 1)
 
     def draw(self, block: int, index: int) -> Tensor:
-        return video(self.draws[block * self.each + index][None])
+        return video(self.rng[block * self.each + index][None])
 
 
-def renoise_of(draws: Tensor, each: int, times: list[float]) -> Renoise:
+def renoise_of(rng: Tensor, each: int, times: list[float]) -> Renoise:
     """The same draws for a rollout in continuous times."""
-    return lambda block, t: video(draws[block * each + times.index(t) - 1][None])
+    return lambda block, t: video(rng[block * each + times.index(t) - 1][None])

@@ -35,7 +35,7 @@ def _masked(golden: Golden, model: Any) -> dict[str, Tensor]:
     """The same velocities from one pass over all frames."""
     clean, condition = golden["in/clean"], {"text": golden["in/context"]}
     found = {
-        f"v_{name}": model.given_past(
+        f"v_{name}": model.forward_masked(
             golden[f"in/noisy_{name}"], golden[f"in/t_{name}"] / 1000, clean, condition
         )
         for name in noisy_passes(golden)

@@ -32,5 +32,5 @@ def check(golden: Golden) -> Iterator[Check | Skipped]:
         if f"out/{name}" in golden:
             model = network(golden, policy({}), frames)
             clean_t = golden["in/aug_t"] / 1000 if name.endswith("aug") else None
-            v = model.given_past(x, t, golden["in/clean"], condition, clean_t)
+            v = model.forward_masked(x, t, golden["in/clean"], condition, clean_t)
             yield from golden.compare(f"out/{name}", v)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, Exit
-from salt_zoo.rollout.sampler import full_time, replay, rollout, walk
+from salt_zoo.core.blocks import Blocks, ExitStep
+from salt_zoo.rollout.sampler import full_time, iter_rollout, replay, rollout
 from salt_zoo_dmd.semigroup import semigroup_loss
 from salt_zoo_wan.original import to_original
 from tests.parity import g9_reference
@@ -63,7 +63,7 @@ class _Case:
         context = None if inference else each - 1
         released = Released(model, times, self["draws"], each, sampler, context)
         exits = list(
-            walk(
+            iter_rollout(
                 released,
                 noise,
                 condition,
@@ -93,7 +93,7 @@ class _Case:
         if f"{self.name}/grad_loss" in self.golden:
             yield from self._gradient(released, exits)
 
-    def _semigroup(self, released: Released, exits: Sequence[Exit]) -> Iterator[Check]:
+    def _semigroup(self, released: Released, exits: Sequence[ExitStep]) -> Iterator[Check]:
         found: dict[str, list[Tensor]] = {}
         for exit in replay(released, exits, released.model.partition, released.renoise):
             for name, value in self._terms(released, exit).items():
@@ -106,7 +106,7 @@ class _Case:
         for name, parts in found.items():
             yield from self.compare(name, _joined(parts))
 
-    def _terms(self, released: Released, exit: Exit) -> dict[str, Tensor]:
+    def _terms(self, released: Released, exit: ExitStep) -> dict[str, Tensor]:
         """The semigroup loss of one block, and what it is made of."""
         chunk = self.facts["per_chunk"][exit.block]
         start, middle, end = (chunk[name] / 1000 for name in ("t_start", "t_mid", "t_end"))
@@ -126,7 +126,7 @@ class _Case:
             "scfm_target_x0": flow.x0_from_velocity(x_middle, v_middle, sigma),
         }
 
-    def _gradient(self, released: Released, exits: Sequence[Exit]) -> Iterator[Check | Skipped]:
+    def _gradient(self, released: Released, exits: Sequence[ExitStep]) -> Iterator[Check | Skipped]:
         """Of `0.2 * sc_loss + 10 * mean(output * R)`, block by block, with recomputation."""
         model, mark = released.model, video(self["R"])
         model.enable_gradient_checkpointing()

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import Path
-from salt_zoo.core.protocols import Batch, Turn
+from salt_zoo.core.blocks import RolloutPath
+from salt_zoo.core.protocols import Batch, TrainStep
 from salt_zoo.rollout.sampler import rollout
 from salt_zoo_cda.alignment import x0
 from salt_zoo_cda.reference import Renoising, reference_video
@@ -34,10 +34,10 @@ def check(golden: Golden, name: str, facts: dict[str, Any]) -> Iterator[Check | 
             yield Check(case, key, one.error, one.tolerance)
 
     model = network(golden, policy(facts))
-    noise, draws = video(golden[f"{name}/noise"]), golden[f"{name}/draws"]
-    each = len(draws) // len(model.partition.split(noise.shape[2]))
+    noise, rng = video(golden[f"{name}/noise"]), golden[f"{name}/draws"]
+    each = len(rng) // len(model.partition.split(noise.shape[2]))
     student, dense = (
-        Released(model, [t / 1000 for t in facts[key]], draws, each, "sde", each - from_end)
+        Released(model, [t / 1000 for t in facts[key]], rng, each, "sde", each - from_end)
         for key, from_end in (("steps", 1), ("ref_steps", 2))
     )
     condition, exit_step = {"text": golden["in/context"]}, facts["exit_index"]
@@ -58,17 +58,17 @@ def check(golden: Golden, name: str, facts: dict[str, Any]) -> Iterator[Check | 
         what = mode if mode not in OFFERED else "share_exit_input"
         yield Skipped(case, "drift_target, drift_loss", f"the library does not offer {what}")
         return
-    turn = Turn(
+    turn = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={},
         batch=Batch([""], condition, condition, None),
-        draws=_Recorded(noise, student, dense),  # type: ignore[arg-type]
+        rng=_Recorded(noise, student, dense),  # type: ignore[arg-type]
         blocks=model.partition,
         latent_shape=tuple(noise.shape[1:]),  # type: ignore[arg-type]
         backward=torch.Tensor.backward,
     )
-    path = Path(student.times, exit_step)
+    path = RolloutPath(student.times, exit_step)
     target = reference_video(dense, turn, path, dense.times, OFFERED[mode])
     yield from compare("drift_target", video(target))
     # rounding counts for more in the difference of two close videos

@@ -9,7 +9,7 @@ import torch
 
 from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos, measure
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise
@@ -51,8 +51,8 @@ class TinyBackbone:
 def videos(network=None, backbone=None, prompts=None):
     prompts = prompts or ["one", "two", "one"] * (ROWS // 3)
     nothing = torch.zeros(0, 1, 1, 1, 1)
-    draws = Draws(0, ("test",), range(ROWS))
-    return Videos(nothing, prompts, draws, toys.ToyData(None, None), backbone, network)
+    rng = KeyedRNG(0, ("test",), range(ROWS))
+    return Videos(nothing, prompts, rng, toys.ToyData(None, None), backbone, network)
 
 
 def toy_videos():
@@ -134,7 +134,7 @@ def by_hand(made, steps, reference):
     """Distance and sensitivity of the toy, whose two remembered blocks are vectors."""
     network, backbone = made.network, made.backbone
     condition = backbone.encode_prompts(made.prompts)
-    noise = initial_noise(made.draws, backbone.blocks(), backbone.latent_shape)
+    noise = initial_noise(made.rng, backbone.blocks(), backbone.latent_shape)
 
     def block(x, count, past):
         listed = flow.step_list(count, 5.0)
@@ -185,6 +185,6 @@ def test_a_distance_is_relative(make):
 
 def test_other_rows_have_other_scores(make):
     whole = tiny_videos()
-    part = replace(whole, prompts=whole.prompts[2:4], draws=whole.draws.for_rows(range(2, 4)))
+    part = replace(whole, prompts=whole.prompts[2:4], rng=whole.rng.for_rows(range(2, 4)))
     for name in NAMES:
         torch.testing.assert_close(make(name).measure(part), make(name).measure(whole)[2:4])

@@ -7,8 +7,8 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import turn_draws
-from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.core.rng import step_rng
+from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train as train_run
 from tests.blocks.plugin import ToyBackbone
@@ -64,7 +64,7 @@ def alignment(**options):
 def paths(method, updates=UPDATES):
     """The student's path of every update."""
     return [
-        method.path(turn_draws(0, "student", step, 0, range(1), "cpu")) for step in range(updates)
+        method.path(step_rng(0, "student", step, 0, range(1), "cpu")) for step in range(updates)
     ]
 
 
@@ -141,7 +141,7 @@ def test_the_term_changes_no_other_draw(toys, trained):
 def test_draws_have_the_configured_frequencies(toys):
     method, count = make(toys), 2000
     turns = [
-        [method.path(turn_draws(0, role, s, 0, range(1), "cpu")) for s in range(count)]
+        [method.path(step_rng(0, role, s, 0, range(1), "cpu")) for s in range(count)]
         for role in ("student", "fake_score")
     ]
     for drawn in turns:
@@ -203,7 +203,7 @@ def test_planned_passes_are_the_ones_that_run(toys, trained):
     has twice as many steps up to the same time."""
     method = make(toys, fake_score={"updates": 1}, **alignment())
     trainer, _ = trained({"name": "cda", **alignment()})
-    planned = passes_per_update(method, ToyBackbone(None, None), UPDATES).counts
+    planned = count_forward_passes(method, ToyBackbone(None, None), UPDATES).counts
     counted = trainer.counter.counts
     for role, count in planned.items():
         for kind, value in count.items():
@@ -222,6 +222,6 @@ def test_planned_passes_are_the_ones_that_run(toys, trained):
 
 def test_a_plan_sees_a_term_that_starts_late(toys):
     method = make(toys, **alignment(start=700))
-    early = passes_per_update(method, ToyBackbone(None, None), 400).counts
-    whole = passes_per_update(method, ToyBackbone(None, None), 2000).counts
+    early = count_forward_passes(method, ToyBackbone(None, None), 400).counts
+    whole = count_forward_passes(method, ToyBackbone(None, None), 2000).counts
     assert early["teacher"]["backward"] == 0 < whole["teacher"]["backward"]

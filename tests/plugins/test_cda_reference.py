@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Path
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.blocks import RolloutPath
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout, walk
+from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, rollout
 from salt_zoo_cda.alignment import Kernel
 from salt_zoo_cda.objective import CacheAlignment, CacheAlignmentConfig
 from salt_zoo_cda.reference import reference_video
@@ -36,19 +36,19 @@ def times(steps):
     return flow.step_list(steps, SHIFT)
 
 
-def toy_turn(draws=None, blocks=None):
+def toy_turn(rng=None, blocks=None):
     toy = ToyBackbone(None, None)
     frozen = toy.network("teacher").requires_grad_(False)
     student, names = toy.network("student"), ["one", "two"]
     batch = Batch(names, toy.encode_prompts(names), toy.encode_prompts(["", ""]), None)
     networks = {"student": student, "teacher": frozen, "fake_score": frozen}
-    draws = draws or Draws(0, rows=range(2))
-    return Turn(
+    rng = rng or KeyedRNG(0, rows=range(2))
+    return TrainStep(
         "student",
         0,
         networks,
         batch,
-        draws,
+        rng,
         blocks or toy.blocks(),
         toy.latent_shape,
         lambda loss: None,
@@ -62,24 +62,26 @@ def tiny_turn(memory="full", frames=6, **blocks):
     batch = Batch(["one", "two"], tiny.prompt(), tiny.prompt(3), None)
     shape = (tiny.CHANNELS, frames, tiny.SIZE, tiny.SIZE)
     networks = {"student": student, "teacher": teacher}
-    draws = Draws(0, rows=range(2))
-    return Turn("student", 0, networks, batch, draws, student.partition, shape, lambda loss: None)
+    rng = KeyedRNG(0, rows=range(2))
+    return TrainStep(
+        "student", 0, networks, batch, rng, student.partition, shape, lambda loss: None
+    )
 
 
-def own_video(turn, path):
+def own_video(step, path):
     return rollout(
-        turn.networks["student"],
-        initial_noise(turn.draws, turn.blocks, turn.latent_shape),
-        turn.batch.condition,
+        step.networks["student"],
+        initial_noise(step.rng, step.blocks, step.latent_shape),
+        step.batch.condition,
         path.times,
-        blocks=turn.blocks,
-        renoise=renoise_from(turn.draws, turn.blocks, turn.latent_shape),
+        blocks=step.blocks,
+        renoise=renoise_from(step.rng, step.blocks, step.latent_shape),
         exit_step=path.exit_step,
         sampler=path.sampler,
     )
 
 
-class Noting(Draws):
+class Noting(KeyedRNG):
     """Writes down the keys of all that is drawn."""
 
     def generator(self, *key):
@@ -95,9 +97,9 @@ NOTED: list = []
 def test_the_path_has_its_own_steps_and_memory(renoising, sampler):
     """From 2 steps at exit 1 to 4: three steps a block, up to the student's time, each block
     remembered by a memory that begins empty."""
-    turn, path = toy_turn(), Path(times(2), 1, sampler)
-    network = turn.networks["student"]
-    reference_video(network, turn, path, times(4), renoising)
+    step, path = toy_turn(), RolloutPath(times(2), 1, sampler)
+    network = step.networks["student"]
+    reference_video(network, step, path, times(4), renoising)
     calls = iter(network.calls)
     for block in range(3):
         for t in times(4)[:3]:
@@ -105,23 +107,23 @@ def test_the_path_has_its_own_steps_and_memory(renoising, sampler):
             assert (kind, frames, known) == ("forward", 2, block)
             assert at == pytest.approx(t)
         if block < 2:
-            assert next(calls)[0] == "remember"
+            assert next(calls)[0] == "update_cache"
     assert next(calls, None) is None
 
 
 @pytest.mark.parametrize("memory", SMALL)
 @pytest.mark.parametrize("renoising", ["independent", "aligned"])
 def test_it_leaves_everything_else_alone(memory, renoising):
-    turn, path = tiny_turn(memory), Path(times(2), 1)
-    student = turn.networks["student"]
-    student_noise = initial_noise(turn.draws, turn.blocks, turn.latent_shape)
-    renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
-    exits = walk(
+    step, path = tiny_turn(memory), RolloutPath(times(2), 1)
+    student = step.networks["student"]
+    student_noise = initial_noise(step.rng, step.blocks, step.latent_shape)
+    renoise = renoise_from(step.rng, step.blocks, step.latent_shape)
+    exits = iter_rollout(
         student,
         student_noise,
-        turn.batch.condition,
+        step.batch.condition,
         path.times,
-        blocks=turn.blocks,
+        blocks=step.blocks,
         renoise=renoise,
         exit_step=1,
     )
@@ -130,7 +132,7 @@ def test_it_leaves_everything_else_alone(memory, renoising):
     weights = [p.clone() for p in student.parameters()]
     kept = [buffer.clone() for buffer in (*its.keys, *its.values)]
     state, known = torch.get_rng_state(), (its.count, its.version)
-    video = reference_video(student, turn, path, times(4), renoising)
+    video = reference_video(student, step, path, times(4), renoising)
     assert not video.requires_grad and video.grad_fn is None
     assert all(p.grad is None for p in student.parameters())
     assert all(map(torch.equal, student.parameters(), weights))
@@ -141,18 +143,18 @@ def test_it_leaves_everything_else_alone(memory, renoising):
 
 
 def test_independent_draws_are_of_another_scope():
-    turn = toy_turn(Noting(0, rows=range(2)))
+    step = toy_turn(Noting(0, rows=range(2)))
     NOTED.clear()
-    path = Path(times(2), 1)
-    own_video(turn, path)
+    path = RolloutPath(times(2), 1)
+    own_video(step, path)
     own = set(NOTED)
     NOTED.clear()
-    reference_video(turn.networks["student"], turn, path, times(4), "independent")
+    reference_video(step.networks["student"], step, path, times(4), "independent")
     shared = {entry for entry in NOTED if "initial noise" in entry[1]}
     assert shared <= own
     assert own.isdisjoint(set(NOTED) - shared)
     NOTED.clear()
-    reference_video(turn.networks["student"], turn, path, times(4), "aligned")
+    reference_video(step.networks["student"], step, path, times(4), "aligned")
     assert set(NOTED) == own  # nothing but what the student drew
 
 
@@ -160,23 +162,23 @@ def test_independent_draws_are_of_another_scope():
 @pytest.mark.parametrize("sampler", ["sde", "ode"])
 @pytest.mark.parametrize("exit_step", [1, 2])
 def test_aligned_on_an_equal_list_is_the_students_path(context_noise, sampler, exit_step):
-    turn = tiny_turn(context_noise=context_noise)
-    path = Path(times(4), exit_step, sampler)
-    found = reference_video(turn.networks["student"], turn, path, times(4), "aligned")
-    assert torch.equal(found, own_video(turn, path))
+    step = tiny_turn(context_noise=context_noise)
+    path = RolloutPath(times(4), exit_step, sampler)
+    found = reference_video(step.networks["student"], step, path, times(4), "aligned")
+    assert torch.equal(found, own_video(step, path))
 
 
 def test_aligned_goes_along_the_velocity_to_times_that_the_student_lacks():
     """By hand: 1 -> 0.9375 by the velocity, -> 0.8333 with the student's noise; first block."""
-    turn, path = toy_turn(), Path(times(2), 1)
-    network, condition = turn.networks["student"], turn.batch.condition
-    found = reference_video(network, turn, path, times(4), "aligned")
-    x = initial_noise(turn.draws, turn.blocks, turn.latent_shape)[:, :, :2]
+    step, path = toy_turn(), RolloutPath(times(2), 1)
+    network, condition = step.networks["student"], step.batch.condition
+    found = reference_video(network, step, path, times(4), "aligned")
+    x = initial_noise(step.rng, step.blocks, step.latent_shape)[:, :, :2]
     first, second, third, _ = times(4)
     ask = lambda x, t: network(x, torch.full((2,), t), condition)  # noqa: E731
     x = flow.euler_step(x, ask(x, first), first, second)
     x0 = flow.x0_from_velocity(x, ask(x, second), second)
-    renoise = renoise_from(turn.draws, turn.blocks, turn.latent_shape)
+    renoise = renoise_from(step.rng, step.blocks, step.latent_shape)
     x = flow.add_noise(x0, renoise(0, third), third)
     x0 = flow.x0_from_velocity(x, ask(x, third), third)
     torch.testing.assert_close(found[:, :, :2], x0.detach())
@@ -184,20 +186,20 @@ def test_aligned_goes_along_the_velocity_to_times_that_the_student_lacks():
 
 @pytest.mark.parametrize("memory", SMALL)
 def test_every_loss_is_finite_and_moves_the_student_alone(memory):
-    turn, path = tiny_turn(memory), Path(times(2), 1)
-    video = own_video(turn, path)
+    step, path = tiny_turn(memory), RolloutPath(times(2), 1)
+    video = own_video(step, path)
     losses = [("trd", "linear"), ("x0", "linear"), *(("mmd", k) for k in get_args(Kernel))]
     for (loss, kernel), renoising in itertools.product(losses, ["independent", "aligned"]):
         config = CacheAlignmentConfig(
             loss=loss, kernel=kernel, renoising=renoising, start=0, margin=0.0, sigma=1.0
         )
         student_side = video.clone().requires_grad_()
-        term = CacheAlignment(config, None).on_video(student_side, path, turn)
+        term = CacheAlignment(config, None).on_video(student_side, path, step)
         assert term.shape == () and torch.isfinite(term)
         term.backward()
         assert torch.isfinite(student_side.grad).all()
         assert student_side.grad.abs().sum() > 0, (loss, kernel)
-        for network in turn.networks.values():
+        for network in step.networks.values():
             assert all(p.grad is None for p in network.parameters())
 
 
@@ -216,16 +218,16 @@ def test_features_have_the_same_gradient_with_checkpointing():
 
 def test_rows_do_not_change_the_term():
     """A term over two rows is the mean of the terms of each: one shared time, own noise."""
-    turn, path = tiny_turn(), Path(times(2), 1)
-    video, config = own_video(turn, path), CacheAlignmentConfig(start=0, margin=0.0)
-    both = CacheAlignment(config, None).on_video(video, path, turn)
+    step, path = tiny_turn(), RolloutPath(times(2), 1)
+    video, config = own_video(step, path), CacheAlignmentConfig(start=0, margin=0.0)
+    both = CacheAlignment(config, None).on_video(video, path, step)
     apart = []
     for row in range(2):
-        one = {"text": turn.batch.condition["text"][row : row + 1]}
+        one = {"text": step.batch.condition["text"][row : row + 1]}
         alone = replace(
-            turn,
-            batch=replace(turn.batch, condition=one),
-            draws=turn.draws.for_rows(range(row, row + 1)),
+            step,
+            batch=replace(step.batch, condition=one),
+            rng=step.rng.for_rows(range(row, row + 1)),
         )
         apart.append(CacheAlignment(config, None).on_video(video[row : row + 1], path, alone))
     torch.testing.assert_close(both, torch.stack(apart).mean())
@@ -245,19 +247,19 @@ def test_alignment_brings_two_steps_to_four():
         },
     }
     method = zoo.methods.create("cda", zoo.methods.configure("cda", options, "test"), zoo)
-    seed = next(s for s in range(99) if Draws(s).shared_integer(2, "exit step") == 1)
-    turn = replace(toy_turn(Draws(seed, rows=range(2))), backward=torch.Tensor.backward)
-    network = turn.networks["student"]
+    seed = next(s for s in range(99) if KeyedRNG(s).shared_randint(2, "exit step") == 1)
+    step = replace(toy_turn(KeyedRNG(seed, rows=range(2))), backward=torch.Tensor.backward)
+    network = step.networks["student"]
     optimizer = torch.optim.Adam(network.parameters(), 0.02)
-    path = Path(times(2), 1, "ode")
+    path = RolloutPath(times(2), 1, "ode")
 
     def distance():
-        other = reference_video(network, turn, path, times(4), "independent")
-        return (own_video(turn, path) - other).square().mean().item()
+        other = reference_video(network, step, path, times(4), "independent")
+        return (own_video(step, path) - other).square().mean().item()
 
     before = distance()
     for _ in range(150):
         optimizer.zero_grad()
-        assert "loss" in method.train(turn)
+        assert "loss" in method.train(step)
         optimizer.step()
     assert distance() < 0.2 * before

@@ -9,19 +9,19 @@ import torch
 
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_consistency.losses import distance
 from salt_zoo_consistency.method import ConsistencyConfig, ConsistencyDistillation
 from tests.blocks.plugin import BLOCK, Means, ToyBackbone
 
 ROWS, W = 3, 3.0
-DRAWS = Draws(0, rows=range(ROWS))
+RNG = KeyedRNG(0, rows=range(ROWS))
 
 
 def test_squared_distance_is_a_mean():
-    x, y = DRAWS.normal((2, 3, 4, 4), "x"), DRAWS.normal((2, 3, 4, 4), "y")
+    x, y = RNG.randn((2, 3, 4, 4), "x"), RNG.randn((2, 3, 4, 4), "y")
     torch.testing.assert_close(distance(x, y, "squared"), (x - y).square().mean())
 
 
@@ -48,17 +48,17 @@ def test_the_grid_falls_from_noise_to_data():
 
 
 def turn_of(toy, networks, blocks, handed):
-    return Turn(
+    return TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks=networks,
         batch=Batch(
             ["one", "two", "one"],
             toy.encode_prompts(["one", "two", "one"]),
             toy.encode_prompts([""] * ROWS),
-            DRAWS.normal(toy.latent_shape, "video"),
+            RNG.randn(toy.latent_shape, "video"),
         ),
-        draws=DRAWS,
+        rng=RNG,
         blocks=blocks,
         latent_shape=toy.latent_shape,
         backward=handed.append,
@@ -76,12 +76,12 @@ def test_loss_is_its_formula(causal):
     student, target, teacher = networks.values()
     blocks = toy.blocks() if causal else Blocks()
     handed: list[torch.Tensor] = []
-    turn = turn_of(toy, networks, blocks, handed)
+    step = turn_of(toy, networks, blocks, handed)
     method = ConsistencyDistillation(ConsistencyConfig(intervals=6, guidance_scale=W), None)
-    total = method.train(turn)["loss"]
+    total = method.train(step)["loss"]
 
-    video, noise = turn.batch.x0, DRAWS.normal(toy.latent_shape, "noise")
-    condition, nothing = turn.batch.condition, turn.batch.unconditional
+    video, noise = step.batch.x0, RNG.randn(toy.latent_shape, "noise")
+    condition, nothing = step.batch.condition, step.batch.unconditional
     parts = blocks.split(6)
     wanted = []
     for number, frames in enumerate(parts):
@@ -94,7 +94,7 @@ def test_loss_is_its_formula(causal):
                 clean = [video[:, :, part].mean(dim=(2, 3, 4)) for part in parts[:number]]
                 return Means(ROWS, [network.write(block) for block in clean])
 
-        k = torch.tensor(DRAWS.integers(6, "interval", number))
+        k = torch.tensor(RNG.randint(6, "interval", number))
         t, s = (flow.shift_time((6 - index) / 6, 5.0) for index in (k, k + 1))
         wide = [time[:, None, None, None, None] for time in (t, s)]
         x = (1 - wide[0]) * video[:, :, frames] + wide[0] * noise[:, :, frames]
@@ -116,7 +116,7 @@ def test_loss_is_its_formula(causal):
 
 def test_target_is_a_copy_at_pure_data():
     """At t = 0 the clean estimate is the input, whatever the network says."""
-    x = DRAWS.normal((2, 3, 4, 4), "x")
+    x = RNG.randn((2, 3, 4, 4), "x")
     assert torch.equal(flow.x0_from_velocity(x, 1e3 * x, torch.zeros(ROWS)), x)
 
 
@@ -142,11 +142,11 @@ def test_passes_are_counted_by_hand(tmp_path, backbone):
     if backbone == "toy-blocks":
         calls = trainer.networks["student"].calls
         seen = [(call[0], call[1], call[3]) for call in calls[:5]]
-        forward, remember = "forward", "remember"
+        forward, update_cache = "forward", "update_cache"
         assert seen == [
             (forward, BLOCK, 0),
-            (remember, BLOCK, 0),
+            (update_cache, BLOCK, 0),
             (forward, BLOCK, 1),
-            (remember, BLOCK, 1),
+            (update_cache, BLOCK, 1),
             (forward, BLOCK, 2),
         ]

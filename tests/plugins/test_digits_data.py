@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo_digits.data import (
     COMMANDS,
     DIGIT,
@@ -68,8 +68,8 @@ def test_a_path_tells_its_command_from_all_others():
 @given(st.integers(0, 2**31), st.integers(1, 6), st.integers(0, 6))
 def test_a_row_depends_on_its_own_key_only(seed, count, first):
     rows = range(first, first + count)
-    whole = Digits().sample(Draws(seed, ("t",), range(first + count)), "train")
-    part = Digits().sample(Draws(seed, ("t",), rows), "train")
+    whole = Digits().sample(KeyedRNG(seed, ("t",), range(first + count)), "train")
+    part = Digits().sample(KeyedRNG(seed, ("t",), rows), "train")
     assert part.prompts == whole.prompts[first:]
     assert torch.equal(part.video, whole.video[first:])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salt_zoo.config.metrics import make_metrics
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_digits import measures
@@ -19,7 +19,7 @@ from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distance
 @pytest.fixture(scope="module")
 def real():
     prompts = [str(command) for command in COMMANDS]
-    return Digits().real(prompts, Draws(0, (), range(160)), "test"), prompts
+    return Digits().real(prompts, KeyedRNG(0, (), range(160)), "test"), prompts
 
 
 def test_real_videos_score_perfectly(real):
@@ -34,7 +34,7 @@ def test_real_videos_score_perfectly(real):
 @pytest.fixture(scope="module")
 def long_real():
     prompts = [str(command) for command in COMMANDS]
-    return Digits().real(prompts, Draws(0, (), range(160)), "test", frames=45), prompts
+    return Digits().real(prompts, KeyedRNG(0, (), range(160)), "test", frames=45), prompts
 
 
 @pytest.mark.parametrize("frames", [9, 14])
@@ -63,8 +63,8 @@ def test_a_long_video_begins_as_a_short_one_and_is_measured_so(real, long_real):
     assert torch.equal(start, videos)
     zoo = load_zoo()
     names = [entry.name for entry in zoo.metrics if entry.name.startswith("digits-")]
-    short = Videos(videos, prompts, Draws(0, (), range(160)), Digits())
-    clip = Videos(start, prompts, Draws(0, (), range(160)), Digits(), first_frame=0)
+    short = Videos(videos, prompts, KeyedRNG(0, (), range(160)), Digits())
+    clip = Videos(start, prompts, KeyedRNG(0, (), range(160)), Digits(), first_frame=0)
     for metric in make_metrics(zoo, names).values():
         assert torch.equal(metric.measure(short).nan_to_num(), metric.measure(clip).nan_to_num())
 
@@ -72,8 +72,8 @@ def test_a_long_video_begins_as_a_short_one_and_is_measured_so(real, long_real):
 def test_metrics_take_the_first_frame_of_a_clip(long_real):
     videos, prompts = long_real
     metrics = make_metrics(load_zoo(), ["digits-rigidity", "digits-motion", "digits-fd"])
-    draws = Draws(0, (), range(160))
-    clip = Videos(videos[:, :, 15:24], prompts, draws, Digits(), first_frame=15)
+    rng = KeyedRNG(0, (), range(160))
+    clip = Videos(videos[:, :, 15:24], prompts, rng, Digits(), first_frame=15)
     found = {name: metric.reduce(metric.measure(clip)) for name, metric in metrics.items()}
     assert found["digits-rigidity"] < 1e-6 and found["digits-motion"] == 1
     assert found["digits-fd"] < 1.5
@@ -152,8 +152,8 @@ def test_every_registered_metric_scores_real_videos(real):
     zoo = load_zoo()
     names = [entry.name for entry in zoo.metrics if entry.name.startswith("digits-")]
     metrics = make_metrics(zoo, names)
-    double = Digits().real(prompts, Draws(1, (), range(160)), "test")
-    shown = Videos(torch.cat([videos, double]), prompts * 2, Draws(0, (), range(320)), Digits())
+    double = Digits().real(prompts, KeyedRNG(1, (), range(160)), "test")
+    shown = Videos(torch.cat([videos, double]), prompts * 2, KeyedRNG(0, (), range(320)), Digits())
     found = {name: metric.reduce(metric.measure(shown)) for name, metric in metrics.items()}
     assert found["digits-class"] > 0.97 and found["digits-consistency"] > 0.97
     assert found["digits-fd"] < 1.5 and found["digits-fd-motion"] < 0.3

@@ -48,11 +48,11 @@ def test_the_teacher_passes_its_gates():
     zoo = load_zoo()
     backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", {}, "wan"), zoo)
     prompts = evaluation_prompts(Digits(), "test", 64)
-    draws = evaluation_draws(0, "test", len(prompts), "cpu")
+    rng = evaluation_draws(0, "test", len(prompts), "cpu")
     metrics = make_metrics(zoo, ["digits-motion", "digits-class", "digits-rigidity"])
     full = SamplingConfig(steps=50, sampler="ode", guidance_scale=2.0)
     with torch.inference_mode():
-        videos = make_videos(backbone.network("teacher"), backbone, Digits(), prompts, draws, full)
+        videos = make_videos(backbone.network("teacher"), backbone, Digits(), prompts, rng, full)
     found = {name: metrics[name].reduce(rows) for name, rows in measure(metrics, videos).items()}
     assert found["digits-motion"] >= 0.97
     assert found["digits-class"] >= 0.98

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo_dmd.losses import (
     distribution_matching_gradient,
     distribution_matching_loss,
@@ -16,11 +16,11 @@ from salt_zoo_dmd.objectives import ScoreTimes
 from salt_zoo_dmd.semigroup import anchors, choices, local_defect, semigroup_loss
 
 SHAPE = (2, 3, 4, 4)
-DRAWS = Draws(0, rows=range(3))
+RNG = KeyedRNG(0, rows=range(3))
 
 
 def video(key):
-    return DRAWS.normal(SHAPE, key, dtype=torch.float64)
+    return RNG.randn(SHAPE, key, dtype=torch.float64)
 
 
 def test_gradient_is_scaled_video_by_video():

@@ -10,8 +10,8 @@ import torch
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws, turn_draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train as train_run
 from salt_zoo_dmd.method import DMD
@@ -67,9 +67,9 @@ def exits(steps, updates=UPDATES):
     """The exit step of every turn, fake score first: drawn from the turn's own stream."""
     return [
         [
-            turn_draws(0, role, step, turn, range(1), "cpu").shared_integer(steps, "exit step")
-            for role, turns in (("fake_score", FAKE_UPDATES), ("student", 1))
-            for turn in range(turns)
+            step_rng(0, role, step, update, range(1), "cpu").shared_randint(steps, "exit step")
+            for role, count in (("fake_score", FAKE_UPDATES), ("student", 1))
+            for update in range(count)
         ]
         for step in range(updates)
     ]
@@ -83,13 +83,13 @@ def test_student_first_is_the_published_order(toys, name, ratio):
     options = {"order": "student-first", "fake_score": {"updates": ratio}}
     method = toys.methods.create(name, toys.methods.configure(name, options, "test"), toys)
     loop = []
-    for turn in range(3 * ratio):
-        loop += ["student"] if turn % ratio == 0 else []
+    for step in range(3 * ratio):
+        loop += ["student"] if step % ratio == 0 else []
         loop += ["fake_score"]
-    assert [role for step in range(3) for role in method.turns(step)] == loop
+    assert [role for step in range(3) for role in method.update_order(step)] == loop
     options["order"] = "fake-score-first"
     method = toys.methods.create(name, toys.methods.configure(name, options, "test"), toys)
-    assert list(method.turns(0)) == ["fake_score"] * ratio + ["student"]
+    assert list(method.update_order(0)) == ["fake_score"] * ratio + ["student"]
 
 
 def test_the_first_of_an_update_does_not_know_what_the_other_learns_in_it(trained):
@@ -140,10 +140,10 @@ def test_arms_with_other_numbers_of_fake_score_updates_share_their_draws(trained
     """The student's prompts and noise, and those of the turns of the fake score that both have."""
     seen = []
 
-    def spy(self, turn):
-        noise = turn.draws.normal((8,), "initial noise").tolist()
-        seen.append((turn.role, (turn.step, turn.batch.prompts, noise)))
-        return train(self, turn)
+    def spy(self, step):
+        noise = step.rng.randn((8,), "initial noise").tolist()
+        seen.append((step.role, (step.index, step.batch.prompts, noise)))
+        return train(self, step)
 
     train = DMD.train
     monkeypatch.setattr(DMD, "train", spy)
@@ -155,7 +155,7 @@ def test_arms_with_other_numbers_of_fake_score_updates_share_their_draws(trained
             found[updates, role] = [what for whose, what in seen if whose == role]
     assert found[2, "student"] == found[5, "student"]
     assert len({str(noise) for _, _, noise in found[5, "fake_score"]}) == 5 * UPDATES
-    assert all(turn in found[5, "fake_score"] for turn in found[2, "fake_score"])
+    assert all(step in found[5, "fake_score"] for step in found[2, "fake_score"])
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_the_term_costs_one_pass_where_it_is_due(trained):
     assert counts["backward"] == pytest.approx(BATCH * UPDATES)
 
 
-def student_turn(method, network, draws=None):
+def student_turn(method, network, rng=None):
     """A turn of the student on the toy, with whatever the method hands to `backward`."""
-    toy, draws = ToyBackbone(None, None), draws or Draws(0, rows=range(2))
+    toy, rng = ToyBackbone(None, None), rng or KeyedRNG(0, rows=range(2))
     frozen = toy.network("teacher").requires_grad_(False)
     handed = []
-    turn = Turn(
+    step = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={"student": network, "teacher": frozen, "fake_score": frozen},
         batch=Batch(
             ["one", "two"],
@@ -214,12 +214,12 @@ def student_turn(method, network, draws=None):
             toy.encode_prompts(["", ""]),
             None,
         ),
-        draws=draws,
+        rng=rng,
         blocks=toy.blocks(),
         latent_shape=toy.latent_shape,
         backward=handed.append,
     )
-    return method.train(turn), handed
+    return method.train(step), handed
 
 
 def make(toys, name, **options):
@@ -229,9 +229,9 @@ def make(toys, name, **options):
 def draws_with_exit(steps, wanted):
     """Draws whose exit step is the wanted one."""
     for seed in range(1000):
-        draws = Draws(seed, rows=range(2))
-        if draws.shared_integer(steps, "exit step") == wanted:
-            return draws
+        rng = KeyedRNG(seed, rows=range(2))
+        if rng.shared_randint(steps, "exit step") == wanted:
+            return rng
     raise AssertionError
 
 
@@ -246,7 +246,7 @@ def test_the_probe_runs_under_the_memory_of_its_own_block(toys):
     probes = set()
     for block in range(3):
         part = [call for call in network.calls if call[3] == block]
-        kept = ["remember"] * (block < 2)
+        kept = ["update_cache"] * (block < 2)
         kinds = [call[0] for call in part]
         assert kinds == ["forward"] * 3 + kept + ["forward"] * 2 + kept
         assert [call[2] for call in part[:3]] == pytest.approx(times[:3])
@@ -269,8 +269,8 @@ def test_the_term_is_the_mean_over_blocks(toys):
         on_video = staticmethod(objective.on_video)
 
         @staticmethod
-        def on_exit(exit, path, turn):
-            shares.append(objective.on_exit(exit, path, turn))
+        def on_exit(exit, path, step):
+            shares.append(objective.on_exit(exit, path, step))
             return shares[-1]
 
     method.objectives["self-consistency"] = Listening()
@@ -291,7 +291,7 @@ def test_the_term_is_used_on_its_own_list_only(toys):
 
 def test_mixed_lists_are_drawn_with_their_probabilities(toys):
     method = make(toys, "dmd", steps={8: 0.4, 4: 0.4, 2: 0.2})
-    drawn = [method.path(Draws(seed)) for seed in range(2000)]
+    drawn = [method.path(KeyedRNG(seed)) for seed in range(2000)]
     for steps, share in ((8, 0.4), (4, 0.4), (2, 0.2)):
         of_list = [path.exit_step for path in drawn if len(path.times) == steps]
         assert len(of_list) / 2000 == pytest.approx(share, abs=0.04)
@@ -300,8 +300,8 @@ def test_mixed_lists_are_drawn_with_their_probabilities(toys):
 
 
 def test_rows_do_not_change_the_shared_draws(toys):
-    method, draws = make(toys, "dmd"), Draws(5, rows=range(2))
-    assert method.path(draws) == method.path(replace(draws, rows=range(2, 4)))
+    method, rng = make(toys, "dmd"), KeyedRNG(5, rows=range(2))
+    assert method.path(rng) == method.path(replace(rng, rows=range(2, 4)))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 import tests.torchvision_shim  # noqa: F401  before anything imports torchvision
 from salt_zoo.config.metrics import make_metrics
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 
 #: The smallest of open_clip's that looks at 224 x 224 pixels.
@@ -31,8 +31,8 @@ def make(zoo):
 
 def videos(pixels: torch.Tensor, prompts: list[str] | None = None) -> Videos:
     prompts = prompts or ["a cat"] * len(pixels)
-    draws = Draws(0, (), range(len(pixels)))
-    return Videos(pixels, prompts, draws, None)  # type: ignore[arg-type]
+    rng = KeyedRNG(0, (), range(len(pixels)))
+    return Videos(pixels, prompts, rng, None)  # type: ignore[arg-type]
 
 
 def textured(count: int, channels: int = 3, frames: int = 2) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.config.metrics import make_metrics
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.change import motion_magnitude, temporal_flickering
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -22,7 +22,7 @@ def steps(*values: float, channels: int = 3) -> torch.Tensor:
 
 def videos(pixels: torch.Tensor) -> Videos:
     count = len(pixels)
-    return Videos(pixels, ["a cat"] * count, Draws(0, (), range(count)), None)  # type: ignore[arg-type]
+    return Videos(pixels, ["a cat"] * count, KeyedRNG(0, (), range(count)), None)  # type: ignore[arg-type]
 
 
 def test_a_still_video_neither_flickers_nor_moves():

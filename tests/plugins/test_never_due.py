@@ -29,8 +29,8 @@ def warnings(toys, tmp_path, capsys):
             "dataset": "toy-blocks",
             "training": {"updates": 2, "batch_size": 2, "trackers": []},
         }
-        for turn in range(again):
-            train(resolve(content, toys, "test"), tmp_path / str(turn), toys, "cpu")
+        for step in range(again):
+            train(resolve(content, toys, "test"), tmp_path / str(step), toys, "cpu")
         return capsys.readouterr().err.splitlines()
 
     return run

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_pretraining.ode_regression import OdeRegression, OdeRegressionConfig
 from salt_zoo_pretraining.trajectory_data import Trajectories, TrajectoriesConfig
@@ -123,9 +123,9 @@ def test_stored_trajectories_are_those_of_training(backbone, of, make, toys, tmp
     config = OdeRegressionConfig(of=of, teacher_steps=8, guidance_scale=2.0)
     rows = folder.shards[1]
     prompts = folder.header["prompts"][rows.start : rows.stop]
-    turn = Turn(
+    step = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={"teacher": made.network(start).requires_grad_(False)},
         batch=Batch(
             prompts,
@@ -133,39 +133,39 @@ def test_stored_trajectories_are_those_of_training(backbone, of, make, toys, tmp
             made.encode_prompts([""] * SIZE),
             None,
         ),
-        draws=Draws(3, ("trajectories",), rows),
+        rng=KeyedRNG(3, ("trajectories",), rows),
         blocks=made.blocks(),
         latent_shape=made.latent_shape,
         backward=lambda loss: None,
     )
-    found = OdeRegression(config, None)._states(turn)
+    found = OdeRegression(config, None)._states(step)
     assert torch.equal(found, folder.read(rows))
-    other = replace(turn, draws=Draws(4, ("trajectories",), rows))
+    other = replace(step, rng=KeyedRNG(4, ("trajectories",), rows))
     assert not torch.equal(OdeRegression(config, None)._states(other), found)
 
 
 def test_the_dataset_gives_rows_by_keyed_draws(make, toys, tmp_path):
     make(tmp_path / "a")
     dataset, folder = data(tmp_path / "a", toys), read_folder(tmp_path / "a")
-    draws = Draws(0, ("data",), range(40))
-    sample = dataset.sample(draws, "train", False)
-    rows = draws.integers(COUNT, "trajectory")
+    rng = KeyedRNG(0, ("data",), range(40))
+    sample = dataset.sample(rng, "train", False)
+    rows = rng.randint(COUNT, "trajectory")
     assert set(rows) == set(range(COUNT))
     assert sample.video is None and sample.trajectory_times == folder.times
     assert torch.equal(sample.trajectory, folder.read(rows))
     assert sample.prompts == [folder.header["prompts"][row] for row in rows]
-    again = dataset.sample(draws.for_rows(range(20, 40)), "train", False)
+    again = dataset.sample(rng.for_rows(range(20, 40)), "train", False)
     assert torch.equal(again.trajectory, sample.trajectory[20:])
 
 
 def test_other_splits_are_those_of_the_prompts_dataset(make, toys, tmp_path):
     make(tmp_path / "a", "gaussian", count=1)
-    dataset, draws = data(tmp_path / "a", toys), Draws(0, rows=range(2))
+    dataset, rng = data(tmp_path / "a", toys), KeyedRNG(0, rows=range(2))
     assert dataset.prompts("train") == ["left"]
     assert dataset.prompts("validation") == ["left", "right"]
-    real = dataset.real(["left", "right"], draws, "test")
-    assert torch.equal(real, dataset.source.real(["left", "right"], draws, "test"))
-    assert dataset.sample(draws, "validation", True).video is not None
+    real = dataset.real(["left", "right"], rng, "test")
+    assert torch.equal(real, dataset.source.real(["left", "right"], rng, "test"))
+    assert dataset.sample(rng, "validation", True).video is not None
 
 
 def test_the_fingerprint_is_of_header_and_shards(make, toys, tmp_path):
@@ -278,7 +278,7 @@ def test_mistakes_with_the_dataset(make, toys, tmp_path):
         data(tmp_path / "none", toys)
     make(tmp_path / "a")
     with pytest.raises(ZooError, match="the method needs videos and these are trajectories"):
-        data(tmp_path / "a", toys).sample(Draws(0, rows=range(2)), "train", True)
+        data(tmp_path / "a", toys).sample(KeyedRNG(0, rows=range(2)), "train", True)
     # the prompts' dataset is asked for only when it is needed
     alone = data(tmp_path / "a", load_zoo())
     assert alone.prompts("train") == ["one", "two"]

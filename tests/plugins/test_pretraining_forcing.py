@@ -8,20 +8,20 @@ import torch
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from salt_zoo_pretraining.diffusion_forcing import DiffusionForcing
 from salt_zoo_pretraining.flow_matching import FlowMatchingConfig
 from salt_zoo_pretraining.noising import times_by_block
-from salt_zoo_pretraining.noisy_past import given_noisy_past
+from salt_zoo_pretraining.noisy_past import forward_block_causal
 from tests.blocks.plugin import BLOCK, FRAMES, ToyBackbone
 from tests.gaussian import closed_form
 from tests.gaussian.networks import GaussianNetwork, points
 from tests.gaussian.plugin import covariance, means
 
-DRAWS = Draws(0, rows=range(3))
+RNG = KeyedRNG(0, rows=range(3))
 
 
 @pytest.mark.parametrize("backbone", ["gaussian", "wan"])
@@ -74,17 +74,17 @@ def test_blocks_at_times_of_their_own_reach_the_gaussians_velocity():
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 600)
     root = closed_form.root(spread)
     for step in range(600):
-        draws = Draws(0, ("train", step), range(rows))
-        x0 = torch.einsum("de,befhw->bdfhw", root, draws.normal(shape, "places"))
+        rng = KeyedRNG(0, ("train", step), range(rows))
+        x0 = torch.einsum("de,befhw->bdfhw", root, rng.randn(shape, "places"))
         x0 = x0 + mean.view(2, 1, 1, 1)
         optimizer.zero_grad()
         method.train(
-            Turn(
+            TrainStep(
                 role="student",
-                step=step,
+                index=step,
                 networks={"student": network},
                 batch=Batch([""] * rows, one, one, x0),
-                draws=draws,
+                rng=rng,
                 blocks=blocks,
                 latent_shape=shape,
                 backward=lambda loss: loss.backward(),
@@ -92,7 +92,7 @@ def test_blocks_at_times_of_their_own_reach_the_gaussians_velocity():
         )
         optimizer.step()
         schedule.step()
-    x, t = DRAWS.normal((2, 1, 4, 4), "x"), 0.4
+    x, t = RNG.randn((2, 1, 4, 4), "x"), 0.4
     found = network(x, torch.full((3, 1), t), {"which": torch.ones(3, 1)})
     wanted = closed_form.velocity(points(x), t, mean[0], spread)
     torch.testing.assert_close(points(found), wanted, rtol=0, atol=0.05)
@@ -101,45 +101,45 @@ def test_blocks_at_times_of_their_own_reach_the_gaussians_velocity():
 
 def noisy_turn():
     toy = ToyBackbone(None, None)
-    x0 = DRAWS.normal(toy.latent_shape, "video")
+    x0 = RNG.randn(toy.latent_shape, "video")
     condition = toy.encode_prompts(["one", "two", "one"])
     network = toy.network("student")
-    turn = Turn(
+    step = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={"student": network},
         batch=Batch(["one", "two", "one"], condition, condition, x0),
-        draws=DRAWS,
+        rng=RNG,
         blocks=toy.blocks(),
         latent_shape=toy.latent_shape,
         backward=lambda loss: loss.backward(),
     )
-    return turn, network, x0, condition
+    return step, network, x0, condition
 
 
 def test_an_autoregressive_network_is_passed_once_with_a_time_for_each_frame():
-    turn, network, x0, condition = noisy_turn()
-    found = DiffusionForcing(FlowMatchingConfig(prompt_dropout=0), None).train(turn)["loss"]
+    step, network, x0, condition = noisy_turn()
+    found = DiffusionForcing(FlowMatchingConfig(prompt_dropout=0), None).train(step)["loss"]
     assert [call[:2] + call[3:] for call in network.calls] == [("forward", FRAMES, None)]
-    t = times_by_block(turn, FRAMES, 5.0)
+    t = times_by_block(step, FRAMES, 5.0)
     assert len(set(t[0].tolist())) == FRAMES // BLOCK
-    noise = DRAWS.normal(turn.latent_shape, "noise")
+    noise = RNG.randn(step.latent_shape, "noise")
     v = network(flow.add_noise(x0, noise, t), t, condition)
     torch.testing.assert_close(found, (v - (noise - x0)).square().mean().detach())
 
 
 def test_without_a_mask_the_memory_holds_the_noisy_blocks():
-    turn, network, x0, condition = noisy_turn()
+    step, network, x0, condition = noisy_turn()
     network.can_mask = lambda frames: False
-    t = times_by_block(turn, FRAMES, 5.0)
-    parts = [part for part, _ in given_noisy_past(network, x0, t, condition, turn.blocks)]
-    assert parts == turn.blocks.split(FRAMES)
+    t = times_by_block(step, FRAMES, 5.0)
+    parts = [part for part, _ in forward_block_causal(network, x0, t, condition, step.blocks)]
+    assert parts == step.blocks.split(FRAMES)
     times = [float(t[0, part.start]) for part in parts]
     assert network.calls == [
         ("forward", BLOCK, times[0], 0),
-        ("remember", BLOCK, times[0], 0),
+        ("update_cache", BLOCK, times[0], 0),
         ("forward", BLOCK, times[1], 1),
-        ("remember", BLOCK, times[1], 1),
+        ("update_cache", BLOCK, times[1], 1),
         ("forward", BLOCK, times[2], 2),
     ]
 
@@ -150,10 +150,10 @@ def test_the_mask_and_the_memory_give_the_same_velocity(zoo, teacher):
     backbone = zoo.backbones.create("self-forcing", options, zoo)
     network = backbone.network("student").requires_grad_(False)
     blocks, condition = backbone.blocks(), backbone.encode_prompts(["a 7 moving up slowly"] * 3)
-    x = DRAWS.normal(backbone.latent_shape, "x")
+    x = RNG.randn(backbone.latent_shape, "x")
     t = torch.tensor([0.9, 0.2, 0.6]).repeat_interleave(3).expand(3, -1)
-    ((_, whole),) = given_noisy_past(network, x, t, condition, blocks)
+    ((_, whole),) = forward_block_causal(network, x, t, condition, blocks)
     network.can_mask = lambda frames: False
-    parts = [v for _, v in given_noisy_past(network, x, t, condition, blocks)]
+    parts = [v for _, v in forward_block_causal(network, x, t, condition, blocks)]
     assert len(parts) == 3
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-4, atol=1e-5)

@@ -11,9 +11,9 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Batch, Turn
-from salt_zoo.core.rng import Draws
-from salt_zoo.costs.passes import passes_per_update
+from salt_zoo.core.protocols import Batch, TrainStep
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 from salt_zoo.training.launch import train
@@ -30,7 +30,7 @@ from tests.gaussian.networks import points
 from tests.gaussian.plugin import GaussianBackbone, GaussianConfig, covariance, means
 
 ROWS = 3
-DRAWS = Draws(0, rows=range(ROWS))
+RNG = KeyedRNG(0, rows=range(ROWS))
 
 
 def test_the_grid_holds_the_step_list():
@@ -45,7 +45,7 @@ def test_the_grid_holds_the_step_list():
 def test_the_ode_converges_to_the_exact_flow_map():
     backbone, sigma = GaussianBackbone(GaussianConfig(), None), covariance("full", torch.float64)
     network = backbone.network("teacher").double()
-    noise = DRAWS.normal(backbone.latent_shape, "noise").double()
+    noise = RNG.randn(backbone.latent_shape, "noise").double()
     condition = backbone.encode_prompts(["left"] * ROWS)
     times = flow.step_list(4, 5.0)
     exact = [
@@ -55,7 +55,7 @@ def test_the_ode_converges_to_the_exact_flow_map():
     errors = []
     for steps in (16, 64, 256):
         grid = with_times(flow.step_list(steps, 5.0), times)
-        renoise = renoise_from(DRAWS, Blocks(), backbone.latent_shape)
+        renoise = renoise_from(RNG, Blocks(), backbone.latent_shape)
         states = ode_states(
             network, noise, condition, times, grid, blocks=Blocks(), renoise=renoise
         )
@@ -75,7 +75,7 @@ def toy_states(config, whose, w=2.0):
     condition = toy.encode_prompts(["one", "two", "one"])
     unconditional = toy.encode_prompts([""] * ROWS)
     states = draw_trajectories(
-        config, whose, network, DRAWS, condition, unconditional, w, toy.blocks(), toy.latent_shape
+        config, whose, network, RNG, condition, unconditional, w, toy.blocks(), toy.latent_shape
     )
     return states, toy, network, condition
 
@@ -84,8 +84,8 @@ def test_a_causal_trajectory_ends_where_generation_ends():
     config = TrajectoryConfig(steps=2, teacher_steps=6)
     states, toy, network, condition = toy_states(config, "student-start", w=1.0)
     blocks, shape = toy.blocks(), toy.latent_shape
-    noise = initial_noise(DRAWS, blocks, shape)
-    renoise = renoise_from(DRAWS, blocks, shape)
+    noise = initial_noise(RNG, blocks, shape)
+    renoise = renoise_from(RNG, blocks, shape)
     made = rollout(
         network, noise, condition, config.grid, blocks=blocks, renoise=renoise, sampler="ode"
     )
@@ -97,7 +97,7 @@ def test_a_teacher_denoises_all_frames_at_once():
     states, _, network, _ = toy_states(config, "teacher")
     assert {call[:2] + call[3:] for call in network.calls} == {("forward", FRAMES, None)}
     assert len(network.calls) == 6
-    assert torch.equal(states[:, 0], initial_noise(DRAWS, Blocks(), ToyBackbone.latent_shape))
+    assert torch.equal(states[:, 0], initial_noise(RNG, Blocks(), ToyBackbone.latent_shape))
 
 
 def test_a_time_that_the_grid_lacks():
@@ -131,7 +131,7 @@ def test_the_optimum_is_the_exact_flow_map(tmp_path):
     assert "teacher" not in trainer.networks
     network, sigma = trainer.networks.result, covariance("full")
     mean = torch.lerp(means()[2], means()[0], 2.0)
-    noise = DRAWS.normal((2, 1, 8, 8), "noise")
+    noise = RNG.randn((2, 1, 8, 8), "noise")
     condition = GaussianBackbone(GaussianConfig(), None).encode_prompts(["left"] * ROWS)
     for t in flow.step_list(4, 5.0):
         x = closed_form.flow_map(points(noise), 1.0, t, mean, sigma)
@@ -155,35 +155,35 @@ class Spy(torch.nn.Module):
         self.seen.append((x, t, None if memory is None else list(memory)))
         return (x - self.gain) / flow.at(t, x).clamp(min=1e-3)
 
-    def remember(self, x, t, condition, memory):
+    def update_cache(self, x, t, condition, memory):
         memory.append((x, t))
 
 
 def spied(config, rows=24, **batch):
     """The turn of a regression onto given states, and what its student has seen."""
-    draws = Draws(0, rows=range(rows))
+    rng = KeyedRNG(0, rows=range(rows))
     shape = ToyBackbone.latent_shape
-    states = draws.normal((config.steps + 1, *shape), "states")
+    states = rng.randn((config.steps + 1, *shape), "states")
     given = {"trajectory": states, "trajectory_times": tuple(config.times)} | batch
     student = Spy()
-    turn = Turn(
+    step = TrainStep(
         role="student",
-        step=0,
+        index=0,
         networks={"student": student},
         batch=Batch([""] * rows, {}, {}, None, **given),
-        draws=draws,
+        rng=rng,
         blocks=Blocks(BLOCK, new_memory=lambda network, x: []),
         latent_shape=shape,
         backward=lambda loss: loss.backward(),
     )
-    return turn, student, states
+    return step, student, states
 
 
 @pytest.mark.parametrize("context", ["noisy", "mixed"])
 def test_blocks_are_at_states_of_their_own(context):
     config = OdeRegressionConfig(of="dataset", context=context)
-    turn, student, states = spied(config)
-    loss = OdeRegression(config, None).train(turn)["loss"]
+    step, student, states = spied(config)
+    loss = OdeRegression(config, None).train(step)["loss"]
     ((x, t, memory),) = student.seen
     assert memory is None
     times = [*config.times, 0.0]
@@ -204,8 +204,8 @@ def test_blocks_are_at_states_of_their_own(context):
 
 def test_a_clean_context_is_the_endpoints():
     config = OdeRegressionConfig(of="dataset", context="clean")
-    turn, student, states = spied(config)
-    loss = OdeRegression(config, None).train(turn)["loss"]
+    step, student, states = spied(config)
+    loss = OdeRegression(config, None).train(step)["loss"]
     assert len(student.seen) == FRAMES // BLOCK
     for block, (_, _, memory) in enumerate(student.seen):
         assert len(memory) == block
@@ -231,7 +231,7 @@ def test_stored_trajectories_need_no_teacher():
 def test_passes_are_planned(of, passes):
     """Guidance doubles the 8 passes of the ODE; the toy's memory is written without a pass."""
     method = OdeRegression(OdeRegressionConfig(of=of, teacher_steps=8, context="noisy"), None)
-    counts = passes_per_update(method, ToyBackbone(None, None), 3).counts
+    counts = count_forward_passes(method, ToyBackbone(None, None), 3).counts
     assert counts["student"] == {"forward": 1, "backward": 1}
     found = counts["teacher"]["forward"] if passes else counts.get("teacher", 0)
     assert found == pytest.approx(passes)
@@ -254,15 +254,15 @@ def test_passes_are_planned(of, passes):
 )
 def test_trajectories_that_do_not_fit(batch, message):
     config = OdeRegressionConfig(of="dataset")
-    turn, _, _ = spied(config, **batch)
+    step, _, _ = spied(config, **batch)
     with pytest.raises(ZooError, match=message):
-        OdeRegression(config, None).train(turn)
+        OdeRegression(config, None).train(step)
 
 
 def test_the_datasets_trajectories_come_before_new_ones():
     config = OdeRegressionConfig(of="teacher", context="noisy")
-    turn, student, _ = spied(config)
+    step, student, _ = spied(config)
     asked = Spy()
-    turn = replace(turn, networks={"student": student, "teacher": asked})
-    OdeRegression(config, None).train(turn)
+    step = replace(step, networks={"student": student, "teacher": asked})
+    OdeRegression(config, None).train(step)
     assert student.seen and not asked.seen

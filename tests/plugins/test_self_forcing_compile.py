@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 from tests.plugins.tiny_causal import CHANNELS, MEMORIES, SIZE, at, network, policy, prompt, video
 
@@ -19,8 +19,8 @@ OPTIONS = {
 
 def generated(net):
     shape, blocks = (CHANNELS, 10, SIZE, SIZE), net.partition
-    draws = Draws(0, (), range(2))
-    noise, renoise = initial_noise(draws, blocks, shape), renoise_from(draws, blocks, shape)
+    rng = KeyedRNG(0, (), range(2))
+    noise, renoise = initial_noise(rng, blocks, shape), renoise_from(rng, blocks, shape)
     with torch.inference_mode():
         return rollout(net, noise, prompt(), [1.0, 0.6], blocks=blocks, renoise=renoise)
 
@@ -57,7 +57,7 @@ def test_masks_and_positions_made_in_inference_mode_serve_training():
     net = network().requires_grad_(True)
     with torch.inference_mode():
         net(video(4), at(0.5), prompt())
-        net.given_past(video(4), at(0.5), video(4, seed=3), prompt())
+        net.forward_masked(video(4), at(0.5), video(4, seed=3), prompt())
     net(video(4), at(0.5), prompt()).square().mean().backward()
-    net.given_past(video(4), at(0.5), video(4, seed=3), prompt()).square().mean().backward()
+    net.forward_masked(video(4), at(0.5), video(4, seed=3), prompt()).square().mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)

@@ -257,17 +257,17 @@ def test_a_recache_is_a_fresh_memory_of_the_last_frames(name, options, blocks):
     parts = [x[:, :, frames] for frames in net.partition.split(2 * blocks)]
     memory = net.new_memory(x)
     for part in parts:
-        net.remember(part, at(0.0), old, memory)
+        net.update_cache(part, at(0.0), old, memory)
 
-    def remember(part):
-        net.remember(part, at(0.0), new, memory)
+    def update_cache(part):
+        net.update_cache(part, at(0.0), new, memory)
 
-    memory.switch(parts, remember)
+    memory.switch(parts, update_cache)
     fresh = net.new_memory(x)
     kept = parts if name == "full" else parts[-3:]
     fresh.reset(2 * (blocks - len(kept)))
     for part in kept:
-        net.remember(part, at(0.0), new, fresh)
+        net.update_cache(part, at(0.0), new, fresh)
     found, wanted = (net(x[:, :, -2:], at(0.5), new, one) for one in (memory, fresh))
     assert torch.equal(found, wanted)
 
@@ -281,7 +281,7 @@ def test_keeping_changes_nothing_but_the_prompt(name):
     for switching in (False, True):
         memory = net.new_memory(x)
         for start in (0, 2):
-            net.remember(x[:, :, start : start + 2], at(0.0), old, memory)
+            net.update_cache(x[:, :, start : start + 2], at(0.0), old, memory)
         if switching:
             memory.switch([x[:, :, :2], x[:, :, 2:4]], lambda part: pytest.fail("nothing to do"))
         found.append(net(x[:, :, 4:], at(0.5), new, memory))
@@ -297,10 +297,10 @@ def test_two_hundred_blocks_take_the_memory_of_one(name):
     net = network(policy(name, frames=6, sink=2))
     part, condition = video(2, rows=1), prompt(rows=1)
     memory = net.new_memory(video(2, rows=1))
-    net.remember(part, at(0.0, 1), condition, memory)
+    net.update_cache(part, at(0.0, 1), condition, memory)
     bytes_, places = memory.bytes(), [one.data_ptr() for one in (*memory.keys, *memory.values)]
     for _ in range(199):
-        net.remember(part, at(0.0, 1), condition, memory)
+        net.update_cache(part, at(0.0, 1), condition, memory)
     assert memory.count == 400
     assert memory.bytes() == bytes_ > 0
     assert [one.data_ptr() for one in (*memory.keys, *memory.values)] == places
@@ -313,7 +313,7 @@ def test_a_full_memory_refuses_what_it_has_no_room_for():
     x = video(4)
     memory = net.new_memory(x)
     for start in (0, 2):
-        net.remember(x[:, :, start : start + 2], at(0.0), prompt(), memory)
+        net.update_cache(x[:, :, start : start + 2], at(0.0), prompt(), memory)
     with pytest.raises(ZooError, match="made for 4 frames and is asked for 6") as refused:
         net(x[:, :, :2], at(0.5), prompt(), memory)
     assert "\n" not in str(refused.value)
@@ -325,4 +325,4 @@ def test_a_full_memory_refuses_what_it_has_no_room_for():
 def test_a_window_with_no_room_for_a_block_refuses(name):
     net = network(policy(name, frames=4, sink=2), frames=3)
     with pytest.raises(ZooError, match="leaves 2 for a block of 3; raise its 'frames'"):
-        net.remember(video(3), at(0.0), prompt(), net.new_memory(video(3)))
+        net.update_cache(video(3), at(0.0), prompt(), net.new_memory(video(3)))

@@ -32,7 +32,7 @@ def in_turn(net, x, t, past, past_t, condition):
     memory, found = net.new_memory(x), []
     for block, frames in enumerate(net.partition.split(x.shape[2])):
         found.append(net(x[:, :, frames], at(t[block]), condition, memory))
-        net.remember(past[:, :, frames], at(past_t[block]), condition, memory)
+        net.update_cache(past[:, :, frames], at(past_t[block]), condition, memory)
     return torch.cat(found, dim=2)
 
 
@@ -65,9 +65,9 @@ def test_block_after_block_is_the_pass_over_all(double, name, options, first):
     noisy_past = in_turn(net, x, TIMES, x, TIMES, condition)
     assert relative_error(noisy_past, net(x, t, condition)) < 1e-12
     clean_past = in_turn(net, x, TIMES, x0, [0.0] * 8, condition)
-    assert relative_error(clean_past, net.given_past(x, t, x0, condition)) < 1e-12
+    assert relative_error(clean_past, net.forward_masked(x, t, x0, condition)) < 1e-12
     little = in_turn(net, x, TIMES, x0, [0.1] * 8, condition)
-    given = net.given_past(x, t, x0, condition, torch.full_like(t, 0.1))
+    given = net.forward_masked(x, t, x0, condition, torch.full_like(t, 0.1))
     assert relative_error(little, given) < 1e-12
     sees_past = name == "full" or options["frames"] > 2
     assert (relative_error(clean_past, noisy_past) > 0.01) == sees_past
@@ -79,7 +79,7 @@ def test_relative_positions_are_absolute_ones_while_all_is_seen(double, name):
     x, t = video(6).double(), per_frame(net, TIMES, 6)
     found = in_turn(net, x, TIMES, x, TIMES, prompt())
     assert relative_error(found, net(x, t, prompt())) < 1e-12
-    assert net.given_past(video(8), at(0.5), video(8), prompt()) is None
+    assert net.forward_masked(video(8), at(0.5), video(8), prompt()) is None
 
 
 def test_a_window_differs_from_the_whole_past():
@@ -135,7 +135,7 @@ def test_probing_changes_nothing(name, options, gradient):
                 _probe(net, part, condition, memory)
                 assert memory.count == frames.start
             found.append(net(part, at(0.5), condition, memory))
-            net.remember(part, at(0.0), condition, memory)
+            net.update_cache(part, at(0.0), condition, memory)
         ends.append((found, memory))
     for one, other in zip(ends[0][0], ends[1][0], strict=True):
         assert torch.equal(one, other)
@@ -149,7 +149,7 @@ def test_nothing_is_evicted_before_a_commit():
     x, condition = video(8), prompt()
     memory = net.new_memory(x)
     for start in (0, 2):
-        net.remember(x[:, :, start : start + 2], at(0.0), condition, memory)
+        net.update_cache(x[:, :, start : start + 2], at(0.0), condition, memory)
     kept = memory.keys[0].clone()
     n = memory.shape.tokens
     _probe(net, x[:, :, 4:6], condition, memory)
@@ -178,7 +178,7 @@ def test_a_prompts_keys_are_computed_once():
         part = x[:, :, start : start + 2]
         for t in (0.9, 0.5):
             net(part, at(t), one, memory)
-        net.remember(part, at(0.0), one, memory)
+        net.update_cache(part, at(0.0), one, memory)
     assert len(calls) == layers
     found = net(x[:, :, 6:], at(0.5), two, memory)
     again = net(x[:, :, 6:], at(0.5), two, memory)
@@ -195,7 +195,7 @@ def test_with_gradient_the_prompts_keys_are_in_the_graph():
     net = network()
     x, condition = video(4), prompt()
     memory = net.new_memory(x)
-    net.remember(x[:, :, :2], at(0.0), condition, memory)  # they are cached now
+    net.update_cache(x[:, :, :2], at(0.0), condition, memory)  # they are cached now
     net.requires_grad_()
     net(x[:, :, 2:], at(0.5), condition, memory).square().mean().backward()
     for block in net.transformer.blocks:
@@ -220,9 +220,9 @@ def test_guidance_is_two_runs(double, name, options):
             for text, its in zip((nothing, one), memories, strict=True)
         )
         assert relative_error(found, without + 3.0 * (given - without)) < 1e-12
-        guided.remember(part, at(0.0), one, memory)
+        guided.update_cache(part, at(0.0), one, memory)
         for text, its in zip((nothing, one), memories, strict=True):
-            net.remember(part, at(0.0), text, its)
+            net.update_cache(part, at(0.0), text, its)
     assert memory.bytes() == sum(its.bytes() for its in memories)
 
 
@@ -248,9 +248,9 @@ def test_a_copied_network_has_passes_of_its_own():
     net = network()
     twin = copy.deepcopy(net)
     x, memory = video(4), net.new_memory(video(4))
-    net.remember(x[:, :, :2], at(0.0), prompt(), memory)
+    net.update_cache(x[:, :, :2], at(0.0), prompt(), memory)
     other = twin.new_memory(x)
-    twin.remember(x[:, :, :2], at(0.0), prompt(), other)
+    twin.update_cache(x[:, :, :2], at(0.0), prompt(), other)
     found, wanted = (
         one(x[:, :, 2:], at(0.5), prompt(), its) for one, its in ((net, memory), (twin, other))
     )

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
-from salt_zoo.rollout.sampler import renoise_from, replay, walk
+from salt_zoo.rollout.sampler import iter_rollout, renoise_from, replay
 from tests.plugins.tiny_causal import (
     CHANNELS,
     SIZE,
@@ -32,12 +32,12 @@ MEMORIES = [
 
 
 def renoise(net, frames):
-    draws = Draws(3, rows=range(2))
-    return renoise_from(draws, net.partition, (CHANNELS, frames, SIZE, SIZE))
+    rng = KeyedRNG(3, rows=range(2))
+    return renoise_from(rng, net.partition, (CHANNELS, frames, SIZE, SIZE))
 
 
 def exits(net, x, gradient=False):
-    return walk(
+    return iter_rollout(
         net,
         x,
         prompt(),
@@ -87,7 +87,7 @@ def test_no_gradient_into_the_memory(net):
         buffers += [one for pair in exit.memory.cross.values() for one in pair]
         assert not any(buffer.requires_grad for buffer in buffers)
     memory = net.new_memory(x)
-    net.remember(x[:, :, :1], at(0.0), prompt(), memory)
+    net.update_cache(x[:, :, :1], at(0.0), prompt(), memory)
     (found,) = torch.autograd.grad(net(x[:, :, 1:3], at(0.5), prompt(), memory).sum(), x)
     assert found[:, :, 1:3].norm() > 0
     assert found[:, :, [0, *range(3, 9)]].norm() == 0
@@ -96,7 +96,7 @@ def test_no_gradient_into_the_memory(net):
 def test_a_masked_pass_has_a_gradient_through_the_clean_past():
     net, x = network(policy("full")), video(4)
     x0 = video(4, 5).requires_grad_()
-    v = net.given_past(x, at(0.5), x0, prompt())
+    v = net.forward_masked(x, at(0.5), x0, prompt())
     (found,) = torch.autograd.grad(v.sum(), x0)
     assert found[:, :, :2].norm() > 0
     assert found[:, :, 2:].norm() == 0  # nothing comes after the last block
@@ -122,7 +122,7 @@ def test_checkpointing_a_masked_pass_changes_no_gradient():
     net = network(policy("window", frames=5, sink=1), first=1).requires_grad_()
     found = []
     for _ in range(2):
-        net.given_past(video(5), at(0.5), video(5, 5), prompt()).square().sum().backward()
+        net.forward_masked(video(5), at(0.5), video(5, 5), prompt()).square().sum().backward()
         found.append(gradients(net))
         net.enable_gradient_checkpointing()
         net.train()
@@ -135,7 +135,7 @@ def test_backward_after_a_commit_is_refused_where_it_would_be_wrong(net):
     x, condition = video(3), prompt()
     memory = net.new_memory(x)
     v = net(x[:, :, :1], at(0.5), condition, memory)
-    net.remember(x[:, :, :1], at(0.0), condition, memory)
+    net.update_cache(x[:, :, :1], at(0.0), condition, memory)
     with pytest.raises(RuntimeError, match="call backward before the next block is remembered"):
         v.sum().backward()
 
@@ -149,7 +149,7 @@ def test_without_checkpointing_a_commit_changes_no_graph(net):
             losses.append(net(x[:, :, frames], at(0.5), condition, memory).square().sum())
             if not late:
                 losses.pop().backward()
-            net.remember(x[:, :, frames], at(0.0), condition, memory)
+            net.update_cache(x[:, :, frames], at(0.0), condition, memory)
         for loss in losses:
             loss.backward()
         found.append(gradients(net))
@@ -216,9 +216,9 @@ def test_a_longer_video_begins_as_a_shorter_one(zoo, teacher, memory, first):
     backbone = zoo.backbones.create("self-forcing", config, zoo)
     net = backbone.network("student").eval()
     prompts = ["a 7 moving up-left slowly", "a 3 moving right quickly"]
-    draws = Draws(5, ("sample",), range(2))
+    rng = KeyedRNG(5, ("sample",), range(2))
     short, long = (
-        generate(net, backbone, prompts, draws, SamplingConfig(steps=2), frames=frames)
+        generate(net, backbone, prompts, rng, SamplingConfig(steps=2), frames=frames)
         for frames in ((3, 11) if first else (3, 12))
     )
     assert torch.equal(long[:, :, :3], short)

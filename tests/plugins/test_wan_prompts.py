@@ -5,7 +5,7 @@ import safetensors.torch
 import torch
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo_wan.prompts import latents_name, read_prompts
 
 
@@ -51,12 +51,12 @@ def test_splits_do_not_depend_on_the_order_of_lines(make, text_file):
 
 def test_rows_are_drawn_one_by_one(make):
     data = make()
-    whole = data.sample(Draws(1, rows=range(6)), "train", videos=False)
-    part = data.sample(Draws(1, rows=range(3, 6)), "train", videos=False)
+    whole = data.sample(KeyedRNG(1, rows=range(6)), "train", videos=False)
+    part = data.sample(KeyedRNG(1, rows=range(3, 6)), "train", videos=False)
     assert whole.prompts[3:] == part.prompts
     assert whole.video is None
     assert set(whole.prompts) <= set(data.prompts("train"))
-    assert data.real(["a"], Draws(0, rows=[0]), "test") is None
+    assert data.real(["a"], KeyedRNG(0, rows=[0]), "test") is None
 
 
 def test_latents(make, tmp_path):
@@ -65,7 +65,7 @@ def test_latents(make, tmp_path):
         latents = {"latents": torch.full((16, 3, 4, 6), float(i), dtype=torch.bfloat16)}
         safetensors.torch.save_file(latents, tmp_path / latents_name(prompt))
     data = make(latents=str(tmp_path))
-    sample = data.sample(Draws(1, rows=range(5)), "train", videos=True)
+    sample = data.sample(KeyedRNG(1, rows=range(5)), "train", videos=True)
     assert sample.video.shape == (5, 16, 3, 4, 6)
     assert sample.video.dtype == torch.float32
     assert sample.video[:, 0, 0, 0, 0].tolist() == [prompts.index(p) for p in sample.prompts]
@@ -85,13 +85,13 @@ def one_line(error):
 
 def test_data_that_is_not_there(make, tmp_path):
     with pytest.raises(ZooError) as error:
-        make().sample(Draws(1, rows=[0]), "train", videos=True)
+        make().sample(KeyedRNG(1, rows=[0]), "train", videos=True)
     assert "dataset.latents" in one_line(error)
     assert "dmd" in one_line(error)
     with pytest.raises(ZooError, match="there is no such folder"):
         make(latents=str(tmp_path / "none"))
     with pytest.raises(ZooError, match="it would hold latents of"):
-        make(latents=str(tmp_path)).sample(Draws(1, rows=[0]), "train", videos=True)
+        make(latents=str(tmp_path)).sample(KeyedRNG(1, rows=[0]), "train", videos=True)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_damaged_latents(make, tmp_path, content, words):
         else:
             path.write_bytes(content)
     with pytest.raises(ZooError, match=words) as error:
-        make(latents=str(tmp_path)).sample(Draws(1, rows=[0]), "train", videos=True)
+        make(latents=str(tmp_path)).sample(KeyedRNG(1, rows=[0]), "train", videos=True)
     one_line(error)
 
 

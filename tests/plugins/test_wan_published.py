@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import Draws
+from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 
 TRANSFORMER = {
@@ -78,7 +78,7 @@ def no_network(monkeypatch):
 
 
 def noise(backbone, count=2):
-    return Draws(3, rows=range(count)).normal(backbone.latent_shape, "initial noise")
+    return KeyedRNG(3, rows=range(count)).randn(backbone.latent_shape, "initial noise")
 
 
 def test_shapes_and_codecs(backbone):
@@ -138,7 +138,7 @@ def test_a_stock_pipeline_samples_what_we_sample(backbone, tmp_path):
     pipeline = WanPipeline.from_pretrained(tmp_path)
     for steps in (1, 2, 4, 8):
         config = SamplingConfig(steps=steps, sampler="ode")
-        ours = generate(student, backbone, PROMPTS, Draws(3, rows=range(2)), config)
+        ours = generate(student, backbone, PROMPTS, KeyedRNG(3, rows=range(2)), config)
         theirs = pipeline(
             PROMPTS,
             num_inference_steps=steps,
@@ -163,7 +163,7 @@ def test_a_stock_pipeline_samples_what_we_sample(backbone, tmp_path):
             output_type="np",
         ).frames
     )
-    mine = generate(student, backbone, PROMPTS[:1], Draws(3, rows=range(1)), config_ode(4))
+    mine = generate(student, backbone, PROMPTS[:1], KeyedRNG(3, rows=range(1)), config_ode(4))
     decoded = backbone.decode_video(mine).movedim(1, -1)
     torch.testing.assert_close(pixels, decoded, atol=1e-3, rtol=1e-3)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.costs.activations import peak_of_pass
+from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.depth import DEPTHS, alike, over_depth
 from salt_zoo.costs.flops import _measure, meta_network, on_meta
@@ -69,7 +69,7 @@ def test_activations(deep, checkpointing):
     with on_meta(backbone):
         condition = backbone.encode_prompts([""])
         spy, depths = seen(
-            lambda one: (peak_of_pass(one, condition, backbone.latent_shape, 2, False),)
+            lambda one: (peak_activation_bytes(one, condition, backbone.latent_shape, 2, False),)
         )
         found = over_depth(meta_network(backbone, checkpointing), spy)
         assert depths == list(DEPTHS)

@@ -26,13 +26,13 @@ class Spy:
 
     def __init__(self, config, zoo):
         self.inner = TeacherForcing(config, zoo)
-        self.roles, self.turns = self.inner.roles, self.inner.turns
+        self.roles, self.update_order = self.inner.roles, self.inner.update_order
 
-    def train(self, turn):
-        name = f"{os.environ.get('RANK', 'alone')}-{turn.step}.pt"
-        held = {"weights": turn.networks["student"].state_dict(), "rows": list(turn.draws.rows)}
+    def train(self, step):
+        name = f"{os.environ.get('RANK', 'alone')}-{step.index}.pt"
+        held = {"weights": step.networks["student"].state_dict(), "rows": list(step.rng.rows)}
         torch.save(held, Path(os.environ["SPY"]) / name)
-        return self.inner.train(turn)
+        return self.inner.train(step)
 
 
 @hookimpl
@@ -117,9 +117,9 @@ from salt_zoo_pretraining.teacher_forcing import TeacherForcing
 
 
 class Fails(TeacherForcing):
-    def train(self, turn):
-        logs = super().train(turn)
-        if turn.step == 1 and os.environ["RANK"] == "1":
+    def train(self, step):
+        logs = super().train(step)
+        if step.index == 1 and os.environ["RANK"] == "1":
             if os.environ["HOW"] == "nan":
                 logs = {name: value * float("nan") for name, value in logs.items()}
             elif os.environ["HOW"] == "memory":

@@ -114,7 +114,7 @@ DAMAGE = {
     "end": lambda path: flip(path, 1.0),
     "swapped": swap,
 }
-FILES = ("student.safetensors", "student_average.safetensors", "optimizers.pt", "state.json")
+FILES = ("student.safetensors", "student_ema.safetensors", "optimizers.pt", "state.json")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -213,15 +213,14 @@ def test_run_yaml_makes_the_same_run(whole, train, zoo, tmp_path):
 
 def test_run_yaml_is_there_before_the_networks(tmp_path, teacher, zoo, monkeypatch):
     """A run that is killed while its weights are loaded has said what it was to be."""
-    from salt_zoo.config import run
-    from salt_zoo.training import trainer
+    from salt_zoo.training import launch, trainer
 
     def die(*arguments, **more):
         raise SystemExit
 
     monkeypatch.setattr(trainer, "Networks", die)
     with pytest.raises(SystemExit):
-        run.train(resolve(content(teacher), load_zoo(), "test"), tmp_path / "out", zoo, "cpu")
+        launch.train(resolve(content(teacher), load_zoo(), "test"), tmp_path / "out", zoo, "cpu")
     assert os.listdir(tmp_path / "out") == ["run.yaml"]
 
 

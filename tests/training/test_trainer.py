@@ -63,13 +63,13 @@ def test_the_average_follows_the_student(train, tmp_path):
     trainer = train(tmp_path / "a", progress=progress, training=training)
     start = weights(trainer.backbone.network("student"))
     student = weights(trainer.networks["student"])
-    average = weights(trainer.networks["student_average"])
+    average = weights(trainer.networks["student_ema"])
     torch.testing.assert_close(average, 0.9 * start + 0.1 * student, rtol=1e-5, atol=1e-7)
-    assert trainer.networks.result is trainer.networks["student_average"]
+    assert trainer.networks.result is trainer.networks["student_ema"]
 
     trainer = train(tmp_path / "b", training={"average": {"decay": 0.9, "start": 100}})
     assert torch.equal(
-        weights(trainer.networks["student"]), weights(trainer.networks["student_average"])
+        weights(trainer.networks["student"]), weights(trainer.networks["student_ema"])
     )
     trainer = train(tmp_path / "c", training={"average": None})
     assert list(trainer.networks) == ["student"]
@@ -84,7 +84,7 @@ def test_only_the_role_of_the_turn_takes_gradients(train, tmp_path):
     teacher = trainer.backbone.network("teacher")
     frozen = [name for name, role in trainer.networks.roles.items() if role.learning_rate is None]
     for name in frozen:
-        if trainer.networks.roles[name].average_of is None:
+        if trainer.networks.roles[name].ema_of is None:
             assert torch.equal(weights(trainer.networks[name]), weights(teacher))
 
 
@@ -274,7 +274,7 @@ def test_each_original_is_loaded_once(train, tmp_path, monkeypatch, backbone):
         backbone={"name": backbone, "size": "digits"},
         training={"updates": 1, "average": {"decay": 0.9, "start": 0}},
     )
-    assert sorted(trainer.networks) == ["fake_score", "student", "student_average", "teacher"]
+    assert sorted(trainer.networks) == ["fake_score", "student", "student_ema", "teacher"]
     assert made.count("teacher") == 2  # the student's, and that of teacher and fake score
     every = [{id(p) for p in network.parameters()} for network in trainer.networks.values()]
     assert len(set().union(*every)) == sum(map(len, every))  # none shares a weight with another

@@ -56,7 +56,7 @@ class BlockRelativeMemory:
         pass  # what leaves the window is overwritten by the next block
 
     def switched(
-        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+        self, cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
     ) -> None:
         if self.config.on_switch == "cut":
             cache.cuts.append(cache.count)

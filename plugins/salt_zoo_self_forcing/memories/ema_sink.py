@@ -81,10 +81,10 @@ class EmaSinkMemory:
                     buffer[:, sink : sink + n] = kept
 
     def switched(
-        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+        self, cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
     ) -> None:
         if self.config.on_switch == "recache":
-            recache(cache, recent, remember)
+            recache(cache, recent, update_cache)
 
     def span(self, frames: int) -> Span | None:
         return Span() if frames <= self.ring.size else None

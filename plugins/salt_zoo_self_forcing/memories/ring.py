@@ -59,7 +59,7 @@ class Ring:
         )
 
 
-def recache(cache: Any, recent: Sequence[Tensor], remember: Callable[[Tensor], None]) -> None:
+def recache(cache: Any, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
     """Empty the memory and remember the recent blocks anew, as many as it keeps, at their old
     positions (LongLive, arXiv 2509.22622)."""
     kept: list[Tensor] = []
@@ -71,4 +71,4 @@ def recache(cache: Any, recent: Sequence[Tensor], remember: Callable[[Tensor], N
         frames += x.shape[2]
     cache.reset(cache.origin + cache.count - frames)
     for x in kept:
-        remember(x)
+        update_cache(x)

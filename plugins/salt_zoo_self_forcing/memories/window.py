@@ -48,10 +48,10 @@ class WindowMemory:
         pass  # what leaves the window is overwritten by the next block
 
     def switched(
-        self, cache: KVCache, recent: Sequence[Tensor], remember: Callable[[Tensor], None]
+        self, cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
     ) -> None:
         if self.config.on_switch == "recache":
-            recache(cache, recent, remember)
+            recache(cache, recent, update_cache)
 
     def span(self, frames: int) -> Span:
         return Span(self.ring.size, self.ring.sink)

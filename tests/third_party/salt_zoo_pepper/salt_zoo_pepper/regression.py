@@ -5,7 +5,7 @@ import torch
 from salt_zoo.core import flow
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Role
+from salt_zoo.core.protocols import NetworkSpec
 
 
 class Config(StrictModel):
@@ -22,20 +22,20 @@ class Regression:
 
     def roles(self):
         return {
-            "student": Role("student", learning_rate=self.config.learning_rate),
-            "teacher": Role("teacher"),
+            "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
+            "teacher": NetworkSpec("teacher"),
         }
 
-    def turns(self, step):
+    def update_order(self, step):
         return ["student"]
 
-    def train(self, turn):
-        batch, networks = turn.batch, turn.networks
-        t = flow.training_times(turn.draws.uniform("time"), shift=5.0)
-        x = flow.add_noise(batch.x0, turn.draws.normal(turn.latent_shape, "noise"), t)
+    def train(self, step):
+        batch, networks = step.batch, step.networks
+        t = flow.training_times(step.rng.rand("time"), shift=5.0)
+        x = flow.add_noise(batch.x0, step.rng.randn(step.latent_shape, "noise"), t)
         guided = Guided(networks["teacher"], batch.unconditional, self.config.guidance_scale)
         with torch.no_grad():
             target = guided(x, t, batch.condition)
         loss = (networks["student"](x, t, batch.condition) - target).square().mean()
-        turn.backward(loss)
+        step.backward(loss)
         return {"loss": loss}
