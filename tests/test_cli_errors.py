@@ -260,7 +260,7 @@ def test_a_bug_of_a_plugin_is_a_line_and_on_demand_its_traceback(
     ended = cli(*command)
     assert ended.code == 1
     assert f"error: method 'nan' of plugin '{plugin}'" in ended.error
-    assert "in update 3: ZeroDivisionError: division by zero" in ended.error
+    assert "in step 3: ZeroDivisionError: division by zero" in ended.error
     monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
     with pytest.raises(ForeignError) as caught:
         cli(*command)

@@ -90,7 +90,7 @@ def test_roles_of_a_wrong_form(roles: Any):
     assert str(caught.value).startswith(f"{TITLE}: ")
 
 
-@pytest.mark.parametrize("update_order", [*ORDERS, itertools.repeat("student")], ids=str)
+@pytest.mark.parametrize("order", [*ORDERS, itertools.repeat("student")], ids=str)
 def test_update_orders_of_a_wrong_form(order: Any):
     roles = {"student": STUDENT, "teacher": NetworkSpec("teacher")}
     method = broken(Zoo(), roles=lambda self: roles, update_order=lambda self, step: order)
@@ -111,7 +111,7 @@ ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionErr
 @pytest.mark.parametrize("part", ["roles", "update_order", "train"])
 def test_any_exception_is_one_line(part: str, error: BaseException):
     method = broken(Zoo(), **{part: raising(error)})
-    step = type("TrainStep", (), {"role": "student", "step": 4})
+    step = type("TrainStep", (), {"role": "student", "index": 4})
     with pytest.raises(ForeignError) as caught:
         method.roles() if part == "roles" else getattr(method, part)(step if part == "train" else 0)
     line = str(caught.value)

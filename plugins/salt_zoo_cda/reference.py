@@ -22,7 +22,7 @@ _SAME = 1e-6
 def reference_video(
     student: Any, step: TrainStep, path: RolloutPath, times: Sequence[float], renoising: Renoising
 ) -> Tensor:
-    """What `student` makes of the turn's initial noise and prompts on a denser step list.
+    """What `student` makes of the step's initial noise and prompts on a denser step list.
 
     Without gradient. It exits at the student's exit time and remembers its own blocks.
 
@@ -39,8 +39,8 @@ def reference_video(
     Source: arXiv 2604.03118; `aligned` is `noise_aligned_b` of its released code.
     """
     exit_time = path.times[path.exit_step]
-    found = [step for step, t in enumerate(times) if abs(t - exit_time) < _SAME]
-    if not found:
+    exits = [index for index, t in enumerate(times) if abs(t - exit_time) < _SAME]
+    if not exits:
         listed = ", ".join(f"{t:.3g}" for t in times)
         raise ZooError(
             f"the reference's times {listed} lack the student's exit time {exit_time:.3g}; "
@@ -53,7 +53,7 @@ def reference_video(
         times,
         blocks=step.blocks,
         renoise=reference_noise(step, path, renoising),
-        exit_step=found[0],
+        exit_step=exits[0],
         sampler=path.sampler if renoising == "independent" else "sde",
     )
     return video.detach()

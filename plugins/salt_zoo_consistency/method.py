@@ -69,17 +69,17 @@ class ConsistencyDistillation:
         )
         noise = step.rng.randn(step.latent_shape, "noise")
         total = x0.new_zeros(())
-        iter_rollout = teacher_forced([student, target, teacher], x0, condition, step.blocks)
-        for block, (frames, (own, its, guides)) in enumerate(iter_rollout):
+        blocks = teacher_forced([student, target, teacher], x0, condition, step.blocks)
+        for block, (frames, (student_cache, target_cache, teacher_cache)) in enumerate(blocks):
             k = torch.tensor(step.rng.randint(self.config.intervals, "interval", block))
-            t, s = (send(self.grid[place], x0.device) for place in (k, k + 1))
+            t, s = (send(self.grid[index], x0.device) for index in (k, k + 1))
             x = flow.add_noise(x0[:, :, frames], noise[:, :, frames], t)
             with torch.no_grad():
-                y = flow.euler_step(x, teacher(x, t, condition, guides), t, s)
-                wanted = flow.x0_from_velocity(y, target(y, s, condition, its), s)
-            found = flow.x0_from_velocity(x, student(x, t, condition, own), t)
+                y = flow.euler_step(x, teacher(x, t, condition, teacher_cache), t, s)
+                target_x0 = flow.x0_from_velocity(y, target(y, s, condition, target_cache), s)
+            student_x0 = flow.x0_from_velocity(x, student(x, t, condition, student_cache), t)
             share = (frames.stop - frames.start) / x0.shape[2]
-            loss = share * distance(found, wanted, self.config.distance)
+            loss = share * distance(student_x0, target_x0, self.config.distance)
             step.backward(loss)
             total = total + loss.detach()
         return {"loss": total}

@@ -84,7 +84,7 @@ class OdeRegression:
         return {"loss": total}
 
     def _states(self, step: TrainStep) -> Tensor:
-        """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the turn's noise."""
+        """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the step's noise."""
         batch, times = step.batch, self.config.times
         if batch.trajectory is None:
             if self.config.of == "dataset":

@@ -180,7 +180,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a turn is trained on. `x0` is None for a method that says `needs_data = False`.
+    """What an update is trained on. `x0` is None for a method that says `needs_data = False`.
 
     `unconditional` is the backbone's negative prompt, from which guidance leads away. `no_prompt`
     is the empty one, for which a network is trained by dropping prompts; None says that both are
@@ -232,7 +232,7 @@ class Method(Protocol):
         ...
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
-        """Compute the loss of `turn.role`, hand it to `turn.backward` (whole or in parts) and
+        """Compute the loss of `step.role`, hand it to `step.backward` (whole or in parts) and
         return scalars to log, still on the device."""
         ...
 

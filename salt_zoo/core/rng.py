@@ -74,11 +74,11 @@ class KeyedRNG:
 
 
 def step_rng(
-    seed: int, role: str, step: int, turn: int, rows: Sequence[int], device: torch.device | str
+    seed: int, role: str, step: int, update: int, rows: Sequence[int], device: torch.device | str
 ) -> KeyedRNG:
-    """The draws of a role's turn in a training step; `turn` counts that role's turns of the step.
+    """The draws of one update of a role; `update` counts those of the role in the training step.
 
-    The turns of other roles are not in the key: runs that differ in how often the fake score is
+    Updates of other roles are not in the key: runs that differ in how often the fake score is
     trained share the prompts and the noise of the student.
     """
-    return KeyedRNG(seed, ("train", role, step, turn), rows, device)
+    return KeyedRNG(seed, ("train", role, step, update), rows, device)

@@ -28,7 +28,7 @@ class Passes:
 
     Attributes:
         kinds: role -> passes of each kind.
-        held: role -> recorded passes, at every moment at which a turn goes backward: what its
+        held: role -> recorded passes, at every moment at which a update goes backward: what its
             activations are those of.
     """
 
@@ -99,11 +99,11 @@ class DryRun:
         for role in self.method.update_order(step):
             rng = step_rng(self.seed, role, step, taken[role], range(1), "cpu")
             taken[role] += 1
-            self._turn(role, step, rng, held)
+            self._train_step(role, step, rng, held)
         kinds = {role: dict(passes) for role, passes in self.counter.passes.items()}
         return Passes(kinds, frozenset(held))
 
-    def _turn(self, role: str, step: int, rng: KeyedRNG, held: set[Any]) -> None:
+    def _train_step(self, role: str, step: int, rng: KeyedRNG, held: set[Any]) -> None:
         before = self._recorded()
 
         def backward(loss: Tensor) -> None:

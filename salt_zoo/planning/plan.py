@@ -247,7 +247,7 @@ def _held(
     bf16: bool,
     checkpointing: bool,
 ) -> float:
-    """GiB of the activations that are there when a turn goes backward, at the fullest moment."""
+    """GiB of the activations that are there at the peak of an update."""
 
     def kept(role: str) -> float:
         # a block of a causal network keeps its share of what a whole video does

@@ -1,7 +1,7 @@
 """One frame round code of plugins: whatever it raises becomes one line that names it.
 
     with foreign("method 'x' of plugin 'y'"):
-        method.train(turn)
+        method.train(step)
 
 An error of the plugin's own that is meant for people (`ZooError`) goes through as it is, and so
 does KeyboardInterrupt, which is the user's.

@@ -1,1 +1,1 @@
-"""The trainer: it knows roles and turns, never a method's or a backbone's name."""
+"""The trainer: it knows roles and updates, never a method's or a backbone's name."""

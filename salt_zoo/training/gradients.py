@@ -16,7 +16,7 @@ BUCKET = 25_000_000
 def average_gradients(parameters: Sequence[Any], accelerator: Accelerator) -> None:
     """Replace the gradient of every parameter by its mean over all processes.
 
-    One after all backward passes of a turn, so that a method may call backward as often as it
+    One after all backward passes of a update, so that a method may call backward as often as it
     wants; DDP expects exactly one. A parameter without a gradient in some processes counts as 0
     there; one without in all of them stays without, as in a single process.
     """

@@ -1,4 +1,4 @@
-"""Data of the next turn, made while the one before it computes."""
+"""Data of the next update, made while the one before it computes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from salt_zoo.core.protocols import Sample
 
 
 class Place(NamedTuple):
-    """Where in a training a micro-batch is: the `number`-th turn of `role` in `step`, and which of
-    its accumulation steps."""
+    """Where in a training a micro-batch is: the `number`-th update of `role` in `step`, and which
+    of its accumulation steps."""
 
     role: str
     step: int

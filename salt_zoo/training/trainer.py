@@ -1,4 +1,4 @@
-"""The training loop. It takes the roles' turns as the method says and never knows its name."""
+"""The training loop. It takes the roles' updates as the method says and never knows its name."""
 
 from __future__ import annotations
 
@@ -143,27 +143,27 @@ class Trainer:
         return self.networks
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """One update of the student, and the turns of the other roles that belong to it."""
+        """One update of the student, and the updates of the other roles that belong to it."""
         logs: dict[str, Tensor] = {}
         factor = schedule_factor(step, self.config.updates, self.config.schedule)
         taken: Counter[str] = Counter()
         for role in self.method.update_order(step):
             with self.networks.training(role) as parameters:
                 for part in range(self.config.gradient_accumulation):
-                    turn = self._turn(Place(role, step, taken[role], part))
-                    logged = self.method.train(turn)
+                    train_step = self._train_step(Place(role, step, taken[role], part))
+                    logged = self.method.train(train_step)
                     for name, value in logged.items():
                         value = value.detach().float() / self.config.gradient_accumulation
                         key = f"{role}/{name}"
-                        # the last turn of a role in a step is what is shown
+                        # the last update of a role in a step is what is shown
                         logs[key] = value + logs[key] if part else value
                 logs[f"{role}/gradient_norm"] = self._update(role, parameters, factor)
             self.networks.follow(role, step)
             taken[role] += 1
         return logs
 
-    def _turn(self, place: Place) -> TrainStep:
-        """What a role sees in its turn."""
+    def _train_step(self, place: Place) -> TrainStep:
+        """What a role sees in its update."""
         batch, rng = self._batches.get(place)
         return TrainStep(
             role=place.role,
@@ -193,12 +193,12 @@ class Trainer:
         return norm
 
     def _feed(self, role: str, parameters: list[Any]) -> None:
-        """A role whose first turn gives no gradient would be saved as it began."""
+        """A role whose first update gives no gradient would be saved as it began."""
         if all(parameter.grad is None for parameter in parameters):
             assert isinstance(self.method, CheckedMethod)
             raise self.method.error(
-                f"its turn of {role!r} gave no parameter of that network a gradient; train() must "
-                "hand a loss that depends on it to turn.backward"
+                f"its update of {role!r} gave no parameter of that network a gradient; train() "
+                "must hand a loss that depends on it to step.backward"
             )
         self._fed.add(role)
 

@@ -92,12 +92,12 @@ def _measured(
 ) -> EvalResult:  # fmt: skip
     shared = np.random.default_rng(1).randn(size=prompts)  # how hard a prompt is, for every arm
     own = np.random.default_rng([zlib.crc32(arm.encode()), seed or 0, nfe or 0])
-    shift = noise + 0.02 * own.randn() * (seed is not None)
+    shift = noise + 0.02 * own.normal() * (seed is not None)
     rows = {
-        "frechet": own.randn(size=(prompts, 8)) * (1 + shift) + 2 * shift,
-        "accuracy": (0.3 * shared + 0.5 * own.randn(size=prompts) < 1.3 - 2.2 * shift) * 1.0,
+        "frechet": own.normal(size=(prompts, 8)) * (1 + shift) + 2 * shift,
+        "accuracy": (0.3 * shared + 0.5 * own.normal(size=prompts) < 1.3 - 2.2 * shift) * 1.0,
         "rigidity": np.abs(0.8 * shift + 0.03 * shared * (seed is not None)),
-        "defect": 0.1 + 0.3 * shift + 0.02 * shared + 0.01 * own.randn(size=prompts),
+        "defect": 0.1 + 0.3 * shift + 0.02 * shared + 0.01 * own.normal(size=prompts),
     }
     if arm == "real":
         del rows["defect"]
@@ -121,7 +121,7 @@ def _long(item: EvalResult, prompts: int) -> Long:
         name: np.stack(
             [
                 scores[:prompts]
-                + (pace * stop / 9 + 0.01 * own.randn(size=scores[:prompts].shape))
+                + (pace * stop / 9 + 0.01 * own.normal(size=scores[:prompts].shape))
                 * (-1 if name == "accuracy" else 1)
                 for stop in STOPS
             ]
