@@ -90,7 +90,7 @@ def _measured(
     arm: str, method: str, seed: int | None, nfe: int | None, sampler: str | None, noise: float,
     prompts: int,
 ) -> EvalResult:  # fmt: skip
-    shared = np.random.default_rng(1).randn(size=prompts)  # how hard a prompt is, for every arm
+    shared = np.random.default_rng(1).normal(size=prompts)  # how hard a prompt is, for every arm
     own = np.random.default_rng([zlib.crc32(arm.encode()), seed or 0, nfe or 0])
     shift = noise + 0.02 * own.normal() * (seed is not None)
     rows = {

@@ -169,7 +169,7 @@ def test_markdown_and_tables(results: dict[str, Any], written: Path) -> None:
 
 
 def test_a_long_sheet_fits_its_format() -> None:
-    video = np.random.default_rng(0).randint(0, 255, (3, 300, 60, 104), np.uint8)
+    video = np.random.default_rng(0).integers(0, 255, (3, 300, 60, 104), np.uint8)
     made = sheet(video, 64, 300)
     assert made.frames * made.width <= 16_000 and made.frames > 100
     picture = Image.open(io.BytesIO(base64.b64decode(made.uri.partition(",")[2])))

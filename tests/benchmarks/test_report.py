@@ -100,7 +100,7 @@ def test_every_video_is_there_once(written: tuple[Any, dict, Path]) -> None:
 
 
 def test_sheets_of_large_colour_videos_are_small() -> None:
-    video = np.random.default_rng(0).randint(0, 255, (3, 81, 240, 416), np.uint8)
+    video = np.random.default_rng(0).integers(0, 255, (3, 81, 240, 416), np.uint8)
     made = sheet(video)
     assert (made.frames, made.width, made.height) == (16, 166, 96)
     picture = Image.open(io.BytesIO(base64.b64decode(made.uri.partition(",")[2])))

@@ -231,7 +231,7 @@ def test_videos_are_kept_as_small_as_they_are_shown(make_study: Callable[..., An
     from benchmarks.evaluate.pictures import shown_videos
 
     one = make_study(seeds=1, nfes=(4,)).measured[-1]
-    large = np.random.default_rng(0).randint(0, 255, (2, 3, 81, 192, 320), np.uint8)
+    large = np.random.default_rng(0).integers(0, 255, (2, 3, 81, 192, 320), np.uint8)
     [(key, kept)] = shown_videos([replace(one, pixels=large)]).items()
     assert key[-1] == "short" and kept.shape == (2, 3, 16, 96, 160)
     small = np.zeros((2, 1, 9, 16, 16), np.uint8)

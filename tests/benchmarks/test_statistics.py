@@ -95,7 +95,7 @@ def test_a_biased_statistic_is_recentred() -> None:
     def distance(rows: np.ndarray) -> float:
         return float((rows.mean(0) ** 2).sum())  # a resample's mean is further from 0
 
-    features = np.random.default_rng(10).randn(size=(3, PROMPTS, 16))
+    features = np.random.default_rng(10).normal(size=(3, PROMPTS, 16))
     replicates = BOOTSTRAP.statistic(features, distance)
     interval = BOOTSTRAP.interval(replicates)
     assert replicates.resampled.mean() > 1.5 * interval.value
@@ -105,7 +105,7 @@ def test_a_biased_statistic_is_recentred() -> None:
 
 
 def test_statistic_of_fewer_resamples_pairs_with_all() -> None:
-    scores = np.random.default_rng(11).randn(size=(3, PROMPTS))
+    scores = np.random.default_rng(11).normal(size=(3, PROMPTS))
     some = BOOTSTRAP.statistic(scores, np.mean, 50)
     every = BOOTSTRAP.means(scores)
     assert some.resampled == pytest.approx(every.resampled[:, :50])
@@ -275,7 +275,7 @@ def test_videos_of_a_prompt_stay_together() -> None:
 def test_prompts_may_have_different_numbers_of_videos() -> None:
     prompts = ["a", "b", "b", "c", "c", "c"]
     bootstrap = Bootstrap(prompts, resamples=50)
-    scores = np.random.default_rng(14).randn(size=(2, 6))
+    scores = np.random.default_rng(14).normal(size=(2, 6))
     fast, slow = bootstrap.means(scores), bootstrap.statistic(scores, np.mean)
     assert fast.resampled == pytest.approx(slow.resampled)
     for pick in bootstrap.picks:
