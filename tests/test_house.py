@@ -1,0 +1,101 @@
+"""The architecture as a test: in which rooms modules live, and which rooms each may import."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: By package and room the rooms that it may import. `cli` and the commands are above all others.
+ARROWS: dict[str, dict[str, set[str]]] = {
+    "salt_zoo": {
+        "core": set(),
+        "io": {"core"},
+        "plugin": {"core", "io"},
+        "rollout": {"core"},
+        "costs": {"core"},
+        "config": {"core", "io", "plugin"},
+        "evaluation": {"core", "plugin", "rollout"},
+        "training": {"core", "io", "plugin", "rollout", "costs", "config", "evaluation"},
+        "planning": {"core", "plugin", "costs", "config", "training"},
+        "cli": {"core", "io", "plugin", "rollout", "config", "training", "planning"},
+    },
+    "benchmarks": {
+        "study": set(),
+        "evaluate": {"study"},
+        "stats": {"study", "evaluate"},
+        "report": {"study", "evaluate", "stats"},
+        "runner": {"study", "evaluate", "stats", "report"},
+        "perf_suite": {"report"},
+    },
+}
+#: By plugin the plugins that it builds on.
+PLUGINS: dict[str, set[str]] = {
+    "salt_zoo_wan": set(),
+    "salt_zoo_metrics": set(),
+    "salt_zoo_dmd": set(),
+    "salt_zoo_consistency": set(),
+    "salt_zoo_self_forcing": {"salt_zoo_wan"},
+    "salt_zoo_cda": {"salt_zoo_dmd"},
+    "salt_zoo_digits": {"salt_zoo_wan"},
+    "salt_zoo_pretraining": set(),
+}
+
+
+def imports(file: Path) -> Iterator[tuple[str, ...]]:
+    """What a file imports, wherever in it, as words of dotted names."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+
+
+def rooms(package: str) -> set[str]:
+    return {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_every_room_is_known(package):
+    assert rooms(package) == set(ARROWS[package])
+
+
+@pytest.mark.parametrize(
+    ("package", "room"), [(package, room) for package in ARROWS for room in ARROWS[package]]
+)
+def test_imports_point_one_way(package, room):
+    allowed = ARROWS[package][room] | {room}
+    for file in (ROOT / package / room).rglob("*.py"):
+        for top, *rest in imports(file):
+            if top == package and rest and rest[0] in ARROWS[package]:
+                assert rest[0] in allowed, f"{file.relative_to(ROOT)} imports {package}.{rest[0]}"
+            assert package == "benchmarks" or top != "benchmarks", file
+            assert package == "benchmarks" or top not in PLUGINS, f"{file} imports {top}"
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugins_stand_on_the_core_and_on_plugins_that_they_name(plugin):
+    for file in (ROOT / "plugins" / plugin).rglob("*.py"):
+        for top, *_ in imports(file):
+            assert top != "benchmarks", file
+            assert top not in PLUGINS or top in PLUGINS[plugin] | {plugin}, f"{file}: {top}"
+
+
+@pytest.mark.parametrize("package", ARROWS)
+def test_the_arrows_make_no_circle(package):
+    left = dict(ARROWS[package])
+    while left:
+        ground = [room for room, below in left.items() if not below & left.keys()]
+        assert ground, f"a circle among {sorted(left)}"
+        for room in ground:
+            del left[room]
+
+
+def test_there_are_no_drawers():
+    names = {path.name for top in ("salt_zoo", "benchmarks", "plugins") for path in
+             (ROOT / top).rglob("*.py")}  # fmt: skip
+    assert not names & {"utils.py", "helpers.py", "common.py", "misc.py"}
