@@ -57,7 +57,7 @@ def passes(net: CausalWanNetwork) -> dict[str, Any]:
 
     return {
         "forward": lambda: net(video(4), at(0.5), prompt()),
-        "given_past": lambda: net.forward_masked(video(4), at(0.5), video(4, seed=3), prompt()),
+        "forward_masked": lambda: net.forward_masked(video(4), at(0.5), video(4, seed=3), prompt()),
         "update_cache": remembered,
         "guided": lambda: Guided(net, prompt(5), 2.0)(video(4), at(0.5), prompt()),
         "features": lambda: net.features(video(4), at(0.5), prompt(), 0.5).float(),

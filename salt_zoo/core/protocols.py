@@ -51,9 +51,7 @@ class Memory(Protocol):
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`.
 
-    It may also have `features(x, t, condition, depth) -> [B, F*S, D]`, its hidden states after the
-    share `depth` of its blocks (tokens in the order of the frames), and
-    `given_past(x, t, x0, condition)`, see `clean_past.given_clean_past`.
+    It may also be a `FeatureExtractor` and a `MaskedForward`.
     """
 
     def __call__(
@@ -65,6 +63,27 @@ class VelocityNetwork(Protocol):
     def update_cache(self, x: Tensor, t: Tensor, condition: Condition, memory: Memory) -> None:
         """Commit a finished block to `memory`; no gradient. Evaluates the network through
         `self(...)`, so that the pass is counted."""
+        ...
+
+
+@runtime_checkable
+class FeatureExtractor(Protocol):
+    """A velocity network that shows its hidden states."""
+
+    def features(self, x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
+        """`[B, F*S, D]` after the share `depth` in (0, 1] of its blocks, tokens in frame order."""
+        ...
+
+
+@runtime_checkable
+class MaskedForward(Protocol):
+    """A causal network that passes all blocks at once, under a mask."""
+
+    def forward_masked(
+        self, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
+    ) -> Tensor | None:
+        """Velocities `[B, C, F, H, W]` of noisy `x`, every block given the clean blocks of `x0`
+        before it; None where its memory allows no mask. The past carries gradient."""
         ...
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import FeatureExtractor
 
 #: The arguments of a `salt_zoo.core.protocols.VelocityNetwork`, in order.
 _ARGUMENTS = ("x", "t", "condition", "memory")
@@ -127,9 +128,9 @@ class PassCounter:
             network.register_forward_pre_hook(before, with_kwargs=True).remove,
             network.register_forward_hook(after, always_call=True).remove,
         ]
-        features: Callable[..., Tensor] | None = getattr(network, "features", None)
-        if features is None:
+        if not isinstance(network, FeatureExtractor):
             return
+        features = network.features
 
         @functools.wraps(features)
         def ending(x: Tensor, t: Tensor, condition: Any, share: float) -> Tensor:
@@ -140,7 +141,7 @@ class PassCounter:
             finally:
                 depth = 1.0
 
-        network.features = ending
+        network.features = ending  # type: ignore[method-assign, assignment]
         self._undo.append(lambda: setattr(network, "features", features))
 
 

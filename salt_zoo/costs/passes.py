@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.protocols import Backbone, Batch, Condition, Method, TrainStep
+from salt_zoo.core.protocols import (
+    Backbone,
+    Batch,
+    Condition,
+    FeatureExtractor,
+    Method,
+    TrainStep,
+)
 from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import Pass, PassCounter, in_videos
@@ -157,8 +164,8 @@ def _without_arithmetic(network: Any) -> Any:
         return tokens
 
     network.forward = forward
-    if hasattr(network, "features"):
-        network.features = features
+    if isinstance(network, FeatureExtractor):
+        network.features = features  # type: ignore[method-assign]
     return network
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.protocols import Condition, Memory, VelocityNetwork
+from salt_zoo.core.protocols import Condition, MaskedForward, Memory, VelocityNetwork
 from salt_zoo.rollout.sampler import full_time
 
 
@@ -45,13 +45,12 @@ def forward_teacher_forced(
     """Velocities of noisy videos `x`, every block given the clean blocks before it.
 
     `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
-    pass with `masked` where the network has `given_past` and its memory allows that (the clean past
-    then carries gradient, arXiv 2602.02214), else block by block. Call `backward` before asking
-    for the next.
+    pass with `masked` where the network is a `MaskedForward` and its memory allows that (the clean
+    past then carries gradient, arXiv 2602.02214), else block by block. Call `backward` before
+    asking for the next.
     """
-    whole = getattr(network, "given_past", None) if masked else None
-    if whole is not None:
-        v = whole(x, t, x0, condition)
+    if masked and isinstance(network, MaskedForward):
+        v = network.forward_masked(x, t, x0, condition)
         if v is not None:
             yield slice(0, x.shape[2]), v
             return
