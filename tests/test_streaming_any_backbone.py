@@ -21,7 +21,6 @@ TWO = SamplingConfig(steps=2)
 class Recording(Means):
     """Notes what it is handed at a switch and remembers all of it anew."""
 
-    slots: int | None = None
     handed: list = field(default_factory=list)
 
     def switch(self, recent, update_cache):

@@ -108,7 +108,7 @@ def total_blocks(subjects: Sequence[Subject], plan: Plan) -> int:
 
 def _prepare(subject: Subject, plan: Plan) -> _Measured:
     memory = subject.new_memory(1)
-    limit, slots = getattr(memory, "limit", None), getattr(memory, "slots", None)
+    limit, slots = memory.limit, memory.slots
     if limit is None:
         return _Measured(subject, plan.blocks, settled(subject, slots), slots, None, [])
     most = max(1, MOST_BYTES // max(1, memory.bytes()))

@@ -164,11 +164,11 @@ def _condition(backbone: Any, batch: int, device: torch.device, random: bool) ->
 def _decoder(
     backbone: Any, device: torch.device, random: bool
 ) -> Callable[[], Callable[[Tensor], Tensor]]:
-    modules: Mapping[str, Any] = getattr(backbone, "codec_modules", dict)() if random else {}
+    modules = backbone.codec_modules() if random else {}
     if "vae" in modules:
         return random_decoder(modules["vae"], device)
-    make = getattr(backbone, "frame_decoder", None)
-    return make or (lambda: backbone.decode_video)
+    make: Callable[[], Callable[[Tensor], Tensor]] = backbone.frame_decoder
+    return make
 
 
 def random_decoder(vae: Any, device: torch.device) -> Callable[[], Callable[[Tensor], Tensor]]:

@@ -52,9 +52,7 @@ def execute(
 
     place = str(find_device(device))
     for run in runs.values():
-        prepare = getattr(make_backbone(run, zoo), "prepare", None)
-        if prepare:  # what cannot be had is one error now, not one of every arm
-            prepare()
+        make_backbone(run, zoo).prepare()  # what cannot be had is one error now, not one an arm
     long = study.evaluation.long
     for metrics in (study.evaluation.metrics, (long and long.metrics) or []):
         for metric in make_metrics(zoo, metrics).values():

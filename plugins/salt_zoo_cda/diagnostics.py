@@ -17,7 +17,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.blocks import ExitStep, Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Better, Memory, MetricKind
+from salt_zoo.core.protocols import Better, ComparableMemory, Memory, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
@@ -143,7 +143,7 @@ class CacheDistance(_CacheDiagnostic):
     def compare(self, walker: Walker) -> Tensor:
         few: Any = walker.memory_before_last(self.config.steps)
         many: Any = walker.memory_before_last(self.config.reference)
-        if not hasattr(few, "distance"):
+        if not isinstance(few, ComparableMemory):
             return torch.full((len(walker.noise),), float("nan"))
         layers: Tensor = few.distance(many)
         layer = self.layer

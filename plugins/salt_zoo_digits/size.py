@@ -17,6 +17,7 @@ from salt_zoo.core.protocols import Condition
 from salt_zoo.core.transfers import send
 from salt_zoo.io.storage import file_digest
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
+from salt_zoo_wan.size import WanSizeDefaults
 from salt_zoo_wan.weight_places import find_weights
 from salt_zoo_wan.weights import load_original
 
@@ -54,7 +55,7 @@ class DigitsSizeConfig(StrictModel):
     weights: Path | None = None
 
 
-class DigitsSize:
+class DigitsSize(WanSizeDefaults):
     """The tiny Wan and its codecs: words as one-hot tokens, pixels normalised."""
 
     version = 1

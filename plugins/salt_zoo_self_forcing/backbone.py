@@ -136,8 +136,7 @@ class SelfForcingBackbone(WanBackbone):
             return None
         if self.config.initial is not None:
             return Path(self.config.initial).expanduser()
-        own: Path | None = getattr(self.size, "causal_weights", None)
-        return own
+        return self.size.causal_weights
 
     def _initial(self) -> Any:
         """A transformer with the student's first weights."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Condition, Start
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Start
 from salt_zoo.io.storage import digest
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.original import check_target, save_original, save_transformer
@@ -44,7 +44,7 @@ class WanBackboneConfig(StrictModel):
     teacher: TeacherSizeConfig | None = None
 
 
-class WanBackbone:
+class WanBackbone(BackboneDefaults):
     """Wan at one size, bidirectional: the student starts from the weights of its size.
 
     With `teacher` the teacher is another network. What scores a student then is that one, and what
@@ -54,10 +54,6 @@ class WanBackbone:
 
     version = 1
     Config = WanBackboneConfig
-    #: Whether its students make a video block by block.
-    streams: ClassVar[bool] = False
-    #: Options that change nothing of a network that is loaded (`saved`) and then sampled or
-    #: exported, of the teacher, or of the initial student.
     unused: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "saved": ("teacher",),
         "exported": ("teacher",),
@@ -71,7 +67,7 @@ class WanBackbone:
         self.latent_shape = self.size.latent_shape
         self.frame_rate = self.size.frame_rate
         self.guidance_scale = self.size.guidance_scale
-        self.negative_prompt: str = getattr(self.size, "negative_prompt", "")
+        self.negative_prompt: str = self.size.negative_prompt
         self.device: Any = "cpu"
         #: Bidirectional, of the student's size; and the teacher.
         self.score = self._score(config, zoo)
@@ -134,9 +130,8 @@ class WanBackbone:
         return self.size.encode_prompts(prompts, self.device)
 
     @property
-    def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:
-        """Encodes in one go what `encode_prompts` will be asked for; None where that is cheap."""
-        ahead = getattr(self.size, "encode_ahead", None)
+    def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:  # type: ignore[override]
+        ahead = self.size.encode_ahead
         return (lambda prompts: ahead(prompts, self.device)) if ahead else None
 
     def encode_video(self, video: Tensor) -> Tensor:
@@ -147,19 +142,15 @@ class WanBackbone:
 
     def frame_decoder(self) -> Callable[[Tensor], Tensor]:
         """Decodes the blocks of one stream in their order; keeps what the next one needs."""
-        make = getattr(self.size, "frame_decoder", None)
-        return make(self.device) if make else self.decode_video
+        return self.size.frame_decoder(self.device)
 
     @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """Height and width of a decoded frame in pixels; None where the size does not say."""
-        found: tuple[int, int] | None = getattr(self.size, "frame_size", None)
-        return found
+    def frame_size(self) -> tuple[int, int] | None:  # type: ignore[override]
+        return self.size.frame_size
 
     def pixel_frames(self, latent_frames: int) -> int:
         """Frames of a decoded video of `latent_frames` latent frames."""
-        count = getattr(self.size, "pixel_frames", None)
-        return count(latent_frames) if count else latent_frames
+        return self.size.pixel_frames(latent_frames)
 
     def save(self, network: nn.Module, folder: Path) -> None:
         """Write `network` as a diffusers folder, `transformer/` only for a size without codecs.
@@ -168,9 +159,9 @@ class WanBackbone:
         """
         transformer: Any = network.transformer
         save_transformer(transformer, folder / "transformer")
-        if codecs := getattr(self.size, "codec_folders", None):
+        if (folders := self.size.codec_folders()) is not None:
             write_pipeline(
-                folder, codecs(), self.latent_shape, self.negative_prompt, self.guidance_scale
+                folder, folders, self.latent_shape, self.negative_prompt, self.guidance_scale
             )
 
     def load(self, place: Path) -> nn.Module:
@@ -202,24 +193,20 @@ class WanBackbone:
 
     def prepare(self) -> None:
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""
-        fetch = getattr(self.size, "prepare", None)
-        if fetch:
-            fetch()
-        if self.teacher.size is not self.size and hasattr(self.teacher.size, "prepare"):
+        self.size.prepare()
+        if self.teacher.size is not self.size:
             self.teacher.size.prepare(("transformer",))
 
     def downloads(self) -> list[dict[str, Any]]:
         """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
-        wanted = getattr(self.size, "downloads", None)
-        found: list[dict[str, Any]] = wanted() if wanted else []
-        if self.teacher.size is not self.size and hasattr(self.teacher.size, "downloads"):
+        found = self.size.downloads()
+        if self.teacher.size is not self.size:
             found = [*found, *self.teacher.size.downloads(("transformer",))]
         return found
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         """Text encoder and VAE without their data, for planning; empty for a size without."""
-        modules = getattr(self.size, "codec_modules", None)
-        return modules() if modules else {}
+        return self.size.codec_modules()
 
     def fingerprint(self) -> Mapping[str, str]:
         found = dict(self.teacher.size.fingerprint())

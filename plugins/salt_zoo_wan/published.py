@@ -21,6 +21,7 @@ from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
 from salt_zoo_wan.encodings import MAX_TOKENS
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.parts import PARTS, Parts, known_digest
+from salt_zoo_wan.size import WanSizeDefaults
 from salt_zoo_wan.weight_places import ENDINGS, find_weights, read_arguments
 from salt_zoo_wan.weights import load_original
 
@@ -61,7 +62,7 @@ class PublishedSizeConfig(StrictModel):
         return value
 
 
-class PublishedSize:
+class PublishedSize(WanSizeDefaults):
     """A published Wan with UMT5 and its VAE. Each part is loaded (or fetched) when first used."""
 
     version = 1

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.protocols import BackboneDefaults, Recognises
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.students import RECORD, check_student
 
@@ -102,13 +103,12 @@ def _foreign(options: argparse.Namespace, zoo: Zoo, command: str) -> Chosen:
     refusal: ZooError | None = None
     for name in [options.backbone] if options.backbone else [one.name for one in zoo.backbones]:
         backbone = zoo.backbones[name].load()
-        recognise = getattr(backbone, "recognise", None)
-        if recognise is None:
+        if not isinstance(backbone, Recognises):
             continue
         written = {"name": name} | ({"size": options.size} if options.size else {})
         wanted = with_overrides(written, options.overrides, zoo).get("size")
         try:
-            fitting[name] = written | recognise(place, zoo, wanted)
+            fitting[name] = written | backbone.recognise(place, zoo, wanted)
         except ZooError as error:
             refusal = refusal or error
     if not fitting:
@@ -145,7 +145,9 @@ def _refuse_unused(
 ) -> None:
     """An option that would change nothing is a mistake about what the command does."""
     backbone = zoo.backbones[chosen.content["name"]].load()
-    unused: Mapping[str, tuple[str, ...]] = getattr(backbone, "unused", {})
+    if not (isinstance(backbone, type) and issubclass(backbone, BackboneDefaults)):
+        return  # a function that makes one
+    unused = backbone.unused
     passed_over = unused.get("exported" if command == "export" else whose, ())
     for text in options.overrides:
         words = text.partition("=")[0].split(".")

@@ -8,6 +8,7 @@ from pathlib import Path
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Exportable
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.manager import Zoo
 
@@ -61,15 +62,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo)
-    export = getattr(backbone, "export", None)
-    if export is None:
+    if not isinstance(backbone, Exportable):
         raise ZooError(
             f"--checkpoint {given}: its backbone {content['name']!r} has no other formats; the "
             "folder as it is can be used by 'salt-zoo sample'"
         )
-    check = getattr(backbone, "check_export", None)
-    if check is not None:  # before the weights are read
-        check(options.out, options.format)
-    export(backbone.load(chosen.place), options.out, options.format)
+    backbone.check_export(options.out, options.format)  # before the weights are read
+    backbone.export(backbone.load(chosen.place), options.out, options.format)
     show(options.out)
     return 0

@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
     sampling = sampling_config(options, chosen, chosen.place is not None, backbone)
-    size = getattr(backbone, "frame_size", None)
+    size = backbone.frame_size
     if size:
         check_size(options.out if files is None else files[0], _together(files, videos), *size)
     network = backbone.load(chosen.place) if chosen.place else backbone.network("teacher")

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     frames = length_in_frames(options, backbone.frame_rate)
     if frames is not None and switches and max(switches) >= frames:
         raise ZooError(f"--switch {max(switches)}: behind the end; the last frame is {frames - 1}")
-    if size := getattr(backbone, "frame_size", None):
+    if size := backbone.frame_size:
         check_size(options.out, 1, *size)
     network = backbone.load(chosen.place) if chosen.place else backbone.network("student")
     with_precision(network, options.precision, device, frozen=True)

@@ -22,8 +22,8 @@ def choose(mask: Tensor, yes: Condition, no: Condition) -> Condition:
 
 
 def negative_prompt(backbone: Backbone) -> str:
-    """The prompt of a backbone's unconditional branch; the empty one where it says nothing."""
-    return getattr(backbone, "negative_prompt", "")
+    """The prompt of a backbone's unconditional branch."""
+    return backbone.negative_prompt
 
 
 def unconditional(backbone: Backbone, count: int) -> Condition:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from typing import Any
 
 from torch import nn
 
@@ -16,11 +15,9 @@ def source(backbone: Backbone, start: Start) -> Backbone:
     """The backbone whose networks those of a `start` are; its random ones are of the same kind.
 
     An autoregressive backbone has a bidirectional teacher, which may be of another size than its
-    student. A backbone that does not say is its own.
+    student.
     """
-    say: Any = getattr(backbone, "source", None)
-    found: Backbone = backbone if say is None else say(start)
-    return found
+    return backbone.source(start)
 
 
 def make_network(backbone: Backbone, start: Start) -> nn.Module:

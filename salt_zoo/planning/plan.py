@@ -142,7 +142,7 @@ def make_plan(
         activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),
-        downloads=list(getattr(backbone, "downloads", list)()),
+        downloads=backbone.downloads(),
     )
 
 
@@ -235,7 +235,7 @@ def _network(backbone: Backbone, start: Start) -> Any:
 
 def _codecs(backbone: Backbone) -> dict[str, float]:
     """GiB of text encoder and VAE, where the backbone has them."""
-    modules: Mapping[str, nn.Module] = getattr(backbone, "codec_modules", dict)()
+    modules = backbone.codec_modules()
     return {f"codec {name}": _bytes(module) / GIB for name, module in modules.items()}
 
 

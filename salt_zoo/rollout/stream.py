@@ -76,7 +76,7 @@ class Timeline:
                 "a bidirectional network makes all frames of a video together, so that there is "
                 "nothing to show before all is done; stream with the backbone self-forcing"
             )
-        return cls(blocks, getattr(backbone, "pixel_frames", lambda frames: frames))
+        return cls(blocks, backbone.pixel_frames)
 
     def latents(self, count: int) -> int:
         """Latent frames of the first `count` blocks."""
@@ -156,8 +156,7 @@ class Stream:
             nothing = unconditional(backbone, rows)
             self._network = Guided(network, nothing, config.guidance_scale)
             self.memory = self._new_memory()
-            decoder = getattr(backbone, "frame_decoder", None)
-            self._decode = decoder() if decoder else backbone.decode_video
+            self._decode = backbone.frame_decoder()
         self._made = self._run()
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -174,7 +173,7 @@ class Stream:
             noise = noise[:, :, :1].expand(-1, -1, frames, -1, -1)
         memory = self._blocks.memory(self._network, noise)
         assert memory is not None  # the timeline has refused networks without one
-        if self.count is None and getattr(memory, "limit", None) is not None:
+        if self.count is None and memory.limit is not None:
             raise ZooError(
                 "a stream without end needs a memory with a window, and this one keeps every "
                 "frame: choose backbone.memory=window (--memory window), or say how long the "
@@ -211,7 +210,7 @@ class Stream:
             *_, last = steps
             clock.lap()
             pixels = self._decode(last.x0)
-            _keep(recent, last, getattr(self.memory, "slots", None))
+            _keep(recent, last, self.memory.slots)
             start = frames.stop
             denoising, whole = clock.stop()  # the one synchronisation of a block
             self.statistics.add(pixels.shape[2], denoising, whole, self.memory.bytes())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -61,7 +60,7 @@ class Batches:
 
     def encode_ahead(self, first: int) -> None:
         """Encode the prompts of the next updates, where a backbone had rather do so in one go."""
-        encode: Any = getattr(self._backbone, "encode_ahead", None)
+        encode = self._backbone.encode_ahead
         if encode is None:
             return
         self.wait()

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 #: What a training asks of a part, whatever the method.
 NEEDED = {
-    "backbone": ("latent_shape", "to", "network", "blocks", "encode_prompts", "fingerprint"),
+    "backbone": (
+        "latent_shape",
+        "to",
+        "network",
+        "blocks",
+        "encode_prompts",
+        "fingerprint",
+        "source",  # and the others of BackboneDefaults
+    ),
     "dataset": ("sample", "fingerprint"),
 }
 

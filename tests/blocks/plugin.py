@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from salt_zoo import hookimpl
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.protocols import Condition, Sample
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Sample
 from salt_zoo.core.rng import KeyedRNG
 
 CHANNELS, FRAMES, SIZE, BLOCK = 2, 6, 2, 2
@@ -28,6 +28,8 @@ class Means:
 
     rows: int
     blocks: list[Tensor] = field(default_factory=list)
+    slots: int | None = None
+    limit: int | None = None
 
     def bytes(self) -> int:
         return sum(block.nbytes for block in self.blocks)
@@ -78,7 +80,7 @@ class ToyNetwork(nn.Module):
         memory.blocks.append(self.write(x.mean(dim=(2, 3, 4))))
 
 
-class ToyBackbone:
+class ToyBackbone(BackboneDefaults):
     """Three blocks of two frames."""
 
     latent_shape = (CHANNELS, FRAMES, SIZE, SIZE)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from salt_zoo import hookimpl
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Condition, Sample
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Sample
 from salt_zoo.core.rng import KeyedRNG
 from tests.gaussian import closed_form
 from tests.gaussian.networks import AffineNetwork, GaussianNetwork, TransportNetwork
@@ -40,7 +40,7 @@ class GaussianConfig(StrictModel):
     timestep_shift: float = 5.0
 
 
-class GaussianBackbone:
+class GaussianBackbone(BackboneDefaults):
     """Teacher: the exact velocity. Student: affine, first equal to it. Random: another Gaussian."""
 
     Config = GaussianConfig

@@ -1,0 +1,159 @@
+"""Backbones: pretrained families of velocity networks, with their text and video codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from salt_zoo.core.network import Condition
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from salt_zoo.core.blocks import Blocks
+
+#: Whose weights a network begins with: those of the teacher, of a bidirectional network of the
+#: student's size (`score`: the teacher, where that has this size), of the initial student, or none.
+Start = Literal["teacher", "score", "student", "random"]
+
+
+class Backbone(Protocol):
+    """A pretrained family of velocity networks with its text and video codecs.
+
+    Whoever makes one inherits `BackboneDefaults`, which has what few backbones need.
+    """
+
+    latent_shape: tuple[int, int, int, int]  # C, F, H, W of one video
+    frame_rate: float  # frames of decoded video a second
+    guidance_scale: float  # with which the teacher is usually sampled
+    #: What guidance leads away from.
+    negative_prompt: str
+    #: Height and width of a decoded frame in pixels, where it is known.
+    frame_size: tuple[int, int] | None
+    device: Any
+
+    def to(self, device: Any) -> Backbone:
+        """Everything that it makes or encodes from now on lies on `device`; returns itself."""
+        ...
+
+    def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        """A new network with the weights of the teacher or of the initial student, or random."""
+        ...
+
+    def blocks(self, network: Any = None) -> Blocks:
+        """In which blocks of frames `network` (None: a student) generates, and its memory."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition: ...
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Pixels in [0, 1], `[B, channels, frames, height, width]`, to latents."""
+        ...
+
+    def decode_video(self, latents: Tensor) -> Tensor:
+        """Latents to pixels; nominally in [0, 1], not clamped."""
+        ...
+
+    def save(self, network: nn.Module, folder: Any) -> None:
+        """Write a network (and what runs it) to `folder`, loadable by `load`."""
+        ...
+
+    def load(self, folder: Any) -> nn.Module: ...
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What identifies the teacher: names of files or weights, each with a digest."""
+        ...
+
+    def source(self, start: Start) -> Backbone:
+        """The backbone that makes the networks of a start: `network("teacher")` of it the network
+        itself, `network("random")` one like it (an autoregressive student has a bidirectional
+        teacher, perhaps of another size)."""
+        ...
+
+    def frame_decoder(self) -> Callable[[Tensor], Tensor]:
+        """A new decoder for the blocks of one stream in their order, latents to pixels."""
+        ...
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Frames of a decoded video of `latent_frames` latent frames."""
+        ...
+
+    @property
+    def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:
+        """Encodes in one go the prompts that will be encoded next; None where that is cheap."""
+        ...
+
+    def prepare(self) -> None:
+        """Fetch what is missing on this machine.
+
+        Raises:
+            ZooError: what cannot be had, and how to get it.
+        """
+        ...
+
+    def downloads(self) -> list[dict[str, Any]]:
+        """What is missing on this machine: `source`, `parts`, `bytes` and the `command` for it."""
+        ...
+
+    def codec_modules(self) -> Mapping[str, nn.Module]:
+        """Text encoder and VAE on the meta device, for plans."""
+        ...
+
+
+class BackboneDefaults:
+    """The members of `Backbone` that most backbones do not need: inherit it."""
+
+    negative_prompt: str = ""
+    frame_size: tuple[int, int] | None = None
+    encode_ahead: Callable[[Sequence[str]], None] | None = None
+    #: Whether its students make a video block by block.
+    streams: ClassVar[bool] = False
+    #: Options that change nothing of a network that is loaded (`saved`) and then sampled or
+    #: exported, of the teacher, or of the initial student.
+    unused: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    def source(self: Any, start: Start) -> Any:
+        return self
+
+    def frame_decoder(self: Any) -> Callable[[Tensor], Tensor]:
+        decode: Callable[[Tensor], Tensor] = self.decode_video
+        return decode
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        return latent_frames
+
+    def prepare(self) -> None:
+        """Nothing is missing."""
+
+    def downloads(self) -> list[dict[str, Any]]:
+        return []
+
+    def codec_modules(self) -> Mapping[str, nn.Module]:
+        return {}
+
+
+@runtime_checkable
+class Exportable(Backbone, Protocol):
+    """A backbone whose networks can be written in forms of other codes."""
+
+    def check_export(self, path: Path, format: str) -> None:
+        """A ZooError for a format that it does not know, or a name that is not the format's."""
+        ...
+
+    def export(self, network: nn.Module, path: Path, format: str) -> None:
+        """Write `network` to `path`."""
+        ...
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A class of backbones that load other codes' weights."""
+
+    def recognise(self, place: Path, zoo: Any, size: str | None) -> dict[str, Any]:
+        """The options with which it loads them; `size` is one that the user named.
+
+        Raises:
+            ZooError: they are not its own, or of no registered size.
+        """
+        ...

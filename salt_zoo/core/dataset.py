@@ -1,0 +1,49 @@
+"""Data sets: prompts, and real videos where the data has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from salt_zoo.core.rng import KeyedRNG
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts.
+
+    Where the dataset has them, `trajectory` are a flow's states in latents, `[B, K, C, F, H, W]`:
+    at the falling `trajectory_times`, then at time 0, so that K is their number and one.
+    """
+
+    prompts: list[str]
+    video: Tensor | None
+    trajectory: Tensor | None = None
+    trajectory_times: tuple[float, ...] = ()
+
+
+class Dataset(Protocol):
+    """Prompts, and real videos where the data has them."""
+
+    def prompts(self, split: Literal["train", "validation", "test"]) -> list[str]: ...
+
+    def sample(
+        self, rng: KeyedRNG, split: Literal["train", "validation", "test"], videos: bool
+    ) -> Sample:
+        """One row for each row of `draws`; `videos=False` saves making what is not looked at."""
+        ...
+
+    def real(
+        self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None
+    ) -> Tensor | None:
+        """A real video for each of the prompts, or None where there is none.
+
+        `frames` of pixels; None is the data's own length. A longer video begins as a shorter one.
+        """
+        ...
+
+    def fingerprint(self) -> Mapping[str, str]: ...

@@ -1,0 +1,114 @@
+"""Methods and objectives: which networks are trained when, and by which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from salt_zoo.core.backbone import Start
+from salt_zoo.core.network import Condition
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from salt_zoo.core.blocks import Blocks, ExitStep, RolloutPath
+    from salt_zoo.core.rng import KeyedRNG
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network that a method needs.
+
+    `start`: whose weights it begins with; a network that follows the student's distribution starts
+    as `score`, which has the student's size whatever the teacher's is. `learning_rate`: it is
+    trained, by default at this rate (None: it is frozen). `ema_of`: it follows another role as
+    its exponential moving average, `mean = decay * mean + (1 - decay) * weights` after each of that
+    role's updates.
+    """
+
+    start: Start
+    learning_rate: float | None = None
+    ema_of: str | None = None
+    decay: float = 0.99
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update is trained on. `x0` is None for a method that says `needs_data = False`.
+
+    `unconditional` is the backbone's negative prompt, from which guidance leads away. `no_prompt`
+    is the empty one, for which a network is trained by dropping prompts; None says that both are
+    the same. `trajectory` and its times are those of `Sample`, on the backbone's device.
+    """
+
+    prompts: list[str]
+    condition: Condition
+    unconditional: Condition
+    x0: Tensor | None
+    trajectory: Tensor | None = None
+    trajectory_times: tuple[float, ...] = ()
+    no_prompt: Condition | None = None
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One micro-batch of one update of one role; all that a method may touch.
+
+    `index` counts training steps from 0: each has one update of the student, and as many of the
+    other roles as `update_order` says.
+    """
+
+    role: str
+    index: int
+    networks: Mapping[str, Any]
+    batch: Batch
+    rng: KeyedRNG
+    blocks: Blocks
+    latent_shape: tuple[int, int, int, int]
+    backward: Callable[[Tensor], None]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A recipe: which networks it needs, which of them is trained when, and their losses.
+
+    Made as `Factory(config, zoo)`, where `Factory.Config` is the pydantic model of its options.
+    """
+
+    needs_data: bool
+
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        """Its networks; the one that is evaluated and saved is called `student`."""
+        ...
+
+    def update_order(self, step: int) -> Sequence[str]:
+        """The roles trained in `step`, in order; the student is trained once a step."""
+        ...
+
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        """Compute the loss of `step.role`, hand it to `step.backward` (whole or in parts) and
+        return scalars to log, still on the device."""
+        ...
+
+
+class Objective(Protocol):
+    """One differentiable term of a student's loss. Made as `Factory(config, zoo)`.
+
+    A term whose `weight` is 0 is never asked and draws nothing: the method is then bitwise the one
+    without it.
+    """
+
+    weight: float
+
+    def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> Tensor | None:
+        """The term's share at one block's exit step, before the block is remembered; or None.
+
+        Shares are averaged by their share of frames.
+        """
+        ...
+
+    def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor | None:
+        """The term's share for the whole generated video, `[B, C, F, H, W]` with gradient; or
+        None."""
+        ...
