@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def zoo():
-    return load_zoo()
+    return load_zoo(["tests.sizes.plugin"])
 
 
 def test_a_network_makes_the_same_videos_on_both_devices(zoo):
@@ -47,11 +47,11 @@ CELLS = [
 @pytest.mark.parametrize(("method", "backbone"), CELLS)
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
 @pytest.mark.parametrize("precision", TOLERANCES)
-def test_one_update_is_the_cpus(zoo, method, backbone, precision, checkpointing, teacher, tmp_path):
+def test_one_update_is_the_cpus(zoo, method, backbone, precision, checkpointing, tmp_path):
     """The draws are the same on both devices, and so are losses and gradients, within rounding."""
 
     def update(device: str, precision: str) -> Update:
-        changes = content(method, backbone, None, teacher)
+        changes = content(method, backbone, None)
         changes["training"] |= {
             "updates": 1,
             "batch_size": 4,
@@ -67,8 +67,8 @@ def test_one_update_is_the_cpus(zoo, method, backbone, precision, checkpointing,
 
 
 @pytest.mark.parametrize(("method", "backbone"), CELLS)
-def test_methods_train_on_cuda(zoo, method, backbone, teacher, tmp_path):
-    changes = content(method, backbone, None, teacher)
+def test_methods_train_on_cuda(zoo, method, backbone, tmp_path):
+    changes = content(method, backbone, None)
     changes["training"] |= {"updates": 3, "batch_size": 4}
     trainer = train(resolve(changes, zoo, "test"), tmp_path, zoo, "cuda")
     for role, network in trainer.networks.items():

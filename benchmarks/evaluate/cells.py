@@ -16,7 +16,6 @@ from typing import Any, Literal
 from benchmarks.evaluate.cell_files import FACTS, fault, read_facts
 from benchmarks.study.arm_evaluation import ArmEvaluation
 from benchmarks.study.baselines import FULL_REFERENCES
-from benchmarks.study.metric_info import has_clips
 from benchmarks.study.schema import EvaluationConfig
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.core.blocks import Sampler
@@ -64,8 +63,8 @@ def plan_metrics(
             options,
             digest([chosen.name, options, versions.of(zoo.metrics[chosen.name])]),
             metric.own_steps,
-            getattr(metric, "own_sampler", "sde"),
-            has_clips(metric),
+            metric.own_sampler,
+            metric.has_clips,
         )
     return plans
 

@@ -16,7 +16,7 @@ from benchmarks.evaluate.cell_files import FACTS, write_arrays, write_facts
 from benchmarks.evaluate.cells import Cell, MetricPlan
 from benchmarks.evaluate.long_video import LongMeasurer
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.evaluation.videos import (
     Videos,
@@ -25,7 +25,7 @@ from salt_zoo.evaluation.videos import (
     make_videos,
     measure,
 )
-from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
 from salt_zoo.plugin.foreign import ForeignError, show_traceback
 from salt_zoo.rollout.generate import SamplingConfig
 
@@ -54,7 +54,7 @@ class Measurer:
         self.batch_size, self.folder, self.stamp = batch_size, folder, stamp
         #: Metrics that could not be measured, by label, each with a line that says why.
         self.broken: dict[str, str] = {}
-        self._made: dict[str, Metric] = {}
+        self._made: dict[str, CheckedMetric] = {}
 
     def fill(self, cell: Cell) -> None:
         """Make the videos of `cell` once more, and write the files that it lacks."""
@@ -148,7 +148,7 @@ class Measurer:
             if label in found.rows:
                 self._write(cell, plan.file, {"rows": found.rows[label]})
 
-    def _metric(self, plan: MetricPlan) -> Metric:
+    def _metric(self, plan: MetricPlan) -> CheckedMetric:
         """The metric itself; one that loads weights does so once for all cells."""
         if plan.file not in self._made:
             options = self.zoo.metrics.configure(

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.records import Long
-from benchmarks.study.metric_info import has_clips
 from benchmarks.study.schema import LongConfig
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import (
     Videos,
@@ -28,6 +27,7 @@ from salt_zoo.evaluation.videos import (
     make_videos,
     measure,
 )
+from salt_zoo.plugin.checked_metric import CheckedMetric
 from salt_zoo.plugin.foreign import ForeignError, show_traceback
 from salt_zoo.rollout.generate import SamplingConfig
 
@@ -89,13 +89,13 @@ class LongMeasurer:
         self,
         config: LongConfig | Cell,
         split: str,
-        metrics: Mapping[str, Metric],
+        metrics: Mapping[str, CheckedMetric],
         dataset: Dataset,
         backbone: Backbone,
         batch_size: int,
     ) -> None:
         self.config, self.split, self.dataset, self.backbone = config, split, dataset, backbone
-        self.metrics = {name: metric for name, metric in metrics.items() if has_clips(metric)}
+        self.metrics = {name: metric for name, metric in metrics.items() if metric.has_clips}
         self.prompts = evaluation_prompts(dataset, split, config.prompts, config.videos_per_prompt)
         self.rng = evaluation_draws(0, split, len(self.prompts), backbone.device)
         self.clips = clips_of(backbone, config.lengths)

@@ -56,9 +56,7 @@ def execute(
     long = study.evaluation.long
     for metrics in (study.evaluation.metrics, (long and long.metrics) or []):
         for metric in make_metrics(zoo, metrics).values():
-            prepare = getattr(metric, "prepare", None)
-            if prepare:
-                prepare()
+            metric.prepare()
     join_processes(place)
     with one_writer(out):
         on_main(lambda: prepare_folder(out))

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchmarks.study.metric_info import has_clips
 from benchmarks.study.schema import Outcome, StudyConfig
 from salt_zoo.config.metrics import ChosenMetric, configure_metrics
 from salt_zoo.core.errors import ZooError, did_you_mean
@@ -42,14 +41,9 @@ def with_own_samplers(study: StudyConfig, zoo: Zoo) -> StudyConfig:
     for outcome in study.primary:
         metric = _make(outcome.metric, known, zoo)
         if metric is not None and metric.own_steps is not None:
-            outcome = outcome.model_copy(update={"sampler": own_sampler(metric)})
+            outcome = outcome.model_copy(update={"sampler": metric.own_sampler})
         primary.append(outcome)
     return study.model_copy(update={"primary": primary})
-
-
-def own_sampler(metric: Any) -> str:
-    """How a metric's own rollouts go."""
-    return str(getattr(metric, "own_sampler", "sde"))
 
 
 def _make(label: str, known: Known, zoo: Zoo) -> Any:
@@ -92,8 +86,8 @@ def _error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) -> str 
     if metric.own_steps is not None:
         if outcome.nfe != metric.own_steps:
             return f"nfe: {label} is measured with {metric.own_steps} steps of its own"
-        if "sampler" in outcome.model_fields_set and outcome.sampler != own_sampler(metric):
-            return f"sampler: {label} makes rollouts of its own by {own_sampler(metric)}"
+        if "sampler" in outcome.model_fields_set and outcome.sampler != metric.own_sampler:
+            return f"sampler: {label} makes rollouts of its own by {metric.own_sampler}"
         return None
     if outcome.nfe not in evaluation.nfe:
         return _not_of("nfe", outcome.nfe, "evaluation.nfe", evaluation.nfe)
@@ -113,7 +107,7 @@ def _long_error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) ->
     ):
         what = "slope" if outcome.slope else "value"
         return f"metric: a {what} of {label} has no direction in which an arm could be better"
-    if metric is not None and not has_clips(metric):
+    if metric is not None and not metric.has_clips:
         return f"metric: {label} has no scores of clips of long videos"
     if outcome.sampler != long.sampler:
         return f"sampler: {outcome.sampler} is not evaluation.long.sampler: {long.sampler}"

@@ -142,8 +142,3 @@ def direction(metric: Any) -> str:
     if better == "target":
         return f"closest to {metric['target']:g} is best"
     return f"{better} is better" if better in ("higher", "lower") else ""
-
-
-def has_clips(metric: Any) -> bool:
-    """Whether a metric can score clips out of the middle of longer videos."""
-    return metric.own_steps is None and not getattr(metric, "whole_video", False)

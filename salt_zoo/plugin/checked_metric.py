@@ -35,7 +35,22 @@ class CheckedMetric:
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Metric"
                     )
             self.better: Any = metric.better
+            #: The defaults of what a metric may leave out.
             self.own_steps: Any = getattr(metric, "own_steps", None)
+            self.own_sampler = str(getattr(metric, "own_sampler", "sde"))
+            self.whole_video = bool(getattr(metric, "whole_video", False))
+            self._prepare: Any = getattr(metric, "prepare", None)
+
+    @property
+    def has_clips(self) -> bool:
+        """Whether it can score clips out of the middle of longer videos."""
+        return self.own_steps is None and not self.whole_video
+
+    def prepare(self) -> None:
+        """Fetch its weights, where it has any."""
+        if self._prepare is not None:
+            with foreign(f"{self.title}, prepare()"):
+                self._prepare()
 
     def __getattr__(self, name: str) -> Any:
         if name == "metric":  # not there yet

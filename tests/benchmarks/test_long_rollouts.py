@@ -13,6 +13,7 @@ from benchmarks.evaluate.long_video import LongMeasurer, clips_of
 from benchmarks.study.schema import LongConfig
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.evaluation.videos import Videos, make_videos
+from salt_zoo.plugin.checked_metric import CheckedMetric
 from salt_zoo.rollout.generate import SamplingConfig
 from tests.blocks.plugin import ToyBackbone, ToyData
 
@@ -55,7 +56,8 @@ class Own(First):
 
 def measurer(batch_size: int, **changes: Any) -> LongMeasurer:
     config = LongConfig(**{"lengths": [1, 3], "prompts": 2, **changes})
-    metrics: Any = {"first": First(), "within": Within(), "whole": Whole(), "own": Own()}
+    made = {"first": First(), "within": Within(), "whole": Whole(), "own": Own()}
+    metrics: Any = {name: CheckedMetric(metric, name) for name, metric in made.items()}
     data, backbone = ToyData(None, None), ToyBackbone(None, None)
     return LongMeasurer(config, "test", metrics, data, backbone, batch_size)
 

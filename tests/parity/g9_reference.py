@@ -77,7 +77,7 @@ def check(golden: Golden, name: str, facts: dict[str, Any]) -> Iterator[Check | 
 
 @dataclass(frozen=True)
 class _Recorded:
-    """The golden's noise in place of the turn's streams."""
+    """The golden's noise in place of the step's streams."""
 
     noise: Tensor
     student: Released
@@ -88,7 +88,7 @@ class _Recorded:
         assert scope == "reference"
         return _Recorded(self.noise, self.student, self.dense, True)
 
-    def normal(self, shape: Any, purpose: str, block: int, t: int = 0) -> Tensor:
+    def randn(self, shape: Any, purpose: str, block: int, t: int = 0) -> Tensor:
         frames = shape[1]
         if purpose == "initial noise":
             return self.noise[:, :, block * frames : (block + 1) * frames]
