@@ -31,7 +31,7 @@ class KeyedRNG:
     device: torch.device | str = "cpu"
 
     def at(self, *scope: Key) -> KeyedRNG:
-        """The same rows one scope deeper, for instance `draws.at("data")`."""
+        """The same rows one scope deeper, for instance `rng.at("data")`."""
         return replace(self, scope=(*self.scope, *scope))
 
     def for_rows(self, rows: Sequence[int]) -> KeyedRNG:

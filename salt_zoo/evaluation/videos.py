@@ -22,7 +22,7 @@ class Videos:
     Attributes:
         pixels: `[N, channels, frames, height, width]`, nominally in [0, 1], not clamped.
         prompts: what each video was asked to show.
-        draws: the rows' random streams, for metrics that need noise of their own.
+        rng: the rows' random streams, for metrics that need noise of their own.
         network, backbone, sampling: what made the videos; None for real ones.
         first_frame: the frame of a longer video with which these clips of it begin.
     """

@@ -75,10 +75,10 @@ def generate(
     batch_size: int = 32,
     frames: int | None = None,
 ) -> Tensor:
-    """Latents `[N, C, F, H, W]` for the prompts, one row of `draws` each.
+    """Latents `[N, C, F, H, W]` for the prompts, one row of `rng` each.
 
     Noise is keyed by the row, so that neither the batch size nor the other prompts change a video,
-    and all networks that are given the same draws start from the same noise.
+    and all networks that are given the same generator start from the same noise.
 
     `frames` are latent frames; None is the backbone's own length. A longer video of an
     autoregressive backbone begins as a shorter one does.
