@@ -161,4 +161,5 @@ def distance_within_prompt(videos: Tensor, prompts: Sequence[str]) -> Tensor:
     names = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
     of = torch.tensor([names[prompt] for prompt in prompts], device=videos.device)
     same = (of[:, None] == of[None]) & ~torch.eye(len(of), dtype=torch.bool, device=of.device)
-    return (distance * same).sum(dim=1) / same.sum(dim=1)
+    # chosen, not weighed: a video that is not finite is a row of NaN, and not all rows
+    return torch.where(same, distance, 0).sum(dim=1) / same.sum(dim=1)

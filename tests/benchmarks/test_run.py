@@ -122,7 +122,7 @@ def test_what_a_study_writes(study):
     assert facts["configurations"]["dmd"]["method"]["name"] == "dmd"
     scores = pandas.read_parquet(out / "samples.parquet")
     one = scores[(scores.arm == "dmd") & (scores.nfe == 1) & (scores.metric == "digits-rigidity")]
-    assert len(one) == len(results["prompts"]) == 6
+    assert len(one) == len(results["prompts"]) == 12
     row = next(
         r for r in results["rows"]
         if (r["arm"], r["nfe"], r["metric"]) == ("dmd", 1, "digits-rigidity")

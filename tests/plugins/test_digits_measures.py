@@ -114,6 +114,16 @@ def test_flicker_and_sharpness_follow_brightness_and_blur(real):
     assert ratio.max() < 0.2
 
 
+def test_a_video_that_is_not_finite_spoils_no_other_prompt(real):
+    videos, prompts = real
+    pairs, names = torch.cat([videos, 0 * videos]), prompts * 2
+    whole = measures.distance_within_prompt(pairs, names)
+    pairs[0] = float("nan")
+    found = measures.distance_within_prompt(pairs, names)
+    other = torch.tensor([name != names[0] for name in names])
+    assert found[~other].isnan().all() and torch.equal(found[other], whole[other])
+
+
 def test_distance_within_prompt_sees_equal_videos(real):
     videos, prompts = real
     alone = measures.distance_within_prompt(videos, prompts)

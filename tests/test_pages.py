@@ -1,0 +1,396 @@
+"""The plugins' pages are true: examples run, and options, commands and links exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from salt_zoo.config.run import resolve
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.registry import NoOptions, merge
+from salt_zoo.training.launch import train
+from tests.conftest import PROMPT
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = ROOT / "plugins" / "README.md"
+PAGES = sorted(
+    path
+    for folder in ("plugins", "salt_zoo", "benchmarks")
+    for path in (ROOT / folder).rglob("*.md")
+)
+#: Those of one plugin package each.
+PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/plugin.py"))
+BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", flags=re.DOTALL)
+EXAMPLES: dict[str, str] = dict(BLOCK.findall(GUIDE.read_text(encoding="utf-8")))
+#: Examples that are a plugin by themselves, by the registry that each adds a part to.
+PLUGINS = {
+    "guidance_distillation.py": ("methods", "guidance-distillation"),
+    "smoothness.py": ("objectives", "smoothness"),
+    "strided.py": ("memories", "strided"),
+    "contrast.py": ("metrics", "contrast"),
+    "clips.py": ("datasets", "clips"),
+    "tiny_conv.py": ("backbones", "tiny-conv"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files of the guide, and clips for its dataset."""
+    root = tmp_path_factory.mktemp("guide")
+    for name, text in EXAMPLES.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    (root / "clips").mkdir()
+    table = {}
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 256, (1, 8, 16, 16), dtype=np.uint8)
+        np.save(root / "clips" / f"{i:02}.npy", pixels)
+        table[f"{i:02}.npy"] = f"clip {i % 2}"
+    (root / "clips" / "clips.json").write_text(json.dumps(table))
+    return root
+
+
+@pytest.fixture(scope="module")
+def pages_zoo(folder: Path) -> Zoo:
+    """The installed plugins, those of the guide, and small sizes."""
+    zoo = load_zoo([*(str(folder / name) for name in PLUGINS), "tests.sizes.plugin"])
+    assert not zoo.broken
+    return zoo
+
+
+@pytest.fixture
+def run(pages_zoo: Zoo, tmp_path: Path) -> Callable[..., tuple[Any, dict[str, float]]]:
+    """Trains a few updates; returns the trainer and the last logs."""
+
+    def start(content: dict[str, Any], name: str = "run") -> tuple[Any, dict[str, float]]:
+        training = {"updates": 1, "batch_size": 2, "trackers": []}
+        content = merge(content, {"training": training})
+        logs: list[dict[str, float]] = []
+        trainer = train(
+            resolve(content, pages_zoo, "test"), tmp_path / name, pages_zoo, "cpu",
+            lambda step, updates, found: logs.append(dict(found)),
+        )  # fmt: skip
+        return trainer, logs[-1]
+
+    return start
+
+
+def on_digits(backbone: str, method: dict[str, Any], **options: Any) -> dict[str, Any]:
+    part = {"name": backbone, "size": "test-small", **options}
+    return {"method": method, "backbone": part, "dataset": "digits"}
+
+
+# --- the examples of plugins/README.md ---------------------------------------------------------
+
+
+def test_every_file_of_the_guide_is_known():
+    others = {"teacher.yaml", "student.yaml", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
+    assert EXAMPLES.keys() == PLUGINS.keys() | others
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_an_example_loads_alone(name, folder):
+    zoo = load_zoo([str(folder / name)])
+    assert zoo.broken == []
+    assert zoo.notices == []
+    registry, part = PLUGINS[name]
+    assert part in getattr(zoo, registry)
+
+
+def test_the_examples_are_clean(folder):
+    config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", str(folder)]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *config], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+def test_the_method_trains(backbone, run):
+    trainer, logs = run(on_digits(backbone, {"name": "guidance-distillation"}))
+    assert logs["student/loss"] > 0
+    counts = trainer.counter.counts
+    frames = pytest.approx(2)  # videos: the student has each frame once, the teacher twice
+    assert counts["student"]["backward"] == frames
+    assert counts["teacher"]["backward"] == 0
+
+
+def test_the_objective_is_a_term_of_dmd(run):
+    terms = {"distribution-matching": {}, "smoothness": {"weight": 0.5}}
+    method = {"name": "dmd", "fake_score": {"updates": 1}, "objectives": terms}
+    _, logs = run(on_digits("self-forcing", method))
+    matching, smooth = logs["student/distribution_matching"], logs["student/smoothness"]
+    assert smooth > 0
+    assert logs["student/loss"] == pytest.approx(matching + 0.5 * smooth, rel=1e-5)
+
+
+def test_the_memory_keeps_what_it_says(pages_zoo):
+    """Frames in the place of keys: what every block sees of a video of 24 frames in blocks of 3."""
+    from salt_zoo_self_forcing.cache import CacheShape, KVCache
+
+    options = pages_zoo.memories.configure("strided", {}, "test")
+    policy = pages_zoo.memories.create("strided", options, pages_zoo)
+    cache = KVCache(policy, CacheShape(1, 1, 1, 1, 1, torch.float32, "cpu"), 24)
+    assert cache.limit is None
+    for first in range(0, 24, 3):
+        own = list(range(first, first + 3))
+        placed = policy.place(cache, 3)
+        assert placed.positions == own
+        for slot, frame in zip(placed.slots, own, strict=True):
+            cache.keys[0][0, slot] = frame
+        seen = cache.keys[0][0, : placed.used].flatten().int().tolist()
+        gone = [frame for frame in range(max(0, first - 3)) if frame % 2 == 0]
+        latest = list(range(max(0, first - 3), first + 3))
+        assert sorted(seen) == gone[-4:] + latest
+        cache.commit(3)
+
+
+def test_the_memory_generates_and_trains(pages_zoo, run):
+    from salt_zoo.rollout.generate import SamplingConfig, generate
+
+    content = on_digits(
+        "self-forcing", {"name": "diffusion-forcing"}, memory={"name": "strided", "frames": 3}
+    )
+    trainer, logs = run(content)
+    assert logs["student/loss"] > 0
+    rng = KeyedRNG(0, ("test",), range(1))
+    network, backbone = trainer.networks["student"], trainer.backbone
+    videos = [
+        generate(network, backbone, [PROMPT], rng, SamplingConfig(steps=1), frames=frames)
+        for frames in (9, 18)
+    ]
+    assert videos[1].shape == (1, 1, 18, 16, 16)
+    assert torch.equal(videos[1][:, :, :9], videos[0])
+
+
+def test_the_metric_measures(pages_zoo):
+    from salt_zoo.evaluation.videos import Videos, measure
+    from salt_zoo.plugin.checked_metric import make_metric
+
+    pixels = torch.zeros(3, 1, 4, 2, 2)
+    pixels[1, :, :, 0] = 1
+    pixels[2, :, 0] = 1
+    videos = Videos(pixels, [PROMPT] * 3, KeyedRNG(0, rows=range(3)), None)  # type: ignore[arg-type]
+    for first, wanted in ((0, [0, 0.5, 0.75**0.5 / 2]), (1, [0, 0.5, 0])):
+        options = pages_zoo.metrics.configure("contrast", {"first": first}, "test")
+        metric = make_metric("contrast", options, pages_zoo)
+        rows = measure({"contrast": metric}, videos)["contrast"]
+        assert rows.tolist() == pytest.approx(wanted, abs=1e-6)
+        assert metric.reduce(rows) == pytest.approx(sum(wanted) / 3, abs=1e-6)
+
+
+def test_the_dataset_samples(pages_zoo, folder):
+    options = pages_zoo.datasets.configure("clips", {"folder": folder / "clips"}, "test")
+    data = pages_zoo.datasets.create("clips", options, pages_zoo)
+    assert {name: len(clips) for name, clips in data.splits.items()} == {
+        "train": 16, "validation": 2, "test": 2,
+    }  # fmt: skip
+    assert sorted(data.prompts("train")) == ["clip 0", "clip 1"]
+    rng = KeyedRNG(0, ("test",), range(4))
+    sample = data.sample(rng, "train", True)
+    assert sample.video.shape == (4, 1, 8, 16, 16)
+    assert 0 <= sample.video.min() < sample.video.max() <= 1
+    assert data.sample(rng, "train", False).video is None
+    real = data.real(["clip 0"] * 4, rng, "train", 5)
+    assert torch.equal(data.real(["clip 0"] * 4, rng, "train")[:, :, :5], real)
+    assert len(data.fingerprint()) == 20
+
+
+def test_the_backbone_trains_and_is_distilled(pages_zoo, folder, run, tmp_path, monkeypatch, cli):
+    from salt_zoo.training.students import save_student
+
+    monkeypatch.chdir(folder)
+    teacher, student = (yaml.safe_load(EXAMPLES[f"{name}.yaml"]) for name in ("teacher", "student"))
+    trainer, logs = run(teacher, "teacher")
+    assert logs["student/loss"] > 0
+    backbone, network = trainer.backbone, trainer.networks["student"]
+    x = KeyedRNG(0, rows=range(2)).randn(backbone.latent_shape, "x")
+    prompts = backbone.encode_prompts(["a prompt", ""])
+    v = network(x, torch.tensor([0.3, 0.7]), prompts)
+    assert v.shape == x.shape
+    times = torch.tensor([[0.3], [0.7]]).expand(2, x.shape[2])
+    assert torch.allclose(network(x, times, prompts), v, atol=1e-6)
+    saved = save_student(trainer, resolve(teacher, pages_zoo, "test"), tmp_path / "saved")
+    student["backbone"]["weights"] = str(saved)
+    student["method"]["fake_score"] = {"updates": 1}
+    distilled, logs = run(student, "student")
+    assert logs["student/loss"] > 0
+    frozen = distilled.networks["teacher"].state_dict()
+    wanted = trainer.networks.result.state_dict()
+    assert all(torch.equal(frozen[name], wanted[name]) for name in wanted)
+    done = cli(
+        "sample", "a ball rolls left", "-p", "tiny_conv.py", "--checkpoint", saved,
+        "--nfe", 1, "--device", "cpu", "--out", tmp_path / "ball.gif",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert (tmp_path / "ball.gif").is_file()
+
+
+def test_the_package_registers_by_strings(folder, tmp_path, monkeypatch):
+    package = tmp_path / "salt_zoo_contrast"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "plugin.py").write_text(EXAMPLES["salt_zoo_contrast/plugin.py"])
+    (package / "contrast.py").write_text(EXAMPLES["contrast.py"].split("@hookimpl")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    project = tomllib.loads(EXAMPLES["pyproject.toml"])["project"]
+    (module,) = project["entry-points"]["salt_zoo"].values()
+    zoo = load_zoo([module])
+    assert zoo.broken == []
+    assert "salt_zoo_contrast.contrast" not in sys.modules
+    assert zoo.metrics["contrast"].load().__module__ == "salt_zoo_contrast.contrast"
+    for name in ("", ".plugin", ".contrast"):
+        monkeypatch.delitem(sys.modules, f"salt_zoo_contrast{name}")
+
+
+# --- what all pages say ------------------------------------------------------------------------
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "plugins" in p.parts], ids=named)
+def test_lines_are_short(page):
+    text = re.sub(r"```bash.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    long = [line for line in text.splitlines() if len(line) > 100 and not line.startswith("|")]
+    assert long == []
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every command of a page's bash blocks."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=named)
+def test_commands_parse(page, monkeypatch, capsys):
+    import benchmarks.perf
+    import benchmarks.run
+    import salt_zoo.cli
+
+    programs = {
+        ("salt-zoo",): salt_zoo.cli,
+        ("python", "-m", "benchmarks.run"): benchmarks.run,
+        ("python", "-m", "benchmarks.perf"): benchmarks.perf,
+    }
+    for module in programs.values():  # the words are parsed, and nothing is done
+        monkeypatch.setattr(module, "guarded", lambda run: 0)
+    for words in commands(page):
+        for start, module in programs.items():
+            if tuple(words[: len(start)]) == start:
+                assert module.main(words[len(start) :]) == 0, words
+
+
+def test_a_wrong_option_does_not_parse(monkeypatch, capsys):
+    """So that the test above can fail."""
+    import salt_zoo.cli
+
+    monkeypatch.setattr(salt_zoo.cli, "guarded", lambda run: 0)
+    with pytest.raises(SystemExit):
+        salt_zoo.cli.main(["train", "run.yaml", "--out", "x", "--updates", "3"])
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_a_package_has_a_page_that_names_its_parts(package, zoo):
+    text = (package / "README.md").read_text(encoding="utf-8")
+    for registry in zoo.registries:
+        for entry in registry:
+            if zoo.module_of(entry.plugin) == f"{package.name}.plugin":
+                assert f"`{entry.name}`" in text, entry.name
+
+
+TABLE = re.compile(r"<!-- options: (\w+) (\S+) -->\n((?:\|.*\n)+)")
+TABLES = [
+    pytest.param(kind, name, rows, id=f"{kind}-{name}")
+    for package in PACKAGES
+    if (package / "README.md").exists()
+    for kind, name, rows in TABLE.findall((package / "README.md").read_text(encoding="utf-8"))
+]
+
+
+def fields(
+    model: type[BaseModel], written: set[str], before: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """The options of a model with their defaults; those of groups with dots, or as one row."""
+    for name, field in model.model_fields.items():
+        kind, value = field.annotation, field.get_default(call_default_factory=True)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if f"{before}{name}" in written:
+                yield f"{before}{name}", value.model_dump()
+            else:
+                yield from fields(kind, written, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", "required" if value is PydanticUndefined else value
+
+
+@pytest.mark.parametrize(("kind", "name", "rows"), TABLES)
+def test_a_table_of_options_is_that_of_the_code(kind, name, rows, zoo):
+    (registry,) = (registry for registry in zoo.registries if registry.kind == kind)
+    written = {}
+    for line in rows.splitlines()[2:]:
+        option, default = (cell.strip() for cell in line.split("|")[1:3])
+        written[option.strip("`")] = default.strip("`")
+    known = dict(fields(registry[name].load().Config, set(written)))
+    assert list(written) == list(known)
+    for option, default in written.items():
+        value = known[option]
+        if isinstance(value, str) and len(value) > 60:
+            assert default == "Wan's own", option
+        else:
+            assert (default if value == "required" else yaml.safe_load(default)) == value, option
+
+
+def covers(shown: type[BaseModel], config: type[BaseModel]) -> bool:
+    """Whether a table of one configuration has the options of another, related one."""
+    related = issubclass(shown, config) or issubclass(config, shown)
+    return related and config.model_fields.keys() <= shown.model_fields.keys()
+
+
+def test_every_part_with_options_has_a_table(zoo):
+    """One for each class; names of one class share it, and so do derived ones without more."""
+    tables = {(param.values[0], param.values[1]) for param in TABLES}
+    for registry in zoo.registries:
+        shown = [entry.load().Config for entry in registry if (registry.kind, entry.name) in tables]
+        for entry in registry:
+            config = getattr(entry.load(), "Config", NoOptions)
+            if config.model_fields:
+                assert any(covers(one, config) for one in shown), entry.name
