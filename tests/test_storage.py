@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import TrainingError, ZooError
+from salt_zoo.io.seals import SEAL, sealed
 from salt_zoo.io.storage import (
     atomic_file,
     atomic_folder,
@@ -135,3 +136,12 @@ def test_digests(tmp_path):
     assert digest({}) == "44136fa355b3678a"  # names on disk must not change
     (tmp_path / "a").write_bytes(b"bytes")
     assert file_digest(tmp_path / "a") == "277089d91c0bdf4f"
+
+
+def test_two_records_of_one_training_have_one_digest():
+    """Their wall times differ; every other change is seen."""
+    record = {"cost": {"updates": 4, "seconds": 1.5}, "curve": [{"step": 1, "seconds": 0.2}]}
+    slower = {"cost": {"updates": 4, "seconds": 9.0}, "curve": [{"step": 1, "seconds": 3.0}]}
+    other = {"cost": {"updates": 5, "seconds": 1.5}, "curve": [{"step": 1, "seconds": 0.2}]}
+    first, second, third = (sealed(content)[SEAL] for content in (record, slower, other))
+    assert first == second != third

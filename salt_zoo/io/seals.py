@@ -36,7 +36,14 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` as JSON will hold it, and its digest."""
     whole = json.loads(json.dumps(plain(content)))
-    return {**whole, SEAL: digest(whole)}
+    return {**whole, SEAL: digest(_steady(whole))}
+
+
+def _steady(content: Any) -> Any:
+    """`content` without wall times: two records of one training have one digest."""
+    if isinstance(content, dict):
+        return {name: _steady(value) for name, value in content.items() if name != "seconds"}
+    return [_steady(value) for value in content] if isinstance(content, list) else content
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Damaged(path, "it holds no JSON object")
     seal = content.pop(SEAL, None)
-    if seal is not None and seal != digest(content):
+    if seal is not None and seal != digest(_steady(content)):
         raise Damaged(path, "its content has changed since it was written")
     return content
 
