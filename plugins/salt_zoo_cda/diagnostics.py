@@ -26,12 +26,14 @@ from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_fro
 class CacheDiagnosticConfig(StrictModel):
     """Options of `cache-sensitivity`, and of `cache-distance` with one more."""
 
-    #: Steps of the memory that is looked at, and of the one it is compared with.
+    #: Steps of the memory that is looked at.
     steps: Annotated[int, Field(ge=1, le=10_000)] = 2
+    #: Steps of the memory that it is compared with.
     reference: Annotated[int, Field(ge=1, le=10_000)] = 8
     #: Along the velocity nothing but the number of steps differs; fresh noise would change what
     #: the videos show, too.
     sampler: Sampler = "ode"
+    #: Shift s of the times, `s t / (1 + (s - 1) t)`.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Videos measured at a time.
     batch_size: Annotated[int, Field(ge=1)] = 32

@@ -28,6 +28,7 @@ class CacheAlignmentConfig(StrictModel):
     """Options of `cache-alignment`; the defaults are the paper's (arXiv 2604.03118), and what it
     leaves open those of its released recipe on Self Forcing."""
 
+    #: Of the term in the student's loss; 0 switches it off.
     weight: Annotated[float, Field(ge=0)] = 0.1
     #: What is compared: relations of the frozen teacher's tokens, their distribution, or the
     #: videos themselves.
@@ -38,6 +39,8 @@ class CacheAlignmentConfig(StrictModel):
     start: Annotated[int, Field(ge=0)] = 200
     #: Which step lists are aligned, each to which denser one. The released code has `{2: 4}`.
     reference: dict[Denser, Denser] = {2: 4, 4: 8}
+    #: How the reference is noised again: with noise of its own, or with the student's at the times
+    #: that both lists have (`noise_aligned_b` of the released code).
     renoising: Renoising = "independent"
     #: Of the reference's list (the method's own, or their times differ) and of the features'.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
@@ -47,8 +50,9 @@ class CacheAlignmentConfig(StrictModel):
     highest: Fraction = 0.2
     #: Of `trd`: differences of a cosine that cost nothing.
     margin: Annotated[float, Field(ge=0)] = 0.1
-    #: Of `mmd`.
+    #: Of `mmd`: the kernel.
     kernel: alignment.Kernel = "linear"
+    #: Of `mmd`: the width of the kernels `rbf` and `laplace`.
     sigma: Annotated[float, Field(gt=0)] = 100.0
 
 

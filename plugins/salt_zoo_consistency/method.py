@@ -21,12 +21,15 @@ from salt_zoo_consistency.losses import Distance, distance
 class ConsistencyConfig(StrictModel):
     """Options of `consistency`; the defaults are those of Causal-Forcing++ (arXiv 2605.15141)."""
 
+    #: Of the student.
     learning_rate: Annotated[float, Field(gt=0)] = 2e-6
     #: Intervals of the shifted time grid between which the student is made consistent.
     intervals: Annotated[int, Field(ge=1, le=10_000)] = 48
+    #: Shift s of the times, `s t / (1 + (s - 1) t)`.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Of the teacher's Euler step.
     guidance_scale: float = 3.0
+    #: Between the clean estimates of student and target: squared error, or pseudo-Huber.
     distance: Distance = "squared"
     #: Of the average of the student that gives the target.
     target_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99

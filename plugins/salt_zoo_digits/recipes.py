@@ -75,6 +75,7 @@ class CausalRecipe(FlowRecipe):
 class JudgeConfig(StrictModel):
     """Options of the recipe `digits-judge`."""
 
+    #: Updates of the judge.
     steps: Annotated[int, Field(ge=1)] = 1500
     batch_size: Annotated[int, Field(ge=2)] = 128
 

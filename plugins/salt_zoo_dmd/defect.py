@@ -20,8 +20,11 @@ from salt_zoo_dmd.semigroup import choices, local_defect
 class SemigroupDefectConfig(StrictModel):
     """Options of `semigroup-defect`."""
 
+    #: Steps of the rollouts.
     steps: Annotated[int, Field(ge=2, le=10_000)] = 8
+    #: Equal parts into which the step list is cut; long steps end at their starts, or at 0.
     num_segments: Annotated[int, Field(ge=1)] = 4
+    #: Shift s of the times, `s t / (1 + (s - 1) t)`.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"
     #: Videos measured at a time.

@@ -24,8 +24,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class ScoreTimes(StrictModel):
     """The times at which scores are compared and the fake score is trained."""
 
+    #: Shift s of the times, `s t / (1 + (s - 1) t)`.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
+    #: Least time, after the shift.
     lowest: Fraction = 0.02
+    #: Greatest time, after the shift.
     highest: Fraction = 0.98
 
     def draw(self, u: Tensor) -> Tensor:
@@ -78,7 +81,9 @@ class SelfConsistencyConfig(StrictModel):
     weight: Weight = 0.2
     #: `latent` as published; `velocity` divides by the length of the jump (our variant).
     space: Space = "latent"
+    #: Factor of the term at the exit time t: `1 - t` as published, or none.
     time_weight: TimeWeight = "one_minus_t"
+    #: Equal parts into which the step list is cut; long steps end at their starts, or at 0.
     num_segments: Annotated[int, Field(ge=1)] = 4
     #: The term is used on rollouts of the list with this many steps only.
     steps: Annotated[int, Field(ge=2, le=10_000)] = 8

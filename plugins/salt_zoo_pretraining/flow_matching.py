@@ -18,8 +18,11 @@ from salt_zoo_pretraining.noising import times_by_block, with_dropout
 class FlowMatchingConfig(StrictModel):
     """Options of every flow matching."""
 
+    #: Whose weights the student begins with.
     start: Literal["teacher", "student", "random"] = "student"
+    #: Of the student.
     learning_rate: Annotated[float, Field(gt=0)] = 2e-6
+    #: Shift s of the times, `s t / (1 + (s - 1) t)`.
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Share of the videos whose prompt is replaced by the empty one, for guidance.
     prompt_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1

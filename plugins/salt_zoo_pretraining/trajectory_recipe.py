@@ -21,9 +21,11 @@ from salt_zoo_pretraining.trajectory_files import open_folder
 class TrajectoryRecipeConfig(TrajectoryConfig):
     """Options of the recipe `trajectories`."""
 
+    #: Whose network makes them.
     backbone: Part
     #: Whose training prompts the trajectories are for.
     dataset: Part
+    #: Whether they are the teacher's or the initial student's.
     of: Whose = "teacher"
     #: CausVid made about 16,000.
     count: Annotated[int, Field(ge=1)] = 2048

@@ -20,7 +20,9 @@ class QualityConfig(StrictModel):
 
     #: Student updates between two measurements; 0 measures nothing.
     every: Annotated[int, Field(ge=0)] = 0
+    #: Different prompts of the validation split.
     prompts: Annotated[int, Field(ge=2, le=10**6)] = 64
+    #: NFEs at which it is measured.
     steps: Annotated[list[Steps], Field(min_length=1), AfterValidator(once)] = Field(
         default_factory=lambda: [4]
     )

@@ -25,6 +25,7 @@ def _default_trackers() -> list[Tracker]:
 class OptimizerConfig(StrictModel):
     """How one role is optimised. The defaults are those of the papers (Self Forcing, Salt)."""
 
+    #: AdamW, or Muon for the matrices inside the transformer blocks and AdamW for the rest.
     name: Literal["adamw", "muon"] = "adamw"
     #: None is the method's own rate for the role.
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -41,6 +42,7 @@ class ScheduleConfig(StrictModel):
     warmup: Annotated[int, Field(ge=0)] = 0
     #: Share of the updates after which the cosine begins; 1 is a constant rate.
     decay_from: Fraction = 1.0
+    #: Factor at the end of the cosine.
     final: Fraction = 0.1
 
 
@@ -64,18 +66,21 @@ class TrainingConfig(StrictModel):
 
     #: Student updates. The default is Self Forcing's training, 600 turns of its loop.
     updates: Annotated[int, Field(ge=1, le=10**9)] = 120
+    #: Videos of an update, over all processes and accumulation steps.
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
+    #: Parts into which each process splits its videos.
     gradient_accumulation: Positive = 1
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
+    #: Norm to which the gradient of each trained network is clipped.
     clip: Annotated[float, Field(gt=0)] = 10.0
     average: EMAConfig | None = EMAConfig()
     #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
     precision: Precision = "auto"
     gradient_checkpointing: bool = False
-    #: Student updates between two checkpoints (there is one at the end, too), and between two lines
-    #: of the log.
+    #: Student updates between two checkpoints; there is one at the end, too.
     checkpoint_every: Positive = 40
+    #: Student updates between two lines of the log.
     log_every: Positive = 10
     trackers: Annotated[list[Tracker], AfterValidator(once)] = Field(
         default_factory=_default_trackers

@@ -115,7 +115,7 @@ def commit(network: VelocityNetwork, exit: ExitStep, blocks: Blocks, renoise: Re
 def replay(
     network: VelocityNetwork, exits: Sequence[ExitStep], blocks: Blocks, renoise: Renoise
 ) -> Iterator[ExitStep]:
-    """The exit steps of a finished `iter_rollout` once more, now recorded for backward, one at a time.
+    """The exit steps of a finished `iter_rollout` once more, recorded for backward, one at a time.
 
     A caller that calls `backward` before it asks for the next one never holds more than one
     block's activations, however long the video is. Costs a pass and a memory write for each block.
