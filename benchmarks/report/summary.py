@@ -119,8 +119,8 @@ def answer(view: View) -> list[str]:
     if count:
         chance = results["comparisons_by_chance"]
         sentences.append(
-            f"{clear} of {count} paired differences in metrics of quality, of arms and of undistilled "
-            "networks, exclude zero at 95%; "
+            f"{clear} of {count} paired differences in metrics of quality, of arms and of "
+            "undistilled networks, exclude zero at 95%; "
             f"about {chance:.0f} would by chance alone if all were equal."
         )
     over_time = drift_sentence(view)
