@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from salt_zoo.core.blocks import ExitStep, Renoise, RolloutPath
 from salt_zoo.core.protocols import TrainStep, VelocityNetwork
-from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, replay, rollout
+from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, replay
 
 #: The loss of a whole generated video `[B, C, F, H, W]`, a scalar; None where none is due.
 VideoLoss = Callable[[Tensor], Tensor | None]
@@ -40,16 +40,7 @@ class BoundRollout:
 
     def video(self, network: VelocityNetwork) -> Tensor:
         """The generated video `[B, C, F, H, W]`, without gradient."""
-        return rollout(
-            network,
-            self.noise,
-            self.step.batch.condition,
-            self.path.times,
-            blocks=self.step.blocks,
-            renoise=self.renoise,
-            exit_step=self.path.exit_step,
-            sampler=self.path.sampler,
-        ).detach()
+        return torch.cat([exit.x0 for exit in self.exits(network)], dim=2).detach()
 
     def exits(self, network: VelocityNetwork, *, gradient: bool = False) -> Iterator[ExitStep]:
         """The exit step of each block, in order; see `iter_rollout`."""
@@ -82,14 +73,11 @@ class BoundRollout:
         finished = [replace(exit, memory=None) for exit in self.exits(network)]
         video = torch.cat([exit.x0 for exit in finished], dim=2).requires_grad_()
         (gradient,) = torch.autograd.grad(_sum(video, video_loss(video)), video)
-        for exit in self._replayed(network, finished):
+        for exit in replay(network, finished, self.step.blocks, self.renoise):
             share = (exit.frames.stop - exit.frames.start) / self.step.latent_shape[1]
             own = _sum(exit.x0, exit_loss(exit, share))
             self.step.backward((gradient[:, :, exit.frames] * exit.x0).sum() + share * own)
         return video
-
-    def _replayed(self, network: VelocityNetwork, exits: Sequence[ExitStep]) -> Iterator[ExitStep]:
-        return replay(network, exits, self.step.blocks, self.renoise)
 
 
 def _sum(output: Tensor, *losses: Tensor | None) -> Tensor:
