@@ -74,7 +74,7 @@ def run_content(teacher: Path) -> Callable[..., dict[str, Any]]:
                 "batch_size": 2,
                 "checkpoint_every": 2,
                 "log_every": 1,
-                "average": {"decay": 0.9, "start": 1},
+                "ema": {"decay": 0.9, "start": 1},
                 "trackers": [],
             },
         }

@@ -122,8 +122,8 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
         ({"method": {"name": "cda"}}, "this backbone is bidirectional"),
         ({"training": {"batch_size": 10**30}}, "training.batch_size"),
         ({"training": {"updates": True}}, "training.updates: should be a number, not True"),
-        ({"training": {"average": "off"}}, "training.average: should be a group of keys, not 'of"),
-        ({"training": {"average": "off"}}, "to switch it off, write null"),
+        ({"training": {"ema": "off"}}, "training.ema: should be a group of keys, not 'of"),
+        ({"training": {"ema": "off"}}, "to switch it off, write null"),
         (
             {"training": {"optimizers": {"student": {"betas": [1, 1]}}}},
             "training.optimizers.student.betas.0: should be less than 1",

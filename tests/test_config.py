@@ -103,8 +103,8 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         ),
         (
             RunConfig,
-            {**RUN, "training": {"average": {"decya": 1}}},
-            "training.average.decya: unknown key; did you mean 'decay'?",
+            {**RUN, "training": {"ema": {"decya": 1}}},
+            "training.ema.decya: unknown key; did you mean 'decay'?",
         ),
         (
             RunConfig,

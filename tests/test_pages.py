@@ -232,7 +232,7 @@ def test_the_backbone_trains_and_is_distilled(pages_zoo, folder, run, tmp_path, 
     distilled, logs = run(student, "student")
     assert logs["student/loss"] > 0
     frozen = distilled.networks["teacher"].state_dict()
-    wanted = trainer.networks.result.state_dict()
+    wanted = trainer.networks.eval_network.state_dict()
     assert all(torch.equal(frozen[name], wanted[name]) for name in wanted)
     done = cli(
         "sample", "a ball rolls left", "-p", "tiny_conv.py", "--checkpoint", saved,

@@ -124,7 +124,7 @@ def test_a_student_is_saved_in_its_size(zoo, tmp_path):
     folder = save_student(trainer, run, tmp_path / "student")
     loaded = trainer.backbone.load(folder)
     assert layers(loaded) == 2
-    assert torch.equal(weights(loaded), weights(trainer.networks.result))
+    assert torch.equal(weights(loaded), weights(trainer.networks.eval_network))
 
 
 def test_a_teacher_of_the_same_size_is_as_none(zoo, tmp_path):

@@ -199,7 +199,7 @@ def _train(
         write_sealed(job.folder / TRAINED, record)
 
     on_main(save)
-    return trainer.networks.result, trainer.backbone
+    return trainer.networks.eval_network, trainer.backbone
 
 
 def _stamp(job: Job) -> dict[str, Any]:

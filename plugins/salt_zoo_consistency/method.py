@@ -31,7 +31,7 @@ class ConsistencyConfig(StrictModel):
     guidance_scale: float = 3.0
     #: Between the clean estimates of student and target: squared error, or pseudo-Huber.
     distance: Distance = "squared"
-    #: Of the average of the student that gives the target.
+    #: Decay of the student's EMA that gives the target.
     target_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
 
 

@@ -46,7 +46,7 @@ class FlowRecipe:
         with training_progress(f"digits-{self.name}") as progress:
             trainer = train(resolved, folder / "run", self.zoo, device, progress)
         with atomic_folder(folder / self.name) as draft:
-            save_transformer(trainer.networks.result.transformer, draft)
+            save_transformer(trainer.networks.eval_network.transformer, draft)
             files = sorted(draft.glob("*.safetensors"))
             log = {
                 "run": resolved.plain(),

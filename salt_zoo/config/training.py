@@ -50,9 +50,9 @@ class EMAConfig(StrictModel):
     """Exponential moving average of the student: what is evaluated and saved."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    #: Student updates after which averaging begins, from the weights of that moment; the average is
-    #: a plain copy until then, and to the end of a shorter training. Self Forcing's 200 turns of
-    #: its loop are 40 student updates.
+    #: Student updates after which averaging begins, from the weights of that moment; until then the
+    #: EMA is a copy of the student, and in a training that is shorter it stays one. Self Forcing's
+    #: 200 turns of its loop are 40 student updates.
     start: Annotated[int, Field(ge=0)] = 40
 
 
@@ -74,7 +74,7 @@ class TrainingConfig(StrictModel):
     schedule: ScheduleConfig = ScheduleConfig()
     #: Norm to which the gradient of each trained network is clipped.
     clip: Annotated[float, Field(gt=0)] = 10.0
-    average: EMAConfig | None = EMAConfig()
+    ema: EMAConfig | None = EMAConfig()
     #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
     precision: Precision = "auto"
     gradient_checkpointing: bool = False

@@ -211,7 +211,7 @@ def _weights(
             with_precision(networks[name], "bf16" if bf16 else "fp32", "meta", frozen=True)
     size = {name: _bytes(one) / GIB for name, one in networks.items()}
     memory = {f"weights {role}": gib for role, gib in size.items()}
-    if config.average:
+    if config.ema:
         memory[f"weights {STUDENT_EMA}"] = size["student"]
     trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
     memory["gradients"] = max(size[name] for name in trained)  # of one role at a time

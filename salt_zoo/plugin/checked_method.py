@@ -24,7 +24,7 @@ MOST_UPDATES = 100_000
 ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
 #: The checkpoint's own file beside those of the roles.
 OPTIMIZERS = "optimizers"
-#: The role that the trainer adds: the average of the student that is evaluated and saved.
+#: The role that the trainer adds: the student's EMA, which is evaluated and saved.
 STUDENT_EMA = "student_ema"
 OWN = (STUDENT_EMA, OPTIMIZERS)
 

@@ -105,7 +105,7 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
             sampling = SamplingConfig(
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
-            videos = make_videos(networks.result, backbone, dataset, prompts, rng, sampling)
+            videos = make_videos(networks.eval_network, backbone, dataset, prompts, rng, sampling)
             for name, metric in list(metrics.items()):
                 try:
                     rows = measure({name: metric}, videos)[name]

@@ -41,15 +41,15 @@ class Networks(Mapping[str, Any]):
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
-        if config.average:
+        if config.ema:
             self.roles[STUDENT_EMA] = NetworkSpec(
                 start=self.roles["student"].start,
                 ema_of="student",
-                decay=config.average.decay,
+                decay=config.ema.decay,
             )
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
-        self._average_start = config.average.start if config.average else 0
+        self._ema_start = config.ema.start if config.ema else 0
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         originals = Originals(backbone, self.roles.values())
@@ -94,8 +94,8 @@ class Networks(Mapping[str, Any]):
         return len(self._networks)
 
     @property
-    def result(self) -> nn.Module:
-        """What the run is for: the student's average, or the student where none is kept."""
+    def eval_network(self) -> nn.Module:
+        """The network that is evaluated and saved: the student's EMA, or the student without one."""
         return self._networks.get(STUDENT_EMA, self._networks["student"])
 
     @contextlib.contextmanager
@@ -109,14 +109,14 @@ class Networks(Mapping[str, Any]):
             network.requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, role: str, step: int) -> None:
-        """Update every average of `role` after its update in `step`."""
+    def update_ema(self, role: str, step: int) -> None:
+        """Update every EMA of `role` after its update in `step`."""
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
             mean: list[Tensor] = list(self._networks[name].parameters())
             weights: list[Tensor] = list(self._networks[role].parameters())
-            if name == STUDENT_EMA and step < self._average_start:
+            if name == STUDENT_EMA and step < self._ema_start:
                 torch._foreach_copy_(mean, weights)
             else:
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)

@@ -20,7 +20,7 @@ RECORD = "salt_zoo.json"
 def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
     """Save what the run is for, with the configuration that made it beside it."""
     with atomic_folder(folder) as draft:
-        trainer.backbone.save(trainer.networks.result, draft)
+        trainer.backbone.save(trainer.networks.eval_network, draft)
         record = {
             "run": resolved.plain(),
             "cost": trainer.cost(),

@@ -158,7 +158,7 @@ class Trainer:
                         # the last update of a role in a step is what is shown
                         logs[key] = value + logs[key] if part else value
                 logs[f"{role}/gradient_norm"] = self._update(role, parameters, factor)
-            self.networks.follow(role, step)
+            self.networks.update_ema(role, step)
             taken[role] += 1
         return logs
 

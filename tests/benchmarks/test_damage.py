@@ -32,7 +32,7 @@ STUDY = {
     "base": {
         "backbone": {"name": "wan", "size": "digits"},
         "dataset": "digits",
-        "training": {"updates": 1, "batch_size": 2, "trackers": [], "average": None},
+        "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
     },
     "arms": {"a": {"method": "consistency"}},
     "evaluation": {

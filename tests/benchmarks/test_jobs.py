@@ -26,7 +26,7 @@ STUDY = {
     "base": {
         "backbone": {"name": "self-forcing", "size": "digits"},
         "dataset": "digits",
-        "training": {"updates": 1, "batch_size": 2, "trackers": [], "average": None},
+        "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
     },
     "arms": {"a": {"method": {"name": "dmd", "steps": 2, "fake_score": {"updates": 1}}}},
     "evaluation": {

@@ -168,7 +168,7 @@ def test_no_committed_report_rests_on_those_defaults(name):
     study = load_study(read_study(name)[0], name)
     training = study.base["training"]
     assert {"updates", "batch_size", "clip", "checkpoint_every"} <= set(training)
-    assert set(training["average"]) == {"decay", "start"}
+    assert set(training["ema"]) == {"decay", "start"}
     assert "learning_rate" in training["optimizers"]["student"]
     for arm in study.arms.values():
         method = arm["method"]

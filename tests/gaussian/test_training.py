@@ -30,7 +30,7 @@ def gaussians():
 
 @pytest.fixture
 def trained(gaussians, tmp_path):
-    """Trains a method and returns the average of its student."""
+    """Trains a method and returns the EMA of its student."""
 
     def run(method, rates, updates, batch_size=16, decay=0.99, **backbone):
         content = {
@@ -45,7 +45,7 @@ def trained(gaussians, tmp_path):
                     for role, rate in rates.items()
                 },
                 "schedule": {"warmup": 5, "decay_from": 0.5, "final": 0.02},
-                "average": {"decay": decay, "start": 10},
+                "ema": {"decay": decay, "start": 10},
                 "checkpoint_every": updates,
                 "trackers": [],
             },
@@ -101,7 +101,7 @@ def check(network, steps, sampler, w, mean_tolerance, covariance_tolerance, name
 def test_flow_matching_finds_mean_and_covariance(trained, name):
     method = {"name": "teacher-forcing", "start": "random", "prompt_dropout": 0.1}
     trainer = trained(method, {"student": 0.02}, 1200, decay=0.995, batch_size=32, covariance=name)
-    network, wanted = trainer.networks.result, covariance(name)
+    network, wanted = trainer.networks.eval_network, covariance(name)
     found = network.roots @ network.roots.transpose(1, 2)
     assert (network.means - means())[:2].abs().max() < 0.02
     for row in range(2):
@@ -124,7 +124,7 @@ def test_consistency_reaches_the_teachers_guided_path(trained):
         "target_decay": 0.0,
     }
     sizes = {"nodes": intervals, "timestep_shift": 1.0}
-    network = trained(method, {"student": 0.03}, 3000, decay=0.998, **sizes).networks.result
+    network = trained(method, {"student": 0.03}, 3000, decay=0.998, **sizes).networks.eval_network
     check(network, 1, "sde", w, mean_tolerance=0.02, covariance_tolerance=0.13)
     grid = flow.step_list(intervals, 1.0)
     for prompt in PROMPTS:
@@ -139,14 +139,14 @@ def test_consistency_reaches_the_teachers_guided_path(trained):
 def test_dmd_in_one_step(trained, name):
     """From the teacher's velocity, whose single step is a point, to the Gaussian."""
     method, rates = dmd("dmd", 1, "sde"), {"student": 0.02, "fake_score": 0.04}
-    network = trained(method, rates, 800, covariance=name).networks.result
+    network = trained(method, rates, 800, covariance=name).networks.eval_network
     check(network, 1, "sde", w=2.0, mean_tolerance=0.02, covariance_tolerance=0.03, name=name)
 
 
 def test_dmd_in_four_steps_with_fresh_noise(trained):
     method, rates = dmd("dmd", 4, "sde"), {"student": 0.02, "fake_score": 0.04}
     trainer = trained(method, rates, 600, student="transport")
-    network = trainer.networks.result
+    network = trainer.networks.eval_network
     for steps in (1, 4):
         check(network, steps, "sde", w=2.0, mean_tolerance=0.02, covariance_tolerance=0.03)
     # the fake score has followed: it is the student's Gaussian
@@ -163,7 +163,7 @@ def test_sc_dmd_straightens_the_flow(trained):
     """
     term = {"steps": 4, "space": "velocity", "time_weight": "none", "weight": 0.2}
     rates = {"student": 0.01, "fake_score": 0.02}
-    network = trained(dmd("sc-dmd", 4, "ode", term), rates, 1000).networks.result
+    network = trained(dmd("sc-dmd", 4, "ode", term), rates, 1000).networks.eval_network
     times = flow.step_list(4, 5.0)
     for prompt in PROMPTS:
         for exit_step in range(4):
@@ -176,7 +176,7 @@ def test_sc_dmd_as_published(trained):
     term = {"steps": 8, "space": "latent", "time_weight": "one_minus_t", "weight": 0.2}
     rates = {"student": 0.02, "fake_score": 0.04}
     network = trained(dmd("sc-dmd", 8, "sde", term), rates, 600, student="transport")
-    check(network.networks.result, 8, "sde", 2.0, mean_tolerance=0.02, covariance_tolerance=0.05)
+    check(network.networks.eval_network, 8, "sde", 2.0, mean_tolerance=0.02, covariance_tolerance=0.05)
 
 
 @pytest.mark.parametrize("sampler", ["sde", "ode"])

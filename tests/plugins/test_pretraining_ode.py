@@ -122,14 +122,14 @@ def test_the_optimum_is_the_exact_flow_map(tmp_path):
                 "student": {"learning_rate": 0.03, "betas": [0.9, 0.99], "weight_decay": 0.0}
             },
             "schedule": {"warmup": 5, "decay_from": 0.3, "final": 0.02},
-            "average": {"decay": 0.98, "start": 10},
+            "ema": {"decay": 0.98, "start": 10},
             "checkpoint_every": 600,
             "trackers": [],
         },
     }
     trainer = train(resolve(content, zoo, "test"), tmp_path / "run", zoo, "cpu")
     assert "teacher" not in trainer.networks
-    network, sigma = trainer.networks.result, covariance("full")
+    network, sigma = trainer.networks.eval_network, covariance("full")
     mean = torch.lerp(means()[2], means()[0], 2.0)
     noise = RNG.randn((2, 1, 8, 8), "noise")
     condition = GaussianBackbone(GaussianConfig(), None).encode_prompts(["left"] * ROWS)

@@ -146,7 +146,7 @@ def register(zoo):
 def test_what_ends_one_process_ends_all_with_one_line(how, said, write_run, shell, tmp_path):
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
-    config = write_run(method={"name": "fails"}, training={"average": None})
+    config = write_run(method={"name": "fails"}, training={"ema": None})
     ended = shell(
         *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
         *("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin),
@@ -164,7 +164,7 @@ title: Mini
 base:
   backbone: {name: wan, size: digits}
   dataset: digits
-  training: {updates: 2, batch_size: 2, trackers: [], average: null}
+  training: {updates: 2, batch_size: 2, trackers: [], ema: null}
 arms:
   a: {method: consistency}
   b: {method: {name: dmd, steps: 2, fake_score: {updates: 1}}}

@@ -91,7 +91,7 @@ def test_every_optimizer_schedule_and_average(train, tmp_path):
         "updates": 5,
         "optimizers": {"student": {"name": "muon"}},
         "schedule": {"warmup": 1, "decay_from": 0.4},
-        "average": {"start": 3},
+        "ema": {"start": 3},
     }
     train(tmp_path / "whole", training=training)
     with pytest.raises(Stopped):

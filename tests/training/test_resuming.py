@@ -36,7 +36,7 @@ def content(teacher: Path) -> dict:
         "method": {"name": "teacher-forcing", "learning_rate": 1.0e-3},
         "backbone": {"name": "wan", "size": "digits", "options": {"weights": str(teacher)}},
         "dataset": "digits",
-        "training": training | {"log_every": 1, "average": {"decay": 0.9, "start": 1}},
+        "training": training | {"log_every": 1, "ema": {"decay": 0.9, "start": 1}},
     }
 
 

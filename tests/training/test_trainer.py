@@ -59,21 +59,21 @@ def test_the_average_follows_the_student(train, tmp_path):
     def progress(step, updates, logs):
         seen.append(step)
 
-    training = {"updates": 1, "average": {"decay": 0.9, "start": 0}}
+    training = {"updates": 1, "ema": {"decay": 0.9, "start": 0}}
     trainer = train(tmp_path / "a", progress=progress, training=training)
     start = weights(trainer.backbone.network("student"))
     student = weights(trainer.networks["student"])
     average = weights(trainer.networks["student_ema"])
     torch.testing.assert_close(average, 0.9 * start + 0.1 * student, rtol=1e-5, atol=1e-7)
-    assert trainer.networks.result is trainer.networks["student_ema"]
+    assert trainer.networks.eval_network is trainer.networks["student_ema"]
 
-    trainer = train(tmp_path / "b", training={"average": {"decay": 0.9, "start": 100}})
+    trainer = train(tmp_path / "b", training={"ema": {"decay": 0.9, "start": 100}})
     assert torch.equal(
         weights(trainer.networks["student"]), weights(trainer.networks["student_ema"])
     )
-    trainer = train(tmp_path / "c", training={"average": None})
+    trainer = train(tmp_path / "c", training={"ema": None})
     assert list(trainer.networks) == ["student"]
-    assert trainer.networks.result is trainer.networks["student"]
+    assert trainer.networks.eval_network is trainer.networks["student"]
 
 
 def test_only_the_role_of_the_turn_takes_gradients(train, tmp_path):
@@ -272,7 +272,7 @@ def test_each_original_is_loaded_once(train, tmp_path, monkeypatch, backbone):
         tmp_path,
         method={"name": "dmd"},
         backbone={"name": backbone, "size": "digits"},
-        training={"updates": 1, "average": {"decay": 0.9, "start": 0}},
+        training={"updates": 1, "ema": {"decay": 0.9, "start": 0}},
     )
     assert sorted(trainer.networks) == ["fake_score", "student", "student_ema", "teacher"]
     assert made.count("teacher") == 2  # the student's, and that of teacher and fake score
