@@ -24,39 +24,50 @@ from salt_zoo.plugin.manager import Zoo
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m benchmarks.perf",
-        description="Measure time and memory of block-by-block generation, for each memory.",
+        description="Measure time and peak memory of block-by-block generation for each memory.",
         epilog="On a GPU: python -m benchmarks.perf --size wan2.1-t2v-1.3b --random --batch 1 "
         "--precision bf16 --memories full,window --compile",
     )
     add = parser.add_argument
     add("--size", default="digits", help="a registered size")
-    add("--memories", help="as in full,window (default: all registered)")
+    add("--memories", help="e.g. full,window (default: all registered)")
     add("--blocks", type=int, default=200, help="blocks to generate (default: 200)")
     add(
         "--growing", type=int, default=40,
-        help="blocks of a memory that keeps everything, at most 8 GiB (default: 40)",
+        help="number of blocks for memories that grow, capped at 8 GiB (default: 40)",
     )  # fmt: skip
     add(
         "--recomputed", type=int, default=20,
-        help="blocks with recomputed attention; 0 leaves it out (default: 20)",
+        help="number of blocks with recomputed attention; 0 skips it (default: 20)",
     )  # fmt: skip
-    add("--nfe", type=int, default=4, help="steps of a block (default: 4)")
-    add("--batch", type=int, default=4, help="videos at a time (default: 4)")
-    add("--repetitions", type=int, default=5, help="of everything (default: 5)")
-    add("--pairs", type=int, default=30, help="of rollout and bare passes (default: 30)")
+    add("--nfe", type=int, default=4, help="denoising steps per block (default: 4)")
+    add("--batch", type=int, default=4, help="batch size, in videos (default: 4)")
+    add("--repetitions", type=int, default=5, help="repetitions of each measurement (default: 5)")
+    add(
+        "--pairs",
+        type=int,
+        default=30,
+        help="paired runs of a rollout and its bare passes (default: 30)",
+    )
     add("--device", default="auto", help="cpu, cuda or cuda:N")
     add(
         "--precision", choices=("auto", "fp32", "tf32", "bf16"), default="auto",
-        help="of the networks' passes, as in sample and stream (default: auto)",
+        help="precision of network passes, as in sample and stream (default: auto)",
     )  # fmt: skip
     add("--compile", action="store_true", help="torch.compile the network")
-    add("--threads", type=int, default=1, help="of the CPU (default: 1)")
-    add("--random", action="store_true", help="random weights: nothing is fetched")
+    add("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    add("--random", action="store_true", help="use random weights, without any download")
     add(
         "--set", action="append", default=[], metavar="a.b=VALUE", dest="overrides",
-        help="backbone.block_frames=3, backbone.options.height=480, memories.window.frames=12",
+        help="override a key, e.g. backbone.block_frames=3, backbone.options.height=480 or "
+        "memories.window.frames=12",
     )  # fmt: skip
-    add("--out", type=folder, default=Path("reports/perf"), help="folder (default: reports/perf)")
+    add(
+        "--out",
+        type=folder,
+        default=Path("reports/perf"),
+        help="output folder (default: reports/perf)",
+    )
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
     return guarded(lambda: with_plugins(run, options))

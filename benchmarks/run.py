@@ -42,16 +42,18 @@ MOST_SEEDS = 10_000
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m benchmarks.run",
-        description="Compare distillation methods under control and write a report.",
+        description="Run a controlled comparison of distillation methods and write a report.",
     )
-    parser.add_argument("study", nargs="?", default="quick", help="a YAML file, or a study's name")
-    parser.add_argument("--out", type=folder, help="folder of the report (default: reports/STUDY)")
+    parser.add_argument(
+        "study", nargs="?", default="quick", help="YAML file or name of a study (default: quick)"
+    )
+    parser.add_argument("--out", type=folder, help="report folder (default: reports/STUDY)")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
-    parser.add_argument("--seeds", type=int, help="number of training seeds: 0, 1, ...")
-    parser.add_argument("--nfe", help="numbers of steps, as in 1,2,4,8")
-    parser.add_argument("--methods", help="only these arms or methods, as in dmd,sc-dmd")
+    parser.add_argument("--seeds", type=int, help="number of training seeds (0, 1, ...)")
+    parser.add_argument("--nfe", help="numbers of steps, e.g. 1,2,4,8")
+    parser.add_argument("--methods", help="run only these arms or methods, e.g. dmd,sc-dmd")
     add_set_option(parser, "base.training.updates=100")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and end")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
     code = guarded(lambda: with_plugins(run, options))

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 2 for a user's mistake."""
     parser = Parser(
         prog="salt-zoo",
-        description="Distillation methods for video diffusion, under control.",
-        epilog=f"With {TRACEBACK}=1 in the environment errors show where they come from.",
+        description="Train, sample and export few-step video diffusion students.",
+        epilog=f"Set {TRACEBACK}=1 in the environment for full tracebacks.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -47,7 +47,7 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PLUGIN",
-        help="load a plugin from a module or a .py file (may be repeated)",
+        help="load a plugin from a module or a .py file (repeatable)",
     )
 
 

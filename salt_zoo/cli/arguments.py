@@ -25,8 +25,8 @@ def add_set_option(parser: argparse.ArgumentParser, example: str) -> None:
         default=[],
         metavar="a.b=VALUE",
         dest="overrides",
-        help=f"change a key, as in {example}; VALUE is text, a number, true, false, null, [a list] "
-        "or {a: group}; a key with dots may be quoted",
+        help=f"override a key, e.g. {example}; VALUE is YAML: text, a number, true, false, null, "
+        "[a list] or {a: group}; quote a key that contains dots",
     )
 
 

@@ -13,7 +13,7 @@ from salt_zoo.io.printing import show
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "export"
-HELP = "write a student, ours or another code's, in a format that other codes read"
+HELP = "convert a student, ours or another project's, to a format that other projects read"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR_OR_FILE",
-        help="a student that 'train' has saved, or weights of another code: a file, an index of "
-        "shards, a folder of diffusers or of Wan's own",
+        help="student folder saved by 'train', or another project's weights: a file, an index of "
+        "shards, or a folder in diffusers' or Wan's layout",
     )
     parser.add_argument(
         "--format",
         required=True,
-        help="as the student's backbone knows them; Wan: wan (plain names), self-forcing (also "
-        "for Causal Forcing, LongLive, Salt), self-forcing-ema or diffusers",
+        help="a format of the student's backbone; for Wan: wan (original names), self-forcing "
+        "(also for Causal Forcing, LongLive, Salt), self-forcing-ema or diffusers",
     )
     parser.add_argument(
         "--out",
@@ -37,15 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help=".safetensors for wan, .pt for self-forcing, a folder for diffusers",
     )
-    parser.add_argument("--backbone", help="of another code's weights (default: what they fit)")
-    parser.add_argument("--size", help="of another code's weights (default: what they fit)")
+    parser.add_argument(
+        "--backbone", help="backbone of another project's weights (default: detected)"
+    )
+    parser.add_argument("--size", help="size of another project's weights (default: detected)")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="backbone.a.b=VALUE",
         dest="overrides",
-        help="change the backbone's options",
+        help="override an option of the backbone",
     )
 
 

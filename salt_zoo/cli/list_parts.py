@@ -9,7 +9,7 @@ from salt_zoo.io.printing import results, show, visible
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "list"
-HELP = "show the registered methods, backbones, metrics and the rest, and broken plugins"
+HELP = "list registered methods, backbones, metrics, ..., and plugins that failed to load"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

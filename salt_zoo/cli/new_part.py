@@ -16,7 +16,7 @@ from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import NAME as REGISTERED_NAME
 
 NAME = "new"
-HELP = "write the package of a new method: code, test, README, ready to install"
+HELP = "create an installable package for a new method: code, test and README"
 
 TEMPLATES = Path(__file__).parent / "templates" / "method"
 
@@ -24,7 +24,7 @@ TEMPLATES = Path(__file__).parent / "templates" / "method"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", choices=["method"], help="method")
     parser.add_argument("name", metavar="NAME", help="lower-case words joined by hyphens")
-    parser.add_argument("--out", type=folder, help="folder to write to (default: salt-zoo-NAME)")
+    parser.add_argument("--out", type=folder, help="output folder (default: salt-zoo-NAME)")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:

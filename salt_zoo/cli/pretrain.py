@@ -10,12 +10,12 @@ from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "pretrain"
-HELP = "make a pretrained part, such as the digits' teacher or judge, by its recipe"
+HELP = "run a pretraining recipe, such as the digits teacher or judge"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="a registered recipe; 'salt-zoo list' shows them")
-    parser.add_argument("--out", type=folder, required=True, help="folder to write to")
+    parser.add_argument("--out", type=folder, required=True, help="output folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     add_set_option(parser, "run.training.updates=100")
 

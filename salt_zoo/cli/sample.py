@@ -32,34 +32,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         dest="prompt_file",
         metavar="FILE",
-        help="a prompt a line, or a table: .csv, .tsv, .json, .jsonl, .parquet",
+        help="file with one prompt per line, or a table: .csv, .tsv, .json, .jsonl, .parquet",
     )
-    parser.add_argument("--column", help="the table's column (default: prompt, caption or text)")
+    parser.add_argument("--column", help="column of the table (default: prompt, caption or text)")
     parser.add_argument(
-        "--per-prompt", type=int, default=1, metavar="N", help="videos of each prompt (default: 1)"
+        "--per-prompt", type=int, default=1, metavar="N", help="videos per prompt (default: 1)"
     )
     parser.add_argument(
         "--out",
         type=out_path,
         required=True,
-        help="one .mp4, .gif or .png (a strip) for all; with --prompts, --per-prompt, or where it "
-        "ends in / or is there already: a folder that gets a file a video",
+        help="one .mp4, .gif or .png (a strip of frames) with all videos; with --prompts or "
+        "--per-prompt, or if it ends in / or is an existing folder: a folder, one file per video",
     )
     parser.add_argument(
-        "--format", choices=("mp4", "gif", "png"), help="of the files in a folder (default: mp4)"
+        "--format", choices=("mp4", "gif", "png"), help="format of files in a folder (default: mp4)"
     )
     parser.add_argument(
         "--names",
         choices=("index", "vbench"),
-        help="of the files in a folder: 00003-a-red-fox (default), or VBench's 'a red fox-0'",
+        help="names of files in a folder: 00003-a-red-fox (default), or VBench's 'a red fox-0'",
     )
     parser.add_argument(
         "--backbone",
-        help="without --checkpoint: whose teacher to sample; with another code's weights: what "
-        "network they are of",
+        help="backbone whose teacher is sampled without --checkpoint, or to which another "
+        "project's weights belong",
     )
     parser.add_argument(
-        "--nfe", type=int, help="steps (default: the student's own, else 4; 50 for a teacher)"
+        "--nfe",
+        type=int,
+        help="number of steps (default: the student's own, else 4; 50 for a teacher)",
     )
     parser.add_argument(
         "--sampler",
@@ -67,21 +69,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the student's own, else sde; ode for a teacher",
     )
     parser.add_argument(
-        "--guidance", type=float, help="default: 1 for a student, the size's own for a teacher"
+        "--guidance",
+        type=float,
+        help="guidance scale (default: 1 for a student, the size's own for a teacher)",
     )
     add_common_arguments(parser)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all commands that generate have."""
+    """Options of every command that generates video."""
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="DIR_OR_FILE",
-        help="a student that 'train' has saved, or weights of another code: a file, an index of "
-        "shards, a folder of diffusers or of Wan's own",
+        help="student folder saved by 'train', or another project's weights: a file, an index of "
+        "shards, or a folder in diffusers' or Wan's layout",
     )
-    parser.add_argument("--size", help="the backbone's size, for instance digits")
+    parser.add_argument("--size", help="size of the backbone, e.g. digits")
     parser.add_argument(
         "--shift", type=float, help="timestep shift (default: the student's own, else 5)"
     )
@@ -89,14 +93,15 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="of the noise, which the prompt decides, too, wherever it stands (default: 0)",
+        help="seed of the noise, which also depends on the prompt, not on its position "
+        "(default: 0)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "tf32", "bf16"),
         default="auto",
-        help="of the network's passes (default: auto, which is bf16 on CUDA and fp32 elsewhere)",
+        help="precision of network passes (default: auto, bf16 on CUDA and fp32 elsewhere)",
     )
     parser.add_argument(
         "--set",
@@ -104,7 +109,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="backbone.a.b=VALUE",
         dest="overrides",
-        help="change the backbone's options",
+        help="override an option of the backbone",
     )
 
 

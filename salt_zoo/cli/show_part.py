@@ -20,7 +20,7 @@ from salt_zoo.plugin.option_docs import OptionDoc, first_paragraph, option_docs
 from salt_zoo.plugin.registry import NoOptions, Registry
 
 NAME = "show"
-HELP = "show the options of a method, backbone, metric, ... or the keys of a run's YAML file"
+HELP = "show the options of a method, backbone, metric, ..., or the keys of a run's YAML file"
 
 #: The kind that is no registered part: the file that `salt-zoo train` reads.
 RUN = "run"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--markdown", action="store_true", help="print Markdown, with a table")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table")
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:

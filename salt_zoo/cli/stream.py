@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from salt_zoo.rollout.stream import Stream, Timeline
 
 NAME = "stream"
-HELP = "generate video block by block with an autoregressive student, without end if you like"
+HELP = "generate video block by block with an autoregressive student, optionally without end"
 
 #: A longer stream is one without end.
 MOST_FRAMES = 10**8
@@ -34,30 +34,32 @@ _FORM = '--switch 40:"a 7 moving left quickly"'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", metavar="PROMPT", help="what the video begins with")
+    parser.add_argument("prompt", metavar="PROMPT", help="the first prompt")
     parser.add_argument(
         "--out",
         type=out_path,
         required=True,
-        help=".mp4; .gif or .png (a strip) for a given length",
+        help=".mp4, or, for a given length, .gif or .png (a strip of frames)",
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=int, help="length (default: until Ctrl-C)")
-    length.add_argument("--seconds", type=float, help="length at the video's frame rate")
+    length.add_argument("--frames", type=int, help="length in frames (default: until Ctrl-C)")
+    length.add_argument("--seconds", type=float, help="length in seconds")
     parser.add_argument(
         "--switch",
         action="append",
         default=[],
         metavar="FRAME:PROMPT",
         dest="switches",
-        help="a new prompt from the block with this frame (from 0) on; may be repeated, once a "
+        help="change the prompt at the block that contains FRAME (0-based); repeatable, once per "
         "block",
     )
-    parser.add_argument("--backbone", help="without --checkpoint: whose initial student to use")
-    parser.add_argument("--memory", help="instead of the checkpoint's own, for instance window")
-    parser.add_argument("--nfe", type=int, help="steps of a block (default: 4)")
+    parser.add_argument(
+        "--backbone", help="backbone whose initial student is used without --checkpoint"
+    )
+    parser.add_argument("--memory", help="memory, e.g. window (default: the checkpoint's own)")
+    parser.add_argument("--nfe", type=int, help="denoising steps per block (default: 4)")
     parser.add_argument("--sampler", choices=("sde", "ode"), help="default: sde")
-    parser.add_argument("--guidance", type=float, help="default: 1, which is none")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: 1, no guidance)")
     add_common_arguments(parser)
 
 

@@ -12,13 +12,15 @@ from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "train"
-HELP = "train one method on one backbone, or go on where the run in --out stopped"
+HELP = "train one method on one backbone, resuming the run in --out if there is one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="YAML file: method, backbone, dataset, training")
+    parser.add_argument(
+        "config", type=Path, help="YAML file with method, backbone, dataset and training"
+    )
     parser.epilog = "training.updates and all else that is counted there are student updates"
-    parser.add_argument("--out", type=folder, required=True, help="folder of the run")
+    parser.add_argument("--out", type=folder, required=True, help="run folder")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     add_set_option(parser, "training.updates=100")
 

@@ -95,7 +95,7 @@ class Networks(Mapping[str, Any]):
 
     @property
     def eval_network(self) -> nn.Module:
-        """The network that is evaluated and saved: the student's EMA, or the student without one."""
+        """The network that is evaluated and saved: the student's EMA, or else the student."""
         return self._networks.get(STUDENT_EMA, self._networks["student"])
 
     @contextlib.contextmanager

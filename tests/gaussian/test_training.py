@@ -176,7 +176,9 @@ def test_sc_dmd_as_published(trained):
     term = {"steps": 8, "space": "latent", "time_weight": "one_minus_t", "weight": 0.2}
     rates = {"student": 0.02, "fake_score": 0.04}
     network = trained(dmd("sc-dmd", 8, "sde", term), rates, 600, student="transport")
-    check(network.networks.eval_network, 8, "sde", 2.0, mean_tolerance=0.02, covariance_tolerance=0.05)
+    check(
+        network.networks.eval_network, 8, "sde", 2.0, mean_tolerance=0.02, covariance_tolerance=0.05
+    )
 
 
 @pytest.mark.parametrize("sampler", ["sde", "ode"])
