@@ -113,8 +113,8 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
             "training.optimizers.studend: the method trains no network of that name",
         ),
         (
-            {"training": {"gradient_accumulation": 3}},
-            "training.batch_size: 2 cannot be split over 3 accumulation steps",
+            {"execution": {"micro_batch": 3}},
+            "execution.micro_batch: training.batch_size 2 cannot be split over 1 process in passes",
         ),
         ({"training": {"trackers": ["wandb"]}}, "training.trackers: wandb is not installed"),
         ({"quality": {"every": 1, "metrics": ["digits-fdd"]}}, "did you mean 'digits-fd'"),
@@ -248,7 +248,7 @@ def test_no_memory(write_run, cli, tmp_path):
     config = write_run(method={"name": "nan"})
     ended = cli("train", config, "--out", tmp_path / "out", "-p", plugin)
     assert ended.code == 1 and "not enough memory" in ended.error
-    assert "lower training.batch_size" in ended.error
+    assert "a smaller execution.micro_batch" in ended.error
 
 
 def test_a_bug_of_a_plugin_is_a_line_and_on_demand_its_traceback(

@@ -13,7 +13,7 @@ from salt_zoo.cli.show_part import describe_part, describe_run
 #: Keys that say all by their name, in this field.
 SELF_EXPLANATORY = {
     *("batch_size", "learning_rate", "sampler", "seed", "timestep_shift", "weight", "weight_decay"),
-    *("betas", "decay", "gradient_accumulation", "gradient_checkpointing", "guidance_scale"),
+    *("betas", "decay", "gradient_checkpointing", "guidance_scale"),
     *("height", "width", "method", "backbone", "dataset", "metrics", "trackers"),
 }
 

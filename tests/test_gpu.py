@@ -56,8 +56,8 @@ def test_one_update_is_the_cpus(zoo, method, backbone, precision, checkpointing,
             "updates": 1,
             "batch_size": 4,
             "precision": precision,
-            "gradient_checkpointing": checkpointing,
         }
+        changes["execution"] = {"gradient_checkpointing": checkpointing}
         return one_update(changes, zoo, tmp_path / device, device)
 
     exact, made = update("cpu", "fp32"), update("cuda", precision)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError
@@ -79,8 +80,8 @@ def test_costs_of_arms_in_relation(zoo):
 def test_the_full_size(zoo):
     """Weights, gradients and states by hand; activations in the range that any 1.3 B must have."""
     backbone = backbone_of(zoo, "wan2.1-t2v-1.3b")
-    config = TrainingConfig(batch_size=64, gradient_accumulation=64, gradient_checkpointing=True)
-    plan = make_plan(backbone, method_of(zoo, "sc-dmd"), config)
+    execution = ExecutionConfig(micro_batch=1, gradient_checkpointing=True)
+    plan = make_plan(backbone, method_of(zoo, "sc-dmd"), TrainingConfig(batch_size=64), execution)
     assert backbone.device == "cpu"
     one = 4 * 1_418_996_800 / GIB
     assert plan.parameters == dict.fromkeys(("student", "teacher", "fake_score"), 1_418_996_800)
@@ -112,14 +113,15 @@ def test_the_full_size(zoo):
 def test_precision_checkpointing_and_batch(zoo):
     backbone, method = backbone_of(zoo), method_of(zoo, "consistency")
 
-    def activations(device="cuda", **options):
-        config = TrainingConfig(batch_size=64, **options)
-        return make_plan(backbone, method, config, device=device).memory["activations"]
+    def activations(device="cuda", precision="auto", **options):
+        config = TrainingConfig(batch_size=64, precision=precision)
+        plan = make_plan(backbone, method, config, ExecutionConfig(**options), device=device)
+        return plan.memory["activations"]
 
     assert activations(device="cpu") > activations()
     assert activations(precision="fp32") == activations(device="cpu")
     assert activations(gradient_checkpointing=True) < activations()
-    assert activations(gradient_accumulation=4) < activations()
+    assert activations(micro_batch=16) < activations()
 
 
 def test_planned_activations_are_what_autograd_keeps(zoo):
@@ -159,7 +161,7 @@ def test_states_follow_the_optimizer(zoo):
 
 
 def test_a_batch_that_cannot_be_split(zoo):
-    with pytest.raises(ZooError, match="cannot be split over 3 processes x 1 accumulation"):
+    with pytest.raises(ZooError, match="cannot be split over 3 processes; write"):
         make_plan(
             backbone_of(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=64), processes=3
         )

@@ -185,20 +185,24 @@ def _train(
     device: str,
     progress: Progress,
     stamp: Mapping[str, Any],
-) -> tuple[Any, Any]:
-    """Train, or go on training, and save; returns the student and its backbone."""
+) -> tuple[Any, Any] | None:
+    """Train, or go on training, and save; returns the student and its backbone, or None where
+    the student is sharded."""
 
     def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
         progress(step, updates, "training")
 
     trainer = train(resolved, job.folder, zoo, device, update)
 
+    save_student(trainer, resolved, job.folder / STUDENT)
+
     def save() -> None:
-        save_student(trainer, resolved, job.folder / STUDENT)
         record = {"cost": trainer.cost(), "curve": trainer.history, "stamp": stamp}
         write_sealed(job.folder / TRAINED, record)
 
     on_main(save)
+    if trainer.layout.sharded:
+        return None
     return trainer.networks.eval_network, trainer.backbone
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -66,6 +67,14 @@ class WanNetwork(nn.Module):
             hook.remove()
         # a causal network may go through its blocks of frames in turn, each passed, then remembered
         return kept[0] if len(kept) == 1 else torch.cat(kept[::2], dim=1)
+
+    def shard_units(self) -> Iterator[nn.Module]:
+        """The embeddings and each transformer block; the backward pass that starts from a block's
+        output (`features`) reaches the embeddings without the root."""
+        model: Any = self.transformer
+        yield model.patch_embedding
+        yield model.condition_embedder
+        yield from model.blocks
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute each transformer block in the backward pass instead of keeping its insides."""

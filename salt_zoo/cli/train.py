@@ -35,7 +35,6 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     check_training(resolved, zoo, str(options.config))
     check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.io.distributed import on_main
     from salt_zoo.io.one_writer import one_writer
     from salt_zoo.io.storage import check_folder
     from salt_zoo.training.launch import train
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     with one_writer(options.out):
         with training_progress(resolved.config.method["name"]) as progress:
             trainer = train(resolved, options.out, zoo, options.device, progress)
-        student = on_main(lambda: save_student(trainer, resolved, options.out / "student"))
+        student = save_student(trainer, resolved, options.out / "student")
     if trainer.accelerator.is_main_process:
         show(student)
     return 0

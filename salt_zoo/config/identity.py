@@ -9,8 +9,11 @@ from typing import Any
 
 from salt_zoo.core.precision import ResolvedPrecision
 
-#: Keys of `training` that say how a run is watched, kept and fitted into memory.
-HARMLESS = ("log_every", "checkpoint_every", "trackers", "gradient_checkpointing")
+#: Keys of `training` that say how a run is watched and kept.
+HARMLESS = ("log_every", "checkpoint_every", "trackers")
+
+#: Groups that decide no weight.
+NO_WEIGHT = ("quality", "execution")
 
 _ABSENT = object()
 
@@ -18,11 +21,11 @@ _ABSENT = object()
 def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[str, Any]:
     """What of a resolved run (`Resolved.plain`) can change its weights.
 
-    Quality metrics, logging, checkpoints and trackers only look on; gradient checkpointing repeats
-    the same arithmetic. `precision` is what the run's own setting means on its device: `auto` and
-    `fp32` are one run on a CPU.
+    Quality metrics, logging, checkpoints and trackers only look on; how a batch is split over
+    processes and passes changes its rounding. `precision` is what the run's own setting means on
+    its device: `auto` and `fp32` are one run on a CPU.
     """
-    kept = {key: value for key, value in content.items() if key != "quality"}
+    kept = {key: value for key, value in content.items() if key not in NO_WEIGHT}
     training = {k: v for k, v in content.get("training", {}).items() if k not in HARMLESS}
     return {**kept, "training": {**training, "precision": precision}}
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.metrics import Metrics, configure_metrics
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.config.training import TrainingConfig
@@ -46,6 +47,7 @@ class RunConfig(StrictModel):
     dataset: Part
     training: TrainingConfig = TrainingConfig()
     quality: QualityConfig = QualityConfig()
+    execution: ExecutionConfig = ExecutionConfig()
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,8 @@ class TrainingConfig(StrictModel):
 
     #: Student updates. The default is Self Forcing's training, 600 turns of its loop.
     updates: Annotated[int, Field(ge=1, le=10**9)] = 120
-    #: Videos of an update, over all processes and accumulation steps.
+    #: Videos of an update, over all processes and passes.
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
-    #: Parts into which each process splits its videos.
-    gradient_accumulation: Positive = 1
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     #: Norm to which the gradient of each trained network is clipped.
@@ -77,7 +75,6 @@ class TrainingConfig(StrictModel):
     ema: EMAConfig | None = EMAConfig()
     #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
     precision: Precision = "auto"
-    gradient_checkpointing: bool = False
     #: Student updates between two checkpoints; there is one at the end, too.
     checkpoint_every: Positive = 40
     #: Student updates between two lines of the log.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.layout import make_layout
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import Resolved
@@ -24,11 +25,8 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
         ZooError: the parts do not fit each other, or an option names nothing that there is.
     """
     training = run.config.training
-    if training.batch_size % training.gradient_accumulation:
-        raise ZooError(
-            f"{where}: training.batch_size: {training.batch_size} cannot be split over "
-            f"{training.gradient_accumulation} accumulation steps; write a multiple of them"
-        )
+    with _mistakes_only(where):
+        make_layout(run.config.execution.model_copy(update={"shard": "auto"}), training.batch_size)
     if "wandb" in training.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError(
             f"{where}: training.trackers: wandb is not installed; run: pip install wandb"

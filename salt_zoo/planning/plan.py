@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
-from salt_zoo.core.errors import ZooError
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
 from salt_zoo.core.roles import source
@@ -28,6 +28,7 @@ from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.flops import flops_of_passes, meta_network, on_meta
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
+from salt_zoo.training.layout import make_layout
 from salt_zoo.training.optimizers import make_optimizers
 
 GIB = 2**30
@@ -69,9 +70,17 @@ class Plan:
 def plan_run(run: Resolved, zoo: Any, device: str = "cuda", processes: int = 1) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
-    training, seed = run.config.training, run.config.seed
-    counted = _counted(run, backbone, zoo)
-    return make_plan(backbone, method, training, seed, device, processes, counted)
+    config, counted = run.config, _counted(run, backbone, zoo)
+    return make_plan(
+        backbone,
+        method,
+        config.training,
+        config.execution,
+        config.seed,
+        device,
+        processes,
+        counted,
+    )
 
 
 def flops_per_update(run: Resolved, zoo: Any) -> float:
@@ -89,6 +98,7 @@ def make_plan(
     backbone: Backbone,
     method: Method,
     config: TrainingConfig,
+    execution: ExecutionConfig | None = None,
     seed: int = 0,
     device: str = "cuda",
     processes: int = 1,
@@ -104,18 +114,13 @@ def make_plan(
         counted: the passes of an update, where they are known already.
 
     Raises:
-        ZooError: the batch cannot be split over the processes and accumulation steps, or the
-            backbone's networks cannot be made on the meta device.
+        ZooError: the batch cannot be split over the processes and passes, or the backbone's
+            networks cannot be made on the meta device.
     """
-    share = processes * config.gradient_accumulation
-    if config.batch_size % share:
-        raise ZooError(
-            f"training.batch_size: {config.batch_size} cannot be split over {processes} processes "
-            f"x {config.gradient_accumulation} accumulation steps"
-        )
-    micro = config.batch_size // share
+    execution = execution or ExecutionConfig()
+    micro = make_layout(execution, config.batch_size, processes).micro_batch
     roles = dict(method.roles())
-    checkpointing = config.gradient_checkpointing
+    checkpointing = execution.gradient_checkpointing
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
     with on_meta(backbone):
         activations = {

@@ -93,8 +93,8 @@ def explain(error: BaseException) -> str:
         return text_of(error)
     if lacks_memory(error):
         return (
-            f"not enough memory ({reason(error)}); to train, lower training.batch_size or raise "
-            "training.gradient_accumulation; to make videos, take fewer or shorter ones"
+            f"not enough memory ({reason(error)}); to train, set a smaller "
+            "execution.micro_batch; to make videos, take fewer or shorter ones"
         )
     return reason(error)
 

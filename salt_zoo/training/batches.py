@@ -12,6 +12,7 @@ from salt_zoo.core.condition import negative_prompt, unconditional, without_prom
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.transfers import send
+from salt_zoo.training.layout import Layout
 from salt_zoo.training.prefetch import Place, Prefetch
 
 #: Updates whose prompts are encoded together.
@@ -19,7 +20,7 @@ AHEAD = 100
 
 
 class Batches:
-    """The micro-batches of one of `world` processes, by their place in the training."""
+    """The micro-batches of one process, by their place in the training."""
 
     def __init__(
         self,
@@ -28,12 +29,10 @@ class Batches:
         dataset: Dataset,
         config: TrainingConfig,
         seed: int,
-        world: int,
-        rank: int,
+        layout: Layout,
     ) -> None:
         self._method, self._backbone, self._dataset = method, backbone, dataset
-        self._config, self._seed, self._world, self._rank = config, seed, world, rank
-        self._micro = config.batch_size // (world * config.gradient_accumulation)
+        self._config, self._seed, self._layout = config, seed, layout
         device = torch.device(backbone.device)
         self._data = Prefetch(self._sample, self._after, device)
 
@@ -44,7 +43,7 @@ class Batches:
             batch = Batch(
                 prompts=sample.prompts,
                 condition=backbone.encode_prompts(sample.prompts),
-                unconditional=unconditional(backbone, self._micro),
+                unconditional=unconditional(backbone, self._layout.micro_batch),
                 x0=None
                 if sample.video is None
                 else backbone.encode_video(send(sample.video, backbone.device)),
@@ -52,7 +51,7 @@ class Batches:
                 if sample.trajectory is None
                 else send(sample.trajectory, backbone.device),
                 trajectory_times=sample.trajectory_times,
-                no_prompt=without_prompt(backbone, self._micro)
+                no_prompt=without_prompt(backbone, self._layout.micro_batch)
                 if negative_prompt(backbone)
                 else None,
             )
@@ -75,7 +74,7 @@ class Batches:
         """The micro-batches of an update, in order."""
         taken: Counter[str] = Counter()
         for role in self._method.update_order(step):
-            for part in range(self._config.gradient_accumulation):
+            for part in range(self._layout.accumulation):
                 yield Place(role, step, taken[role], part)
             taken[role] += 1
 
@@ -97,11 +96,8 @@ class Batches:
         return following
 
     def _draws(self, place: Place) -> KeyedRNG:
-        first = (place.part * self._world + self._rank) * self._micro
-        rows = range(first, first + self._micro)
-        return step_rng(
-            self._seed, place.role, place.step, place.number, rows, self._backbone.device
-        )
+        rows, device = self._layout.rows(place.part), self._backbone.device
+        return step_rng(self._seed, place.role, place.step, place.number, rows, device)
 
     def _sample(self, place: Place) -> Sample:
         rng = self._draws(place).at("data")

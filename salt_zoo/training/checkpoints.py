@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.distributed import on_main
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.storage import atomic_folder, readable_errors
 from salt_zoo.plugin import checked_method as methods
 from salt_zoo.training.networks import Networks
+from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
+from salt_zoo.training.sharding import load_whole_weights, shard_states
 
 STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
 
@@ -49,23 +53,39 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, networks: Networks, state: Mapping[str, Any], keep: int = 1
 ) -> Path:
-    """Write `folder/step-NNNNNN` and drop all but the newest `keep` others."""
+    """Write `folder/step-NNNNNN` and drop all but the newest `keep` others.
+
+    Of a distributed run all processes must call it; each writes its shards.
+    """
     target = folder / f"step-{state['step']:06d}"
-    with atomic_folder(target) as draft:
-        for role in networks.saved_roles():
-            tensors = {k: v.contiguous() for k, v in networks[role].state_dict().items()}
-            safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
-        optimizers = {
-            role: [optimizer.state_dict() for optimizer in optimizers]
-            for role, optimizers in networks.optimizers.items()
-        }
-        # through a file of ours: torch writes the name of one that it opens into it
-        with open(draft / OPTIMIZERS, "wb") as file:
-            torch.save(optimizers, file)
-        write_sealed(draft / STATE, {**state, "files": file_digests(draft)})
-    for old in checkpoints(folder)[: -1 - keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    with ExitStack() as held:
+        draft = on_main(lambda: held.enter_context(atomic_folder(target)))
+        if networks.layout.sharded:
+            write_shards(networks, draft)
+        else:
+            on_main(lambda: _write_whole(networks, draft))
+        # on_main waits for it: all shards are written
+        on_main(lambda: write_sealed(draft / STATE, {**state, "files": file_digests(draft)}))
+    on_main(lambda: _drop(checkpoints(folder)[: -1 - keep]))
     return target
+
+
+def _write_whole(networks: Networks, draft: Path) -> None:
+    for role in networks.saved_roles():
+        tensors = {k: v.contiguous() for k, v in networks[role].state_dict().items()}
+        safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
+    optimizers = {
+        role: [optimizer.state_dict() for optimizer in optimizers]
+        for role, optimizers in networks.optimizers.items()
+    }
+    # through a file of ours: torch writes the name of one that it opens into it
+    with open(draft / OPTIMIZERS, "wb") as file:
+        torch.save(optimizers, file)
+
+
+def _drop(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -142,6 +162,12 @@ def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> 
         ZooError: a file is missing, or of another network.
     """
     folder = checkpoint.folder
+    if not (folder / OPTIMIZERS).is_file():
+        try:
+            read_shards(networks, folder)
+        except Exception as error:  # torch raises many kinds
+            raise _cannot_load(folder, ZooError(reason(error))) from None
+        return
     for role in networks.saved_roles():
         try:
             load_weights(networks[role], folder / f"{role}.safetensors")
@@ -156,6 +182,7 @@ def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> 
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
                 optimizer.load_state_dict(content)
+                shard_states(optimizer)
     except Exception as error:  # torch raises many kinds
         raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
 
@@ -192,7 +219,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
                 f"{path}: {name!r} is {list(tensor.shape)}, the network's is "
                 f"{list(wanted[name].shape)}; the file belongs to another size"
             )
-    network.load_state_dict(tensors)
+    load_whole_weights(network, tensors)
 
 
 def _first_line(error: BaseException) -> str:

@@ -49,6 +49,7 @@ def train(
                 "inputs": on_main(parts.inputs),
                 "code": parts.code,
                 "processes": accelerator.num_processes,
+                "execution": config.execution.model_dump(mode="json"),
             }
         )
         same = identity_on(resolved.plain(), config.training, accelerator)
@@ -62,6 +63,7 @@ def train(
                 backbone=parts.backbone,
                 dataset=parts.dataset,
                 config=config.training,
+                execution=config.execution,
                 seed=config.seed,
                 folder=folder,
                 accelerator=accelerator,

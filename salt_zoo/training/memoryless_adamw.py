@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from salt_zoo.training.sharding import local
+
 #: Weights that are updated together: roots are made anew for so many at a time.
 TOGETHER = 32
 
@@ -64,10 +66,11 @@ class MemorylessAdamW(torch.optim.Optimizer):
                 self._update(group, weights[first : first + TOGETHER])
 
     def _update(self, group: dict[str, Any], weights: list[Any]) -> None:
-        gradients: list[Tensor] = [p.grad for p in weights]
-        squares: list[Tensor] = [self.state[p]["exp_avg_sq"] for p in weights]
+        gradients = local([p.grad for p in weights])
+        squares = local([self.state[p]["exp_avg_sq"] for p in weights])
         steps: list[Tensor] = [self.state[p]["step"] for p in weights]
         torch._foreach_add_(steps, 1)
+        weights = local(weights)  # element by element, so that each shard is updated by itself
         beta2, lr = group["beta2"], group["lr"]
         # steps are on the CPU: reading them waits for no device
         corrections = [(1 - beta2 ** step.item()) ** 0.5 for step in steps]

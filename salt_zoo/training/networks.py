@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import Originals
 from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.training.layout import Layout
 from salt_zoo.training.optimizers import make_optimizers
+from salt_zoo.training.sharding import local, shard, skeleton, whole_weights
 
 
 class Networks(Mapping[str, Any]):
@@ -32,6 +35,9 @@ class Networks(Mapping[str, Any]):
         backbone: Backbone,
         config: TrainingConfig,
         seed: int,
+        layout: Layout,
+        *,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.roles = dict(roles)
         trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
@@ -50,30 +56,41 @@ class Networks(Mapping[str, Any]):
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
         self._ema_start = config.ema.start if config.ema else 0
+        self.layout = layout
+        self._skeletons: dict[str, nn.Module] = {}  # of sharded networks, for whole copies
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         originals = Originals(backbone, self.roles.values())
+        copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
+        mesh = layout.mesh(device.type) if layout.sharded else None
         for name, role in self.roles.items():
             if role.ema_of and role.ema_of not in trained:
                 raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
                 if role.ema_of:
-                    network = copy.deepcopy(self._networks[role.ema_of])
+                    network = copies.pop(name)
                 else:
                     network = originals.network(role.start)
             network = network.to(backbone.device).requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
-            self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
-            if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
+            network = with_precision(network, self.precision, device, frozen=frozen)
+            for other, spec in self.roles.items():
+                if spec.ema_of == name:
+                    copies[other] = copy.deepcopy(network)
+            if gradient_checkpointing:  # frozen ones are passed with gradient, too
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)
                 if enable is not None:
                     enable()
                 elif role.learning_rate is not None:
                     raise ZooError(
-                        "training.gradient_checkpointing: this backbone's networks have none; "
+                        "execution.gradient_checkpointing: this backbone's networks have none; "
                         "set it to false"
                     )
+            if mesh is not None:
+                self._skeletons[name] = skeleton(network)
+                network = shard(network, mesh, self.precision, frozen=frozen)
+            self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(
                     network,
@@ -94,9 +111,14 @@ class Networks(Mapping[str, Any]):
         return len(self._networks)
 
     @property
+    def eval_role(self) -> str:
+        """The role that is evaluated and saved: the student's EMA, or else the student."""
+        return STUDENT_EMA if STUDENT_EMA in self._networks else "student"
+
+    @property
     def eval_network(self) -> nn.Module:
-        """The network that is evaluated and saved: the student's EMA, or else the student."""
-        return self._networks.get(STUDENT_EMA, self._networks["student"])
+        """The network of `eval_role`."""
+        return self._networks[self.eval_role]
 
     @contextlib.contextmanager
     def training(self, role: str) -> Any:
@@ -114,12 +136,25 @@ class Networks(Mapping[str, Any]):
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
-            mean: list[Tensor] = list(self._networks[name].parameters())
-            weights: list[Tensor] = list(self._networks[role].parameters())
+            mean = local(list(self._networks[name].parameters()))
+            weights = local(list(self._networks[role].parameters()))
             if name == STUDENT_EMA and step < self._ema_start:
                 torch._foreach_copy_(mean, weights)
             else:
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
+
+    def whole_network(self, role: str) -> nn.Module | None:
+        """The network of `role`, whole: itself if it is not sharded, else a copy on the CPU for
+        saving, in the first process alone (None in the others). All processes must call it."""
+        network = self._networks[role]
+        if not self.layout.sharded:
+            return network
+        tensors = whole_weights(network)
+        if not is_main_process():
+            return None
+        copied = copy.deepcopy(self._skeletons[role])
+        copied.load_state_dict(tensors, assign=True)
+        return copied
 
     def saved_roles(self) -> list[str]:
         """The roles whose weights a checkpoint must hold; frozen ones come from the backbone."""

@@ -12,7 +12,10 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.training.checkpoints import Checkpoint, newest_whole
 from salt_zoo.training.optimizers import schedule_factor
 
-UPDATES, SPLIT = "training.updates", "training.gradient_accumulation"
+UPDATES = "training.updates"
+
+#: Keys of `execution` that decide in which parts sums are made, and so their rounding.
+SPLIT = ("micro_batch", "shard")
 
 
 def find_checkpoint(
@@ -29,7 +32,7 @@ def find_checkpoint(
 
     Args:
         identity: of the run as it is to be now (`salt_zoo.config.identity`).
-        origin: its `inputs`, `code` and number of `processes`.
+        origin: its `inputs`, `code`, number of `processes` and `execution`.
 
     Raises:
         ZooError: the checkpoint is of another run.
@@ -47,7 +50,7 @@ def find_checkpoint(
             "choose another folder, or delete this one to begin anew"
         )
     found_keys = list(differences(found.state["identity"], identity))
-    if other := [one for one in found_keys if one.key not in (UPDATES, SPLIT)]:
+    if other := [one for one in found_keys if one.key != UPDATES]:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise ZooError(
             f"{folder}: its checkpoint was made with another configuration "
@@ -55,10 +58,7 @@ def find_checkpoint(
             "to begin anew"
         )
     for one in found_keys:
-        if one.key == UPDATES:
-            _check_length(folder, found.step, one, config.schedule)
-        else:
-            warnings.append(f"{folder}: {one}; the same batches in other parts, rounded otherwise")
+        _check_length(folder, found.step, one, config.schedule)
     kept = found.state.get("origin")
     if kept is not None:  # checkpoints of older versions do not know
         warnings += _check_origin(folder, kept, origin)
@@ -93,9 +93,15 @@ def _check_origin(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any])
         f"{folder}: goes on with other code than its checkpoint's ({one.key})"
         for one in differences(kept["code"], now["code"])
     ]
-    if kept["processes"] != now["processes"]:
-        lines.append(
-            f"{folder}: {kept['processes']} processes there, {now['processes']} here; the same "
-            "batches in other parts, rounded otherwise"
-        )
+    before, after = _parts(kept), _parts(now)
+    lines += [
+        f"{folder}: {one}; the same batches in other parts, which differs by rounding"
+        for one in differences(before, after)
+    ]
     return lines
+
+
+def _parts(origin: Mapping[str, Any]) -> dict[str, Any]:
+    execution = origin.get("execution", {})  # checkpoints of older versions do not know
+    kept = {f"execution.{key}": execution[key] for key in SPLIT if key in execution}
+    return {"processes": origin["processes"], **kept}

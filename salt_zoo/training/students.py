@@ -18,9 +18,19 @@ RECORD = "salt_zoo.json"
 
 
 def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
-    """Save what the run is for, with the configuration that made it beside it."""
+    """Save the trained student, with the configuration that made it beside it.
+
+    Of a distributed run all processes must call it; the first one writes.
+    """
+    from salt_zoo.io.distributed import on_main  # imports torch
+
+    network = trainer.networks.whole_network(trainer.networks.eval_role)
+    return on_main(lambda: _save(network, trainer, resolved, folder))
+
+
+def _save(network: Any, trainer: Any, resolved: Resolved, folder: Path) -> Path:
     with atomic_folder(folder) as draft:
-        trainer.backbone.save(trainer.networks.eval_network, draft)
+        trainer.backbone.save(network, draft)
         record = {
             "run": resolved.plain(),
             "cost": trainer.cost(),

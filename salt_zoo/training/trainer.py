@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
@@ -33,9 +34,11 @@ from salt_zoo.training.checkpoints import (
     save_checkpoint,
 )
 from salt_zoo.training.gradients import average_gradients
+from salt_zoo.training.layout import make_layout
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
 from salt_zoo.training.prefetch import Place
+from salt_zoo.training.sharding import whole
 
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
@@ -61,6 +64,7 @@ class Trainer:
     backbone: Backbone
     dataset: Dataset
     config: TrainingConfig
+    execution: ExecutionConfig
     seed: int
     folder: Path
     accelerator: Accelerator
@@ -74,13 +78,13 @@ class Trainer:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        share = self.accelerator.num_processes * self.config.gradient_accumulation
-        if self.config.batch_size % share:
-            raise ZooError(
-                f"training.batch_size: {self.config.batch_size} cannot be split over "
-                f"{self.accelerator.num_processes} processes x "
-                f"{self.config.gradient_accumulation} accumulation steps"
-            )
+        self.layout = make_layout(
+            self.execution,
+            self.config.batch_size,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            self.accelerator.device.type,
+        )
         if not isinstance(self.method, CheckedMethod):
             self.method = CheckedMethod(self.method, "the method")
         self._batches = Batches(
@@ -89,10 +93,16 @@ class Trainer:
             self.dataset,
             self.config,
             self.seed,
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
+            self.layout,
         )
-        self.networks = Networks(self.method.roles(), self.backbone, self.config, self.seed)
+        self.networks = Networks(
+            self.method.roles(),
+            self.backbone,
+            self.config,
+            self.seed,
+            self.layout,
+            gradient_checkpointing=self.execution.gradient_checkpointing,
+        )
         self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
         self.seconds = 0.0
         self._fed: set[str] = set()  # roles that have had a gradient
@@ -124,7 +134,9 @@ class Trainer:
             if self.evaluate and self.evaluate_every and step % self.evaluate_every == 0:
                 self.counter.paused = True
                 self._batches.wait()  # it uses the data set, too
-                quality = on_main(functools.partial(self.evaluate, self.networks, step))
+                measure = functools.partial(self.evaluate, self.networks, step)
+                # a sharded network makes its passes in all processes
+                quality = measure() if self.layout.sharded else on_main(measure)
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
             if main:
@@ -149,11 +161,11 @@ class Trainer:
         taken: Counter[str] = Counter()
         for role in self.method.update_order(step):
             with self.networks.training(role) as parameters:
-                for part in range(self.config.gradient_accumulation):
+                for part in range(self.layout.accumulation):
                     train_step = self._train_step(Place(role, step, taken[role], part))
                     logged = self.method.train(train_step)
                     for name, value in logged.items():
-                        value = value.detach().float() / self.config.gradient_accumulation
+                        value = value.detach().float() / self.layout.accumulation
                         key = f"{role}/{name}"
                         # the last update of a role in a step is what is shown
                         logs[key] = value + logs[key] if part else value
@@ -178,14 +190,15 @@ class Trainer:
 
     def _backward(self, loss: Tensor) -> None:
         with backward_in(self.networks.precision, loss.device.type):
-            (loss / self.config.gradient_accumulation).backward()
+            (loss / self.layout.accumulation).backward()
 
     def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
         if role not in self._fed:
             self._feed(role, parameters)
-        average_gradients(parameters, self.accelerator)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        if not self.layout.sharded:  # FSDP has averaged them in the backward pass
+            average_gradients(parameters, self.accelerator)
+        norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         set_rates(self.networks.optimizers[role], factor)
         for optimizer in self.networks.optimizers[role]:
             optimizer.step()
@@ -220,19 +233,16 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
-        def save() -> None:
-            state = {
-                "step": step,
-                "identity": self._identity,
-                "origin": self.origin,
-                "seconds": self.seconds,
-                "passes": self.counter.state(),
-                "history": self.history,
-            }
-            folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
-            self.hook.checkpoint_saved(folder=folder, step=step)
-
-        on_main(save)
+        state = {
+            "step": step,
+            "identity": self._identity,
+            "origin": self.origin,
+            "seconds": self.seconds,
+            "passes": self.counter.state(),
+            "history": self.history,
+        }
+        folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
+        on_main(lambda: self.hook.checkpoint_saved(folder=folder, step=step))
 
     def _resume(self) -> int:
         """Load the checkpoint, if there is one, and return the updates that it has done."""

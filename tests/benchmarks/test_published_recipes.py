@@ -70,7 +70,7 @@ def values() -> dict[tuple[str, str], Any]:
             if teacher:
                 plain["backbone"]["teacher"] = teacher
             plain["evaluation"] = _of_evaluation(study)
-            for group in ("training", "method", "backbone", "evaluation"):
+            for group in ("training", "execution", "method", "backbone", "evaluation"):
                 for key, value in leaves(plain[group], group):
                     found[f"{name}/{arm}", key] = value
     return found

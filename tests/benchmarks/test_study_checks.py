@@ -117,7 +117,7 @@ def test_what_is_refused_when_it_is_read(content, said):
             changed(base__training__optimizers={"studend": {}}),
             "optimizers.studend: the method trai",
         ),
-        (changed(base__training__gradient_accumulation=3), "cannot be split over 3 accumulation"),
+        (changed(base__execution__micro_batch=3), "cannot be split over 1 process in passes of 3"),
         (changed(arms__dmd__method="cda"), "arms.dmd: cache-alignment: this backbone is bidirect"),
         (changed(base__quality={"every": 1}), "metrics: name at least one"),
         (changed(base__quality={"every": 1, "metrics": ["no"]}), "unknown metric 'no'"),

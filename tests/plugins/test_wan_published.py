@@ -373,7 +373,8 @@ def test_a_training_encodes_its_prompts_in_one_go(train, tiny_wan, tmp_path, mon
         "method": {"name": "dmd", "steps": 2, "fake_score": {"updates": 2}},
         "backbone": {"name": "wan", "size": "wan2.1-t2v-1.3b", "options": options},
         "dataset": {"name": "prompts"},
-        "training": {"updates": 3, "batch_size": 2, "gradient_accumulation": 2},
+        "training": {"updates": 3, "batch_size": 2},
+        "execution": {"micro_batch": 1},
     }
     first = train(tmp_path / "first", **run)
     assert len(encoded) == 1 and len(set(encoded[0])) == len(encoded[0]) > 6

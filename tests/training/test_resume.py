@@ -74,7 +74,8 @@ def assert_equal(a, b) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stopped_between_checkpoints(method, train, tmp_path):
-    changes = {"method": {"name": method}, "training": {"updates": 5, "gradient_accumulation": 2}}
+    changes = {"method": {"name": method}, "training": {"updates": 5}}
+    changes["execution"] = {"micro_batch": 1}
     train(tmp_path / "whole", **changes)
     with pytest.raises(Stopped):
         train(tmp_path / "parts", progress=stop_at(3), **changes)

@@ -68,7 +68,6 @@ def test_a_run_whose_rate_falls_may_be_prolonged_before_it_does(train, tmp_path)
     "training",
     [
         {"log_every": 3, "checkpoint_every": 1, "trackers": ["tensorboard"]},
-        {"gradient_checkpointing": True},
     ],
 )
 def test_a_run_may_be_watched_otherwise(training, copy, train):
@@ -79,9 +78,9 @@ def test_a_run_may_be_watched_otherwise(training, copy, train):
 
 def test_a_run_may_be_split_otherwise_and_says_so(copy, whole, train, capsys):
     shutil.rmtree(copy / NEWEST)
-    train(copy, training={"gradient_accumulation": 2})
+    train(copy, execution={"micro_batch": 1})
     (line,) = capsys.readouterr().err.splitlines()
-    assert "training.gradient_accumulation: 1 there, 2 here" in line
+    assert "execution.micro_batch: null there, 1 here" in line
     name = NEWEST / "student.safetensors"
     a, b = (safetensors.torch.load_file(folder / name) for folder in (whole, copy))
     assert max((a[key] - b[key]).abs().max() for key in a) < 1e-3

@@ -25,8 +25,8 @@ def test_accumulation_changes_nothing_but_rounding(train, tmp_path):
     # Muon and AdamW divide by the gradient's size, so that rounding shows most in tiny gradients:
     # the weights agree on average, the losses and the norms of the gradients everywhere
     runs = [
-        train(tmp_path / str(parts), training={"batch_size": 4, "gradient_accumulation": parts})
-        for parts in (1, 2, 4)
+        train(tmp_path / str(micro), training={"batch_size": 4}, execution={"micro_batch": micro})
+        for micro in (None, 2, 1)
     ]
     for run in runs[1:]:
         for one, other in zip(runs[0].history, run.history, strict=True):
@@ -38,8 +38,10 @@ def test_accumulation_changes_nothing_but_rounding(train, tmp_path):
 
 
 def test_a_batch_that_cannot_be_split(train, tmp_path):
-    with pytest.raises(ZooError, match=r"training.batch_size: 3 .* 1 processes x 2 accumulation"):
-        train(tmp_path, training={"batch_size": 3, "gradient_accumulation": 2})
+    with pytest.raises(
+        ZooError, match=r"micro_batch: training.batch_size 3 .* in passes of 2; write"
+    ):
+        train(tmp_path, training={"batch_size": 3}, execution={"micro_batch": 2})
 
 
 def test_a_run_is_reproducible_and_its_seed_matters(train, tmp_path):
@@ -176,7 +178,7 @@ def test_bf16_is_near_fp32_but_not_it(train, tmp_path):
 
 def test_gradient_checkpointing_changes_nothing(train, tmp_path):
     plain = train(tmp_path / "plain")
-    checkpointed = train(tmp_path / "checkpointed", training={"gradient_checkpointing": True})
+    checkpointed = train(tmp_path / "checkpointed", execution={"gradient_checkpointing": True})
     torch.testing.assert_close(
         weights(plain.networks["student"]),
         weights(checkpointed.networks["student"]),

@@ -1,0 +1,26 @@
+"""How a run is carried out: over which processes and with how much memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from salt_zoo.core.config import StrictModel
+
+
+class ExecutionConfig(StrictModel):
+    """How a run is carried out, not what it computes: results differ by rounding only.
+
+    It is no part of a run's identity, so that a run may resume under another execution.
+    """
+
+    #: Videos of one forward and backward pass in each process; gradients are accumulated over
+    #: `training.batch_size / (micro_batch * processes)` passes. null takes a process's whole share
+    #: in one pass.
+    micro_batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    #: Processes that share one copy of every network, its gradients and optimizer states (FSDP2);
+    #: 1 keeps a whole copy in each. `auto` is the GPUs of a node on CUDA, 1 on a CPU.
+    shard: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    #: Recompute activations in the backward pass instead of keeping them.
+    gradient_checkpointing: bool = False

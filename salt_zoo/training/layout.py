@@ -1,0 +1,99 @@
+"""Which process of a run holds what: its rows of the batch, and its shard of the networks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from salt_zoo.core.errors import ZooError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from salt_zoo.config.execution import ExecutionConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The processes of a run, and this one's place among them.
+
+    Attributes:
+        world, rank: number of processes, and this process.
+        shard: processes that share one copy of the networks; 1 is a whole copy in each.
+        micro_batch: videos of one pass.
+        accumulation: passes of one update.
+    """
+
+    world: int
+    rank: int
+    shard: int
+    micro_batch: int
+    accumulation: int
+
+    @property
+    def sharded(self) -> bool:
+        return self.shard > 1
+
+    def rows(self, part: int) -> range:
+        """The rows of the global batch that this process passes in the accumulation step `part`."""
+        first = (part * self.world + self.rank) * self.micro_batch
+        return range(first, first + self.micro_batch)
+
+    def mesh(self, device_type: str) -> DeviceMesh:
+        """`[replicate, shard]`: each row of processes holds one copy of the networks."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        shape = (self.world // self.shard, self.shard)
+        return init_device_mesh(device_type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def make_layout(
+    execution: ExecutionConfig,
+    batch_size: int,
+    world: int = 1,
+    rank: int = 0,
+    device_type: Literal["cpu", "cuda"] | str = "cpu",
+    node: int | None = None,
+) -> Layout:
+    """The layout of a run whose global batch has `batch_size` videos.
+
+    Args:
+        node: processes of this node; by default what torchrun says.
+
+    Raises:
+        ZooError: the batch or the processes cannot be split so.
+    """
+    micro = execution.micro_batch
+    if micro is None:
+        if batch_size % world:
+            raise ZooError(
+                f"training.batch_size: {batch_size} cannot be split over {world} processes; "
+                "write a multiple of them"
+            )
+        micro = batch_size // world
+    elif batch_size % (micro * world):
+        raise ZooError(
+            f"execution.micro_batch: training.batch_size {batch_size} cannot be split over "
+            f"{world} process{'es' if world > 1 else ''} in passes of {micro}; write a divisor of "
+            f"{batch_size // world}"
+            if batch_size % world == 0
+            else f"training.batch_size: {batch_size} cannot be split over {world} processes in "
+            f"passes of {micro}; write a multiple of {micro * world}"
+        )
+    return Layout(world, rank, _shard(execution, world, device_type, node), micro,
+                  batch_size // (micro * world))  # fmt: skip
+
+
+def _shard(execution: ExecutionConfig, world: int, device_type: str, node: int | None) -> int:
+    if execution.shard == "auto":
+        if device_type != "cuda":
+            return 1
+        local = node or int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return local if world % local == 0 else 1
+    if world % execution.shard:
+        raise ZooError(
+            f"execution.shard: {world} process{'es' if world > 1 else ''} cannot be split into "
+            f"groups of {execution.shard}; write a divisor of {world}, or auto"
+        )
+    return execution.shard

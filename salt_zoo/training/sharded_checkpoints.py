@@ -1,0 +1,109 @@
+"""The tensors of sharded networks and optimizers in safetensors, written by all processes.
+
+Each process writes its shards; a checkpoint loads on any number of processes, sharded or not.
+Optimizer states are named by their weight, because a resumed run must not depend on the order in
+which optimizers hold theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from salt_zoo.core.errors import ZooError
+from salt_zoo.training.networks import Networks
+
+#: Between a role and the name of its weight, and between a weight and the name of a state.
+_ROLE, _STATE = "::", "@"
+
+
+def write_shards(networks: Networks, folder: Path) -> None:
+    """Write weights and optimizer states of all trained roles; all processes must call it."""
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    dcp.save(_weights(networks) | _states(networks), storage_writer=writer)
+
+
+def read_shards(networks: Networks, folder: Path) -> None:
+    """Load what `write_shards` has written, on any number of processes; all must call it.
+
+    Raises:
+        ZooError: a tensor is missing, or of another shape.
+    """
+    reader = HuggingFaceStorageReader(str(folder))
+    written = {
+        name: tuple(entry.size) if hasattr(entry, "size") else ()
+        for name, entry in reader.read_metadata().state_dict_metadata.items()
+    }
+    tensors = _weights(networks)
+    _make_states(networks, written)
+    tensors |= _states(networks)
+    for name, tensor in tensors.items():
+        if name not in written:
+            raise ZooError(f"{folder}: missing tensor {name!r}")
+        if written[name] != tuple(tensor.shape):
+            raise ZooError(
+                f"{folder}: {name!r} is {list(written[name])}, expected {list(tensor.shape)}"
+            )
+    alone = not distributed.is_initialized()
+    dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
+    for role in networks.saved_roles():  # tensors that are no parameters are copies here
+        networks[role].load_state_dict(
+            {name: tensors[f"{role}{_ROLE}{name}"] for name in networks[role].state_dict()}
+        )
+
+
+def _weights(networks: Networks) -> dict[str, Tensor]:
+    return {
+        f"{role}{_ROLE}{name}": tensor
+        for role in networks.saved_roles()
+        for name, tensor in networks[role].state_dict().items()
+    }
+
+
+def _states(networks: Networks) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for role, optimizers in networks.optimizers.items():
+        names = _names(networks[role])
+        for optimizer in optimizers:
+            for weight, states in optimizer.state.items():
+                for key, value in states.items():
+                    found[f"{role}{_ROLE}{names[weight]}{_STATE}{key}"] = value
+    return found
+
+
+def _make_states(networks: Networks, written: Mapping[str, tuple[int, ...]]) -> None:
+    """Give every optimizer empty tensors for the states that were written of its weights."""
+    keys: dict[str, list[str]] = {}
+    for name in written:
+        weight, at, key = name.rpartition(_STATE)
+        if at:
+            keys.setdefault(weight, []).append(key)
+    for role, optimizers in networks.optimizers.items():
+        names = _names(networks[role])
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                for weight in group["params"]:
+                    name = f"{role}{_ROLE}{names[weight]}"
+                    if name in keys:
+                        optimizer.state[weight] = {
+                            key: _empty(weight, written[f"{name}{_STATE}{key}"])
+                            for key in keys[name]
+                        }
+
+
+def _empty(weight: Any, shape: tuple[int, ...]) -> Tensor:
+    """A state of the shape of its weight is sharded like it; a count of steps is on the CPU."""
+    if shape == tuple(weight.shape):
+        return torch.zeros_like(weight, requires_grad=False)
+    return torch.zeros(shape)
+
+
+def _names(network: nn.Module) -> dict[Any, str]:
+    return {weight: name for name, weight in network.named_parameters()}

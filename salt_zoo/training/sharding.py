@@ -1,0 +1,117 @@
+"""Fully sharded networks (FSDP2): each process of a group holds a part of every weight.
+
+`torch.distributed.fsdp.fully_shard` gathers a unit's weights before its pass and drops them after,
+and sums the gradients of a backward pass into the shards. A method sees plain networks.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from salt_zoo.core.precision import ResolvedPrecision
+
+# It warns of operations in place on what a unit returns; neither diffusers' Wan nor we make any.
+warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
+
+
+@runtime_checkable
+class HasShardUnits(Protocol):
+    """A network that names the modules whose weights are gathered together."""
+
+    def shard_units(self) -> Iterator[nn.Module]:
+        """Modules without common weights, in the order of a pass; what is left is a unit of its
+        own. A module whose output a backward inside the network starts from must be one."""
+        ...
+
+
+def shard(
+    network: nn.Module, mesh: DeviceMesh, precision: ResolvedPrecision, *, frozen: bool
+) -> nn.Module:
+    """Shard the weights of `network` in place over the second dimension of `mesh` and replicate
+    them over the first; returns the same object.
+
+    Without `shard_units` the whole network is one unit, gathered at once.
+    """
+    # Trained weights are gathered in bfloat16 and their gradients summed in float32. Inputs stay:
+    # casting them would round the times (0.9 to 0.8984) and the rotary tables.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if precision == "bf16" and not frozen:
+        policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+    if isinstance(network, HasShardUnits):
+        for unit in network.shard_units():
+            fully_shard(unit, mesh=mesh, mp_policy=policy)
+    # By default the root keeps its gathered weights after a pass; an optimizer or an average would
+    # then see whole tensors that are thrown away.
+    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    return network
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy of `network` whose weights and buffers have no data."""
+    empty: dict[int, Any] = {}
+    for parameter in network.parameters():
+        data = torch.empty_like(parameter, device="meta")
+        empty[id(parameter)] = nn.Parameter(data, requires_grad=False)
+    for buffer in network.buffers():
+        empty[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(network, empty)
+
+
+def is_sharded(network: nn.Module) -> bool:
+    """Whether `shard` has been called for `network`."""
+    return isinstance(network, FSDPModule)
+
+
+def local(tensors: list[Any]) -> list[Tensor]:
+    """This process's part of each tensor: itself where it is not sharded."""
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+
+
+def whole(value: Tensor) -> Tensor:
+    """A scalar of sharded weights, such as a norm, as a plain tensor."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
+    """The state dict of a network on the CPU, whole in the first process and empty in the others.
+
+    All processes must call it.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_model_state_dict(network, options=options)
+
+
+def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load a whole state dict, which the first process alone needs to have, into a network that
+    may be sharded. All processes must call it."""
+    if not is_sharded(network):
+        network.load_state_dict(tensors)
+        return
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(network, dict(tensors), options=options)
+
+
+def shard_states(optimizer: torch.optim.Optimizer) -> None:
+    """Shard the whole states that an optimizer of sharded weights has loaded, like the weights."""
+    for weight, states in optimizer.state.items():
+        if not isinstance(weight, DTensor):
+            continue
+        for key, value in states.items():
+            if value.shape == weight.shape and not isinstance(value, DTensor):
+                states[key] = distribute_tensor(value, weight.device_mesh, weight.placements)

@@ -1,0 +1,195 @@
+"""Sharded over two real processes, every run is the run of one process, but for rounding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from salt_zoo.config.execution import ExecutionConfig
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
+from salt_zoo.training.launch import train
+from salt_zoo.training.layout import make_layout
+from tests.test_matrix import CELLS, ZOO, bidirectional, content
+
+pytestmark = pytest.mark.slow
+
+
+def run_of(method: str, backbone: str, memory: str | None, micro: int = 2) -> dict[str, Any]:
+    made = content(method, backbone, memory)
+    made["training"] |= {"batch_size": 4, "ema": {"decay": 0.5, "start": 0}}
+    return made | {"execution": {"micro_batch": micro}}
+
+
+def sharded(run: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return run | {
+        "execution": {"micro_batch": 2, "shard": 2, "gradient_checkpointing": True} | more
+    }
+
+
+Torchrun = Callable[[list[tuple[dict[str, Any], Path]]], None]
+
+
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory) -> Torchrun:
+    """Trains runs, each in its folder, in one pair of processes."""
+    import subprocess
+    import sys
+
+    def go(jobs: list[tuple[dict[str, Any], Path]]) -> None:
+        path = tmp_path_factory.mktemp("jobs") / "jobs.json"
+        path.write_text(json.dumps([(run, str(folder)) for run, folder in jobs]))
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        script = [str(Path(__file__).parent / "sharded_runs.py"), str(path)]
+        done = subprocess.run(
+            [sys.executable, *command, *script], capture_output=True, text=True, timeout=1500
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return go
+
+
+@pytest.fixture(scope="module")
+def together(torchrun, tmp_path_factory) -> Path:
+    """Every cell of the matrix that can be trained, sharded over two processes."""
+    folder, jobs = tmp_path_factory.mktemp("together"), []
+    for cell in CELLS:
+        run = run_of(*cell.values)
+        if cell.values[1] == "toy-blocks" or refused(run):
+            continue
+        has_units = cell.values[1] in ("wan", "self-forcing")
+        jobs.append((sharded(run, gradient_checkpointing=has_units), folder / str(cell.id)))
+    torchrun(jobs)
+    return folder
+
+
+def refused(run: dict[str, Any]) -> bool:
+    return run["method"]["name"] == "cda" and bidirectional(resolve(run, ZOO, "test"))
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        found |= safetensors.torch.load_file(path)
+    return found
+
+
+@pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
+def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
+    run = run_of(method, backbone, memory)
+    if refused(run):
+        pytest.skip("cda needs a KV cache")
+    if backbone == "toy-blocks":
+        pytest.skip("its gradient is missing by construction where a memory is read")
+    alone = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu")
+    folder = together / f"{method}-{backbone}-{memory}"
+    state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    for one, other in zip(alone.history, state["history"], strict=True):
+        for key in one.keys() - {"seconds"}:
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
+    student = alone.networks["student_ema"].state_dict()
+    found = tensors(folder / "student")
+    assert len(found) == len(student)
+    difference = torch.cat(
+        [(found[name.removeprefix("transformer.")] - value).abs().flatten()
+         for name, value in student.items()]
+    )  # fmt: skip
+    assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def moments(run: dict[str, Any], folder: Path) -> dict[str, torch.Tensor]:
+    """What a process alone loads from the newest checkpoint: weights, and moments by weight."""
+    kept, lines = newest_whole(folder / "checkpoints")
+    assert kept is not None and not lines
+    made = train(resolve(run | {"training": run["training"] | {"updates": kept.step}}, ZOO, "test"),
+                 folder, ZOO, "cpu")  # fmt: skip
+    load_checkpoint(kept, made.networks, "cpu")
+    found = {}
+    for role, optimizers in made.networks.optimizers.items():
+        names = {p: name for name, p in made.networks[role].named_parameters()}
+        for optimizer in optimizers:
+            for weight, states in optimizer.state.items():
+                for key, value in states.items():
+                    found[f"{role} {names[weight]} {key}"] = value.clone()
+    return found
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resuming_on_another_number_of_processes(optimizer, torchrun, tmp_path):
+    """2, then 1, then 2 processes: moments and weights are those of one uninterrupted process."""
+    run = run_of("dmd", "self-forcing", "window")
+    run["training"] |= {"checkpoint_every": 1, "updates": 3}
+    run["training"]["optimizers"] = {"student": {"name": optimizer}}
+
+    def until(updates: int) -> dict[str, Any]:
+        return run | {"training": run["training"] | {"updates": updates}}
+
+    train(resolve(run, ZOO, "test"), tmp_path / "whole", ZOO, "cpu")
+    torchrun([(sharded(until(1)), tmp_path / "parts")])
+    train(resolve(until(2), ZOO, "test"), tmp_path / "parts", ZOO, "cpu")
+    torchrun([(sharded(run), tmp_path / "parts")])
+    whole, parts = (moments(run, tmp_path / name) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and len(whole) > 100
+    for name, value in whole.items():
+        scale = value.abs().max().clamp_min(1e-12)
+        tolerance = 0.05 if "momentum" in name else 2e-3  # Muon iterates in bfloat16
+        assert ((value - parts[name]) / scale).abs().max() < tolerance, name
+    steps = {float(value) for name, value in parts.items() if name.endswith(" step")}
+    assert steps == {3.0, 6.0}  # the fake score is updated twice a step
+
+
+def test_a_flipped_bit_is_found(torchrun, tmp_path):
+    run = run_of("teacher-forcing", "wan", None)
+    run["training"] |= {"checkpoint_every": 1}
+    torchrun([(sharded(run), tmp_path / "run")])
+    (path, *_) = sorted((tmp_path / "run" / "checkpoints" / "step-000002").glob("shard-*"))
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    kept, lines = newest_whole(tmp_path / "run" / "checkpoints")
+    assert kept is not None and kept.step == 1
+    assert len(lines) == 1 and path.name in lines[0]
+
+
+def test_a_process_holds_its_share(torchrun, tmp_path):
+    """Each file of a checkpoint has about half of the numbers, together they have all of them."""
+    run = run_of("dmd", "wan", None)
+    torchrun([(sharded(run), tmp_path / "run")])
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "alone", ZOO, "cpu")
+    folder = tmp_path / "run" / "checkpoints" / "step-000002"
+    sizes = [path.stat().st_size for path in sorted(folder.glob("shard-*"))]
+    assert len(sizes) == 2 and max(sizes) < 1.2 * min(sizes)
+    networks = alone.networks
+    numbers = [p.numel() for role in networks.saved_roles() for p in networks[role].parameters()]
+    for optimizers in networks.optimizers.values():
+        for optimizer in optimizers:
+            numbers += [s.numel() for states in optimizer.state.values() for s in states.values()]
+    assert sum(sizes) == pytest.approx(4 * sum(numbers), rel=0.1)  # and names, in the headers
+
+
+@pytest.mark.parametrize(
+    ("execution", "batch", "world", "said"),
+    [
+        ({"shard": 3}, 4, 4, "execution.shard: 4 processes cannot be split into groups of 3"),
+        ({"micro_batch": 3}, 4, 1, "execution.micro_batch: training.batch_size 4 cannot be split"),
+        ({}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes"),
+        ({"micro_batch": 1}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes in"),
+    ],
+)
+def test_a_layout_that_does_not_divide(execution, batch, world, said):
+    with pytest.raises(ZooError, match=said):
+        make_layout(ExecutionConfig(**execution), batch, world)
+
+
+def test_auto_shards_over_the_gpus_of_a_node():
+    auto = ExecutionConfig()
+    assert make_layout(auto, 64, 16, device_type="cuda", node=8).shard == 8
+    assert make_layout(auto, 64, 16, device_type="cpu", node=8).shard == 1
+    assert make_layout(auto, 64, 1, device_type="cuda", node=1).shard == 1
