@@ -16,14 +16,17 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Condition
 from salt_zoo.io.storage import digest
-from salt_zoo_wan.codecs import TextEncoder, VideoCodec
-from salt_zoo_wan.configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
-from salt_zoo_wan.encodings import MAX_TOKENS
+from salt_zoo_wan.checkpoint.config_json import read_arguments
+from salt_zoo_wan.checkpoint.files import find_checkpoint
+from salt_zoo_wan.checkpoint.formats import ENDINGS
+from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.components import COMPONENTS, Components, known_digest
 from salt_zoo_wan.frame_decoder import FrameDecoder
-from salt_zoo_wan.parts import PARTS, Parts, known_digest
-from salt_zoo_wan.size import WanSizeDefaults
-from salt_zoo_wan.weight_places import ENDINGS, find_weights, read_arguments
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.prompt_cache import MAX_TOKENS
+from salt_zoo_wan.published_configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.sizes import WanSizeDefaults
+from salt_zoo_wan.text_encoder import TextEncoder
+from salt_zoo_wan.vae import VideoCodec
 
 
 class PublishedSizeConfig(StrictModel):
@@ -83,14 +86,16 @@ class PublishedSize(WanSizeDefaults):
         self.file = path if path.suffix in (*ENDINGS, ".json") or _is_other_folder(path) else None
         if self.file is not None and not self.file.exists():
             raise ZooError(f"{path}: there is no such file; see backbone.options.weights")
-        sizes, codecs = published.bytes, PARTS[1:]
-        default = Parts(published.hub, bytes=sizes, needed=codecs)
-        self.parts = default if self.file else Parts(weights, config.revision, sizes)
-        whole = not self.file and (not self.parts.is_local or (path / "model_index.json").is_file())
+        sizes, codecs = published.bytes, COMPONENTS[1:]
+        default = Components(published.hub, bytes=sizes, needed=codecs)
+        self.components = default if self.file else Components(weights, config.revision, sizes)
+        whole = not self.file and (
+            not self.components.is_local or (path / "model_index.json").is_file()
+        )
         if config.codecs:
-            self.codec_parts = Parts(config.codecs, bytes=sizes, needed=codecs)
+            self.codec_components = Components(config.codecs, bytes=sizes, needed=codecs)
         else:
-            self.codec_parts = self.parts if whole else default
+            self.codec_components = self.components if whole else default
         self.transformer_config = self._transformer_config()
         self.latent_shape = (
             self.transformer_config["out_channels"],
@@ -99,8 +104,8 @@ class PublishedSize(WanSizeDefaults):
             config.width // 8,
         )
         self.frame_size = (config.height, config.width)
-        self.text = TextEncoder(self.codec_parts, config.text_cache)
-        self.video = VideoCodec(self.codec_parts)
+        self.text = TextEncoder(self.codec_components, config.text_cache)
+        self.video = VideoCodec(self.codec_components)
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         """A new transformer in float32.
@@ -111,8 +116,10 @@ class PublishedSize(WanSizeDefaults):
         if start == "random":
             return WanTransformer3DModel(**self.transformer_config)
         if self.file is not None:
-            return load_original(self.file, self.transformer_config).float()
-        return load_original(self.parts.folder("transformer"), self.transformer_config).float()
+            return load_transformer(self.file, self.transformer_config).float()
+        return load_transformer(
+            self.components.folder("transformer"), self.transformer_config
+        ).float()
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""
@@ -143,25 +150,25 @@ class PublishedSize(WanSizeDefaults):
     def fingerprint(self) -> dict[str, str]:
         found = {"transformer_config": digest(self.transformer_config)}
         if self.file is not None:
-            for file in find_weights(self.file).files:
+            for file in find_checkpoint(self.file).files:
                 found[f"transformer/{file.name}"] = known_digest(file)
         else:
-            found |= self.parts.fingerprint("transformer")
-        for part in PARTS[1:]:
-            found |= self.codec_parts.fingerprint(part)
+            found |= self.components.fingerprint("transformer")
+        for part in COMPONENTS[1:]:
+            found |= self.codec_components.fingerprint(part)
         return found
 
     def codec_folders(self) -> dict[str, Path]:
         """The folders of text encoder, tokenizer and VAE that are on this machine."""
-        found = {part: self.codec_parts.find(part) for part in PARTS[1:]}
+        found = {part: self.codec_components.find(part) for part in COMPONENTS[1:]}
         return {part: folder for part, folder in found.items() if folder is not None}
 
-    def downloads(self, parts: Sequence[str] = PARTS) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = COMPONENTS) -> list[dict[str, Any]]:
         """What of `parts` would have to be fetched: hub id, parts, about how many bytes, and the
         command."""
-        wanted: dict[Parts, list[str]] = {}
+        wanted: dict[Components, list[str]] = {}
         for part in parts:
-            whose = self.parts if part == "transformer" else self.codec_parts
+            whose = self.components if part == "transformer" else self.codec_components
             if part == "transformer" and self.file is not None:
                 continue
             if whose.missing([part]):
@@ -176,7 +183,7 @@ class PublishedSize(WanSizeDefaults):
             for whose, names in wanted.items()
         ]
 
-    def prepare(self, parts: Sequence[str] = PARTS) -> None:
+    def prepare(self, parts: Sequence[str] = COMPONENTS) -> None:
         """Fetch what of `parts` is missing, before any work begins.
 
         Raises:
@@ -184,17 +191,17 @@ class PublishedSize(WanSizeDefaults):
         """
         for part in parts:
             if part != "transformer":
-                self.codec_parts.folder(part)
+                self.codec_components.folder(part)
             elif self.file is None:
-                self.parts.folder(part)
+                self.components.folder(part)
 
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
         """Text encoder (bfloat16, as on a GPU) and VAE (float32) without data, for planning."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
         from transformers import UMT5Config, UMT5EncoderModel
 
-        text = self.codec_parts.config("text_encoder") or TEXT_ENCODER
-        vae = self.codec_parts.config("vae") or VAE
+        text = self.codec_components.config("text_encoder") or TEXT_ENCODER
+        vae = self.codec_components.config("vae") or VAE
         with torch.device("meta"):
             encoder: Any = UMT5EncoderModel(UMT5Config(**text))
             return {
@@ -206,9 +213,9 @@ class PublishedSize(WanSizeDefaults):
         """The local transformer's own configuration, else the published one."""
         known = dict(PUBLISHED[self.name].transformer)
         if self.file is not None:
-            config = find_weights(self.file).config
+            config = find_checkpoint(self.file).config
             return known if config is None else known | read_arguments(config)
-        if folder := self.parts.find("transformer"):
+        if folder := self.components.find("transformer"):
             return read_arguments(folder / "config.json")
         return known
 

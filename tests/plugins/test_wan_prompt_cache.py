@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo_wan import encodings
-from salt_zoo_wan.encodings import MAX_TOKENS, Encodings, default_folder
+from salt_zoo_wan import prompt_cache as encodings
+from salt_zoo_wan.prompt_cache import MAX_TOKENS, PromptCache, default_folder
 
 
 def states(seed, tokens=3):
@@ -15,7 +15,7 @@ def states(seed, tokens=3):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_rows_are_padded_with_zeros(tmp_path, kept):
-    known = Encodings(tmp_path if kept else None)
+    known = PromptCache(tmp_path if kept else None)
     assert known.missing(["a", "b", "a"]) == ["a", "b"]
     known.add("a", states(0))
     known.add("b", states(1, 5))
@@ -26,20 +26,20 @@ def test_rows_are_padded_with_zeros(tmp_path, kept):
 
 
 def test_a_later_run_reads_them_and_makes_damaged_ones_anew(tmp_path):
-    Encodings(tmp_path).add("a", states(0))
-    later = Encodings(tmp_path)
+    PromptCache(tmp_path).add("a", states(0))
+    later = PromptCache(tmp_path)
     assert later.missing(["a"]) == later.unread(["a"]) == []
     assert torch.equal(later.rows(["a"], "cpu")[0, :3], states(0))
     (file,) = tmp_path.glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[-1] ^= 4  # one bit of a number
     file.write_bytes(content)
-    assert Encodings(tmp_path).unread(["a"]) == ["a"]
+    assert PromptCache(tmp_path).unread(["a"]) == ["a"]
 
 
 def test_memory_does_not_grow_with_the_prompts(tmp_path, monkeypatch):
     monkeypatch.setattr(encodings, "IN_MEMORY", 4 * states(0).nbytes)
-    known = Encodings(tmp_path)
+    known = PromptCache(tmp_path)
     prompts = [f"{n}" for n in range(encodings.ON_DEVICE + 6)]
     for n, prompt in enumerate(prompts):
         known.add(prompt, states(n))
@@ -50,7 +50,7 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path, monkeypatch):
 
 
 def test_a_row_made_while_sampling_can_be_trained_with():
-    known = Encodings(None)
+    known = PromptCache(None)
     known.add("a", states(0))
     with torch.inference_mode():
         known.rows(["a"], "cpu")

@@ -1,4 +1,4 @@
-"""Reading files of weights without running code in them."""
+"""Reading files of tensors without executing code in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from salt_zoo.core.errors import ZooError
 
-#: How files begin that often lie where weights should.
+#: First bytes of files that are often mistaken for weights.
 _OTHERS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file; fetch it with 'git lfs pull'"),
     (b"GGUF", "a quantised GGUF file; give the weights that it was made from (.safetensors, .pt)"),
@@ -35,7 +35,7 @@ DISTRIBUTED = (
 )
 
 
-def read_weights(path: Path) -> Mapping[str, Any]:
+def read_tensors(path: Path) -> Mapping[str, Any]:
     """The content of a `.safetensors` file or of a pickle without code (`weights_only`).
 
     What a file is, its first bytes say, not its name.

@@ -14,15 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo_wan.configs import PUBLISHED
-from salt_zoo_wan.original import (
-    FORMATS,
-    original_name,
-    save_original,
-    to_original,
-    without_wrappers,
-)
-from salt_zoo_wan.weights import load_original, unwrap
+from salt_zoo_wan.checkpoint.export import export_transformer, to_original
+from salt_zoo_wan.checkpoint.formats import FORMATS, original_name, without_wrappers
+from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.select import select_transformer
+from salt_zoo_wan.published_configs import PUBLISHED
 from tests.parity.g1 import transformer_config
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -67,7 +63,7 @@ def test_every_name_of_the_published_models_comes_back(size):
 
 
 def test_export_of_import_is_the_golden_file(weights, tmp_path):
-    save_original(load_original(FILE, CONFIG), tmp_path / "again.safetensors")
+    export_transformer(load_transformer(FILE, CONFIG), tmp_path / "again.safetensors")
     assert same(safetensors.torch.load_file(tmp_path / "again.safetensors"), weights)
 
 
@@ -76,9 +72,9 @@ def test_import_of_export_is_the_transformer(format, tmp_path):
     torch.manual_seed(1)
     transformer = WanTransformer3DModel(**CONFIG)
     path = tmp_path / f"deep/w{next(iter(FORMATS[format].endings), '')}"
-    save_original(transformer, path, format)
+    export_transformer(transformer, path, format)
     assert os.listdir(path.parent) == [path.name]
-    assert same(load_original(path, CONFIG).state_dict(), transformer.state_dict())
+    assert same(load_transformer(path, CONFIG).state_dict(), transformer.state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -88,8 +84,8 @@ def test_half_precision(format, dtype, tmp_path):
     torch.manual_seed(1)
     transformer = WanTransformer3DModel(**CONFIG).to(dtype)
     path = tmp_path / f"w{next(iter(FORMATS[format].endings), '')}"
-    save_original(transformer, path, format)
-    loaded = load_original(path, CONFIG)
+    export_transformer(transformer, path, format)
+    loaded = load_transformer(path, CONFIG)
     assert loaded.dtype == torch.float32
     assert same({k: v.to(dtype) for k, v in loaded.state_dict().items()}, transformer.state_dict())
     assert same(loaded.state_dict(), transformer.float().state_dict())
@@ -98,7 +94,7 @@ def test_half_precision(format, dtype, tmp_path):
 def test_mixed_precision(weights):
     half = {k: v.bfloat16() if "ffn" in k else v for k, v in weights.items()}
     wanted = {k: v.float() for k, v in half.items()}
-    assert same(to_original(load_original(half, CONFIG).state_dict()), wanted)
+    assert same(to_original(load_transformer(half, CONFIG).state_dict()), wanted)
     mixed = WanTransformer3DModel(**CONFIG)
     mixed.blocks.bfloat16()
     kinds = {k: v.dtype for k, v in to_original(mixed.state_dict()).items()}
@@ -111,7 +107,7 @@ def test_mixed_precision(weights):
 )
 def test_the_wrapped_file_is_as_the_codes_read_it(format, entry, weights, tmp_path):
     """`WanDiffusionWrapper.load_state_dict(torch.load(path)[entry])`, strictly."""
-    save_original(load_original(FILE, CONFIG), tmp_path / "model.pt", format)
+    export_transformer(load_transformer(FILE, CONFIG), tmp_path / "model.pt", format)
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     assert list(content) == [entry]
     assert same(content[entry], {f"model.{k}": v for k, v in weights.items()})
@@ -122,13 +118,13 @@ def test_a_view_is_saved_without_the_rest_of_its_storage(tmp_path):
     size = sum(v.nbytes for v in transformer.state_dict().values())
     transformer.proj_out.weight.data = torch.zeros(10**6)[: transformer.proj_out.weight.numel()]
     transformer.proj_out.weight.data = transformer.proj_out.weight.data.view(-1, 48)
-    save_original(transformer, tmp_path / "w.pt", "self-forcing")
+    export_transformer(transformer, tmp_path / "w.pt", "self-forcing")
     assert (tmp_path / "w.pt").stat().st_size < size + 200_000
 
 
 def test_a_compiled_transformer(weights, tmp_path):
-    compiled = torch.compile(load_original(FILE, CONFIG))  # nothing is run, nothing compiled
-    save_original(compiled, tmp_path / "w.safetensors")
+    compiled = torch.compile(load_transformer(FILE, CONFIG))  # nothing is run, nothing compiled
+    export_transformer(compiled, tmp_path / "w.safetensors")
     assert same(safetensors.torch.load_file(tmp_path / "w.safetensors"), weights)
 
 
@@ -178,7 +174,9 @@ def test_wrapped_checkpoints(weights, prefix, inner, outer, around, flat):
     for entry in (None, *outer):
         wanted = entry or ("generator_ema" if "generator_ema" in outer else "generator")
         added = 1 if wanted == "generator_ema" else 0
-        assert same(unwrap(content, entry=entry), {k: v + added for k, v in weights.items()})
+        assert same(
+            select_transformer(content, entry=entry), {k: v + added for k, v in weights.items()}
+        )
 
 
 @pytest.mark.parametrize("name", ["wan", "self-forcing"])
@@ -189,14 +187,14 @@ def test_students_of_both_backbones(name, zoo, teacher, tmp_path):
     backbone.export(network, tmp_path / "w.pt", "self-forcing")
     transformer = network.transformer
     config = {k: v for k, v in transformer.config.items() if not k.startswith("_")}
-    loaded = load_original(tmp_path / "w.pt", config)
+    loaded = load_transformer(tmp_path / "w.pt", config)
     assert same(loaded.state_dict(), transformer.state_dict())
 
 
 def test_the_callers_transformer_is_as_before(tmp_path):
     transformer = WanTransformer3DModel(**CONFIG).double()
     before = {k: v.clone() for k, v in transformer.state_dict().items()}
-    save_original(transformer, tmp_path / "w.safetensors")
+    export_transformer(transformer, tmp_path / "w.safetensors")
     assert same(transformer.state_dict(), before)
 
 
@@ -211,7 +209,7 @@ def test_the_callers_transformer_is_as_before(tmp_path):
 )
 def test_wrong_targets(name, format, words, tmp_path):
     with pytest.raises(ZooError, match=words) as error:
-        save_original(WanTransformer3DModel(**CONFIG), tmp_path / name, format)
+        export_transformer(WanTransformer3DModel(**CONFIG), tmp_path / name, format)
     assert "\n" not in str(error.value) and not os.listdir(tmp_path)
 
 
@@ -235,7 +233,7 @@ def test_tensors_without_an_original_name(key, tmp_path):
 def test_an_image_to_video_model_is_not_half_written(tmp_path):
     transformer = WanTransformer3DModel(**CONFIG, image_dim=8, added_kv_proj_dim=48)
     with pytest.raises(ZooError, match="image branch"):
-        save_original(transformer, tmp_path / "w.safetensors")
+        export_transformer(transformer, tmp_path / "w.safetensors")
     assert not os.listdir(tmp_path)
 
 
@@ -249,7 +247,7 @@ def test_a_failing_writer_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_original(WanTransformer3DModel(**CONFIG), path, "self-forcing")
+        export_transformer(WanTransformer3DModel(**CONFIG), path, "self-forcing")
     assert os.listdir(tmp_path) == ["w.pt"] and path.read_text() == "before"
 
 
@@ -259,7 +257,7 @@ def test_a_failing_writer_leaves_what_was_there(tmp_path, monkeypatch):
 )
 def test_one_network_is_one_file(name, format, tmp_path):
     """The bytes do not depend on the process that writes, or on the time."""
-    transformer = load_original(FILE, CONFIG)
+    transformer = load_transformer(FILE, CONFIG)
     for folder in ("first", "second"):
-        save_original(transformer, tmp_path / folder / name, format)
+        export_transformer(transformer, tmp_path / folder / name, format)
     assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()

@@ -1,4 +1,4 @@
-"""Encoded prompts: on disk for later runs, the last ones in memory, the last few on the device."""
+"""A cache of encoded prompts: all on disk, recent ones in memory, a few on the device."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IN_MEMORY = 2**30
 ON_DEVICE = 8
 
 
-class Encodings:
+class PromptCache:
     """Encoded prompts, without their padding.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a size of Wan must bring: the transformer, and its text and video codecs."""
+"""Interface of a size of Wan: its transformer, and its text and video codecs."""
 
 from __future__ import annotations
 

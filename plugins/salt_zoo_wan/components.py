@@ -1,6 +1,6 @@
-"""Where the parts of a Wan pipeline are: in a folder, in a single file, or on the hub.
+"""The components of a diffusers pipeline of Wan: local folders, or repositories on the hub.
 
-Nothing here touches the network until `folder` is asked for a part that is not on this machine.
+Only `Components.folder` downloads, and only a component that is not on this machine.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ from typing import Any
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.storage import file_digest
 
-#: The parts of a diffusers pipeline that a backbone loads weights or vocabularies of.
-PARTS = ("transformer", "text_encoder", "tokenizer", "vae")
-#: A file that is there when a part is there, and by which its folder is known.
+#: The components of a diffusers pipeline that a backbone loads.
+COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")
+#: The file whose presence marks a component's folder; `config.json` for the others.
 _MARKS = {"tokenizer": "tokenizer_config.json"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """A diffusers folder, or a hub id with its revision.
 
     Args:
@@ -38,7 +38,7 @@ class Parts:
     source: str
     revision: str = "main"
     bytes: Any = field(default=None, compare=False)
-    needed: tuple[str, ...] = field(default=PARTS, compare=False)
+    needed: tuple[str, ...] = field(default=COMPONENTS, compare=False)
 
     def __post_init__(self) -> None:
         if not self.is_local and not _HUB_ID.fullmatch(self.source):
@@ -164,3 +164,18 @@ def known_digest(path: Path) -> str:
 @functools.cache
 def _digest(path: Path, size: int, modified: int) -> str:
     return file_digest(path)
+
+
+def load_component(folder: Path, load: Callable[[], Any]) -> Any:
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would write over the training's own
+    try:
+        return load()
+    except Exception as error:  # transformers and diffusers raise many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo_wan.networks_inside import unwrap
+from salt_zoo_wan.checkpoint.select import select_transformer
 
 NAMES = ("patch_embedding.weight", "blocks.0.ffn.0.bias", "blocks.1.ffn.0.bias", "head.modulation")
 WORDS = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=8).filter(
@@ -19,7 +19,7 @@ def network(value, prefix=""):
 
 
 def value_of(content):
-    state = unwrap(content, "w.pt")
+    state = select_transformer(content, "w.pt")
     assert set(state) == set(NAMES)
     return state["head.modulation"][0, 0].item()
 
@@ -80,7 +80,7 @@ def test_a_teacher_alone_is_a_network():
 )
 def test_nothing_is_guessed(content, words):
     with pytest.raises(ZooError) as error:
-        unwrap(content, "w.pt")
+        select_transformer(content, "w.pt")
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.network import WanNetwork
-from salt_zoo_wan.weights import load_original
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "tests" / "goldens", ROOT.parent / "shared" / "goldens")
@@ -54,7 +54,7 @@ def velocity(transformer, case):
 
 
 def test_the_network_is_the_original_one(case, config):
-    transformer = load_original(GOLDENS / "g1_bidirectional_weights.safetensors", config)
+    transformer = load_transformer(GOLDENS / "g1_bidirectional_weights.safetensors", config)
     expected = case["out/velocity"]
     error = (velocity(transformer, case) - expected).norm() / expected.norm()
     assert error < 1e-5
@@ -73,45 +73,45 @@ def test_the_network_is_the_original_one(case, config):
     ],
 )
 def test_wrappers_of_training_codes(wrap, weights, case, config, tmp_path):
-    plain = velocity(load_original(weights, config), case)
+    plain = velocity(load_transformer(weights, config), case)
     torch.save(wrap(weights), tmp_path / "checkpoint.pth")
-    loaded = load_original(tmp_path / "checkpoint.pth", config)
+    loaded = load_transformer(tmp_path / "checkpoint.pth", config)
     assert torch.equal(velocity(loaded, case), plain)
 
 
 def test_files_of_old_torch(weights, case, config, tmp_path):
     torch.save(weights, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    loaded = load_original(tmp_path / "old.pth", config)
-    assert torch.equal(velocity(loaded, case), velocity(load_original(weights, config), case))
+    loaded = load_transformer(tmp_path / "old.pth", config)
+    assert torch.equal(velocity(loaded, case), velocity(load_transformer(weights, config), case))
 
 
 def test_the_average_is_taken_before_the_last_weights(weights, case, config):
     other = {k: torch.zeros_like(v) for k, v in weights.items()}
-    loaded = load_original({"generator": other, "generator_ema": weights}, config)
-    assert torch.equal(velocity(loaded, case), velocity(load_original(weights, config), case))
+    loaded = load_transformer({"generator": other, "generator_ema": weights}, config)
+    assert torch.equal(velocity(loaded, case), velocity(load_transformer(weights, config), case))
 
 
 def test_the_caller_keeps_its_tensors(weights, config):
     before = set(weights)
-    load_original(weights, config)
+    load_transformer(weights, config)
     assert set(weights) == before
 
 
 def test_diffusers_names_are_taken_too(weights, case, config, tmp_path):
-    transformer = load_original(weights, config)
+    transformer = load_transformer(weights, config)
     safetensors.torch.save_file(transformer.state_dict(), tmp_path / "w.safetensors")
-    again = load_original(tmp_path / "w.safetensors", config)
+    again = load_transformer(tmp_path / "w.safetensors", config)
     assert torch.equal(velocity(again, case), velocity(transformer, case))
 
 
 def test_one_file_as_the_teacher(zoo, weights, tmp_path, monkeypatch, config, case):
     """`weights: file` of a backbone: its configuration is the published one."""
-    from salt_zoo_wan import configs
+    from salt_zoo_wan import published_configs as configs
 
     path = tmp_path / "original.safetensors"
     safetensors.torch.save_file(weights, path)
     monkeypatch.setattr(
-        "salt_zoo_wan.published.PUBLISHED",
+        "salt_zoo_wan.published_sizes.PUBLISHED",
         {
             "wan2.1-t2v-1.3b": configs.Published(
                 "nobody/has-this", config, configs.PUBLISHED["wan2.1-t2v-1.3b"].bytes
@@ -121,7 +121,7 @@ def test_one_file_as_the_teacher(zoo, weights, tmp_path, monkeypatch, config, ca
     options = {"size": "wan2.1-t2v-1.3b", "options": {"weights": str(path)}}
     backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", options, "t"), zoo)
     network = backbone.network("teacher")
-    expected = velocity(load_original(weights, config), case)
+    expected = velocity(load_transformer(weights, config), case)
     assert torch.equal(velocity(network.transformer, case), expected)
     assert "transformer/original.safetensors" in backbone.fingerprint()
     assert [d["parts"] for d in backbone.downloads()] == [["text_encoder", "tokenizer", "vae"]]
@@ -148,7 +148,7 @@ def without(state, key):
 )
 def test_other_contents(change, words, weights, config):
     with pytest.raises(ZooError, match=words) as error:
-        load_original(change(dict(weights)), config)
+        load_transformer(change(dict(weights)), config)
     assert "\n" not in str(error.value)
 
 
@@ -173,6 +173,6 @@ def test_damaged_and_unsafe_files(weights, config, tmp_path, capsys):
         "none.pth": "no such file",
     }.items():
         with pytest.raises(ZooError, match=words) as error:
-            load_original(tmp_path / name, config)
+            load_transformer(tmp_path / name, config)
         assert "\n" not in str(error.value)
     assert "code ran" not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The published configurations of Wan 2.1 (arXiv 2503.20314), so that planning needs no file."""
+"""The published configurations of Wan 2.1 (arXiv 2503.20314), for planning without files."""
 
 from __future__ import annotations
 

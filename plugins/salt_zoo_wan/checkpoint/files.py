@@ -1,8 +1,7 @@
-"""Where the weights of a transformer are in what a person has: a file, shards, a folder."""
+"""Finding the files of a transformer's weights: one file, shards, a folder."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -10,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
 from salt_zoo.core.errors import ZooError
-from salt_zoo_wan.weight_files import DISTRIBUTED, read_weights
+from salt_zoo_wan.checkpoint.formats import ENDINGS
+from salt_zoo_wan.checkpoint.read import DISTRIBUTED, read_tensors
 
-ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _INDEX = ".index.json"
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<part>\d{3,5})-of-(?P<count>\d{3,5})(?P<ending>\.\w+)$")
 #: Files that lie beside a transformer's in the folders of Wan and of pipelines.
@@ -27,42 +24,9 @@ _BESIDE = re.compile(
 #: The names that diffusers and Wan's own code give; the first that is there is taken.
 _STOCK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
-#: Wan's own names of what diffusers' configuration has under another name.
-_WAN_KEYS = {
-    "dim": "width",
-    "num_heads": "num_attention_heads",
-    "in_dim": "in_channels",
-    "out_dim": "out_channels",
-    "ffn_dim": "ffn_dim",
-    "freq_dim": "freq_dim",
-    "num_layers": "num_layers",
-    "eps": "eps",
-    "text_dim": "text_dim",
-    "patch_size": "patch_size",
-    "cross_attn_norm": "cross_attn_norm",
-}
-#: The classes of Wan's text-to-video transformers, in Wan's own code, Self Forcing's, diffusers'.
-_WAN_CLASSES = (
-    "WanModel",
-    "CausalWanModel",
-    "WanTransformer3DModel",
-    "CausalWanTransformer3DModel",
-)
-#: Keys that change nothing of what the weights mean.
-_HARMLESS = (
-    "model_type",
-    "text_len",
-    "window_size",
-    "qk_norm",
-    "dtype",
-    "torch_dtype",
-    "local_attn_size",
-    "sink_size",
-)
-
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointFiles:
     """The files that hold a transformer's tensors together, and the `config.json` beside them."""
 
     files: tuple[Path, ...]
@@ -76,7 +40,7 @@ class Place:
         """
         content: dict[str, Any] = {}
         for file in self.files:
-            part = read_weights(file)
+            part = read_tensors(file)
             if len(self.files) == 1:
                 return part
             if twice := content.keys() & part.keys():
@@ -85,7 +49,7 @@ class Place:
         return content
 
 
-def find_weights(path: Path) -> Place:
+def find_checkpoint(path: Path) -> CheckpointFiles:
     """The weights that `path` means: a file; an index of shards, or one shard of several; a folder
     of diffusers (a transformer's, a pipeline's, a student's), of Wan's own code, or with one file.
 
@@ -102,11 +66,11 @@ def find_weights(path: Path) -> Place:
         beside if path.name.startswith("diffusion_pytorch_model") and beside.is_file() else None
     )
     if path.name.endswith(_INDEX):
-        return Place(_of_index(path), config)
+        return CheckpointFiles(_of_index(path), config)
     shard = _SHARD.match(path.name)
     if shard and int(shard["count"]) > 1:
-        return Place(_siblings(path, shard), config)
-    return Place((path,), config)
+        return CheckpointFiles(_siblings(path, shard), config)
+    return CheckpointFiles((path,), config)
 
 
 def _of_index(index: Path) -> tuple[Path, ...]:
@@ -147,7 +111,7 @@ def _all_there(files: list[Path], named: Path, what: str = "") -> tuple[Path, ..
     return tuple(files)
 
 
-def _in_folder(folder: Path) -> Place:
+def _in_folder(folder: Path) -> CheckpointFiles:
     if (folder / ".metadata").is_file() or any(folder.glob("*.distcp")):
         raise ZooError(f"{folder}: {DISTRIBUTED.replace('FOLDER', str(folder))}")
     if (folder / "zero_to_fp32.py").is_file() or any(folder.rglob("*zero_pp_rank_*")):
@@ -176,7 +140,7 @@ def _in_folder(folder: Path) -> Place:
             f"{folder}: is a folder that has no whole transformer (its config.json is missing); "
             f"fetch that, or give {files[0].name} itself"
         )
-    return Place(files, config if config.is_file() else None)
+    return CheckpointFiles(files, config if config.is_file() else None)
 
 
 def _files(folder: Path) -> tuple[Path, ...] | None:
@@ -199,7 +163,7 @@ def _files(folder: Path) -> tuple[Path, ...] | None:
     if len(models) > 1:
         names = ", ".join(list(models)[:4])
         raise ZooError(f"{folder}: has several files of weights ({names}); give the one meant")
-    return find_weights(next(iter(models.values()))).files if models else None
+    return find_checkpoint(next(iter(models.values()))).files if models else None
 
 
 def _instead(folder: Path) -> str:
@@ -212,75 +176,3 @@ def _instead(folder: Path) -> str:
 
 def _looks_whole(folder: Path) -> bool:
     return any(path.suffix in ENDINGS for path in folder.iterdir())
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The keys of a transformer's `config.json` under diffusers' names, Wan's own translated.
-
-    Raises:
-        ZooError: it is damaged, or of another model.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ZooError(
-            f"{path}: cannot be loaded ({type(error).__name__}); fetch it again"
-        ) from None
-    kind = content.get("_class_name") if isinstance(content, dict) else None
-    if kind not in _WAN_CLASSES:
-        raise ZooError(
-            f"{path}: cannot be loaded, not the configuration of a Wan transformer (its class is "
-            f"{str(kind)[:60]!r}); expected {' or '.join(_WAN_CLASSES[:3:2])}"
-        )
-    if "dim" not in content:  # diffusers' own names
-        return {k: v for k, v in content.items() if not k.startswith("_")}
-    if (model := content.get("model_type", "t2v")) != "t2v":
-        raise ZooError(f"{path}: a Wan of the kind {str(model)[:20]!r}; expected text-to-video")
-    own = {_WAN_KEYS[key]: value for key, value in content.items() if key in _WAN_KEYS}
-    width, heads = own.pop("width"), own.get("num_attention_heads")
-    if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
-        raise ZooError(
-            f"{path}: cannot be loaded, dim and num_heads are not numbers; fetch it again"
-        )
-    return {**own, "attention_head_dim": width // heads}
-
-
-def check_config(place: Place, wanted: Mapping[str, Any]) -> None:
-    """Refuse a `config.json` beside the weights that says something else than `wanted`.
-
-    The weights' shapes have been checked; this is for what shapes do not show (`eps`, a norm).
-
-    Raises:
-        ZooError: the line names the key and both values.
-    """
-    if place.config is None:
-        return
-    whole = _with_defaults(wanted)
-    for key, value in read_config(place.config).items():
-        if key not in whole:
-            if value is None or key in _HARMLESS:
-                continue
-            raise ZooError(
-                f"{place.config}: {key}: unknown key of a Wan transformer; if it changes nothing "
-                "that the network computes, remove it"
-            )
-        given = list(value) if isinstance(value, list | tuple) else value
-        if given != whole[key] or isinstance(given, bool) != isinstance(whole[key], bool):
-            raise ZooError(
-                f"{place.config}: {key} is {str(given)[:40]}, expected {whole[key]} as the size "
-                "has it; the file was changed, or belongs to other weights"
-            )
-
-
-def read_arguments(config: Path) -> dict[str, Any]:
-    """What of a `config.json` are arguments of `WanTransformer3DModel`; the rest is looked at where
-    the weights are loaded."""
-    known = inspect.signature(WanTransformer3DModel.__init__).parameters
-    return {key: value for key, value in read_config(config).items() if key in known}
-
-
-def _with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of the transformer, tuples as lists."""
-    known = inspect.signature(WanTransformer3DModel.__init__).parameters.values()
-    whole = {one.name: one.default for one in known if one.name != "self"} | dict(wanted)
-    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in whole.items()}

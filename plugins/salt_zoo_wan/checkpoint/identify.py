@@ -1,4 +1,4 @@
-"""What a file of weights is that is not the wanted one, told from its tensors' names."""
+"""Identifying checkpoints that are not a Wan text-to-video model, by their tensors' names."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ _KINDS = (
 _CRITICS = ("critic", "critic_ema", "fake_score", "fake_score_ema", "real_score", "discriminator")
 
 
-def kind_of(names: Iterable[str]) -> str | None:
-    """What another model with tensors of these names is; None for what may be a Wan."""
+def identify_checkpoint(names: Iterable[str]) -> str | None:
+    """The kind of model that has tensors of these names; None where it may be a Wan."""
     names = list(names)
     shared = _shared_words(names)
     for pattern, what in _KINDS:
@@ -86,8 +86,8 @@ def is_lora(entry: str) -> bool:
     return "lora" in entry.lower()
 
 
-def kind_of_entries(content: Mapping[str, Any]) -> str:
-    """What a checkpoint without a generator is, by the entries that it has."""
+def identify_entries(content: Mapping[str, Any]) -> str:
+    """The kind of a checkpoint without a generator, by its entries."""
     entries = {str(key): value for key, value in content.items()}
     groups = [key for key, value in entries.items() if isinstance(value, Mapping)]
     if not entries:
@@ -104,7 +104,7 @@ def kind_of_entries(content: Mapping[str, Any]) -> str:
         for name, value in entries[key].items()
         if isinstance(value, Tensor) and isinstance(name, str)
     )
-    return kind_of(inside) or f"a checkpoint of {shown(entries)}"
+    return identify_checkpoint(inside) or f"a checkpoint of {shown(entries)}"
 
 
 def shown(names: Iterable[str], limit: int = 4) -> str:

@@ -9,8 +9,8 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo_digits.size import CAUSAL, TRANSFORMER
-from salt_zoo_wan.original import to_original
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.checkpoint.export import to_original
+from salt_zoo_wan.checkpoint.load import load_transformer
 
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
 #: `config.json` of Wan's own code.
@@ -47,14 +47,14 @@ def shards(weights, folder, stem="diffusion_pytorch_model", count=3, index=True)
 
 
 def loads(place, theirs):
-    state = load_original(place, TRANSFORMER).state_dict()
+    state = load_transformer(place, TRANSFORMER).state_dict()
     assert state.keys() == theirs.keys()
     assert all(torch.equal(state[key], theirs[key]) for key in theirs)
 
 
 def message(place):
     with pytest.raises(ZooError) as error:
-        load_original(place, TRANSFORMER)
+        load_transformer(place, TRANSFORMER)
     text = str(error.value)
     assert "\n" not in text and len(text) < 450 and str(place) in text, text
     return text
@@ -77,7 +77,7 @@ def test_a_shard_that_is_missing(weights, tmp_path):
     (tmp_path / gone).unlink()
     for place in (index, tmp_path, tmp_path / gone.replace("00002-", "00001-")):
         with pytest.raises(ZooError, match=f"{gone} of the model's 3 shards is not beside it"):
-            load_original(place, TRANSFORMER)
+            load_transformer(place, TRANSFORMER)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_folders(kind, weights, theirs, tmp_path):
 def test_mixed_precision(mixed, weights, tmp_path):
     some = {k: v.to(mixed) if k.startswith("blocks.1") else v for k, v in weights.items()}
     torch.save(some, tmp_path / "w.pt")
-    state = to_original(load_original(tmp_path / "w.pt", TRANSFORMER).state_dict())
+    state = to_original(load_transformer(tmp_path / "w.pt", TRANSFORMER).state_dict())
     assert all(torch.equal(state[k], v.float()) for k, v in some.items())
 
 
@@ -143,7 +143,7 @@ def test_a_config_that_says_something_else(key, value, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(ZooError) as error:
-        load_original(tmp_path, TRANSFORMER)
+        load_transformer(tmp_path, TRANSFORMER)
     named = "class" if key == "_class_name" else key
     assert str(path) in str(error.value) and named in str(error.value)
 
@@ -176,7 +176,7 @@ def test_a_distributed_checkpoint(weights, tmp_path):
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
     dcp_to_torch_save(tmp_path / "dcp", tmp_path / "w.pt")
-    assert load_original(tmp_path / "w.pt", TRANSFORMER) is not None
+    assert load_transformer(tmp_path / "w.pt", TRANSFORMER) is not None
 
 
 def test_other_folders(weights, tmp_path):

@@ -1,4 +1,4 @@
-"""The Wan transformers inside a file's content, found by their names' common beginnings."""
+"""Selecting one Wan transformer from a checkpoint that may hold several (EMA, critic, teacher)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.printing import say
-from salt_zoo_wan.original import WRAPPERS, without_wrappers
-from salt_zoo_wan.recognise import is_lora, kind_of_entries, shown
+from salt_zoo_wan.checkpoint.formats import WRAPPERS, without_wrappers
+from salt_zoo_wan.checkpoint.identify import identify_entries, is_lora, shown
 
 #: A generator in a checkpoint of Self Forcing, Causal Forcing, LongLive or Salt.
 Entry = Literal["generator_ema", "generator"]
@@ -53,10 +53,10 @@ class _Network:
         return "student" if _STUDENT.search(words) else "other"
 
 
-def unwrap(
+def select_transformer(
     content: Mapping[str, Any], named: str = "the weights", entry: Entry | None = None
 ) -> dict[str, Tensor]:
-    """The named tensors of the wanted transformer, without what stands before all its names.
+    """The state dict of one transformer of a checkpoint, without prefixes.
 
     Of several the average is taken, else a student or generator, never a critic or a teacher that
     stands beside others; a line on stderr says so where weights beside an average are left.
@@ -237,7 +237,7 @@ def _other(content: Mapping[str, Any], leaves: list[_Leaf], named: str) -> dict[
             raise ZooError(f"{named}: {full!r} is a {type(value).__name__}, not a tensor")
     if not state or "param_groups" in content:
         raise ZooError(
-            f"{named}: {kind_of_entries(content)}; expected a Wan transformer's tensors, or a "
+            f"{named}: {identify_entries(content)}; expected a Wan transformer's tensors, or a "
             "checkpoint with 'generator_ema' or 'generator'"
         )
     return state

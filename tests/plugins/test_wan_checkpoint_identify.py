@@ -13,8 +13,8 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo_wan.configs import PUBLISHED
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.published_configs import PUBLISHED
 from tests.parity.g1 import transformer_config
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -30,7 +30,7 @@ def weights():
 def message(source, config=CONFIG, entry=None):
     """The one line with which `source` is refused."""
     with pytest.raises(ZooError) as error:
-        load_original(source, config, entry)
+        load_transformer(source, config, entry)
     text = str(error.value)
     assert "\n" not in text and len(text) < 400, text
     assert error.value.exit_code == 2
@@ -160,15 +160,15 @@ def test_an_entry_that_is_not_there(weights):
     assert "has no 'generator_ema' but 'generator', 'critic'" in text
     assert "has no 'generator' but tensors without an entry" in message(weights, entry="generator")
     beside = {"generator": weights, "generator_lora": LORA}
-    assert load_original(beside, CONFIG, "generator") is not None
+    assert load_transformer(beside, CONFIG, "generator") is not None
 
 
 def test_the_entry_can_be_chosen(weights):
     other = {k: torch.zeros_like(v) for k, v in weights.items()}
     content = {"generator": other, "generator_ema": weights, "critic": weights, "step": 1}
-    assert load_original(content, CONFIG).proj_out.weight.any()
-    assert load_original(content, CONFIG, "generator_ema").proj_out.weight.any()
-    assert not load_original(content, CONFIG, "generator").proj_out.weight.any()
+    assert load_transformer(content, CONFIG).proj_out.weight.any()
+    assert load_transformer(content, CONFIG, "generator_ema").proj_out.weight.any()
+    assert not load_transformer(content, CONFIG, "generator").proj_out.weight.any()
 
 
 def test_entries_in_themselves(weights):
@@ -246,4 +246,4 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_a_files_first_bytes_say_what_it_is(written, named, weights, tmp_path):
     path = tmp_path / f"w.{named}"
     torch.save(weights, path) if written == "pt" else safetensors.torch.save_file(weights, path)
-    assert load_original(path, CONFIG) is not None
+    assert load_transformer(path, CONFIG) is not None
