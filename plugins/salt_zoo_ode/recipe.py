@@ -14,8 +14,8 @@ from salt_zoo.core.precision import Precision, resolve_precision, with_precision
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.foreign import lacks_memory
-from salt_zoo_pretraining.trajectories import TrajectoryConfig, Whose, draw_trajectories
-from salt_zoo_pretraining.trajectory_files import open_folder
+from salt_zoo_ode.store import open_folder
+from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
 
 
 class TrajectoryRecipeConfig(TrajectoryConfig):

@@ -13,9 +13,9 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Batch, TrainStep
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo_pretraining.ode_regression import OdeRegression, OdeRegressionConfig
-from salt_zoo_pretraining.trajectory_data import Trajectories, TrajectoriesConfig
-from salt_zoo_pretraining.trajectory_files import HEADER, TrajectoryFolder, read_folder
+from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
+from salt_zoo_ode.method import OdeRegression, OdeRegressionConfig
+from salt_zoo_ode.store import HEADER, TrajectoryFolder, read_folder
 
 COUNT, SIZE = 7, 3
 SHARDS = ["000000.safetensors", "000001.safetensors", "000002.safetensors"]
@@ -231,7 +231,7 @@ def test_places_that_cannot_be_written_and_full_memory(make, tmp_path, monkeypat
     def full(*arguments, **options):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("salt_zoo_pretraining.trajectory_recipe.draw_trajectories", full)
+    monkeypatch.setattr("salt_zoo_ode.recipe.draw_trajectories", full)
     ended = make(tmp_path / "a")
     assert ended.code == 1 and "not enough memory for batch_size 3" in ended.error
 

@@ -15,7 +15,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Dataset, Sample
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
-from salt_zoo_pretraining.trajectory_files import HEADER, read_folder
+from salt_zoo_ode.store import HEADER, read_folder
 
 
 class TrajectoriesConfig(StrictModel):

@@ -13,14 +13,8 @@ from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
-from salt_zoo.rollout.forcing import forward_teacher_forced
-from salt_zoo_pretraining.noisy_past import forward_block_causal
-from salt_zoo_pretraining.trajectories import (
-    SAME_TIME,
-    TrajectoryConfig,
-    Whose,
-    draw_trajectories,
-)
+from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
+from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
 
 
 class OdeRegressionConfig(TrajectoryConfig):

@@ -11,11 +11,9 @@ from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.protocols import Batch, TrainStep
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.rollout.forcing import forward_block_causal
 from salt_zoo.training.launch import train
-from salt_zoo_pretraining.diffusion_forcing import DiffusionForcing
-from salt_zoo_pretraining.flow_matching import FlowMatchingConfig
-from salt_zoo_pretraining.noising import times_by_block
-from salt_zoo_pretraining.noisy_past import forward_block_causal
+from salt_zoo_flow_matching.method import DiffusionForcing, FlowMatchingConfig, times_by_block
 from tests.blocks.plugin import BLOCK, FRAMES, ToyBackbone
 from tests.gaussian import closed_form
 from tests.gaussian.networks import GaussianNetwork, points
@@ -131,6 +129,7 @@ def test_an_autoregressive_network_is_passed_once_with_a_time_for_each_frame():
 def test_without_a_mask_the_memory_holds_the_noisy_blocks():
     step, network, x0, condition = noisy_turn()
     network.can_mask = lambda frames: False
+    network.forward_masked = lambda *given: None
     t = times_by_block(step, FRAMES, 5.0)
     parts = [part for part, _ in forward_block_causal(network, x0, t, condition, step.blocks)]
     assert parts == step.blocks.split(FRAMES)

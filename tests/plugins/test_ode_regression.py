@@ -17,13 +17,8 @@ from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 from salt_zoo.training.launch import train
-from salt_zoo_pretraining.ode_regression import OdeRegression, OdeRegressionConfig
-from salt_zoo_pretraining.trajectories import (
-    TrajectoryConfig,
-    draw_trajectories,
-    ode_states,
-    with_times,
-)
+from salt_zoo_ode.method import OdeRegression, OdeRegressionConfig
+from salt_zoo_ode.trajectories import TrajectoryConfig, draw_trajectories, ode_states, with_times
 from tests.blocks.plugin import BLOCK, FRAMES, ToyBackbone
 from tests.gaussian import closed_form
 from tests.gaussian.networks import points
