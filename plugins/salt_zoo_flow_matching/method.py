@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
+from einops import repeat
 from pydantic import Field
 from torch import Tensor
 
@@ -112,7 +113,7 @@ def times_by_block(step: TrainStep, frames: int, timestep_shift: float) -> Tenso
     parts = []
     for block, place in enumerate(step.blocks.split(frames)):
         t = flow.training_times(step.rng.rand("time", block), timestep_shift)
-        parts.append(t[:, None].expand(-1, place.stop - place.start))
+        parts.append(repeat(t, "b -> b f", f=place.stop - place.start))
     return torch.cat(parts, dim=1)
 
 

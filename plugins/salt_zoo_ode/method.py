@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
+from einops import repeat
 from pydantic import Field
 from torch import Tensor
 
@@ -124,7 +125,7 @@ class OdeRegression:
             drawn = step.rng.randint(len(times) if clean else len(times) - 1, "step", block)
             k = send(torch.tensor(drawn), states.device)
             x.append(states[rows, k][:, :, frames])
-            t.append(times[k][:, None].expand(-1, frames.stop - frames.start))
+            t.append(repeat(times[k], "b -> b f", f=frames.stop - frames.start))
         return torch.cat(x, dim=2), torch.cat(t, dim=1)
 
     def _velocities(
