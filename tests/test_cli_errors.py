@@ -14,7 +14,7 @@ NAN = '''
 """The method `nan`: flow matching whose loss is NaN from the third update on."""
 
 from salt_zoo import hookimpl
-from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+from salt_zoo_flow_matching.method import TeacherForcing
 
 
 class Nan:

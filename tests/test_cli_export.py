@@ -13,8 +13,8 @@ import yaml
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo.cli import main
-from salt_zoo_wan.original import original_name
-from tests.plugins.test_wan_weight_places import WAN
+from salt_zoo_wan.checkpoint.formats import original_name
+from tests.plugins.test_wan_checkpoint_files import WAN
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from salt_zoo.io.video import GAP
 from salt_zoo_digits.size import CAUSAL as CAUSAL_WEIGHTS
-from salt_zoo_wan.original import to_original
+from salt_zoo_wan.checkpoint.export import to_original
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 

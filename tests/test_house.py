@@ -42,7 +42,8 @@ PLUGINS: dict[str, set[str]] = {
     "salt_zoo_self_forcing": {"salt_zoo_wan"},
     "salt_zoo_cda": {"salt_zoo_dmd"},
     "salt_zoo_digits": {"salt_zoo_wan"},
-    "salt_zoo_pretraining": set(),
+    "salt_zoo_flow_matching": set(),
+    "salt_zoo_ode": set(),
 }
 
 

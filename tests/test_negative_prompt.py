@@ -63,8 +63,7 @@ def test_sampling_and_streams_lead_away_from_it(kind, prompt):
 def test_training_leads_away_from_it_and_drops_prompts_for_the_empty_one(
     backbone, prompt, toys, tmp_path, monkeypatch
 ):
-    from salt_zoo_pretraining.flow_matching import FlowMatching
-    from salt_zoo_pretraining.noising import with_dropout
+    from salt_zoo_flow_matching.method import FlowMatching, with_dropout
 
     seen = []
     run = FlowMatching.train
@@ -88,7 +87,7 @@ def test_training_leads_away_from_it_and_drops_prompts_for_the_empty_one(
 
 
 def test_trajectories_lead_away_from_it(toys, tmp_path):
-    from salt_zoo_pretraining.trajectory_files import read_folder
+    from salt_zoo_ode.store import read_folder
 
     found = {}
     for backbone in ("negative", "toy-blocks"):

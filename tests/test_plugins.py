@@ -67,7 +67,7 @@ BREAKAGES = {
     "exits in register": (REGISTER + "    raise SystemExit(3)", "SystemExit: 3"),
     "duplicate name": (
         REGISTER + "    zoo.methods.add('teacher-forcing', print, 'mine')",
-        "method 'teacher-forcing' is already registered by 'pretraining'",
+        "method 'teacher-forcing' is already registered by 'flow-matching'",
     ),
     "duplicate of its own": (
         REGISTER + "    zoo.metrics.add('before', print, 'again')",
@@ -220,7 +220,7 @@ def test_an_installed_package_is_listed(installed, shell):
     listed = json.loads(ended.out)
     methods = {row["name"]: row["plugin"] for row in listed["methods"]}
     assert methods["pepper-regression"] == "pepper"
-    assert methods["teacher-forcing"] == "pretraining"
+    assert methods["teacher-forcing"] == "flow-matching"
     assert "pepper-brightness" in {row["name"] for row in listed["metrics"]}
 
 
@@ -287,7 +287,7 @@ def test_nobody_takes_the_name_of_a_built_in_part(tmp_path, monkeypatch):
     distribution(tmp_path, "aaa", "[salt_zoo]\naaa = usurper\n")
     monkeypatch.syspath_prepend(tmp_path)
     zoo = load_zoo()
-    assert zoo.methods["teacher-forcing"].plugin == "pretraining"
+    assert zoo.methods["teacher-forcing"].plugin == "flow-matching"
     assert [broken.plugin for broken in zoo.broken] == ["aaa"]
 
 

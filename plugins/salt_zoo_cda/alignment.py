@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor
 
 Kernel = Literal[
@@ -92,7 +93,10 @@ def mmd(
     # large common offsets, usual in transformers, would cost digits of the distances
     centre = y.mean(dim=(1, 2), keepdim=True)
     x, y = x - centre, y - centre
-    x, y = (z.mean(dim=2) if kernel.startswith("temporal_") else z.flatten(1, 2) for z in (x, y))
+    if kernel.startswith("temporal_"):
+        x, y = (reduce(z, "b f s d -> b f d", "mean") for z in (x, y))
+    else:
+        x, y = (rearrange(z, "b f s d -> b (f s) d") for z in (x, y))
     if x.shape[1] < 2:
         raise ValueError(f"{kernel} compares pairs and needs at least 2 tokens, not {x.shape[1]}")
     within = _off_diagonal_mean(_similarity(x, x, kernel, sigma)) + _off_diagonal_mean(
@@ -121,8 +125,11 @@ def _by_frame(student: Tensor, reference: Tensor, frames: int) -> tuple[Tensor, 
         raise ValueError(
             f"features must be [B, F*S, D] with F = {frames}, not {list(student.shape)}"
         )
-    by_frame = (student.shape[0], frames, -1, student.shape[2])
-    return _precise(student).reshape(by_frame), _precise(reference.detach()).reshape(by_frame)
+    x, y = (
+        rearrange(_precise(z), "b (f s) d -> b f s d", f=frames)
+        for z in (student, reference.detach())
+    )
+    return x, y
 
 
 def _require_alike(student: Tensor, reference: Tensor) -> None:

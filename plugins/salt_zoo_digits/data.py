@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
@@ -138,7 +139,8 @@ def images(split: str) -> tuple[Tensor, tuple[tuple[int, ...], ...]]:
     classes = tuple(
         tuple(i for i, index in enumerate(kept) if labels[index] == digit) for digit in range(10)
     )
-    return torch.tensor(pixels[kept] / 16.0, dtype=torch.float32).view(-1, DIGIT, DIGIT), classes
+    images = torch.tensor(pixels[kept] / 16.0, dtype=torch.float32)
+    return rearrange(images, "n (h w) -> n h w", h=DIGIT), classes
 
 
 def render(image: Tensor, positions: np.ndarray) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from salt_zoo.core.rng import KeyedRNG
@@ -58,10 +59,10 @@ def shipped_judge() -> Judge:
 def judge_video(judge: Judge, videos: Tensor) -> tuple[Tensor, Tensor]:
     """Features `[N, F, 32]` and class probabilities `[N, F, 10]` of every frame of
     `[N, 1, F, 16, 16]`, clamped to [0, 1]."""
-    n, _, frames = videos.shape[:3]
-    flat = videos.clamp(0, 1).transpose(1, 2).flatten(0, 1)
-    features, logits = judge(flat)
-    return features.view(n, frames, -1), logits.softmax(-1).view(n, frames, -1)
+    features, logits = judge(rearrange(videos.clamp(0, 1), "n c f h w -> (n f) c h w"))
+    by_video = "(n f) d -> n f d"
+    n = len(videos)
+    return rearrange(features, by_video, n=n), rearrange(logits.softmax(-1), by_video, n=n)
 
 
 def train_judge(

@@ -40,7 +40,7 @@ class FlowRecipe:
         """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
         from salt_zoo.io.storage import atomic_folder, file_digest, write_json
-        from salt_zoo_wan.original import save_transformer
+        from salt_zoo_wan.checkpoint.export import save_transformer
 
         resolved = resolve(self.content, self.zoo, str(self.file))
         with training_progress(f"digits-{self.name}") as progress:

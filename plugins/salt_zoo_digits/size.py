@@ -17,9 +17,9 @@ from salt_zoo.core.protocols import Condition
 from salt_zoo.core.transfers import send
 from salt_zoo.io.storage import file_digest
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
-from salt_zoo_wan.size import WanSizeDefaults
-from salt_zoo_wan.weight_places import find_weights
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.checkpoint.files import find_checkpoint
+from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.sizes import WanSizeDefaults
 
 #: The shipped teacher, a diffusers folder made by `salt-zoo pretrain digits-teacher`.
 TEACHER = Path(__file__).parent / "weights" / "teacher"
@@ -81,7 +81,7 @@ class DigitsSize(WanSizeDefaults):
             model = WanTransformer3DModel(**TRANSFORMER)
         else:
             with _or_made_anew():
-                model = load_original(self._there(), TRANSFORMER)
+                model = load_transformer(self._there(), TRANSFORMER)
         return model
 
     def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
@@ -103,7 +103,7 @@ class DigitsSize(WanSizeDefaults):
 
     def fingerprint(self) -> dict[str, str]:
         with _or_made_anew():
-            files = find_weights(self._there()).files
+            files = find_checkpoint(self._there()).files
         return {f"teacher/{path.name}": file_digest(path) for path in files}
 
     def _there(self) -> Path:

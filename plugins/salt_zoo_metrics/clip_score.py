@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+from einops import rearrange
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
@@ -113,7 +114,7 @@ class ClipScore:
 
         chosen = rgb(video[:, spread(video.shape[1], self.config.frames)])
         # through PIL, so that frames are resized exactly as they were for the model's training
-        frames = eight_bit(chosen).byte().permute(0, 2, 3, 1).cpu().numpy()
+        frames = rearrange(eight_bit(chosen).byte(), "f c h w -> f h w c").cpu().numpy()
         ready = torch.stack([self._preprocess(Image.fromarray(frame)) for frame in frames])
         parts = [
             self._model.encode_image(part.to(device))

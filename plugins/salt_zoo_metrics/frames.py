@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -16,7 +17,7 @@ def eight_bit(pixels: Tensor) -> Tensor:
 
 def rgb(video: Tensor) -> Tensor:
     """Frames `[F, 3, height, width]` of a video `[1 or 3, F, height, width]`; grey is repeated."""
-    return video.transpose(0, 1).expand(-1, 3, -1, -1)
+    return rearrange(video, "c f h w -> f c h w").expand(-1, 3, -1, -1)
 
 
 def spread(frames: int, count: int | None) -> Tensor:

@@ -72,6 +72,8 @@ class SelfAttention:
     ) -> Tensor:
         run = self.run = rotary_emb
         assert run is not None
+        # `[B, N, heads, width]`; einops would cost a small network's pass measurable time here, in
+        # `attend` and in `rotate`
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         key = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1))
         value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))

@@ -17,9 +17,9 @@ from salt_zoo.io.storage import file_digest
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
-from salt_zoo_wan.size import transformer_config
-from salt_zoo_wan.weight_places import find_weights
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.checkpoint.files import find_checkpoint
+from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.sizes import transformer_config
 
 
 class SelfForcingBackboneConfig(WanBackboneConfig):
@@ -123,7 +123,7 @@ class SelfForcingBackbone(WanBackbone):
             return found
         if not path.exists():
             raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
-        files = find_weights(path).files
+        files = find_checkpoint(path).files
         return found | {f"initial/{file.name}": file_digest(file) for file in files}
 
     def _causal(self, transformer: Any) -> nn.Module:
@@ -145,4 +145,4 @@ class SelfForcingBackbone(WanBackbone):
             return self.size.transformer("teacher")
         if not path.exists():
             raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
-        return load_original(path, transformer_config(self.size)).float()
+        return load_transformer(path, transformer_config(self.size)).float()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from salt_zoo.core.transfers import send
@@ -137,7 +138,7 @@ class KVCache:
         if list(slots) == list(range(first, first + len(slots))):
             return slice(first * n, (first + len(slots)) * n)
         rows = torch.tensor(slots)[:, None] * n + torch.arange(n)
-        return send(rows.flatten(), self.shape.device)
+        return send(rearrange(rows, "slots tokens -> (slots tokens)"), self.shape.device)
 
     def extended(
         self, layer: int, keys: Tensor, values: Tensor, own: slice | Tensor, used: int

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor
 
 #: Tokens of a side of flex_attention's tiles.
@@ -66,8 +67,7 @@ class TokenMask:
     def dense(self) -> Tensor:
         """Bool `[Q * tokens, K * tokens]`, for SDPA."""
         with torch.inference_mode(False):  # training may follow
-            rows = self.frames.repeat_interleave(self.tokens, dim=0)
-            return rows.repeat_interleave(self.tokens, dim=1)
+            return repeat(self.frames, "q k -> (q s) (k t)", s=self.tokens, t=self.tokens)
 
     @functools.cached_property
     def blocks(self) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core.blocks import Blocks
@@ -142,7 +143,7 @@ class CausalWanNetwork(WanNetwork):
             return None
         frames = x.shape[2]
         past = torch.zeros_like(t) if clean_t is None else clean_t
-        each = [time[:, None].expand(-1, frames) if time.ndim == 1 else time for time in (past, t)]
+        each = [repeat(s, "b -> b f", f=frames) if s.ndim == 1 else s for s in (past, t)]
         both = torch.cat([x0, x], dim=2)
         return self(both, torch.cat(each, dim=1), condition, clean_copy=True)[:, :, frames:]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
@@ -33,7 +34,7 @@ def rotary_table(
         table = torch.empty(len(frames), rows * columns, 1, width // 2, device=place)
         table[..., : frame.shape[1]] = frame[:, None, None]
         table[..., frame.shape[1] :] = token[:, None]
-        made.append(table.flatten(0, 1))
+        made.append(rearrange(table, "frames tokens 1 half -> (frames tokens) 1 half"))
     return made[0], made[1]
 
 
@@ -69,7 +70,9 @@ def _of_tokens(
         speeds = _speeds(2 * (width // 6), theta)
         down = torch.arange(rows, dtype=torch.float64)[:, None] * speeds
         across = torch.arange(columns, dtype=torch.float64)[:, None] * speeds
-        angles = torch.cat([down.repeat_interleave(columns, 0), across.repeat(rows, 1)], dim=1)
+        down = repeat(down, "rows n -> (rows columns) n", columns=columns)
+        across = repeat(across, "columns n -> (rows columns) n", rows=rows)
+        angles = torch.cat([down, across], dim=1)
         return send(angles.cos().float(), device), send(angles.sin().float(), device)
 
 

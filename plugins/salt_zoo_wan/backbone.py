@@ -14,12 +14,12 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Start
 from salt_zoo.io.storage import digest
+from salt_zoo_wan.checkpoint.detect_size import detect_size
+from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
+from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.network import WanNetwork
-from salt_zoo_wan.original import check_target, save_original, save_transformer
 from salt_zoo_wan.pipeline import write_pipeline
-from salt_zoo_wan.size import WanSize, transformer_config
-from salt_zoo_wan.sizes_of_weights import size_of
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.sizes import WanSize, transformer_config
 
 
 class TeacherSizeConfig(StrictModel):
@@ -165,12 +165,12 @@ class WanBackbone(BackboneDefaults):
             )
 
     def load(self, place: Path) -> nn.Module:
-        """The network of a saved student, or of another code's weights (`load_original`).
+        """The network of a saved student, or of another code's weights (`load_transformer`).
 
         Raises:
             ZooError: there is none, or it is damaged, or not of this backbone's size.
         """
-        transformer = load_original(place, transformer_config(self.size)).float()
+        transformer = load_transformer(place, transformer_config(self.size)).float()
         return WanNetwork(transformer, self.size.coordinates).to(self.device)
 
     @classmethod
@@ -180,16 +180,16 @@ class WanBackbone(BackboneDefaults):
         Raises:
             ZooError: they are not a Wan's, or of no registered size.
         """
-        return {"size": size_of(place, zoo, size)}
+        return {"size": detect_size(place, zoo, size)}
 
     def check_export(self, path: Path, format: str) -> None:
         """A ZooError for a format that `export` does not know or a name that is not its own."""
-        check_target(path, format)
+        check_export_target(path, format)
 
     def export(self, network: nn.Module, path: Path, format: str) -> None:
-        """Write `network` in a form of other codes, see `original.save_original`."""
+        """Write `network` in a form of other codes, see `checkpoint.export`."""
         transformer: Any = network.transformer
-        save_original(transformer, path, format)
+        export_transformer(transformer, path, format)
 
     def prepare(self) -> None:
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+from einops import repeat
 from torch import Tensor, nn
 
 from salt_zoo.core.protocols import Condition, Memory
@@ -86,7 +87,7 @@ class WanNetwork(nn.Module):
             return 1000.0 * t
         height, width = self.tokens_per_frame
         tokens = (x.shape[3] // height) * (x.shape[4] // width)
-        return (1000.0 * t).repeat_interleave(tokens, dim=1)
+        return repeat(1000.0 * t, "b f -> b (f tokens)", tokens=tokens)
 
     def with_coordinates(self, x: Tensor) -> Tensor:
         if not self.coordinates:

@@ -12,12 +12,12 @@ def register(zoo):
     )
     zoo.sizes.add(
         "wan2.1-t2v-1.3b",
-        "salt_zoo_wan.published:PublishedSize",
+        "salt_zoo_wan.published_sizes:PublishedSize",
         "Wan 2.1 text-to-video, 1.3 B: from the hub, a diffusers folder or one original file",
     )
     zoo.sizes.add(
         "wan2.1-t2v-14b",
-        "salt_zoo_wan.published:LargePublishedSize",
+        "salt_zoo_wan.published_sizes:LargePublishedSize",
         "Wan 2.1 text-to-video, 14 B: likewise",
     )
     zoo.datasets.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core import flow
@@ -55,4 +56,4 @@ class Guided:
 
 
 def _twice(x: Tensor) -> Tensor:
-    return x.repeat(2, *[1] * (x.ndim - 1))
+    return repeat(x, "b ... -> (two b) ...", two=2)

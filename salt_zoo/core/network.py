@@ -75,7 +75,12 @@ class FeatureExtractor(Protocol):
 
 @runtime_checkable
 class MaskedForward(Protocol):
-    """A causal network that passes all blocks at once, under a mask."""
+    """A causal network that evaluates all blocks in one pass, under a mask."""
+
+    def can_mask(self, frames: int) -> bool:
+        """Whether its memory has an equivalent mask for a video of `frames` latent frames, so that
+        one block-causal pass is the blocks one by one."""
+        ...
 
     def forward_masked(
         self, x: Tensor, t: Tensor, x0: Tensor, condition: Condition

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from salt_zoo.core.protocols import (
@@ -160,8 +161,8 @@ def _without_arithmetic(network: Any) -> Any:
         return 0.5 * anchor * x
 
     def features(x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
-        tokens: Tensor = network(x, t, condition).flatten(2).transpose(1, 2)
-        return tokens
+        v: Tensor = network(x, t, condition)
+        return rearrange(v, "b c f h w -> b (f h w) c")
 
     network.forward = forward
     if isinstance(network, FeatureExtractor):

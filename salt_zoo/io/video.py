@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange, repeat
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError
@@ -117,13 +118,13 @@ def to_bytes(pixels: Tensor) -> np.ndarray:
     if pixels.ndim != 5 or pixels.shape[1] not in (1, 3):
         raise ValueError(f"videos are [N, 1 or 3, F, H, W], not {list(pixels.shape)}")
     values = pixels.detach().float().cpu().nan_to_num().clamp(0, 1).mul(255).round().byte()
-    return values.permute(0, 2, 3, 4, 1).expand(-1, -1, -1, -1, 3).numpy()
+    return rearrange(values, "n c f h w -> n f h w c").expand(-1, -1, -1, -1, 3).numpy()
 
 
 def enlarge(videos: np.ndarray) -> np.ndarray:
     """Small videos by a whole factor, every pixel a square; H.264 wants even sizes, too."""
     factor = max(1, math.ceil(SMALLEST / min(videos.shape[2:4])))
-    videos = videos.repeat(factor, axis=2).repeat(factor, axis=3)
+    videos = repeat(videos, "n f h w c -> n f (h y) (w x) c", y=factor, x=factor)
     height, width = videos.shape[2:4]
     return np.pad(videos, ((0, 0), (0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 

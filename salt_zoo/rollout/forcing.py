@@ -1,4 +1,4 @@
-"""Videos in blocks, each given the clean blocks before it: how causal students see real data."""
+"""Real videos in a causal network: blocks given clean (teacher forcing) or noisy blocks before."""
 
 from __future__ import annotations
 
@@ -56,3 +56,29 @@ def forward_teacher_forced(
             return
     for frames, (memory,) in teacher_forced([network], x0, condition, blocks):
         yield frames, network(x[:, :, frames], t[:, frames.start], condition, memory)
+
+
+def forward_block_causal(
+    network: VelocityNetwork, x: Tensor, t: Tensor, condition: Condition, blocks: Blocks
+) -> Iterator[tuple[slice, Tensor]]:
+    """Velocities of noisy videos `x` `[B, C, F, H, W]`, every block given the noisy blocks before.
+
+    `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
+    block-causal pass (diffusion forcing, arXiv 2407.01392), or block by block from a memory without
+    gradient where `MaskedForward.can_mask` excludes one pass over so many frames. A single block is
+    passed with one time a video. Call `backward` before asking for the next.
+    """
+    count = x.shape[2]
+    parts = blocks.split(count)
+    if len(parts) == 1:
+        yield parts[0], network(x, t[:, 0], condition)
+    elif not isinstance(network, MaskedForward) or network.can_mask(count):
+        yield slice(0, count), network(x, t, condition)
+    else:
+        memory = blocks.memory(network, x)
+        for frames in parts:
+            noisy, time = x[:, :, frames], t[:, frames.start]
+            yield frames, network(noisy, time, condition, memory)
+            if memory is not None and frames.stop < count:
+                with torch.no_grad():
+                    network.update_cache(noisy, time, condition, memory)

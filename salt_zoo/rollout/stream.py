@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
@@ -170,7 +171,7 @@ class Stream:
         noise = block_noise(self._draws, self._blocks, self._shape, 0)
         if self.count is not None:  # made for the whole length, as for a video
             frames = self.timeline.latents(self.count)
-            noise = noise[:, :, :1].expand(-1, -1, frames, -1, -1)
+            noise = repeat(noise[:, :, 0], "b c h w -> b c f h w", f=frames)
         memory = self._blocks.memory(self._network, noise)
         assert memory is not None  # the timeline has refused networks without one
         if self.count is None and memory.limit is not None:

@@ -122,8 +122,8 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
     from diffusers import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from salt_zoo_wan import published
-    from salt_zoo_wan.configs import PUBLISHED
+    from salt_zoo_wan import published_sizes as published
+    from salt_zoo_wan.published_configs import PUBLISHED
 
     tiny = dict(
         PUBLISHED["wan2.1-t2v-1.3b"].transformer,

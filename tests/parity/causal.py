@@ -15,7 +15,7 @@ from salt_zoo_self_forcing.cache import KVCache, Policy
 from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
 from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig
 from salt_zoo_self_forcing.network import CausalWanNetwork
-from salt_zoo_wan.weights import load_original
+from salt_zoo_wan.checkpoint.load import load_transformer
 from tests.parity.g1 import transformer_config
 from tests.parity.goldens import Check, Golden, load, video
 
@@ -32,7 +32,7 @@ def network(golden: Golden, memory: Policy, frames: int = 3, first: int | None =
     """Our causal network with the golden's weights, in blocks of `frames` frames."""
     blocks = Blocks(frames, first=first, new_memory=lambda network, x: network.new_memory(x))
     weights = load(golden.folder / golden.facts["weights_file"])
-    transformer = load_original(weights, transformer_config(golden.facts["config"])).eval()
+    transformer = load_transformer(weights, transformer_config(golden.facts["config"])).eval()
     return CausalWanNetwork(transformer, 0, blocks, memory)
 
 

@@ -35,9 +35,9 @@ def transformer_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def network(weights: dict[str, Tensor], config: dict[str, Any]) -> WanNetwork:
     """Our network with weights under their original names."""
-    from salt_zoo_wan.weights import load_original
+    from salt_zoo_wan.checkpoint.load import load_transformer
 
-    return WanNetwork(load_original(weights, transformer_config(config)).eval())
+    return WanNetwork(load_transformer(weights, transformer_config(config)).eval())
 
 
 def check(golden: Golden) -> Iterator[Check | Skipped]:

@@ -19,7 +19,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks, ExitStep
 from salt_zoo.rollout.sampler import full_time, iter_rollout, replay, rollout
 from salt_zoo_dmd.semigroup import semigroup_loss
-from salt_zoo_wan.original import to_original
+from salt_zoo_wan.checkpoint.export import to_original
 from tests.parity import g9_reference
 from tests.parity.causal import Released, network, policy, renoise_of
 from tests.parity.goldens import FORWARD, GRADIENT, Check, Golden, Skipped, relative_error, video

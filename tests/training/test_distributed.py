@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from salt_zoo import hookimpl
-from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+from salt_zoo_flow_matching.method import TeacherForcing
 
 
 class Spy:
@@ -113,7 +113,7 @@ ONE_FAILS = """
 import os, signal
 
 from salt_zoo import hookimpl
-from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+from salt_zoo_flow_matching.method import TeacherForcing
 
 
 class Fails(TeacherForcing):

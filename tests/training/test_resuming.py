@@ -186,7 +186,7 @@ def test_code_that_has_changed_is_said(train, capsys, tmp_path):
     plugin, out = tmp_path / "mine.py", tmp_path / "out"
     source = """
 from salt_zoo import hookimpl
-from salt_zoo_pretraining.teacher_forcing import TeacherForcing
+from salt_zoo_flow_matching.method import TeacherForcing
 
 class Mine(TeacherForcing):
     pass

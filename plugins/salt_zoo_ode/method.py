@@ -1,0 +1,141 @@
+"""Regression of a few-step student onto the endpoints of a flow model's ODE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from einops import repeat
+from pydantic import Field
+from torch import Tensor
+
+from salt_zoo.core import flow
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import NetworkSpec, TrainStep
+from salt_zoo.core.transfers import send
+from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
+from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
+
+
+class OdeRegressionConfig(TrajectoryConfig):
+    """Options of `ode-regression`. The dataset's trajectories are used where it has some, else they
+    are made in every update: `teacher_steps` passes for one of the student's."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-6
+    #: Whose trajectories are made; `dataset`: none, the dataset has them, which saves the memory
+    #: of the teacher's weights.
+    of: Whose | Literal["dataset"] = "teacher"
+    #: Of the trajectories that are made here.
+    guidance_scale: float = 5.0
+    #: What a block sees of those before it: their states at times of their own (`noisy`), likewise
+    #: but as often their endpoints as each of the states (`mixed`, CausVid's step list that ends at
+    #: 0), or their endpoints (`clean`, Causal Forcing). None is clean for trajectories that were
+    #: made here on their own past, else mixed.
+    context: Literal["noisy", "mixed", "clean"] | None = None
+
+    @property
+    def sees(self) -> str:
+        """The context, the default filled in."""
+        return self.context or ("clean" if self.of == "student-start" else "mixed")
+
+
+class OdeRegression:
+    """`x_t - t * v(x_t, t)` is made the endpoint of the ODE through `x_t`, at the times of a step
+    list (CausVid, arXiv 2412.07772; Self Forcing, arXiv 2506.08009)."""
+
+    version = 1
+    Config = OdeRegressionConfig
+    needs_data = False
+
+    def __init__(self, config: OdeRegressionConfig, zoo: Any) -> None:
+        self.config = config
+        #: Times of the trajectories without which it cannot train.
+        self.wanted_times = tuple(config.times) if config.of == "dataset" else ()
+
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        roles = {"student": NetworkSpec("student", learning_rate=self.config.learning_rate)}
+        if self.config.of != "dataset":
+            roles["teacher"] = NetworkSpec("teacher" if self.config.of == "teacher" else "student")
+        return roles
+
+    def update_order(self, step: int) -> Sequence[str]:
+        return ["student"]
+
+    def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        states = self._states(step)
+        x, t = self._draw(step, states)
+        endpoint = states[:, -1]
+        # clean blocks are context only; their frames have nothing to learn
+        noisy = (t > 0).to(x.dtype)
+        weight = noisy / noisy.sum().clamp(min=1)
+        total = x.new_zeros(())
+        for frames, v in self._velocities(step, x, t, endpoint):
+            found = flow.x0_from_velocity(x[:, :, frames], v, t[:, frames])
+            squared = (found - endpoint[:, :, frames]).square().mean(dim=(1, 3, 4))
+            loss = (weight[:, frames] * squared).sum()
+            step.backward(loss)
+            total = total + loss.detach()
+        return {"loss": total}
+
+    def _states(self, step: TrainStep) -> Tensor:
+        """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the step's noise."""
+        batch, times = step.batch, self.config.times
+        if batch.trajectory is None:
+            if self.config.of == "dataset":
+                raise ZooError(
+                    "method.of: dataset: the dataset has no trajectories; choose the dataset "
+                    "'trajectories', or method.of: teacher to make them while training"
+                )
+            return draw_trajectories(
+                self.config,
+                self.config.of,
+                step.networks["teacher"],
+                step.rng,
+                batch.condition,
+                batch.unconditional,
+                self.config.guidance_scale,
+                step.blocks,
+                step.latent_shape,
+            )
+        stored = batch.trajectory_times
+        if len(stored) != len(times) or any(
+            abs(a - b) > SAME_TIME for a, b in zip(stored, times, strict=True)
+        ):
+            raise ZooError(
+                f"the dataset's trajectories are kept at times {_shown(stored)} and the method's "
+                f"are {_shown(times)}; set method.steps and method.timestep_shift to theirs"
+            )
+        wanted = (len(times) + 1, *step.latent_shape)
+        if tuple(batch.trajectory.shape[1:]) != wanted:
+            raise ZooError(
+                f"the dataset's trajectories are {list(batch.trajectory.shape[1:])} and this "
+                f"backbone's would be {list(wanted)}; choose those that were made with it"
+            )
+        return batch.trajectory
+
+    def _draw(self, step: TrainStep, states: Tensor) -> tuple[Tensor, Tensor]:
+        """A state of an independent time for every block: `[B, C, F, H, W]`, and times `[B, F]`."""
+        parts = step.blocks.split(states.shape[3])
+        times = torch.tensor([*self.config.times, 0.0], device=states.device)
+        clean = self.config.sees == "mixed" and len(parts) > 1
+        rows = torch.arange(len(states), device=states.device)
+        x, t = [], []
+        for block, frames in enumerate(parts):
+            drawn = step.rng.randint(len(times) if clean else len(times) - 1, "step", block)
+            k = send(torch.tensor(drawn), states.device)
+            x.append(states[rows, k][:, :, frames])
+            t.append(repeat(times[k], "b -> b f", f=frames.stop - frames.start))
+        return torch.cat(x, dim=2), torch.cat(t, dim=1)
+
+    def _velocities(
+        self, step: TrainStep, x: Tensor, t: Tensor, endpoint: Tensor
+    ) -> Iterable[tuple[slice, Tensor]]:
+        student, condition = step.networks["student"], step.batch.condition
+        if self.config.sees == "clean":
+            return forward_teacher_forced(student, x, t, endpoint, condition, step.blocks)
+        return forward_block_causal(student, x, t, condition, step.blocks)
+
+
+def _shown(times: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{t:.4g}" for t in times) + "]"

@@ -1,0 +1,1 @@
+"""Files of weights: formats, finding, reading, identifying, loading and saving."""

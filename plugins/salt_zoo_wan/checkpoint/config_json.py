@@ -1,0 +1,119 @@
+"""The `config.json` beside a transformer's weights, in diffusers' keys or in Wan's own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+from salt_zoo.core.errors import ZooError
+from salt_zoo_wan.checkpoint.files import CheckpointFiles
+
+#: Wan's own names of what diffusers' configuration has under another name.
+_WAN_KEYS = {
+    "dim": "width",
+    "num_heads": "num_attention_heads",
+    "in_dim": "in_channels",
+    "out_dim": "out_channels",
+    "ffn_dim": "ffn_dim",
+    "freq_dim": "freq_dim",
+    "num_layers": "num_layers",
+    "eps": "eps",
+    "text_dim": "text_dim",
+    "patch_size": "patch_size",
+    "cross_attn_norm": "cross_attn_norm",
+}
+#: The classes of Wan's text-to-video transformers, in Wan's own code, Self Forcing's, diffusers'.
+_WAN_CLASSES = (
+    "WanModel",
+    "CausalWanModel",
+    "WanTransformer3DModel",
+    "CausalWanTransformer3DModel",
+)
+#: Keys that change nothing of what the weights mean.
+_HARMLESS = (
+    "model_type",
+    "text_len",
+    "window_size",
+    "qk_norm",
+    "dtype",
+    "torch_dtype",
+    "local_attn_size",
+    "sink_size",
+)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys of a transformer's `config.json` under diffusers' names, Wan's own translated.
+
+    Raises:
+        ZooError: it is damaged, or of another model.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ZooError(
+            f"{path}: cannot be loaded ({type(error).__name__}); fetch it again"
+        ) from None
+    kind = content.get("_class_name") if isinstance(content, dict) else None
+    if kind not in _WAN_CLASSES:
+        raise ZooError(
+            f"{path}: cannot be loaded, not the configuration of a Wan transformer (its class is "
+            f"{str(kind)[:60]!r}); expected {' or '.join(_WAN_CLASSES[:3:2])}"
+        )
+    if "dim" not in content:  # diffusers' own names
+        return {k: v for k, v in content.items() if not k.startswith("_")}
+    if (model := content.get("model_type", "t2v")) != "t2v":
+        raise ZooError(f"{path}: a Wan of the kind {str(model)[:20]!r}; expected text-to-video")
+    own = {_WAN_KEYS[key]: value for key, value in content.items() if key in _WAN_KEYS}
+    width, heads = own.pop("width"), own.get("num_attention_heads")
+    if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
+        raise ZooError(
+            f"{path}: cannot be loaded, dim and num_heads are not numbers; fetch it again"
+        )
+    return {**own, "attention_head_dim": width // heads}
+
+
+def check_config(place: CheckpointFiles, wanted: Mapping[str, Any]) -> None:
+    """Refuse a `config.json` beside the weights that says something else than `wanted`.
+
+    The weights' shapes have been checked; this is for what shapes do not show (`eps`, a norm).
+
+    Raises:
+        ZooError: the line names the key and both values.
+    """
+    if place.config is None:
+        return
+    whole = _with_defaults(wanted)
+    for key, value in read_config(place.config).items():
+        if key not in whole:
+            if value is None or key in _HARMLESS:
+                continue
+            raise ZooError(
+                f"{place.config}: {key}: unknown key of a Wan transformer; if it changes nothing "
+                "that the network computes, remove it"
+            )
+        given = list(value) if isinstance(value, list | tuple) else value
+        if given != whole[key] or isinstance(given, bool) != isinstance(whole[key], bool):
+            raise ZooError(
+                f"{place.config}: {key} is {str(given)[:40]}, expected {whole[key]} as the size "
+                "has it; the file was changed, or belongs to other weights"
+            )
+
+
+def read_arguments(config: Path) -> dict[str, Any]:
+    """What of a `config.json` are arguments of `WanTransformer3DModel`; the rest is looked at where
+    the weights are loaded."""
+    known = inspect.signature(WanTransformer3DModel.__init__).parameters
+    return {key: value for key, value in read_config(config).items() if key in known}
+
+
+def _with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the transformer, tuples as lists."""
+    known = inspect.signature(WanTransformer3DModel.__init__).parameters.values()
+    whole = {one.name: one.default for one in known if one.name != "self"} | dict(wanted)
+    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in whole.items()}

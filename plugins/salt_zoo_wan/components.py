@@ -1,0 +1,181 @@
+"""The components of a diffusers pipeline of Wan: local folders, or repositories on the hub.
+
+Only `Components.folder` downloads, and only a component that is not on this machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io.storage import file_digest
+
+#: The components of a diffusers pipeline that a backbone loads.
+COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")
+#: The file whose presence marks a component's folder; `config.json` for the others.
+_MARKS = {"tokenizer": "tokenizer_config.json"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True)
+class Components:
+    """A diffusers folder, or a hub id with its revision.
+
+    Args:
+        source: a folder, or a hub id `owner/name`.
+        revision: branch, tag or commit; for hub ids only.
+        bytes: about how large each part is on the hub, for messages.
+        needed: which parts are used of it; the message on a missing one tells how to get them all.
+    """
+
+    source: str
+    revision: str = "main"
+    bytes: Any = field(default=None, compare=False)
+    needed: tuple[str, ...] = field(default=COMPONENTS, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.is_local and not _HUB_ID.fullmatch(self.source):
+            raise ZooError(
+                f"{self.source}: there is no such file or folder, and it is no hub id (owner/name)"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.source).expanduser().is_dir()
+
+    def find(self, part: str) -> Path | None:
+        """The folder of a part that is complete on this machine, else None; no network."""
+        if self.is_local:
+            root = Path(self.source).expanduser()
+            # a folder that is a transformer itself has no subfolders for parts
+            alone = part == "transformer" and not (root / part).is_dir()
+            folder = root if alone else root / part
+        else:
+            from huggingface_hub import try_to_load_from_cache
+
+            mark = f"{part}/{_MARKS.get(part, 'config.json')}"
+            found = try_to_load_from_cache(self.source, mark, revision=self.revision)
+            if not isinstance(found, str):
+                return None
+            folder = Path(found).parent
+        return folder if is_complete(folder, part) else None
+
+    def folder(self, part: str) -> Path:
+        """The folder of a part, fetched from the hub if need be.
+
+        Raises:
+            ZooError: it is not there and cannot be fetched; the line says how to get it.
+        """
+        if found := self.find(part):
+            return found
+        if self.is_local:
+            raise ZooError(
+                f"{self.source}: has no whole {part} ({_MARKS.get(part, 'config.json')} and "
+                "what it needs); give a diffusers pipeline folder"
+            )
+        reason = self._fetch(part)
+        if found := self.find(part):
+            return found
+        needed = self.missing(self.needed)
+        raise ZooError(
+            f"{self.source}: its {part}{self._size([part])} is not on this machine and cannot be "
+            f"fetched ({reason}); with internet run: {self.command(needed)}{self._size(needed)}; "
+            "or name a local folder in backbone.options.weights"
+        )
+
+    def command(self, parts: Sequence[str]) -> str:
+        """The shell command that fetches parts into the hub's local cache."""
+        wanted = " ".join(f'--include "{part}/*"' for part in parts)
+        revision = "" if self.revision == "main" else f" --revision {self.revision}"
+        return f"hf download {self.source}{revision} {wanted}"
+
+    def missing(self, parts: Sequence[str]) -> list[str]:
+        """Those of `parts` that would have to be fetched."""
+        return [] if self.is_local else [part for part in parts if self.find(part) is None]
+
+    def config(self, part: str) -> dict[str, Any] | None:
+        """The part's `config.json` if it is on this machine."""
+        folder = self.find(part)
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else None
+
+    def fingerprint(self, part: str) -> dict[str, str]:
+        """Digests of a local part's files; for the hub its id and commit (or asked revision)."""
+        folder = self.find(part)
+        if not self.is_local:
+            commit = folder.parent.name if folder else self.revision
+            return {part: f"{self.source}@{commit}"}
+        if folder is None:
+            return {part: "missing"}
+        return {
+            f"{part}/{path.relative_to(folder).as_posix()}": known_digest(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+
+    def _size(self, parts: Sequence[str]) -> str:
+        size = sum((self.bytes or {}).get(part, 0) for part in parts)
+        return f" (about {size / 1e9:.3g} GB)" if size else ""
+
+    def _fetch(self, part: str) -> str:
+        """Try to download a part; returns why it failed, or an empty string."""
+        from huggingface_hub import snapshot_download
+
+        try:
+            snapshot_download(
+                self.source,
+                revision=self.revision,
+                allow_patterns=[f"{part}/*", "model_index.json"],
+                etag_timeout=5,
+            )
+        except Exception as error:  # no internet, no such repository, no access, a full disk, ...
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the wrappers' texts run over many lines
+                cause = cause.__cause__
+            return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:100]}"
+        return "the repository lacks it"
+
+
+def is_complete(folder: Path, part: str) -> bool:
+    """Whether a part's mark and all its weight files are in `folder`."""
+    if not (folder / _MARKS.get(part, "config.json")).is_file():
+        return False
+    if part == "tokenizer":
+        return True
+    indices = sorted(folder.glob("*.index.json"))
+    if indices:
+        content = json.loads(indices[0].read_text(encoding="utf-8"))
+        return all((folder / name).is_file() for name in set(content["weight_map"].values()))
+    return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def known_digest(path: Path) -> str:
+    """`file_digest`, taken once for each state of a file: weights can be tens of GB."""
+    state = path.stat()
+    return _digest(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    return file_digest(path)
+
+
+def load_component(folder: Path, load: Callable[[], Any]) -> Any:
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would write over the training's own
+    try:
+        return load()
+    except Exception as error:  # transformers and diffusers raise many kinds for a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+    finally:
+        if bars:
+            logging.enable_progress_bar()

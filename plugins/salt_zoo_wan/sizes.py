@@ -1,0 +1,110 @@
+"""Interface of a size of Wan: its transformer, and its text and video codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from salt_zoo.core.protocols import Condition
+
+
+class WanSize(Protocol):
+    """A configuration of Wan. Made as `Factory(config, zoo)` from the registry `sizes`.
+
+    Whoever makes one inherits `WanSizeDefaults`, which has what a size without codecs needs.
+    """
+
+    latent_shape: tuple[int, int, int, int]
+    frame_rate: float
+    #: With which the teacher is usually sampled.
+    guidance_scale: float
+    #: What guidance leads away from.
+    negative_prompt: str
+    #: Height and width of a decoded frame, where it is known.
+    frame_size: tuple[int, int] | None
+    #: A diffusers transformer folder that causal students start from; None for the teacher's.
+    causal_weights: Path | None
+    #: The arguments of its transformer; None reads them off a transformer without data.
+    transformer_config: Any
+    #: Encodes in one go the prompts that will be encoded next; None where that is cheap.
+    encode_ahead: Callable[[Sequence[str], Any], None] | None
+    #: Cosine channels per axis that the network adds to its input; 0 for the published models.
+    coordinates: int
+
+    def transformer(self, start: Literal["teacher", "random"]) -> Any:
+        """A new `WanTransformer3DModel`."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition: ...
+
+    def encode_video(self, video: Tensor) -> Tensor: ...
+
+    def decode_video(self, latents: Tensor) -> Tensor: ...
+
+    def frame_decoder(self, device: Any) -> Callable[[Tensor], Tensor]:
+        """See `salt_zoo.core.protocols.Backbone`."""
+        ...
+
+    def pixel_frames(self, latent_frames: int) -> int: ...
+
+    def fingerprint(self) -> dict[str, str]: ...
+
+    def prepare(self, parts: Sequence[str] = ()) -> None:
+        """Fetch what is missing of the parts (of all, where none is named)."""
+        ...
+
+    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """What is missing of the parts (of all, where none is named)."""
+        ...
+
+    def codec_folders(self) -> Any:
+        """Folders of text encoder and VAE, with which a student is saved as a whole pipeline; None
+        where there are none."""
+        ...
+
+    def codec_modules(self) -> Mapping[str, nn.Module]:
+        """Text encoder and VAE on the meta device, for plans."""
+        ...
+
+
+class WanSizeDefaults:
+    """The members of `WanSize` that a size without codecs does not need: inherit it."""
+
+    negative_prompt: str = ""
+    frame_size: tuple[int, int] | None = None
+    causal_weights: Path | None = None
+    transformer_config: Any = None
+    encode_ahead: Callable[[Sequence[str], Any], None] | None = None
+
+    def frame_decoder(self: Any, device: Any) -> Callable[[Tensor], Tensor]:
+        decode: Callable[[Tensor], Tensor] = self.decode_video
+        return decode
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        return latent_frames
+
+    def prepare(self, parts: Sequence[str] = ()) -> None:
+        """Nothing is missing."""
+
+    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+        return []
+
+    def codec_folders(self) -> Any:
+        return None
+
+    def codec_modules(self) -> Mapping[str, nn.Module]:
+        return {}
+
+
+def transformer_config(size: WanSize) -> dict[str, Any]:
+    """The arguments of the size's `WanTransformer3DModel`: its `transformer_config` where it has
+    one, else those of a transformer without data."""
+    if size.transformer_config is not None:
+        return size.transformer_config
+    with torch.device("meta"):
+        config = size.transformer("random").config
+    return {key: value for key, value in config.items() if not key.startswith("_")}
