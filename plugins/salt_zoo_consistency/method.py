@@ -14,6 +14,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
+from salt_zoo.rollout.auxiliary import Auxiliary, RolloutConfig, complete_auxiliary
 from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo_consistency.losses import Distance, distance
 
@@ -33,6 +34,10 @@ class ConsistencyConfig(StrictModel):
     distance: Distance = "squared"
     #: Of the average of the student that gives the target.
     target_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    #: Further terms of the student's loss, on rollouts of its own: options by registered name.
+    objectives: dict[str, Any] = {}
+    #: The rollouts of `objectives`.
+    rollout: RolloutConfig = RolloutConfig()
 
 
 class ConsistencyDistillation:
@@ -46,24 +51,35 @@ class ConsistencyDistillation:
     Config = ConsistencyConfig
     needs_data = True
 
+    @classmethod
+    def complete(cls, config: ConsistencyConfig, zoo: Any, where: str) -> ConsistencyConfig:
+        """Fill in the options of the objectives."""
+        return complete_auxiliary(config, zoo, where)
+
     def __init__(self, config: ConsistencyConfig, zoo: Any) -> None:
-        self.config = config
+        self.config = self.complete(config, zoo, "method")
+        self.auxiliary = Auxiliary(
+            self.config.objectives, config.rollout, config.timestep_shift, zoo
+        )
         steps = range(config.intervals, -1, -1)
         self.grid = torch.tensor(
             [flow.shift_time(k / config.intervals, config.timestep_shift) for k in steps]
         )
 
     def roles(self) -> Mapping[str, NetworkSpec]:
-        return {
+        own = {
             "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
-            "target": NetworkSpec("student", ema_of="student", decay=self.config.target_decay),
+            "target": NetworkSpec(ema_of="student", decay=self.config.target_decay),
             "teacher": NetworkSpec("student"),
         }
+        return self.auxiliary.beside(own)
 
-    def update_order(self, step: int) -> Sequence[str]:
-        return ["student"]
+    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+        return self.auxiliary.update_order()
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        if step.role != "student":
+            return self.auxiliary.train_networks(step)
         student, target = step.networks["student"], step.networks["target"]
         condition, x0 = step.batch.condition, step.batch.x0
         assert x0 is not None
@@ -85,4 +101,4 @@ class ConsistencyDistillation:
             loss = share * distance(student_x0, target_x0, self.config.distance)
             step.backward(loss)
             total = total + loss.detach()
-        return {"loss": total}
+        return {"loss": total, **self.auxiliary.train(step)}

@@ -1,4 +1,4 @@
-"""Checkpoints: weights in safetensors, optimizer states loaded with `weights_only`, all or nothing.
+"""Checkpoints: weights in safetensors, other states loaded with `weights_only`, all or nothing.
 
 Random state is not needed: every draw is keyed by its step (`salt_zoo.core.rng`). `state.json`
 holds the digests of all files, and its own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
@@ -25,6 +25,8 @@ from salt_zoo.plugin import checked_method as methods
 from salt_zoo.training.networks import Networks
 
 STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
+#: The states of a `Stateful` method, one of each process.
+METHOD = "method.pt"
 
 #: Of a folder; ASCII, because other digits are digits to Python, too.
 _NAME = re.compile(r"step-([0-9]{6,})")
@@ -47,25 +49,51 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, networks: Networks, state: Mapping[str, Any], keep: int = 1
+    folder: Path,
+    networks: Networks,
+    state: Mapping[str, Any],
+    method_states: Sequence[Mapping[str, Any]] = (),
+    keep: int = 1,
 ) -> Path:
-    """Write `folder/step-NNNNNN` and drop all but the newest `keep` others."""
+    """Write `folder/step-NNNNNN` and drop all but the newest `keep` others.
+
+    Args:
+        state: for `state.json`.
+        method_states: of the method, one of each process; empty ones are not written.
+    """
     target = folder / f"step-{state['step']:06d}"
     with atomic_folder(target) as draft:
         for role in networks.saved_roles():
-            tensors = {k: v.contiguous() for k, v in networks[role].state_dict().items()}
+            tensors = _apart(networks[role].state_dict())
             safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
         optimizers = {
             role: [optimizer.state_dict() for optimizer in optimizers]
             for role, optimizers in networks.optimizers.items()
         }
-        # through a file of ours: torch writes the name of one that it opens into it
-        with open(draft / OPTIMIZERS, "wb") as file:
-            torch.save(optimizers, file)
+        _save(optimizers, draft / OPTIMIZERS)
+        if any(method_states):
+            _save(list(method_states), draft / METHOD)
         write_sealed(draft / STATE, {**state, "files": file_digests(draft)})
     for old in checkpoints(folder)[: -1 - keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _save(content: Any, path: Path) -> None:
+    # through a file of ours: torch writes the name of one that it opens into it
+    with open(path, "wb") as file:
+        torch.save(content, file)
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them: those of tied weights do."""
+    seen: set[int] = set()
+    apart = {}
+    for name, value in state.items():
+        tied = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        apart[name] = value.clone() if tied else value.contiguous()
+    return apart
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -135,8 +163,11 @@ def _set_aside(folder: Path) -> Path:
     return aside
 
 
-def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> None:
-    """Load the weights and optimizer states into `networks`.
+def load_checkpoint(
+    checkpoint: Checkpoint, networks: Networks, device: Any
+) -> list[Mapping[str, Any]]:
+    """Load the weights and optimizer states into `networks`, and return the method's states: one of
+    each process, none where it had none.
 
     Raises:
         ZooError: a file is missing, or of another network.
@@ -156,6 +187,8 @@ def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> 
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
                 optimizer.load_state_dict(content)
+        path = folder / METHOD
+        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else []
     except Exception as error:  # torch raises many kinds
         raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
 

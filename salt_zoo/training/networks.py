@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.roles import Originals
+from salt_zoo.core.roles import Originals, with_averages
 from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -24,6 +24,7 @@ class Networks(Mapping[str, Any]):
     """All networks of a run by role, on the backbone's device and in the run's precision.
 
     Trained networks and averages are kept in float32; frozen ones as `with_precision` holds them.
+    Weights that are drawn depend on the seed and the role alone.
     """
 
     def __init__(
@@ -33,20 +34,21 @@ class Networks(Mapping[str, Any]):
         config: TrainingConfig,
         seed: int,
     ) -> None:
-        self.roles = dict(roles)
-        trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
+        trained = [name for name, role in roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
             if name not in trained:
                 raise ZooError(
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
+        for name, role in roles.items():
+            if role.ema_of and role.ema_of not in trained:
+                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        every = dict(roles)
         if config.average:
-            self.roles[STUDENT_EMA] = NetworkSpec(
-                start=self.roles["student"].start,
-                ema_of="student",
-                decay=config.average.decay,
-            )
+            every[STUDENT_EMA] = NetworkSpec(ema_of="student", decay=config.average.decay)
+        #: By name; averages as what they follow.
+        self.roles = with_averages(every)
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
         self._average_start = config.average.start if config.average else 0
@@ -54,22 +56,25 @@ class Networks(Mapping[str, Any]):
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         originals = Originals(backbone, self.roles.values())
         for name, role in self.roles.items():
-            if role.ema_of and role.ema_of not in trained:
-                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
                 if role.ema_of:
                     network = copy.deepcopy(self._networks[role.ema_of])
+                elif role.factory is not None:
+                    network = role.factory(backbone)
                 else:
+                    assert role.start is not None
                     network = originals.network(role.start)
             network = network.to(backbone.device).requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
+            if frozen and role.factory is not None:
+                network.eval()
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)
                 if enable is not None:
                     enable()
-                elif role.learning_rate is not None:
+                elif role.learning_rate is not None and role.factory is None:
                     raise ZooError(
                         "training.gradient_checkpointing: this backbone's networks have none; "
                         "set it to false"
@@ -98,15 +103,21 @@ class Networks(Mapping[str, Any]):
         """What the run is for: the student's average, or the student where none is kept."""
         return self._networks.get(STUDENT_EMA, self._networks["student"])
 
+    @property
+    def modules(self) -> list[str]:
+        """The roles that are no velocity networks."""
+        return [name for name, role in self.roles.items() if role.factory is not None]
+
     @contextlib.contextmanager
-    def training(self, role: str) -> Any:
-        """Only `role` takes gradients inside the block."""
-        network = self._networks[role]
-        network.requires_grad_(True)
+    def training(self, roles: Sequence[str]) -> Iterator[None]:
+        """Only `roles` take gradients inside the block."""
+        for role in roles:
+            self._networks[role].requires_grad_(True)
         try:
-            yield list(network.parameters())
+            yield
         finally:
-            network.requires_grad_(False)
+            for role in roles:
+                self._networks[role].requires_grad_(False)
 
     @torch.no_grad()
     def follow(self, role: str, step: int) -> None:
@@ -116,11 +127,13 @@ class Networks(Mapping[str, Any]):
                 continue
             mean: list[Tensor] = list(self._networks[name].parameters())
             weights: list[Tensor] = list(self._networks[role].parameters())
+            for own, its in zip(*(self._networks[n].buffers() for n in (name, role)), strict=True):
+                own.copy_(its)  # statistics, and what never changes
             if name == STUDENT_EMA and step < self._average_start:
                 torch._foreach_copy_(mean, weights)
             else:
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
 
     def saved_roles(self) -> list[str]:
-        """The roles whose weights a checkpoint must hold; frozen ones come from the backbone."""
+        """The roles whose weights a checkpoint must hold; frozen ones are made as at the start."""
         return [n for n, r in self.roles.items() if r.learning_rate is not None or r.ema_of]
