@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -14,8 +14,8 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
-from salt_zoo.rollout.auxiliary import Auxiliary, RolloutConfig, complete_auxiliary
 from salt_zoo.rollout.forcing import teacher_forced
+from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
 from salt_zoo_consistency.losses import Distance, distance
 
 
@@ -40,7 +40,7 @@ class ConsistencyConfig(StrictModel):
     rollout: RolloutConfig = RolloutConfig()
 
 
-class ConsistencyDistillation:
+class ConsistencyDistillation(WithObjectives):
     """`f(x_t, t) = x_t - t * v(x_t, t)` is made equal at both ends of one teacher step.
 
     The teacher is the student's own first network (an autoregressive student is distilled from an
@@ -51,16 +51,8 @@ class ConsistencyDistillation:
     Config = ConsistencyConfig
     needs_data = True
 
-    @classmethod
-    def complete(cls, config: ConsistencyConfig, zoo: Any, where: str) -> ConsistencyConfig:
-        """Fill in the options of the objectives."""
-        return complete_auxiliary(config, zoo, where)
-
     def __init__(self, config: ConsistencyConfig, zoo: Any) -> None:
-        self.config = self.complete(config, zoo, "method")
-        self.auxiliary = Auxiliary(
-            self.config.objectives, config.rollout, config.timestep_shift, zoo
-        )
+        super().__init__(config, zoo)
         steps = range(config.intervals, -1, -1)
         self.grid = torch.tensor(
             [flow.shift_time(k / config.intervals, config.timestep_shift) for k in steps]
@@ -72,14 +64,11 @@ class ConsistencyDistillation:
             "target": NetworkSpec(ema_of="student", decay=self.config.target_decay),
             "teacher": NetworkSpec("student"),
         }
-        return self.auxiliary.beside(own)
-
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
-        return self.auxiliary.update_order()
+        return self.objectives.beside(own)
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
         if step.role != "student":
-            return self.auxiliary.train_networks(step)
+            return self.train_objectives(step)
         student, target = step.networks["student"], step.networks["target"]
         condition, x0 = step.batch.condition, step.batch.x0
         assert x0 is not None
@@ -101,4 +90,4 @@ class ConsistencyDistillation:
             loss = share * distance(student_x0, target_x0, self.config.distance)
             step.backward(loss)
             total = total + loss.detach()
-        return {"loss": total, **self.auxiliary.train(step)}
+        return {"loss": total, **self.train_objectives(step)}

@@ -29,6 +29,11 @@ def register(zoo):
         "stored ODE trajectories with their prompts, made by 'salt-zoo pretrain trajectories'",
     )
     zoo.recipes.add(
+        "teacher",
+        "salt_zoo_pretraining.teacher_recipe:TeacherRecipe",
+        "weights of any backbone, from random ones by flow matching on a dataset",
+    )
+    zoo.recipes.add(
         "trajectories",
         "salt_zoo_pretraining.trajectory_recipe:TrajectoryRecipe",
         "ODE trajectories of a backbone's teacher, or of its student's start, for ode-regression",

@@ -194,7 +194,9 @@ class CheckedMethod:
                 raise self.error(f"{where} as the name of a scalar; it must be a text")
             if not isinstance(value, torch.Tensor):
                 raise self.error(f"{where}: {shown(value)}; it must be a tensor with one number")
-            if value.numel() != 1 or value.device.type == "meta" or value.is_complex():
+            # a plan trains on the meta device
+            empty = value.device.type == "meta" and str(step.rng.device) != "meta"
+            if value.numel() != 1 or empty or value.is_complex():
                 raise self.error(
                     f"{where}: a tensor of the shape {list(value.shape)} and type {value.dtype} on "
                     f"{value.device}; it must be one number on the networks' device or the CPU"

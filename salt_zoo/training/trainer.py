@@ -231,7 +231,7 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
-        states = gather_object([self._checked.state_dict()])
+        states = gather_object([self.method_state()])
 
         def save() -> None:
             state = {
@@ -268,6 +268,10 @@ class Trainer:
             ) from None
         self.counter.scale(before / self.accelerator.num_processes)
         return self.kept.step
+
+    def method_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the method itself; see `salt_zoo.core.protocols.Stateful`."""
+        return self._checked.state_dict()
 
     def cost(self) -> dict[str, Any]:
         """What the run has taken: updates, passes by role, FLOPs, seconds.
