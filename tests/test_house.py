@@ -22,6 +22,15 @@ ARROWS: dict[str, dict[str, set[str]]] = {
         "evaluation": {"core", "plugin", "rollout"},
         "training": {"core", "io", "plugin", "rollout", "costs", "config", "evaluation"},
         "planning": {"core", "plugin", "costs", "config", "training"},
+        "conformance": {
+            "core",
+            "plugin",
+            "rollout",
+            "costs",
+            "config",
+            "evaluation",
+            "training",
+        },
         "cli": {"core", "io", "plugin", "rollout", "config", "training", "planning"},
     },
     "benchmarks": {

@@ -41,6 +41,7 @@ EXAMPLES: dict[str, str] = dict(BLOCK.findall(GUIDE.read_text(encoding="utf-8"))
 PLUGINS = {
     "guidance_distillation.py": ("methods", "guidance-distillation"),
     "smoothness.py": ("objectives", "smoothness"),
+    "gan_head.py": ("objectives", "gan-head"),
     "strided.py": ("memories", "strided"),
     "contrast.py": ("metrics", "contrast"),
     "clips.py": ("datasets", "clips"),
@@ -99,7 +100,7 @@ def on_digits(backbone: str, method: dict[str, Any], **options: Any) -> dict[str
 
 
 def test_every_file_of_the_guide_is_known():
-    others = {"teacher.yaml", "student.yaml", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
+    others = {"student.yaml", "test_plugins.py", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
     assert EXAMPLES.keys() == PLUGINS.keys() | others
 
 
@@ -212,28 +213,57 @@ def test_the_dataset_samples(pages_zoo, folder):
     assert len(data.fingerprint()) == 20
 
 
-def test_the_backbone_trains_and_is_distilled(pages_zoo, folder, run, tmp_path, monkeypatch, cli):
-    from salt_zoo.training.students import save_student
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+def test_the_discriminator_is_trained_with_the_fake_score(backbone, run):
+    terms = {"distribution-matching": {}, "gan-head": {"weight": 0.5}}
+    method = {"name": "dmd", "fake_score": {"updates": 2}, "objectives": terms}
+    trainer, logs = run(on_digits(backbone, method))
+    matching, gan = logs["student/distribution_matching"], logs["student/gan_head"]
+    assert gan > 0
+    assert logs["student/loss"] == pytest.approx(matching + 0.5 * gan, rel=1e-5)
+    assert logs["fake_score/gan_head"] > 0 and logs["head/gradient_norm"] > 0
+    # two fake-score updates on 2 real and 2 fake videos each, and the student's update
+    assert trainer.counter.counts["head"] == {"forward": 10.0, "backward": 10.0}
 
+
+GUIDE_TESTS = re.findall(r"^def (test_\w+)", EXAMPLES["test_plugins.py"], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", GUIDE_TESTS)
+def test_the_tests_of_the_guide_pass(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    teacher, student = (yaml.safe_load(EXAMPLES[f"{name}.yaml"]) for name in ("teacher", "student"))
-    trainer, logs = run(teacher, "teacher")
-    assert logs["student/loss"] > 0
-    backbone, network = trainer.backbone, trainer.networks["student"]
-    x = KeyedRNG(0, rows=range(2)).randn(backbone.latent_shape, "x")
-    prompts = backbone.encode_prompts(["a prompt", ""])
-    v = network(x, torch.tensor([0.3, 0.7]), prompts)
-    assert v.shape == x.shape
-    times = torch.tensor([[0.3], [0.7]]).expand(2, x.shape[2])
-    assert torch.allclose(network(x, times, prompts), v, atol=1e-6)
-    saved = save_student(trainer, resolve(teacher, pages_zoo, "test"), tmp_path / "saved")
+    namespace: dict[str, Any] = {}
+    exec(compile(EXAMPLES["test_plugins.py"], "test_plugins.py", "exec"), namespace)
+    namespace[name]()
+
+
+def test_the_backbone_is_pretrained_and_distilled(folder, run, tmp_path, monkeypatch, cli):
+    monkeypatch.chdir(folder)
+    plugins = ("-p", "tiny_conv.py", "-p", "clips.py", "--device", "cpu")
+    small = ("--set", "run.training.updates=2", "--set", "run.training.batch_size=2")
+    done = cli(
+        "pretrain", "teacher", *plugins, *small, "--set", "backbone=tiny-conv",
+        "--set", "dataset={name: clips, folder: clips}", "--out", tmp_path / "made",
+    )  # fmt: skip
+    saved = tmp_path / "made" / "teacher"
+    assert done.code == 0, done.err
+    assert done.out.strip() == str(saved)
+    student = yaml.safe_load(EXAMPLES["student.yaml"])
     student["backbone"]["weights"] = str(saved)
     student["method"]["fake_score"] = {"updates": 1}
     distilled, logs = run(student, "student")
     assert logs["student/loss"] > 0
-    frozen = distilled.networks["teacher"].state_dict()
-    wanted = trainer.networks.eval_network.state_dict()
-    assert all(torch.equal(frozen[name], wanted[name]) for name in wanted)
+    teacher = distilled.networks["teacher"]
+    assert all(
+        torch.equal(value, teacher.state_dict()[name])
+        for name, value in distilled.backbone.load(saved).state_dict().items()
+    )
+    x = KeyedRNG(0, rows=range(2)).randn(distilled.backbone.latent_shape, "x")
+    prompts = distilled.backbone.encode_prompts(["a prompt", ""])
+    v = teacher(x, torch.tensor([0.3, 0.7]), prompts)
+    assert v.shape == x.shape
+    times = torch.tensor([[0.3], [0.7]]).expand(2, x.shape[2])
+    assert torch.allclose(teacher(x, times, prompts), v, atol=1e-6)
     done = cli(
         "sample", "a ball rolls left", "-p", "tiny_conv.py", "--checkpoint", saved,
         "--nfe", 1, "--device", "cpu", "--out", tmp_path / "ball.gif",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from salt_zoo_dmd.method import DMD, DMDConfig, StepLists
+from salt_zoo.rollout.paths import StepLists
+from salt_zoo_dmd.method import DMD, DMDConfig
 
 
 class CDAConfig(DMDConfig):

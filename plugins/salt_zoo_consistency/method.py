@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -15,6 +15,7 @@ from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
 from salt_zoo.rollout.forcing import teacher_forced
+from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
 from salt_zoo_consistency.losses import Distance, distance
 
 
@@ -33,9 +34,13 @@ class ConsistencyConfig(StrictModel):
     distance: Distance = "squared"
     #: Decay of the student's EMA that gives the target.
     target_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    #: Further terms of the student's loss, on rollouts of its own: options by registered name.
+    objectives: dict[str, Any] = {}
+    #: The rollouts of `objectives`.
+    rollout: RolloutConfig = RolloutConfig()
 
 
-class ConsistencyDistillation:
+class ConsistencyDistillation(WithObjectives):
     """`f(x_t, t) = x_t - t * v(x_t, t)` is made equal at both ends of one teacher step.
 
     The teacher is the student's own first network (an autoregressive student is distilled from an
@@ -47,23 +52,23 @@ class ConsistencyDistillation:
     needs_data = True
 
     def __init__(self, config: ConsistencyConfig, zoo: Any) -> None:
-        self.config = config
+        super().__init__(config, zoo)
         steps = range(config.intervals, -1, -1)
         self.grid = torch.tensor(
             [flow.shift_time(k / config.intervals, config.timestep_shift) for k in steps]
         )
 
     def roles(self) -> Mapping[str, NetworkSpec]:
-        return {
+        own = {
             "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
-            "target": NetworkSpec("student", ema_of="student", decay=self.config.target_decay),
+            "target": NetworkSpec(ema_of="student", decay=self.config.target_decay),
             "teacher": NetworkSpec("student"),
         }
-
-    def update_order(self, step: int) -> Sequence[str]:
-        return ["student"]
+        return self.objectives.beside(own)
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        if step.role != "student":
+            return self.train_objectives(step)
         student, target = step.networks["student"], step.networks["target"]
         condition, x0 = step.batch.condition, step.batch.x0
         assert x0 is not None
@@ -85,4 +90,4 @@ class ConsistencyDistillation:
             loss = share * distance(student_x0, target_x0, self.config.distance)
             step.backward(loss)
             total = total + loss.detach()
-        return {"loss": total}
+        return {"loss": total, **self.train_objectives(step)}

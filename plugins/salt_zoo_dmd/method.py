@@ -13,17 +13,16 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import RolloutPath, Sampler
-from salt_zoo.core.config import Steps, StrictModel
+from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.bound import BoundRollout
 from salt_zoo.rollout.objectives import Objectives, complete
+from salt_zoo.rollout.paths import StepLists, check_probabilities, draw_path, one_list
 from salt_zoo_dmd.losses import fake_score_loss
 from salt_zoo_dmd.objectives import ScoreTimes
 
 Rate = Annotated[float, Field(gt=0)]
-#: Step lists by number of steps, each with its probability.
-StepLists = dict[Steps, Annotated[float, Field(ge=0)]]
 
 
 class FakeScoreConfig(StrictModel):
@@ -51,17 +50,8 @@ class DMDConfig(StrictModel):
     #: Terms of the student's loss: options by registered name. None switches one off.
     objectives: dict[str, Any] = {"distribution-matching": {}}
 
-    @field_validator("steps", mode="before")
-    @classmethod
-    def _one_list(cls, steps: Any) -> Any:
-        return {steps: 1.0} if isinstance(steps, int | float) else steps
-
-    @field_validator("steps")
-    @classmethod
-    def _probabilities(cls, steps: dict[int, float]) -> dict[int, float]:
-        if not steps or abs(sum(steps.values()) - 1) > 1e-6:
-            raise ValueError("the probabilities of the step lists must sum to 1")
-        return steps
+    _one_list = field_validator("steps", mode="before")(one_list)
+    _probabilities = field_validator("steps")(check_probabilities)
 
 
 class DMD:
@@ -69,7 +59,6 @@ class DMD:
 
     version = 1
     Config = DMDConfig
-    needs_data = False
 
     @classmethod
     def complete(cls, config: DMDConfig, zoo: Any, where: str) -> DMDConfig:
@@ -80,16 +69,20 @@ class DMD:
     def __init__(self, config: DMDConfig, zoo: Any) -> None:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
+        self.needs_data = self.objectives.needs_data
 
     def roles(self) -> Mapping[str, NetworkSpec]:
-        return {
+        own = {
             "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
             "teacher": NetworkSpec("teacher"),
             "fake_score": NetworkSpec("score", learning_rate=self.config.fake_score.learning_rate),
         }
+        return self.objectives.beside(own)
 
-    def update_order(self, step: int) -> Sequence[str]:
-        fake_score = ["fake_score"] * self.config.fake_score.updates
+    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+        trained = self.objectives.trained
+        update = ("fake_score", *trained) if trained else "fake_score"
+        fake_score = [update] * self.config.fake_score.updates
         if self.config.order == "student-first":
             return ["student", *fake_score]
         return [*fake_score, "student"]
@@ -104,19 +97,18 @@ class DMD:
 
         Every update has draws of its own: those of student and fake score are independent.
         """
-        position, wanted = 0.0, rng.shared_rand("step list")
-        counts = list(self.config.steps)
-        chosen = counts[-1]
-        for count in counts:
-            position += self.config.steps[count]
-            if wanted < position:
-                chosen = count
-                break
-        times = flow.step_list(chosen, self.config.timestep_shift)
-        return RolloutPath(times, rng.shared_randint(chosen, "exit step"), self.config.sampler)
+        config = self.config
+        return draw_path(config.steps, config.timestep_shift, config.sampler, rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.objectives.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.objectives.load_state_dict(state)
 
     def _fake_score(self, step: TrainStep) -> dict[str, Tensor]:
-        """Flow matching of the fake score on the student's videos (arXiv 2405.14867)."""
+        """Flow matching of the fake score on the student's videos (arXiv 2405.14867), and the
+        update of the objectives' networks on the same videos."""
         x0 = BoundRollout(step, self.path(step.rng)).video(step.networks["student"])
         t = self.config.fake_score.times.draw(step.rng.rand("score time"))
         noise = step.rng.randn(step.latent_shape, "score noise")
@@ -124,4 +116,4 @@ class DMD:
         v = step.networks["fake_score"](x, t, step.batch.condition)
         loss = fake_score_loss(v, x0, noise)
         step.backward(loss)
-        return {"loss": loss.detach()}
+        return {"loss": loss.detach(), **self.objectives.train_networks(x0, step)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -11,8 +12,9 @@ from torch import Tensor
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import ExitStep, RolloutPath
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import TrainStep
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.guidance import AutoGuided, Guided
+from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.rollout.sampler import full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
@@ -42,6 +44,10 @@ class DistributionMatchingConfig(StrictModel):
     weight: Weight = 1.0
     #: Of the real score. Self Forcing's "3.0" is 4 here.
     guidance_scale: float = 4.0
+    #: What guidance leads away from: the teacher without a prompt (classifier-free guidance), or,
+    #: for a larger teacher, the pretrained network of the student's size (autoguidance,
+    #: arXiv 2406.02507).
+    guide: Literal["unconditional", "score"] = "unconditional"
     times: ScoreTimes = ScoreTimes()
 
 
@@ -53,26 +59,52 @@ class DistributionMatching:
 
     version = 1
     Config = DistributionMatchingConfig
+    needs_data = False
 
     def __init__(self, config: DistributionMatchingConfig, zoo: Any) -> None:
         self.config = config
         self.weight = config.weight
+        self._autoguidance = config.guide == "score" and config.guidance_scale != 1
+
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        """The weaker network of autoguidance."""
+        return {"guide": NetworkSpec("score")} if self._autoguidance else {}
+
+    def on_generated(self, video: Tensor, step: TrainStep) -> None:
+        return None
 
     def on_exit(self, exit: ExitStep, path: RolloutPath, step: TrainStep) -> None:
         return None
 
     def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor:
+        if lacking := {"teacher", "fake_score"} - step.networks.keys():
+            raise ZooError(
+                f"distribution-matching: the method has no role {min(lacking)!r}; it is a term of "
+                "dmd and its kin, which train a fake score"
+            )
         x, condition = video.detach(), step.batch.condition
         t = self.config.times.draw(step.rng.rand("score time"))
         noisy = flow.add_noise(x, step.rng.randn(step.latent_shape, "score noise"), t)
-        teacher = Guided(
-            step.networks["teacher"], step.batch.unconditional, self.config.guidance_scale
-        )
+        teacher = self._real_score(step)
         with torch.no_grad():
             real = flow.x0_from_velocity(noisy, teacher(noisy, t, condition), t)
             fake_v = step.networks["fake_score"](noisy, t, condition)
             fake = flow.x0_from_velocity(noisy, fake_v, t)
         return distribution_matching_loss(video, distribution_matching_gradient(x, real, fake))
+
+    def _real_score(self, step: TrainStep) -> Guided | AutoGuided:
+        teacher, scale = step.networks["teacher"], self.config.guidance_scale
+        if not self._autoguidance:
+            return Guided(teacher, step.batch.unconditional, scale)
+        guide = step.networks["guide"]
+        sizes = [sum(p.numel() for p in network.parameters()) for network in (teacher, guide)]
+        if sizes[0] == sizes[1]:
+            raise ZooError(
+                "distribution-matching.guide: score, but the teacher has the student's size and "
+                "would guide itself; name a larger one in backbone.teacher, or write "
+                "guide: unconditional"
+            )
+        return AutoGuided(teacher, guide, scale)
 
 
 class SelfConsistencyConfig(StrictModel):

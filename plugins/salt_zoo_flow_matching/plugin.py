@@ -1,4 +1,4 @@
-"""Registers the two forms of flow matching on real latents."""
+"""Registers the two forms of flow matching on real latents, and the recipe of a teacher."""
 
 from salt_zoo import hookimpl
 
@@ -16,4 +16,9 @@ def register(zoo):
         "salt_zoo_flow_matching.method:DiffusionForcing",
         "flow matching on real latents, every block at a time of its own, given the noisy past "
         "(arXiv 2407.01392); plain flow matching on a bidirectional backbone",
+    )
+    zoo.recipes.add(
+        "teacher",
+        "salt_zoo_flow_matching.recipe:TeacherRecipe",
+        "weights of any backbone, from random ones by flow matching on a dataset",
     )

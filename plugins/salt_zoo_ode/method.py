@@ -15,6 +15,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
+from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
 from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
 
 
@@ -33,6 +34,10 @@ class OdeRegressionConfig(TrajectoryConfig):
     #: 0), or their endpoints (`clean`, Causal Forcing). None is clean for trajectories that were
     #: made here on their own past, else mixed.
     context: Literal["noisy", "mixed", "clean"] | None = None
+    #: Further terms of the student's loss, on rollouts of its own: options by registered name.
+    objectives: dict[str, Any] = {}
+    #: The rollouts of `objectives`.
+    rollout: RolloutConfig = RolloutConfig()
 
     @property
     def sees(self) -> str:
@@ -40,16 +45,16 @@ class OdeRegressionConfig(TrajectoryConfig):
         return self.context or ("clean" if self.of == "student-start" else "mixed")
 
 
-class OdeRegression:
+class OdeRegression(WithObjectives):
     """`x_t - t * v(x_t, t)` is made the endpoint of the ODE through `x_t`, at the times of a step
     list (CausVid, arXiv 2412.07772; Self Forcing, arXiv 2506.08009)."""
 
     version = 1
     Config = OdeRegressionConfig
-    needs_data = False
 
     def __init__(self, config: OdeRegressionConfig, zoo: Any) -> None:
-        self.config = config
+        super().__init__(config, zoo)
+        self.needs_data = self.objectives.needs_data
         #: Times of the trajectories without which it cannot train.
         self.wanted_times = tuple(config.times) if config.of == "dataset" else ()
 
@@ -57,12 +62,11 @@ class OdeRegression:
         roles = {"student": NetworkSpec("student", learning_rate=self.config.learning_rate)}
         if self.config.of != "dataset":
             roles["teacher"] = NetworkSpec("teacher" if self.config.of == "teacher" else "student")
-        return roles
-
-    def update_order(self, step: int) -> Sequence[str]:
-        return ["student"]
+        return self.objectives.beside(roles)
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
+        if step.role != "student":
+            return self.train_objectives(step)
         states = self._states(step)
         x, t = self._draw(step, states)
         endpoint = states[:, -1]
@@ -76,7 +80,7 @@ class OdeRegression:
             loss = (weight[:, frames] * squared).sum()
             step.backward(loss)
             total = total + loss.detach()
-        return {"loss": total}
+        return {"loss": total, **self.train_objectives(step)}
 
     def _states(self, step: TrainStep) -> Tensor:
         """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the step's noise."""

@@ -1,4 +1,4 @@
-"""Classifier-free guidance as a velocity network."""
+"""Guidance as a velocity network: away from no prompt, or from a weaker network."""
 
 from __future__ import annotations
 
@@ -53,6 +53,25 @@ class Guided:
         if self._both is None or self._both[0] is not condition:
             self._both = condition, concatenate(self.unconditional, condition)
         return self._both[1]
+
+
+class AutoGuided:
+    """`v_weak + w * (v - v_weak)`: a network guided by a weaker one, under the same condition
+    (autoguidance, arXiv 2406.02507).
+
+    At w = 1 the network is evaluated alone. For networks without a memory, as scores are.
+    """
+
+    def __init__(
+        self, network: VelocityNetwork, weak: VelocityNetwork, guidance_scale: float
+    ) -> None:
+        self.network, self.weak, self.guidance_scale = network, weak, guidance_scale
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        v = self.network(x, t, condition)
+        if self.guidance_scale == 1:
+            return v
+        return flow.guide(self.weak(x, t, condition), v, self.guidance_scale)
 
 
 def _twice(x: Tensor) -> Tensor:

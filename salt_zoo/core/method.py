@@ -10,27 +10,37 @@ from salt_zoo.core.backbone import Start
 from salt_zoo.core.network import Condition
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from salt_zoo.core.backbone import Backbone
     from salt_zoo.core.blocks import Blocks, ExitStep, RolloutPath
     from salt_zoo.core.rng import KeyedRNG
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network that a method needs.
+    """A network that a method or an objective needs.
 
-    `start`: whose weights it begins with; a network that follows the student's distribution starts
-    as `score`, which has the student's size whatever the teacher's is. `learning_rate`: it is
-    trained, by default at this rate (None: it is frozen). `ema_of`: it follows another role as
-    its exponential moving average, `mean = decay * mean + (1 - decay) * weights` after each of that
-    role's updates.
+    Attributes:
+        start: whose weights a velocity network begins with. One that follows the student's
+            distribution starts as `score`, which has the student's size whatever the teacher's is.
+        learning_rate: it is trained, by default at this rate. None: it is frozen.
+        ema_of: it is the exponential moving average of another role, of which it begins as a copy:
+            `mean = decay * mean + (1 - decay) * weights` after each of that role's updates. It
+            needs neither `start` nor `factory`.
+        decay: of the average, in [0, 1].
+        factory: instead of `start`: makes any other module (a discriminator, an embedding, a reward
+            model) for a backbone. Weights are drawn from torch's global generator, which is seeded
+            by the run's seed and the role; a frozen one is put into its mode of evaluation. Plans
+            call it inside `torch.device("meta")`, and run the module's `forward` there: shapes
+            without data.
     """
 
-    start: Start
+    start: Start | None = None
     learning_rate: float | None = None
     ema_of: str | None = None
     decay: float = 0.99
+    factory: Callable[[Backbone], nn.Module] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class TrainStep:
     """One micro-batch of one update of one role; all that a method may touch.
 
     `index` counts training steps from 0: each has one update of the student, and as many of the
-    other roles as `update_order` says.
+    other roles as `update_order` says. Of roles that are trained together `role` is the first.
     """
 
     role: str
@@ -82,8 +92,11 @@ class Method(Protocol):
         """Its networks; the one that is evaluated and saved is called `student`."""
         ...
 
-    def update_order(self, step: int) -> Sequence[str]:
-        """The roles trained in `step`, in order; the student is trained once a step."""
+    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+        """The updates of `step` in order: a role, or the roles that one update trains together.
+
+        The student is trained once a step.
+        """
         ...
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:
@@ -92,11 +105,25 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A method or an objective with a state that a resumed run needs: running statistics, the
+    balance of two losses, a curriculum.
+
+    Checkpoints hold it, each process's own. It is made of tensors, numbers, texts, lists and
+    mappings; tensors come back on the CPU.
+    """
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Objective(Protocol):
     """One differentiable term of a student's loss. Made as `Factory(config, zoo)`.
 
-    A term whose `weight` is 0 is never asked and draws nothing: the method is then bitwise the one
-    without it.
+    It may also be a `NetworkObjective` and `Stateful`. One of `weight` 0 is not made: it computes
+    nothing, draws nothing, and the method is bitwise the one without it.
     """
 
     weight: float
@@ -111,4 +138,26 @@ class Objective(Protocol):
     def on_video(self, video: Tensor, path: RolloutPath, step: TrainStep) -> Tensor | None:
         """The term's share for the whole generated video, `[B, C, F, H, W]` with gradient; or
         None."""
+        ...
+
+
+@runtime_checkable
+class NetworkObjective(Objective, Protocol):
+    """An objective with networks of its own: a discriminator, which it trains on the student's
+    videos, or a frozen network."""
+
+    #: Whether it needs real videos, `step.batch.x0`.
+    needs_data: bool
+
+    def roles(self) -> Mapping[str, NetworkSpec]:
+        """Its networks. They stand beside the method's in `step.networks`."""
+        ...
+
+    def on_generated(self, video: Tensor, step: TrainStep) -> Tensor | None:
+        """The loss of its trained networks on videos of the student, `[B, C, F, H, W]` without
+        gradient; None where it trains none.
+
+        DMD calls it in each update of the fake score, on that update's videos; gradient also
+        reaches the fake score, if the loss depends on it.
+        """
         ...

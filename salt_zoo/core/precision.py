@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_iter, tree_map
 
 #: What a user may ask for; `auto` is `bf16` on CUDA and `fp32` elsewhere.
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
@@ -36,11 +37,12 @@ def resolve_precision(precision: Precision, device_type: str) -> ResolvedPrecisi
 def with_precision(
     network: Any, precision: Precision, device: torch.device | str, *, frozen: bool = False
 ) -> Any:
-    """Make every pass of `network` compute in `precision`; returns the same object.
+    """Make every pass of `network`, which may be any module, compute in `precision`; returns the
+    same object.
 
     All that evaluates the network through itself is in the policy (`features`, `forward_masked`,
-    `update_cache`, `Guided`), on whatever device it is by then, and so are copies of it. A pass
-    returns velocities of at least float32. The network's class becomes a subclass of its own, as
+    `update_cache`, `Guided`), on whatever device it is by then, and so are copies of it. What a
+    pass returns is at least float32. The network's class becomes a subclass of its own, as
     with FSDP2, so that `isinstance`, names of tensors and saved files stay. A second call replaces
     the policy.
 
@@ -105,14 +107,14 @@ class _InPrecision:
     plain: type
     precision: ResolvedPrecision
 
-    def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
-        device = x.device.type
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        tensors = (leaf for leaf in tree_iter((arguments, options)) if isinstance(leaf, Tensor))
+        device = next((leaf.device.type for leaf in tensors), None) or _device_type(self)
         network: Any = super()
         if device == "meta":
             # shapes are all that counts, and without autocast mixed weights would not fit together
             self.float()  # type: ignore[attr-defined]
-            v: Tensor = network.forward(x, *arguments, **options)
-            return v
+            return network.forward(*arguments, **options)
         with contextlib.ExitStack() as stack:
             # Without autocast's cache: a cast that it keeps of a pass under no_grad has no history
             # and would cut the next, recorded pass off from the weights (pytorch#112583). A pass
@@ -124,8 +126,17 @@ class _InPrecision:
             )
             if device == "cuda":
                 stack.enter_context(_tf32(self.precision == "tf32"))
-            v = network.forward(x, *arguments, **options)
-        return v.to(torch.promote_types(v.dtype, torch.float32))
+            return tree_map(_at_least_float32, network.forward(*arguments, **options))
+
+
+def _device_type(network: Any) -> str:
+    return str(next(network.parameters()).device.type)
+
+
+def _at_least_float32(found: Any) -> Any:
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        return found
+    return found.to(torch.promote_types(found.dtype, torch.float32))
 
 
 @functools.cache

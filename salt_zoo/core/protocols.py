@@ -13,7 +13,15 @@ from salt_zoo.core.backbone import (
     Start,
 )
 from salt_zoo.core.dataset import Dataset, Sample
-from salt_zoo.core.method import Batch, Method, NetworkSpec, Objective, TrainStep
+from salt_zoo.core.method import (
+    Batch,
+    Method,
+    NetworkObjective,
+    NetworkSpec,
+    Objective,
+    Stateful,
+    TrainStep,
+)
 from salt_zoo.core.metric import Better, Metric, MetricKind
 from salt_zoo.core.network import (
     ComparableMemory,
@@ -39,11 +47,13 @@ __all__ = [
     "Method",
     "Metric",
     "MetricKind",
+    "NetworkObjective",
     "NetworkSpec",
     "Objective",
     "Recognises",
     "Sample",
     "Start",
+    "Stateful",
     "TrainStep",
     "VelocityNetwork",
 ]

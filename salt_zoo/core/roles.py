@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
+
+
+def with_averages(roles: Mapping[str, NetworkSpec]) -> dict[str, NetworkSpec]:
+    """The same roles, where an average has the start and the factory of the role it follows."""
+    return {
+        name: role
+        if role.ema_of is None
+        else replace(role, start=roles[role.ema_of].start, factory=roles[role.ema_of].factory)
+        for name, role in roles.items()
+    }
+
+
+def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
+    """The roles of one update of `Method.update_order`; the first names it."""
+    return (update,) if isinstance(update, str) else tuple(update)
 
 
 def source(backbone: Backbone, start: Start) -> Backbone:
@@ -28,8 +44,8 @@ def make_network(backbone: Backbone, start: Start) -> nn.Module:
 
 
 class Originals:
-    """The networks that roles begin with: each is loaded once, and copied for the roles that share
-    it (57 GB from disk for each of 14 B). The last one gets the original itself.
+    """The velocity networks that roles begin with: each is loaded once, and copied for the roles
+    that share it (57 GB from disk for each of 14 B). The last one gets the original itself.
 
     Averages are none of them: they are copies of what they follow.
     """
@@ -37,7 +53,7 @@ class Originals:
     def __init__(self, backbone: Backbone, roles: Iterable[NetworkSpec]) -> None:
         self._backbone = backbone
         self._sources: dict[Start, Backbone] = {}
-        starts = [role.start for role in roles if not role.ema_of]
+        starts = [role.start for role in roles if role.start and not role.ema_of]
         self._wanted = Counter(self._key(start) for start in starts if start != "random")
         self._made: dict[Hashable, nn.Module] = {}
 

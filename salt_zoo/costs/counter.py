@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import FeatureExtractor
+from salt_zoo.costs.module_passes import ModuleMeter, ModulePass
 
 #: The arguments of a `salt_zoo.core.protocols.VelocityNetwork`, in order.
 _ARGUMENTS = ("x", "t", "condition", "memory")
@@ -43,24 +44,39 @@ class Pass:
         return self.weights or self.inputs
 
 
+#: Of a velocity network, or of any other module.
+AnyPass = Pass | ModulePass
+
+
 class PassCounter:
     """Counts, per role, the passes of networks, in units of one whole video.
 
     A pass over a block of frames counts by its share of the frames; guidance doubles the batch and
     so counts twice. Passes that a pass makes of the same network belong to it.
 
+    Args:
+        networks: by role.
+        frames: of a whole video.
+        modules: roles that are no velocity networks. Their passes count by the rows of the first
+            tensor that they are given: one for each video, if it has a row for each.
+
     Attributes:
         passes: per role, of each kind.
         paused: nothing is counted: quality measured during training is no cost of the method.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], frames: int) -> None:
-        self.passes: dict[str, dict[Pass, float]] = {}
+    def __init__(
+        self, networks: Mapping[str, nn.Module], frames: int, modules: Collection[str] = ()
+    ) -> None:
+        self.passes: dict[str, dict[AnyPass, float]] = {}
         self.paused = False
         self._undo: list[Callable[[], None]] = []
         for role, network in networks.items():
             self.passes[role] = {}
-            self._watch(network, self.passes[role], frames)
+            if role in modules:
+                self._watch_module(role, network)
+            else:
+                self._watch(network, self.passes[role], frames)
 
     def remove(self) -> None:
         """Count no further; the counts stay."""
@@ -94,6 +110,9 @@ class PassCounter:
                         "the checkpoint was made by an older version of Salt Zoo, which counted "
                         "passes in another way; choose another folder"
                     )
+                if "options" not in entry[0]:
+                    passes[ModulePass(**entry[0])] = entry[1]
+                    continue
                 options = tuple((name, value) for name, value in entry[0].pop("options"))
                 passes[Pass(**entry[0], options=options)] = entry[1]
 
@@ -105,7 +124,27 @@ class PassCounter:
                 for kind in passes:
                     passes[kind] *= factor
 
-    def _watch(self, network: Any, passes: dict[Pass, float], frames: int) -> None:
+    def _watch_module(self, role: str, module: nn.Module) -> None:
+        meter, passes = ModuleMeter(role, module), self.passes[role]
+        level = 0  # of passes in passes, and of those that the meter makes
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal level
+            level += 1
+            if level == 1 and not self.paused:
+                kind, rows = meter.measure(args, kwargs)
+                passes[kind] = passes.get(kind, 0.0) + rows
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal level
+            level -= 1
+
+        self._undo += [
+            module.register_forward_pre_hook(before, with_kwargs=True).remove,
+            module.register_forward_hook(after, always_call=True).remove,
+        ]
+
+    def _watch(self, network: Any, passes: dict[AnyPass, float], frames: int) -> None:
         level = 0  # of passes in passes
         depth = 1.0  # at which the pass that is under way ends
         weights = list(network.parameters())
@@ -145,7 +184,7 @@ class PassCounter:
         self._undo.append(lambda: setattr(network, "features", features))
 
 
-def in_videos(passes: Mapping[Pass, float]) -> dict[str, float]:
+def in_videos(passes: Mapping[AnyPass, float]) -> dict[str, float]:
     """All kinds together: passes `forward` and `backward`, in whole videos and networks."""
     return {
         "forward": float(sum(n * kind.depth for kind, n in passes.items())),

@@ -4,8 +4,7 @@ counter sees the attention, which it misses where a CPU runs it fused."""
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Backbone, Condition, Start
+from salt_zoo.core.meta import kept_network, on_meta
+from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
 from salt_zoo.core.roles import source
-from salt_zoo.costs.counter import Pass
+from salt_zoo.costs.counter import AnyPass, Pass
 from salt_zoo.costs.depth import over_depth
+from salt_zoo.costs.module_passes import ModulePass
 
 #: FLOPs of a forward and of the backward pass.
 Flops = tuple[float, float]
@@ -28,14 +28,14 @@ _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictiona
 
 def flops_of_passes(
     backbone: Backbone,
-    starts: Mapping[str, Start],
-    passes: Mapping[str, Mapping[Pass, float]],
+    roles: Mapping[str, NetworkSpec],
+    passes: Mapping[str, Mapping[AnyPass, float]],
     checkpointing: bool = False,
 ) -> dict[str, float]:
     """FLOPs by role of counted passes: the one figure of plans, budgets and finished runs.
 
     Args:
-        starts: `NetworkSpec.start` by role, which says what kind of network it has.
+        roles: what kind of network each has (`salt_zoo.core.roles.with_averages`).
         passes: by role, as a `PassCounter` counts them.
         checkpointing: with the recomputation of gradient checkpointing, which changes no result
             and so is no part of a budget.
@@ -47,8 +47,12 @@ def flops_of_passes(
     for role, kinds in passes.items():
         total = 0.0
         for kind, number in kinds.items():
-            forward, backward = flops_of_pass(backbone, starts[role], kind, checkpointing)
-            total += number * (forward + backward)
+            if isinstance(kind, ModulePass):
+                total += number * (kind.forward + kind.backward)
+                continue
+            start = roles[role].start
+            assert start is not None
+            total += number * sum(flops_of_pass(backbone, start, kind, checkpointing))
         found[role] = total
     return found
 
@@ -64,7 +68,7 @@ def flops_of_pass(
         with on_meta(whose):
             condition = whose.encode_prompts([""])
 
-            network = _kept_network(whose, checkpointing and kind.recorded)
+            network = kept_network(whose, checkpointing and kind.recorded)
 
             def measure(network: Any) -> Flops:
                 blocks = whose.blocks(network)
@@ -74,41 +78,6 @@ def flops_of_pass(
             known[key] = over_depth(network, measure) if kind.depth == 1 else measure(network)
     flops: Flops = known[key]
     return flops
-
-
-@contextmanager
-def on_meta(backbone: Backbone) -> Iterator[None]:
-    """The backbone makes tensors without data inside the block."""
-    before = backbone.device
-    backbone.to("meta")
-    try:
-        yield
-    except (NotImplementedError, RuntimeError) as error:  # an operation that needs data
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ZooError(
-            f"the backbone {type(backbone).__name__} cannot be planned: its networks and "
-            f"conditions must also work on the meta device ({reason})"
-        ) from error
-    finally:
-        backbone.to(before)
-
-
-def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
-    """A network of a backbone without data; inside `on_meta`."""
-    with torch.device("meta"):
-        network: Any = backbone.network("random")
-    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
-        network.enable_gradient_checkpointing()
-    return network.requires_grad_(False)
-
-
-def _kept_network(backbone: Backbone, checkpointing: bool) -> Any:
-    """A network without data, made once: it takes seconds, and no memory."""
-    known = _KNOWN.setdefault(backbone, {})
-    key = ("network", checkpointing)
-    if key not in known:
-        known[key] = meta_network(backbone, checkpointing)
-    return known[key]
 
 
 def _measure(

@@ -13,18 +13,20 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from salt_zoo.core.meta import feature_shape, network_of_role, on_meta
 from salt_zoo.core.protocols import (
     Backbone,
     Batch,
     Condition,
     FeatureExtractor,
     Method,
+    Start,
     TrainStep,
 )
-from salt_zoo.core.rng import KeyedRNG, step_rng
-from salt_zoo.core.roles import source
-from salt_zoo.costs.counter import Pass, PassCounter, in_videos
-from salt_zoo.costs.flops import meta_network, on_meta
+from salt_zoo.core.rng import Key, KeyedRNG, step_rng
+from salt_zoo.core.roles import trained_together, with_averages
+from salt_zoo.costs.counter import AnyPass, PassCounter, in_videos
+from salt_zoo.costs.module_passes import ModulePass
 
 _MOST = 400  # updates that are looked at
 _SIZE = 2  # height and width of the videos
@@ -38,10 +40,17 @@ class Passes:
         kinds: role -> passes of each kind.
         held: role -> recorded passes, at every moment at which a update goes backward: what its
             activations are those of.
+        together: the roles of each update, whose gradients are there at once.
     """
 
-    kinds: Mapping[str, Mapping[Pass, float]]
+    kinds: Mapping[str, Mapping[AnyPass, float]]
     held: frozenset[tuple[tuple[str, float], ...]]
+    together: frozenset[tuple[str, ...]]
+
+    def held_bytes(self, role: str) -> float:
+        """Of a module that is no velocity network: what a recorded pass keeps, of one video."""
+        passes = (kind for kind in self.kinds[role] if isinstance(kind, ModulePass))
+        return max((kind.held for kind in passes if kind.recorded), default=0.0)
 
     @property
     def counts(self) -> dict[str, dict[str, float]]:
@@ -66,28 +75,39 @@ class DryRun:
     Only the networks' arithmetic is left out: their weights take no memory and `forward` answers
     with a multiple of its input. What they can and cannot do, what they remember and which passes
     they make of each other is their own.
+
+    Where a role has a factory, whose module needs true shapes, the video is whole and on the meta
+    device, and that module runs as it is.
     """
 
     def __init__(self, method: Method, backbone: Backbone, seed: int) -> None:
         self.method, self.backbone, self.seed = method, backbone, seed
         channels, frames = backbone.latent_shape[:2]
-        self.shape = (channels, frames, _SIZE, _SIZE)
+        roles = with_averages(method.roles())
+        self.modules = {name for name, role in roles.items() if role.factory is not None}
+        self.device = "meta" if self.modules else "cpu"
+        small = (channels, frames, _SIZE, _SIZE)
+        self.shape = backbone.latent_shape if self.modules else small
         self.networks: dict[str, Any] = {}
-        for name, role in method.roles().items():
-            whose = source(backbone, role.start)
-            with on_meta(whose):
-                self.networks[name] = _without_arithmetic(meta_network(whose))
+        for name, role in roles.items():
+            network = network_of_role(backbone, role)
+            if role.start is not None:
+                network = self._without_arithmetic(network, role.start)
+            self.networks[name] = network
         with on_meta(backbone):
-            text = backbone.encode_prompts([""])
-        self.condition = {name: torch.zeros([1] * value.ndim) for name, value in text.items()}
-        self.counter = PassCounter(self.networks, frames)
+            self.condition = backbone.encode_prompts([""])
+        if not self.modules:
+            self.condition = {
+                name: torch.zeros([1] * value.ndim) for name, value in self.condition.items()
+            }
+        self.counter = PassCounter(self.networks, frames, self.modules)
         self.update = functools.cache(self._update)  # of one step; arms are asked about repeatedly
 
     def mean(self, updates: int) -> Passes:
         """The mean over the first `updates` updates."""
         count = min(updates, _MOST)
         found = [self.update(place * updates // count) for place in range(count)]
-        total: dict[str, dict[Pass, float]] = {role: {} for role in self.networks}
+        total: dict[str, dict[AnyPass, float]] = {role: {} for role in self.networks}
         for one in found:
             for role, passes in one.kinds.items():
                 for kind, number in passes.items():
@@ -96,7 +116,8 @@ class DryRun:
             role: {kind: number / count for kind, number in passes.items()}
             for role, passes in total.items()
         }
-        return Passes(kinds, frozenset().union(*(one.held for one in found)))
+        held = frozenset().union(*(one.held for one in found))
+        return Passes(kinds, held, frozenset().union(*(one.together for one in found)))
 
     def _update(self, step: int) -> Passes:
         """What one update passes."""
@@ -104,14 +125,17 @@ class DryRun:
             passes.clear()
         held: set[tuple[tuple[str, float], ...]] = set()
         taken: Counter[str] = Counter()
-        for role in self.method.update_order(step):
-            rng = step_rng(self.seed, role, step, taken[role], range(1), "cpu")
-            taken[role] += 1
-            self._train_step(role, step, rng, held)
+        together = [trained_together(one) for one in self.method.update_order(step)]
+        for roles in together:
+            rng = step_rng(self.seed, roles[0], step, taken[roles[0]], range(1), "cpu")
+            if self.modules:
+                rng = _Shapes(rng.seed, rng.scope, rng.rows, "meta")
+            taken[roles[0]] += 1
+            self._train_step(roles, step, rng, held)
         kinds = {role: dict(passes) for role, passes in self.counter.passes.items()}
-        return Passes(kinds, frozenset(held))
+        return Passes(kinds, frozenset(held), frozenset(together))
 
-    def _train_step(self, role: str, step: int, rng: KeyedRNG, held: set[Any]) -> None:
+    def _train_step(self, roles: tuple[str, ...], step: int, rng: KeyedRNG, held: set[Any]) -> None:
         before = self._recorded()
 
         def backward(loss: Tensor) -> None:
@@ -124,10 +148,11 @@ class DryRun:
         method, condition = self.method, self.condition
         x0 = rng.randn(self.shape, "data") if method.needs_data else None
         batch = Batch([""], condition, condition, x0, *_trajectory(method, rng, self.shape))
-        self.networks[role].anchor.requires_grad_(True)
+        for role in roles:
+            self._trained(role).requires_grad_(True)
         method.train(
             TrainStep(
-                role,
+                roles[0],
                 step,
                 self.networks,
                 batch,
@@ -137,37 +162,55 @@ class DryRun:
                 backward,
             )
         )
-        self.networks[role].anchor.requires_grad_(False)
+        for role in roles:
+            self._trained(role).requires_grad_(False)
+
+    def _trained(self, role: str) -> Any:
+        """What takes gradients: all of a module, one number of a velocity network."""
+        network = self.networks[role]
+        return network if role in self.modules else network.anchor
 
     def _recorded(self) -> dict[str, float]:
         return {role: count["backward"] for role, count in self.counter.counts.items()}
 
+    def _without_arithmetic(self, network: Any, start: Start) -> Any:
+        """A network on the meta device, made one whose passes cost nothing and whose weights are
+        one number each. Only its parameter `anchor` is trained."""
+        zero = functools.partial(torch.zeros, (), device=self.device)
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                nothing = zero(dtype=parameter.dtype).expand(parameter.shape)
+                setattr(module, name, nn.Parameter(nothing, requires_grad=False))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, zero(dtype=buffer.dtype).expand(buffer.shape))
+        anchor = nn.Parameter(torch.ones((), device=self.device), requires_grad=False)
+        network.register_parameter("anchor", anchor)
 
-def _without_arithmetic(network: Any) -> Any:
-    """A network on the meta device, made one whose passes cost nothing and whose weights are one
-    number each. Only its parameter `anchor` is trained."""
-    for module in network.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            nothing = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
-            setattr(module, name, nn.Parameter(nothing, requires_grad=False))
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.zeros((), dtype=buffer.dtype).expand(buffer.shape))
-    anchor = nn.Parameter(torch.ones(()), requires_grad=False)
-    network.register_parameter("anchor", anchor)
+        def forward(
+            x: Tensor, t: Tensor, condition: Condition, memory: Any = None, **options: Any
+        ) -> Tensor:
+            return 0.5 * anchor * x
 
-    def forward(
-        x: Tensor, t: Tensor, condition: Condition, memory: Any = None, **options: Any
-    ) -> Tensor:
-        return 0.5 * anchor * x
+        def features(x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
+            v: Tensor = network(x, t, condition)
+            tokens = rearrange(v, "b c f h w -> b (f h w) c")
+            if self.modules:  # their shape matters to who reads them
+                count, width = feature_shape(self.backbone, start, depth)
+                count = count * x.shape[2] // self.shape[1]
+                tokens = tokens.mean(dim=(1, 2), keepdim=True).expand(len(x), count, width)
+            return tokens
 
-    def features(x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
-        v: Tensor = network(x, t, condition)
-        return rearrange(v, "b c f h w -> b (f h w) c")
+        network.forward = forward
+        if isinstance(network, FeatureExtractor):
+            network.features = features  # type: ignore[method-assign]
+        return network
 
-    network.forward = forward
-    if isinstance(network, FeatureExtractor):
-        network.features = features  # type: ignore[method-assign]
-    return network
+
+class _Shapes(KeyedRNG):
+    """Draws whose tensors have no data; shared ones and integers are those of the run."""
+
+    def randn(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(len(self.rows), *shape, dtype=dtype, device="meta")
 
 
 def _trajectory(

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
-from salt_zoo.core.roles import source
+from salt_zoo.core.roles import source, with_averages
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
-from salt_zoo.costs.flops import flops_of_passes, meta_network, on_meta
+from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
 from salt_zoo.training.layout import make_layout
@@ -90,7 +91,7 @@ def flops_per_update(run: Resolved, zoo: Any) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    flops = flops_of_passes(backbone, _starts(method), _counted(run, backbone, zoo).kinds)
+    flops = flops_of_passes(backbone, _roles(method), _counted(run, backbone, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -119,7 +120,8 @@ def make_plan(
     """
     execution = execution or ExecutionConfig()
     micro = make_layout(execution, config.batch_size, processes).micro_batch
-    roles = dict(method.roles())
+    roles = _roles(method)
+    counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     checkpointing = execution.gradient_checkpointing
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
     with on_meta(backbone):
@@ -128,18 +130,17 @@ def make_plan(
             for name in ("plain", "checkpointing")
         }
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
-        parameters, memory = _weights(backbone, roles, config, bf16)
+        parameters, memory = _weights(backbone, roles, config, bf16, counted)
         kept = _memory_bytes(backbone, micro, bf16)
     if kept:
         memory["KV memory"] = kept / GIB
-    counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing)
     memory |= codecs
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
         for role, counts in counted.counts.items()
     }
-    flops = flops_of_passes(backbone, _starts(method), counted.kinds, checkpointing)
+    flops = flops_of_passes(backbone, roles, counted.kinds, checkpointing)
     return Plan(
         parameters=parameters,
         micro_batch=micro,
@@ -179,8 +180,8 @@ def _dry(zoo: Any, backbone: Any, method: str, options: str, seed: int) -> DryRu
     return DryRun(make_method(method, checked, zoo), backbone, seed)
 
 
-def _starts(method: Method) -> dict[str, Start]:
-    return {name: role.start for name, role in method.roles().items()}
+def _roles(method: Method) -> dict[str, NetworkSpec]:
+    return with_averages(method.roles())
 
 
 _MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -206,10 +207,14 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
 
 
 def _weights(
-    backbone: Backbone, roles: Mapping[str, NetworkSpec], config: TrainingConfig, bf16: bool
+    backbone: Backbone,
+    roles: Mapping[str, NetworkSpec],
+    config: TrainingConfig,
+    bf16: bool,
+    counted: Passes,
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
-    networks = {name: _network(backbone, role.start) for name, role in roles.items()}
+    networks = {name: network_of_role(backbone, role) for name, role in roles.items()}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
     for name, role in roles.items():  # frozen ones are held as a training holds them
         if role.learning_rate is None and role.ema_of is None:
@@ -219,7 +224,8 @@ def _weights(
     if config.ema:
         memory[f"weights {STUDENT_EMA}"] = size["student"]
     trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
-    memory["gradients"] = max(size[name] for name in trained)  # of one role at a time
+    # of one update at a time
+    memory["gradients"] = max(sum(size[name] for name in update) for update in counted.together)
     states = 0.0
     for name, role in trained.items():
         options = config.optimizers.get(name, OptimizerConfig())
@@ -231,11 +237,6 @@ def _weights(
             states += moments * kept / GIB
     memory["optimizer states"] = states
     return parameters, memory
-
-
-def _network(backbone: Backbone, start: Start) -> Any:
-    with on_meta(whose := source(backbone, start)):
-        return meta_network(whose)
 
 
 def _codecs(backbone: Backbone) -> dict[str, float]:
@@ -255,6 +256,8 @@ def _held(
     """GiB of the activations that are there at the peak of an update."""
 
     def kept(role: str) -> float:
+        if roles[role].factory is not None:
+            return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
         return _activations(source(backbone, start), batch, bf16, checkpointing)

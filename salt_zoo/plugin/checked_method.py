@@ -6,17 +6,18 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
 from salt_zoo.core.errors import did_you_mean, shown
-from salt_zoo.core.protocols import Method, NetworkSpec, Start, TrainStep
+from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start, Stateful, TrainStep
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 #: No step has more updates: `update_order` without an end must not be waited for.
 MOST_UPDATES = 100_000
@@ -70,6 +71,8 @@ class CheckedMethod:
             )
         for name, role in roles.items():
             self._check_role(name, role)
+            if role.factory is not None:
+                roles[name] = replace(role, factory=self._factory(name, role.factory))
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         if "student" not in trained:
             raise self.error("it has no trained network of the role 'student'")
@@ -87,9 +90,10 @@ class CheckedMethod:
             )
         if not isinstance(role, NetworkSpec):
             raise self.error(f"role {name!r} is {shown(role)}, not a NetworkSpec")
-        if role.start not in get_args(Start):
+        if role.start is not None and role.start not in get_args(Start):
             hint = did_you_mean(str(role.start), get_args(Start))
             raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
+        self._check_origin(name, role)
         rate = role.learning_rate
         if rate is not None and not (_is_number(rate) and rate > 0):
             raise self.error(
@@ -99,8 +103,48 @@ class CheckedMethod:
         if not (_is_number(role.decay) and 0 <= role.decay <= 1):
             raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
 
-    def update_order(self, step: int) -> list[str]:
-        """The roles that are trained in `step`, in order, the student among them."""
+    def _check_origin(self, name: str, role: NetworkSpec) -> None:
+        if role.ema_of is None and (role.start is None) == (role.factory is None):
+            both = "neither a start nor" if role.start is None else "both a start and"
+            raise self.error(f"role {name!r} has {both} a factory; give it one of the two")
+        if role.factory is None:
+            return
+        if role.ema_of is not None:
+            raise self.error(
+                f"role {name!r} has a factory, and averages {role.ema_of!r}, of which it is a "
+                "copy; leave out the factory"
+            )
+        if name == "student":
+            raise self.error(
+                "role 'student' has a factory; the student is a velocity network of the backbone "
+                f"and has a start ({', '.join(get_args(Start))})"
+            )
+        if not callable(role.factory):
+            raise self.error(
+                f"role {name!r} has the factory {shown(role.factory)}; it must be a function of "
+                "the backbone that returns a torch module"
+            )
+
+    def _factory(
+        self, name: str, factory: Callable[[Backbone], nn.Module]
+    ) -> Callable[[Backbone], nn.Module]:
+        """The factory of a role, checked when it is called."""
+        import torch
+
+        def make(backbone: Backbone) -> nn.Module:
+            with foreign(f"{self.title}, factory of the role {name!r}"):
+                found = factory(backbone)
+            if not isinstance(found, torch.nn.Module):
+                raise self.error(
+                    f"the factory of the role {name!r} returned {shown(found)}; it must be a torch "
+                    "module"
+                )
+            return found
+
+        return make
+
+    def update_order(self, step: int) -> list[str | tuple[str, ...]]:
+        """The updates of `step` in order, each a role or several, the student among them."""
         if self._trained is None:
             self.roles()
         assert self._trained is not None
@@ -115,13 +159,22 @@ class CheckedMethod:
             )
         if len(order) > MOST_UPDATES:
             raise self.error(f"{told} has no end: more than {MOST_UPDATES} roles")
-        for role in order:
+        updates = [tuple(one) if isinstance(one, list) else one for one in order]
+        roles: list[str] = []
+        for update in updates:
+            if isinstance(update, tuple) and (not update or len(set(update)) < len(update)):
+                raise self.error(
+                    f"{told} has {shown(update)}; one update trains one role or several different "
+                    "ones"
+                )
+            roles += update if isinstance(update, tuple) else [update]
+        for role in roles:
             if not isinstance(role, str) or role not in self._trained:
                 hint = did_you_mean(str(role), self._trained)
                 raise self.error(f"{told} names {shown(role)}, which is not trained; {hint}")
-        if "student" not in order:
+        if "student" not in roles:
             raise self.error(f"{told} leaves out the student, which is trained once a step")
-        return order
+        return updates
 
     def train(self, step: TrainStep) -> dict[str, Tensor]:
         """The scalars to log of one update."""
@@ -141,12 +194,60 @@ class CheckedMethod:
                 raise self.error(f"{where} as the name of a scalar; it must be a text")
             if not isinstance(value, torch.Tensor):
                 raise self.error(f"{where}: {shown(value)}; it must be a tensor with one number")
-            if value.numel() != 1 or value.device.type == "meta" or value.is_complex():
+            # a plan trains on the meta device
+            empty = value.device.type == "meta" and str(step.rng.device) != "meta"
+            if value.numel() != 1 or empty or value.is_complex():
                 raise self.error(
                     f"{where}: a tensor of the shape {list(value.shape)} and type {value.dtype} on "
                     f"{value.device}; it must be one number on the networks' device or the CPU"
                 )
         return logs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state as plain values, and tensors on the CPU; nothing where it has none."""
+        if not isinstance(self.method, Stateful):
+            return {}
+        with foreign(f"{self.title}, state_dict()"):
+            found = self.method.state_dict()
+            state = dict(found) if isinstance(found, Mapping) else None
+        if state is None:
+            raise self.error(f"state_dict() returned {shown(found)}; it must be a mapping")
+        try:
+            plain: dict[str, Any] = _plain(state, "state_dict()")
+        except TypeError as error:
+            raise self.error(
+                f"{error}; a state is made of tensors, numbers, texts, lists and mappings"
+            ) from None
+        return plain
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Give the method a state that it has had."""
+        if not isinstance(self.method, Stateful):
+            raise self.error("the checkpoint holds its state, and it has no load_state_dict()")
+        with foreign(f"{self.title}, load_state_dict()"):
+            self.method.load_state_dict(state)
+
+
+def _plain(value: Any, path: str) -> Any:
+    """A state as dictionaries, lists and tensors of the CPU.
+
+    Raises:
+        TypeError: where in it there is something else.
+    """
+    import torch
+
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, list | tuple):
+        return [_plain(one, f"{path}[{place}]") for place, one in enumerate(value)]
+    if isinstance(value, Mapping):
+        for key in value:
+            if type(key) not in (str, int, float):
+                raise TypeError(f"{path} has the key {shown(key)}, which is no text and no number")
+        return {key: _plain(one, f"{path}[{key!r}]") for key, one in value.items()}
+    raise TypeError(f"{path} is {shown(value)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -39,6 +39,8 @@ class CheckedMetric:
             self.own_steps: Any = getattr(metric, "own_steps", None)
             self.own_sampler = str(getattr(metric, "own_sampler", "sde"))
             self.whole_video = bool(getattr(metric, "whole_video", False))
+            self.mean: Any = getattr(metric, "mean", False)
+            self.bounds: Any = getattr(metric, "bounds", None)
             self._prepare: Any = getattr(metric, "prepare", None)
 
     @property

@@ -11,6 +11,7 @@ from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
+from salt_zoo.core.roles import trained_together
 from salt_zoo.core.transfers import send
 from salt_zoo.training.layout import Layout
 from salt_zoo.training.prefetch import Place, Prefetch
@@ -73,7 +74,8 @@ class Batches:
     def places(self, step: int) -> Iterator[Place]:
         """The micro-batches of an update, in order."""
         taken: Counter[str] = Counter()
-        for role in self._method.update_order(step):
+        for update in self._method.update_order(step):
+            role = trained_together(update)[0]
             for part in range(self._layout.accumulation):
                 yield Place(role, step, taken[role], part)
             taken[role] += 1

@@ -1,4 +1,4 @@
-"""Checkpoints: weights in safetensors, optimizer states loaded with `weights_only`, all or nothing.
+"""Checkpoints: weights in safetensors, other states loaded with `weights_only`, all or nothing.
 
 Random state is not needed: every draw is keyed by its step (`salt_zoo.core.rng`). `state.json`
 holds the digests of all files, and its own.
@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.io.distributed import on_main
@@ -29,6 +29,8 @@ from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
 from salt_zoo.training.sharding import load_whole_weights, shard_states
 
 STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
+#: The states of a `Stateful` method, one of each process.
+METHOD = "method.pt"
 
 #: Of a folder; ASCII, because other digits are digits to Python, too.
 _NAME = re.compile(r"step-([0-9]{6,})")
@@ -51,11 +53,19 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, networks: Networks, state: Mapping[str, Any], keep: int = 1
+    folder: Path,
+    networks: Networks,
+    state: Mapping[str, Any],
+    method_states: Sequence[Mapping[str, Any]] = (),
+    keep: int = 1,
 ) -> Path:
     """Write `folder/step-NNNNNN` and drop all but the newest `keep` others.
 
     Of a distributed run all processes must call it; each writes its shards.
+
+    Args:
+        state: for `state.json`.
+        method_states: of the method, one of each process; empty ones are not written.
     """
     target = folder / f"step-{state['step']:06d}"
     with ExitStack() as held:
@@ -64,28 +74,48 @@ def save_checkpoint(
             write_shards(networks, draft)
         else:
             on_main(lambda: _write_whole(networks, draft))
-        # on_main waits for it: all shards are written
-        on_main(lambda: write_sealed(draft / STATE, {**state, "files": file_digests(draft)}))
+
+        def finish() -> None:
+            if any(method_states):
+                _save(list(method_states), draft / METHOD)
+            write_sealed(draft / STATE, {**state, "files": file_digests(draft)})
+
+        on_main(finish)  # which waits for all shards
     on_main(lambda: _drop(checkpoints(folder)[: -1 - keep]))
     return target
 
 
 def _write_whole(networks: Networks, draft: Path) -> None:
     for role in networks.saved_roles():
-        tensors = {k: v.contiguous() for k, v in networks[role].state_dict().items()}
+        tensors = _apart(networks[role].state_dict())
         safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
     optimizers = {
         role: [optimizer.state_dict() for optimizer in optimizers]
         for role, optimizers in networks.optimizers.items()
     }
-    # through a file of ours: torch writes the name of one that it opens into it
-    with open(draft / OPTIMIZERS, "wb") as file:
-        torch.save(optimizers, file)
+    _save(optimizers, draft / OPTIMIZERS)
 
 
 def _drop(folders: Sequence[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save(content: Any, path: Path) -> None:
+    # through a file of ours: torch writes the name of one that it opens into it
+    with open(path, "wb") as file:
+        torch.save(content, file)
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, as safetensors wants them: those of tied weights do."""
+    seen: set[int] = set()
+    apart = {}
+    for name, value in state.items():
+        tied = value.untyped_storage().data_ptr() in seen
+        seen.add(value.untyped_storage().data_ptr())
+        apart[name] = value.clone() if tied else value.contiguous()
+    return apart
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -155,8 +185,11 @@ def _set_aside(folder: Path) -> Path:
     return aside
 
 
-def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> None:
-    """Load the weights and optimizer states into `networks`.
+def load_checkpoint(
+    checkpoint: Checkpoint, networks: Networks, device: Any
+) -> list[Mapping[str, Any]]:
+    """Load the weights and optimizer states into `networks`, and return the method's states: one of
+    each process, none where it had none.
 
     Raises:
         ZooError: a file is missing, or of another network.
@@ -167,7 +200,7 @@ def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> 
             read_shards(networks, folder)
         except Exception as error:  # torch raises many kinds
             raise _cannot_load(folder, ZooError(reason(error))) from None
-        return
+        return _method_states(folder)
     for role in networks.saved_roles():
         try:
             load_weights(networks[role], folder / f"{role}.safetensors")
@@ -185,6 +218,18 @@ def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> 
                 shard_states(optimizer)
     except Exception as error:  # torch raises many kinds
         raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
+    return _method_states(folder)
+
+
+def _method_states(folder: Path) -> list[Mapping[str, Any]]:
+    path = folder / METHOD
+    if not path.is_file():
+        return []
+    try:
+        states: list[Mapping[str, Any]] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
+    return states
 
 
 def _cannot_load(folder: Path, error: ZooError) -> ZooError:

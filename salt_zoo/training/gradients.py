@@ -1,4 +1,4 @@
-"""The mean of gradients over processes: a few large transfers, not one a weight."""
+"""Means over processes, of gradients and of statistics: a few large transfers, not one a weight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 #: Numbers of one transfer, 100 MB in float32.
 BUCKET = 25_000_000
@@ -35,6 +37,18 @@ def average_gradients(parameters: Sequence[Any], accelerator: Accelerator) -> No
                 parameter.grad.copy_(value.view_as(parameter))
             elif anywhere[place]:
                 parameter.grad = value.view_as(parameter).clone()
+
+
+@torch.no_grad()
+def average_buffers(network: nn.Module, accelerator: Accelerator) -> None:
+    """Replace floating-point buffers that a pass in training may change by their mean over all
+    processes: those of batch norms, whose statistics are of a process's own rows."""
+    if accelerator.num_processes == 1:
+        return
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for buffer in (buffer for norm in norms for buffer in norm.buffers()):
+        if buffer.is_floating_point():
+            buffer.copy_(accelerator.reduce(buffer.clone(), reduction="mean"))
 
 
 def buckets(parameters: Sequence[Any], size: int) -> Iterator[list[Any]]:

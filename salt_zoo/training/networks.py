@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,17 +16,18 @@ from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.roles import Originals
+from salt_zoo.core.roles import Originals, with_averages
 from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.layout import Layout
 from salt_zoo.training.optimizers import make_optimizers
-from salt_zoo.training.sharding import local, shard, skeleton, whole_weights
+from salt_zoo.training.sharding import is_sharded, local, shard, skeleton, whole_weights
 
 
 class Networks(Mapping[str, Any]):
     """All networks of a run by role, on the backbone's device and in the run's precision.
 
     Trained networks and averages are kept in float32; frozen ones as `with_precision` holds them.
+    Weights that are drawn depend on the seed and the role alone.
     """
 
     def __init__(
@@ -39,20 +40,21 @@ class Networks(Mapping[str, Any]):
         *,
         gradient_checkpointing: bool = False,
     ) -> None:
-        self.roles = dict(roles)
-        trained = [name for name, role in self.roles.items() if role.learning_rate is not None]
+        trained = [name for name, role in roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
             if name not in trained:
                 raise ZooError(
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
+        for name, role in roles.items():
+            if role.ema_of and role.ema_of not in trained:
+                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        every = dict(roles)
         if config.ema:
-            self.roles[STUDENT_EMA] = NetworkSpec(
-                start=self.roles["student"].start,
-                ema_of="student",
-                decay=config.ema.decay,
-            )
+            every[STUDENT_EMA] = NetworkSpec(ema_of="student", decay=config.ema.decay)
+        #: By name; averages as what they follow.
+        self.roles = with_averages(every)
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
         self._ema_start = config.ema.start if config.ema else 0
@@ -64,16 +66,19 @@ class Networks(Mapping[str, Any]):
         copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
         mesh = layout.mesh(device.type) if layout.sharded else None
         for name, role in self.roles.items():
-            if role.ema_of and role.ema_of not in trained:
-                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
                 if role.ema_of:
                     network = copies.pop(name)
+                elif role.factory is not None:
+                    network = role.factory(backbone)
                 else:
+                    assert role.start is not None
                     network = originals.network(role.start)
             network = network.to(backbone.device).requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
+            if frozen and role.factory is not None:
+                network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
                 if spec.ema_of == name:
@@ -82,12 +87,12 @@ class Networks(Mapping[str, Any]):
                 enable: Any = getattr(network, "enable_gradient_checkpointing", None)
                 if enable is not None:
                     enable()
-                elif role.learning_rate is not None:
+                elif role.learning_rate is not None and role.factory is None:
                     raise ZooError(
                         "execution.gradient_checkpointing: this backbone's networks have none; "
                         "set it to false"
                     )
-            if mesh is not None:
+            if mesh is not None and role.factory is None:  # a head is small and stays whole
                 self._skeletons[name] = skeleton(network)
                 network = shard(network, mesh, self.precision, frozen=frozen)
             self._networks[name] = network
@@ -120,15 +125,21 @@ class Networks(Mapping[str, Any]):
         """The network of `eval_role`."""
         return self._networks[self.eval_role]
 
+    @property
+    def modules(self) -> list[str]:
+        """The roles that are no velocity networks."""
+        return [name for name, role in self.roles.items() if role.factory is not None]
+
     @contextlib.contextmanager
-    def training(self, role: str) -> Any:
-        """Only `role` takes gradients inside the block."""
-        network = self._networks[role]
-        network.requires_grad_(True)
+    def training(self, roles: Sequence[str]) -> Iterator[None]:
+        """Only `roles` take gradients inside the block."""
+        for role in roles:
+            self._networks[role].requires_grad_(True)
         try:
-            yield list(network.parameters())
+            yield
         finally:
-            network.requires_grad_(False)
+            for role in roles:
+                self._networks[role].requires_grad_(False)
 
     @torch.no_grad()
     def update_ema(self, role: str, step: int) -> None:
@@ -136,6 +147,8 @@ class Networks(Mapping[str, Any]):
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
+            for own, its in zip(*(self._networks[n].buffers() for n in (name, role)), strict=True):
+                own.copy_(its)  # statistics, and what never changes
             mean = local(list(self._networks[name].parameters()))
             weights = local(list(self._networks[role].parameters()))
             if name == STUDENT_EMA and step < self._ema_start:
@@ -147,7 +160,7 @@ class Networks(Mapping[str, Any]):
         """The network of `role`, whole: itself if it is not sharded, else a copy on the CPU for
         saving, in the first process alone (None in the others). All processes must call it."""
         network = self._networks[role]
-        if not self.layout.sharded:
+        if not is_sharded(network):
             return network
         tensors = whole_weights(network)
         if not is_main_process():
@@ -157,5 +170,5 @@ class Networks(Mapping[str, Any]):
         return copied
 
     def saved_roles(self) -> list[str]:
-        """The roles whose weights a checkpoint must hold; frozen ones come from the backbone."""
+        """The roles whose weights a checkpoint must hold; frozen ones are made as at the start."""
         return [n for n, r in self.roles.items() if r.learning_rate is not None or r.ema_of]

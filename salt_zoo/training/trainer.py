@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from salt_zoo.config.execution import ExecutionConfig
@@ -21,6 +22,7 @@ from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.precision import backward_in, resolve_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
+from salt_zoo.core.roles import trained_together
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.io.distributed import on_main
@@ -33,12 +35,12 @@ from salt_zoo.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from salt_zoo.training.gradients import average_gradients
+from salt_zoo.training.gradients import average_buffers, average_gradients
 from salt_zoo.training.layout import make_layout
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.optimizers import schedule_factor, set_rates
 from salt_zoo.training.prefetch import Place
-from salt_zoo.training.sharding import whole
+from salt_zoo.training.sharding import is_sharded, whole
 
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]
@@ -85,8 +87,9 @@ class Trainer:
             self.accelerator.process_index,
             self.accelerator.device.type,
         )
-        if not isinstance(self.method, CheckedMethod):
-            self.method = CheckedMethod(self.method, "the method")
+        given = self.method
+        checked = given if isinstance(given, CheckedMethod) else CheckedMethod(given, "the method")
+        self.method = self._checked = checked
         self._batches = Batches(
             self.method,
             self.backbone,
@@ -103,7 +106,9 @@ class Trainer:
             self.layout,
             gradient_checkpointing=self.execution.gradient_checkpointing,
         )
-        self.counter = PassCounter(dict(self.networks), self.backbone.latent_shape[1])
+        self.counter = PassCounter(
+            dict(self.networks), self.backbone.latent_shape[1], self.networks.modules
+        )
         self.seconds = 0.0
         self._fed: set[str] = set()  # roles that have had a gradient
         self._identity = identity_on(self.resolved, self.config, self.accelerator)
@@ -159,19 +164,25 @@ class Trainer:
         logs: dict[str, Tensor] = {}
         factor = schedule_factor(step, self.config.updates, self.config.schedule)
         taken: Counter[str] = Counter()
-        for role in self.method.update_order(step):
-            with self.networks.training(role) as parameters:
+        for update in self.method.update_order(step):
+            roles = trained_together(update)
+            first = roles[0]
+            with self.networks.training(roles):
                 for part in range(self.layout.accumulation):
-                    train_step = self._train_step(Place(role, step, taken[role], part))
+                    train_step = self._train_step(Place(first, step, taken[first], part))
                     logged = self.method.train(train_step)
                     for name, value in logged.items():
                         value = value.detach().float() / self.layout.accumulation
-                        key = f"{role}/{name}"
+                        key = f"{first}/{name}"
                         # the last update of a role in a step is what is shown
                         logs[key] = value + logs[key] if part else value
-                logs[f"{role}/gradient_norm"] = self._update(role, parameters, factor)
-            self.networks.update_ema(role, step)
-            taken[role] += 1
+                for role in roles:
+                    logs[f"{role}/gradient_norm"] = self._update(role, factor)
+            for name in self.networks.modules:
+                average_buffers(self.networks[name], self.accelerator)
+            for role in roles:
+                self.networks.update_ema(role, step)
+            taken[first] += 1
         return logs
 
     def _train_step(self, place: Place) -> TrainStep:
@@ -192,11 +203,12 @@ class Trainer:
         with backward_in(self.networks.precision, loss.device.type):
             (loss / self.layout.accumulation).backward()
 
-    def _update(self, role: str, parameters: list[Any], factor: float) -> Tensor:
+    def _update(self, role: str, factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
+        parameters = list(self.networks[role].parameters())
         if role not in self._fed:
             self._feed(role, parameters)
-        if not self.layout.sharded:  # FSDP has averaged them in the backward pass
+        if not is_sharded(self.networks[role]):  # FSDP has averaged them in the backward pass
             average_gradients(parameters, self.accelerator)
         norm = whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         set_rates(self.networks.optimizers[role], factor)
@@ -208,8 +220,7 @@ class Trainer:
     def _feed(self, role: str, parameters: list[Any]) -> None:
         """A role whose first update gives no gradient would be saved as it began."""
         if all(parameter.grad is None for parameter in parameters):
-            assert isinstance(self.method, CheckedMethod)
-            raise self.method.error(
+            raise self._checked.error(
                 f"its update of {role!r} gave no parameter of that network a gradient; train() "
                 "must hand a loss that depends on it to step.backward"
             )
@@ -233,6 +244,7 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
+        states = gather_object([self.method_state()])
         state = {
             "step": step,
             "identity": self._identity,
@@ -241,14 +253,18 @@ class Trainer:
             "passes": self.counter.state(),
             "history": self.history,
         }
-        folder = save_checkpoint(self.folder / "checkpoints", self.networks, state)
+        folder = save_checkpoint(self.folder / "checkpoints", self.networks, state, states)
         on_main(lambda: self.hook.checkpoint_saved(folder=folder, step=step))
 
     def _resume(self) -> int:
         """Load the checkpoint, if there is one, and return the updates that it has done."""
         if self.kept is None:
             return 0
-        load_checkpoint(self.kept, self.networks, self.backbone.device)
+        states = load_checkpoint(self.kept, self.networks, self.backbone.device)
+        if states:  # of another number of processes: all go on from the first's
+            own = self.accelerator.process_index
+            whole = len(states) == self.accelerator.num_processes
+            self._checked.load_state_dict(states[own if whole else 0])
         state = self.kept.state
         try:
             self.seconds = float(state["seconds"])
@@ -262,6 +278,10 @@ class Trainer:
         self.counter.scale(before / self.accelerator.num_processes)
         return self.kept.step
 
+    def method_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the method itself; see `salt_zoo.core.protocols.Stateful`."""
+        return self._checked.state_dict()
+
     def cost(self) -> dict[str, Any]:
         """What the run has taken: updates, passes by role, FLOPs, seconds.
 
@@ -269,8 +289,7 @@ class Trainer:
         checkpointing.
         """
         world = self.accelerator.num_processes
-        starts = {name: role.start for name, role in self.networks.roles.items()}
-        flops = flops_of_passes(self.backbone, starts, self.counter.passes)
+        flops = flops_of_passes(self.backbone, self.networks.roles, self.counter.passes)
         return {
             "updates": self.config.updates,
             "passes": {

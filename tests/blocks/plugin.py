@@ -42,6 +42,12 @@ class Means:
         return ((mine - its).norm(dim=1) / its.norm(dim=1))[:, None]  # its one layer
 
 
+def number(t: Tensor) -> float:
+    """The first time; the tensors of plans have no data."""
+    plain = type(t) is Tensor and t.device.type != "meta"
+    return float(t.flatten()[0]) if plain else float("nan")
+
+
 class ToyNetwork(nn.Module):
     """`v = mix(x) + gain * t + text(condition) + look(mean of the memory)`."""
 
@@ -59,7 +65,7 @@ class ToyNetwork(nn.Module):
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means | None = None
     ) -> Tensor:
         known = None if memory is None else len(memory.blocks)
-        self.calls.append(("forward", x.shape[2], float(t.flatten()[0]), known))
+        self.calls.append(("forward", x.shape[2], number(t), known))
         offset = self.text(condition["which"])
         if memory is not None and memory.blocks:
             assert memory.rows == len(x), "a memory belongs to its batch"
@@ -76,7 +82,7 @@ class ToyNetwork(nn.Module):
     def update_cache(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], memory: Means
     ) -> None:
-        self.calls.append(("update_cache", x.shape[2], float(t[0]), len(memory.blocks)))
+        self.calls.append(("update_cache", x.shape[2], number(t), len(memory.blocks)))
         memory.blocks.append(self.write(x.mean(dim=(2, 3, 4))))
 
 

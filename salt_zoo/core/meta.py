@@ -1,0 +1,100 @@
+"""Networks without data, on the meta device: shapes, sizes and FLOPs before anything is loaded."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.protocols import Backbone, FeatureExtractor, NetworkSpec, Start
+from salt_zoo.core.roles import source
+
+_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def on_meta(backbone: Backbone) -> Iterator[None]:
+    """The backbone makes tensors without data inside the block."""
+    before = backbone.device
+    backbone.to("meta")
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:  # an operation that needs data
+        raise ZooError(
+            f"the backbone {type(backbone).__name__} cannot be planned: its networks and "
+            f"conditions must also work on the meta device ({reason(error)[:160]})"
+        ) from error
+    finally:
+        backbone.to(before)
+
+
+def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
+    """A velocity network of a backbone without data; inside `on_meta`."""
+    with torch.device("meta"):
+        network: Any = backbone.network("random")
+    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+        network.enable_gradient_checkpointing()
+    return network.requires_grad_(False)
+
+
+def kept_network(backbone: Backbone, checkpointing: bool = False) -> Any:
+    """A `meta_network`, made once: it takes seconds, and no memory."""
+    known = _KNOWN.setdefault(backbone, {})
+    key = ("network", checkpointing)
+    if key not in known:
+        known[key] = meta_network(backbone, checkpointing)
+    return known[key]
+
+
+def network_of_role(backbone: Backbone, role: NetworkSpec) -> Any:
+    """The network of a role without data.
+
+    Raises:
+        ZooError: it cannot be made on the meta device.
+    """
+    if role.factory is None:
+        assert role.start is not None
+        with on_meta(whose := source(backbone, role.start)):
+            return meta_network(whose)
+    with on_meta(backbone):
+        try:
+            with torch.device("meta"):
+                module: nn.Module = role.factory(backbone).to("meta")
+        except (NotImplementedError, RuntimeError) as error:
+            raise ZooError(
+                "a factory of a network must also work on the meta device, without data "
+                f"({reason(error)[:160]})"
+            ) from error
+    return module.requires_grad_(False)
+
+
+def feature_shape(backbone: Backbone, start: Start, depth: float) -> tuple[int, int]:
+    """Tokens of a whole video and their width, `[N, D]`: what `features(..., depth)` of a network
+    that starts as `start` returns for each video (`FeatureExtractor`).
+
+    Raises:
+        ZooError: these networks have no features.
+    """
+    whose = source(backbone, start)
+    known = _KNOWN.setdefault(whose, {})
+    key = ("features", depth)
+    if key not in known:
+        with on_meta(whose):
+            network = kept_network(whose)
+            if not isinstance(network, FeatureExtractor):
+                raise ZooError(
+                    f"networks of the backbone {type(whose).__name__} have no 'features' to read "
+                    "(salt_zoo.core.protocols.FeatureExtractor)"
+                )
+            x = torch.empty(1, *whose.latent_shape, device="meta")
+            t = torch.empty(1, device="meta")
+            with torch.no_grad():
+                tokens = network.features(x, t, whose.encode_prompts([""]), depth)
+        known[key] = (int(tokens.shape[1]), int(tokens.shape[2]))
+    shape: tuple[int, int] = known[key]
+    return shape

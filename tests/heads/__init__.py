@@ -1,0 +1,1 @@
+"""A plugin with an objective that has networks of its own."""
