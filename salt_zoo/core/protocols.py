@@ -12,10 +12,12 @@ from salt_zoo.core.backbone import (
     Recognises,
     Start,
 )
+from salt_zoo.core.config import Composite
 from salt_zoo.core.dataset import Dataset, Sample
-from salt_zoo.core.method import Batch, Method, NetworkSpec, Objective, TrainStep
-from salt_zoo.core.metric import Better, Metric, MetricKind
+from salt_zoo.core.method import Batch, Method, NeedsTrajectories, NetworkSpec, Objective, TrainStep
+from salt_zoo.core.metric import Better, Metric, MetricDefaults, MetricKind
 from salt_zoo.core.network import (
+    Checkpointable,
     ComparableMemory,
     Condition,
     FeatureExtractor,
@@ -29,7 +31,9 @@ __all__ = [
     "BackboneDefaults",
     "Batch",
     "Better",
+    "Checkpointable",
     "ComparableMemory",
+    "Composite",
     "Condition",
     "Dataset",
     "Exportable",
@@ -38,7 +42,9 @@ __all__ = [
     "Memory",
     "Method",
     "Metric",
+    "MetricDefaults",
     "MetricKind",
+    "NeedsTrajectories",
     "NetworkSpec",
     "Objective",
     "Recognises",

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Backbone, Condition, Start
+from salt_zoo.core.protocols import Backbone, Checkpointable, Condition, Start
 from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.depth import over_depth
@@ -97,7 +97,7 @@ def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
     """A network of a backbone without data; inside `on_meta`."""
     with torch.device("meta"):
         network: Any = backbone.network("random")
-    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+    if checkpointing and isinstance(network, Checkpointable):
         network.enable_gradient_checkpointing()
     return network.requires_grad_(False)
 
@@ -179,7 +179,7 @@ def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: A
 
 
 def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
-    call: Any = network if kind.depth == 1 else getattr(network, "features")  # noqa: B009
+    call: Any = network if kind.depth == 1 else network.features
     given[0].requires_grad_(kind.inputs)
     with torch.set_grad_enabled(kind.recorded), FlopCounterMode(display=False) as counter:
         out = call(*given, **dict(kind.options))
