@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import resolve_precision, with_precision
-from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import Originals
 from salt_zoo.plugin.checked_method import STUDENT_EMA
@@ -66,9 +66,8 @@ class Networks(Mapping[str, Any]):
             frozen = role.learning_rate is None and role.ema_of is None
             self._networks[name] = with_precision(network, self.precision, device, frozen=frozen)
             if config.gradient_checkpointing:  # frozen ones are passed with gradient, too
-                enable: Any = getattr(network, "enable_gradient_checkpointing", None)
-                if enable is not None:
-                    enable()
+                if isinstance(network, Checkpointable):
+                    network.enable_gradient_checkpointing()
                 elif role.learning_rate is not None:
                     raise ZooError(
                         "training.gradient_checkpointing: this backbone's networks have none; "
