@@ -109,3 +109,28 @@ def test_there_are_no_drawers():
     names = {path.name for top in ("salt_zoo", "benchmarks", "plugins") for path in
              (ROOT / top).rglob("*.py")}  # fmt: skip
     assert not names & {"utils.py", "helpers.py", "common.py", "misc.py"}
+
+
+#: Where members are looked up by name and may be missing: in objects of plugins, which anybody has
+#: written, and of other libraries. Elsewhere a capability is a protocol or a field with a default.
+LOOKUPS = {
+    "salt_zoo/plugin",
+    "salt_zoo/core/annotations.py",
+    "salt_zoo/core/precision.py",
+    "salt_zoo/config/overrides.py",
+    "salt_zoo/io/yaml.py",
+    "salt_zoo/training/origin.py",
+    "plugins/salt_zoo_wan/pipeline.py",
+}
+
+
+def test_capabilities_are_declared():
+    for top in ("salt_zoo", "plugins"):
+        for file in (ROOT / top).rglob("*.py"):
+            place = file.relative_to(ROOT)
+            if {place.as_posix(), place.parent.as_posix()} & LOOKUPS:
+                continue
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    optional = node.func.id == "getattr" and len(node.args) == 3
+                    assert not optional and node.func.id != "hasattr", f"{place}:{node.lineno}"

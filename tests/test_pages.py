@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 from salt_zoo.config.run import resolve
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.registry import NoOptions, merge
+from salt_zoo.plugin.registry import merge
 from salt_zoo.training.launch import train
 from tests.conftest import PROMPT
 
@@ -421,6 +421,6 @@ def test_every_part_with_options_has_a_table(zoo):
     for registry in zoo.registries:
         shown = [entry.load().Config for entry in registry if (registry.kind, entry.name) in tables]
         for entry in registry:
-            config = getattr(entry.load(), "Config", NoOptions)
+            config = entry.options_model()
             if config.model_fields:
                 assert any(covers(one, config) for one in shown), entry.name

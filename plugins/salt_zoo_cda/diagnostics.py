@@ -17,7 +17,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.blocks import ExitStep, Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Better, ComparableMemory, Memory, MetricKind
+from salt_zoo.core.protocols import Better, ComparableMemory, Memory, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
@@ -47,7 +47,7 @@ class CacheDistanceConfig(CacheDiagnosticConfig):
     layer: int | None = None
 
 
-class _CacheDiagnostic:
+class _CacheDiagnostic(MetricDefaults):
     """What both have in common: memories made by different numbers of steps, from equal noise.
 
     NaN rows for networks without a memory.

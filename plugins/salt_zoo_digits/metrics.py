@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_digits import measures
@@ -29,14 +29,13 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return judge_video(shipped_judge(), pixels)
 
 
-class Score:
+class Score(MetricDefaults):
     """A measure of each video, averaged over videos."""
 
     version = 1
     better: Better
     kind: MetricKind = "quality"
     mean = True
-    own_steps = None
     of: Measure
 
     def __init__(self, config: Any, zoo: Any) -> None:
@@ -144,7 +143,7 @@ class Diversity(Score):
         return measures.distance_within_prompt(videos.pixels, videos.prompts) / self.real
 
 
-class FrechetAppearance:
+class FrechetAppearance(MetricDefaults):
     """Frechet distance of the judge's features, averaged over frames, to real training videos.
 
     Every feature is divided by its standard deviation over those videos.
@@ -152,7 +151,6 @@ class FrechetAppearance:
 
     version = 1
     better: Better = "lower"
-    own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pass

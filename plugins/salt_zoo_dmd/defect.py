@@ -11,7 +11,7 @@ from torch import Tensor
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import full_time, initial_noise, iter_rollout, renoise_from
 from salt_zoo_dmd.semigroup import choices, local_defect
@@ -31,7 +31,7 @@ class SemigroupDefectConfig(StrictModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
 
-class SemigroupDefect:
+class SemigroupDefect(MetricDefaults):
     """Displacement-normalised local defect on the network's own rollouts (arXiv 2604.03118).
 
     Per video the mean over all steps of the list but the last and over all (end, middle) times that

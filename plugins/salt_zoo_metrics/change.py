@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.frames import eight_bit
 
@@ -49,7 +49,7 @@ def motion_magnitude(pixels: Tensor, gap: int = 1) -> Tensor:
     return torch.stack([(v[:, gap:] - v[:, :-gap]).abs().mean() for v in shown])
 
 
-class TemporalFlickering:
+class TemporalFlickering(MetricDefaults):
     """VBench's temporal flickering. A diagnostic: a still video has the best value, 1."""
 
     version = 1
@@ -57,7 +57,6 @@ class TemporalFlickering:
     kind: MetricKind = "diagnostic"
     mean = True
     bounds = (0.0, 1.0)
-    own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pass
@@ -76,7 +75,7 @@ class MotionMagnitudeConfig(StrictModel):
     gap: Annotated[int, Field(ge=1)] = 1
 
 
-class MotionMagnitude:
+class MotionMagnitude(MetricDefaults):
     """A stand-in for VBench's dynamic degree without optical flow: it counts any change, flicker
     too, so that neither more nor less of it is better."""
 
@@ -85,7 +84,6 @@ class MotionMagnitude:
     better: Better = "none"
     mean = True
     bounds = (0.0, 1.0)
-    own_steps = None
 
     def __init__(self, config: MotionMagnitudeConfig, zoo: Any) -> None:
         self.config = config

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
-from salt_zoo.core.protocols import Better
+from salt_zoo.core.protocols import Better, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -32,7 +32,7 @@ class ClipScoreConfig(StrictModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
 
 
-class ClipScore:
+class ClipScore(MetricDefaults):
     """The cosine of prompt and frame, in [-1, 1], averaged over frames (CLIPSIM, arXiv 2104.14806).
 
     Neither scaled by 100 nor cut at 0. Frames are resized and their middle is cropped as the model
@@ -45,7 +45,6 @@ class ClipScore:
     better: Better = "higher"
     mean = True
     bounds = (-1.0, 1.0)
-    own_steps = None
 
     def __init__(self, config: ClipScoreConfig, zoo: Any) -> None:
         models = need("open_clip", "clip-score").list_models()

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
-from salt_zoo.core.protocols import Better
+from salt_zoo.core.protocols import Better, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -41,7 +41,7 @@ class ImageQualityConfig(StrictModel):
     batch_size: Annotated[int, Field(ge=1)] = 8
 
 
-class ImageQuality:
+class ImageQuality(MetricDefaults):
     """The mean score of a video's frames; whether higher is better, pyiqa says.
 
     With the defaults VBench's imaging quality (arXiv 2311.17982) in [0, 1], except that no codec
@@ -52,7 +52,6 @@ class ImageQuality:
     Config = ImageQualityConfig
     better: Better
     mean = True
-    own_steps = None
 
     def __init__(self, config: ImageQualityConfig, zoo: Any) -> None:
         need("pyiqa", "image-quality")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.protocols import Better
+from salt_zoo.core.protocols import Better, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
@@ -34,7 +34,7 @@ def _share(video: Tensor) -> Tensor:
     return torch.where(video.isnan().any(), torch.nan, share)  # a comparison hides what is NaN
 
 
-class Saturation:
+class Saturation(MetricDefaults):
     """Without a direction: how many black or white pixels are right depends on the scene.
 
     Compare it with the rows of the teacher and of real videos: digits on black have most pixels at
@@ -45,7 +45,6 @@ class Saturation:
     better: Better = "none"
     mean = True
     bounds = (0.0, 1.0)
-    own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pass

@@ -55,8 +55,8 @@ class OdeRegression(WithObjectives):
     def __init__(self, config: OdeRegressionConfig, zoo: Any) -> None:
         super().__init__(config, zoo)
         self.needs_data = self.objectives.needs_data
-        #: Times of the trajectories without which it cannot train.
-        self.wanted_times = tuple(config.times) if config.of == "dataset" else ()
+        #: See `salt_zoo.core.protocols.NeedsTrajectories`.
+        self.stored_times = tuple(config.times) if config.of == "dataset" else ()
 
     def roles(self) -> Mapping[str, NetworkSpec]:
         roles = {"student": NetworkSpec("student", learning_rate=self.config.learning_rate)}

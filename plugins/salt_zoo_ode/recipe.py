@@ -103,10 +103,11 @@ class TrajectoryRecipe:
         """All that decides what the trajectories are, but the prompts."""
         config = self.config
         scale = config.guidance_scale
-        parts = {"backbone": self._backbone, "dataset": self._dataset}
+        options = {"backbone": self._backbone, "dataset": self._dataset}
+        named = {"backbone": config.backbone, "dataset": config.dataset}
         return {
-            name: {"name": getattr(config, name)["name"], **options.model_dump(mode="json")}
-            for name, options in parts.items()
+            kind: {"name": part["name"], **options[kind].model_dump(mode="json")}
+            for kind, part in named.items()
         } | {
             "fingerprints": {
                 "backbone": dict(backbone.fingerprint()),

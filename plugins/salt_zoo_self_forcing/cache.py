@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -39,8 +39,7 @@ class Policy(Protocol):
     """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
 
     It has no state of its own: one policy serves all memories of a network, in training and after.
-    It may also have `prepare(cache)`, called once with a new cache, to put into `cache.beside` what
-    it keeps beside keys and values.
+    It may also be a `PreparedPolicy`.
     """
 
     def capacity(self, frames: int) -> int:
@@ -68,6 +67,15 @@ class Policy(Protocol):
     def span(self, frames: int) -> Span | None:
         """What a frame sees of a video of `frames` frames, for a masked pass over all of it; None
         where no single pass can say it."""
+        ...
+
+
+@runtime_checkable
+class PreparedPolicy(Protocol):
+    """A policy that keeps tensors beside keys and values."""
+
+    def prepare(self, cache: KVCache) -> None:
+        """Called once with a new cache: put those tensors into `cache.beside`."""
         ...
 
 
@@ -109,7 +117,7 @@ class KVCache:
         self.cuts: list[int] = []
         #: What the policy keeps beside keys and values.
         self.beside: list[Tensor] = []
-        if hasattr(policy, "prepare"):
+        if isinstance(policy, PreparedPolicy):
             policy.prepare(self)
         #: The prompt whose tokens' keys and values are in `cross`, by layer.
         self.prompt: Any = None

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import BaseModel
-
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.option_docs import OptionDoc, first_paragraph, option_docs
-from salt_zoo.plugin.registry import NoOptions, Registry
+from salt_zoo.plugin.registry import Registry
 
 NAME = "show"
 HELP = "show the options of a method, backbone, metric, ..., or the keys of a run's YAML file"
@@ -94,10 +92,7 @@ def describe_part(registry: Registry, name: str | None) -> Description:
         known = ", ".join(entry.name for entry in registry)
         raise ZooError(f"show {registry.kind}: name one of the {registry.plural}: {known}")
     entry = registry[name]
-    factory = entry.load()
-    model = getattr(factory, "Config", NoOptions)  # as `Registry.configure` finds it
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise ZooError(f"{registry.kind} {entry}: its Config is not a pydantic model")
+    factory, model = entry.load(), entry.options_model()
     return Description(
         kind=registry.kind,
         name=entry.name,

@@ -171,8 +171,7 @@ def with_memory(content: dict[str, Any], name: str | None, zoo: Zoo) -> dict[str
     """The backbone with the memory `name`; options stay only if it is the memory they are of."""
     if name is None:
         return content
-    model = getattr(zoo.backbones[content["name"]].load(), "Config", None)
-    if "memory" not in getattr(model, "model_fields", {}):
+    if "memory" not in zoo.backbones[content["name"]].options_model().model_fields:
         raise ZooError(
             f"--memory {name}: the backbone {content['name']!r} has none, because it is not "
             "autoregressive; stream with the backbone self-forcing"

@@ -10,7 +10,7 @@ from salt_zoo.config.overrides import Types
 from salt_zoo.core.annotations import annotations_at
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions, Registry
+from salt_zoo.plugin.registry import Registry
 
 
 def types_of_run(zoo: Zoo) -> Types:
@@ -51,7 +51,7 @@ def part_types(registry: Registry, name: Any, path: Sequence[int | str]) -> Sequ
     if not isinstance(name, str) or name not in registry:
         return []
     try:
-        model = getattr(registry[name].load(), "Config", NoOptions)
+        model = registry[name].options_model()
     except ZooError:  # said when the part is configured
         return []
     return annotations_at(model, path)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
+from salt_zoo.core.protocols import Composite
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import Registry
 
@@ -27,6 +28,5 @@ def configure_part(registry: Registry, part: Part, zoo: Zoo, where: str) -> Base
     """The checked options of a part, every default filled in."""
     options = {key: value for key, value in part.items() if key != "name"}
     model = registry.configure(part["name"], options, where)
-    # a part made of other parts fills in their options, too
-    complete = getattr(registry[part["name"]].load(), "complete", None)
-    return complete(model, zoo, where) if complete else model
+    factory = registry[part["name"]].load()
+    return factory.complete(model, zoo, where) if isinstance(factory, Composite) else model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
@@ -41,6 +41,19 @@ class StrictModel(BaseModel):
     ) -> CoreSchema:
         schema: CoreSchema = strict_numbers(handler(source))
         return schema
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A class of parts whose options name other parts, such as a method with its objectives."""
+
+    def complete(self, config: Any, zoo: Any, where: str) -> Any:
+        """`config` with the options of those parts checked and every default filled in.
+
+        Raises:
+            ZooError: an unknown name or a wrong option; the line begins with `where`.
+        """
+        ...
 
 
 def validate(model: type[Model], content: Mapping[str, Any], where: str) -> Model:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from salt_zoo.core.errors import ZooError, reason
-from salt_zoo.core.protocols import Backbone, FeatureExtractor, NetworkSpec, Start
+from salt_zoo.core.protocols import Backbone, Checkpointable, FeatureExtractor, NetworkSpec, Start
 from salt_zoo.core.roles import source
 
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -37,7 +37,7 @@ def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
     """A velocity network of a backbone without data; inside `on_meta`."""
     with torch.device("meta"):
         network: Any = backbone.network("random")
-    if checkpointing and hasattr(network, "enable_gradient_checkpointing"):
+    if checkpointing and isinstance(network, Checkpointable):
         network.enable_gradient_checkpointing()
     return network.requires_grad_(False)
 

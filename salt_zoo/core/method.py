@@ -119,6 +119,14 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class NeedsTrajectories(Protocol):
+    """A method that trains on the stored trajectories of a dataset, see `Sample`."""
+
+    #: The falling times at which it needs their states; empty: it needs none.
+    stored_times: Sequence[float]
+
+
 class Objective(Protocol):
     """One differentiable term of a student's loss. Made as `Factory(config, zoo)`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ MetricKind = Literal["quality", "diagnostic", "description"]
 class Metric(Protocol):
     """Scores of generated videos, one row a video, so that they can be paired and resampled.
 
-    Made as `Factory(config, zoo)`. It may also declare
+    Made as `Factory(config, zoo)`. Whoever makes one inherits `MetricDefaults`, or writes its
+    members, each of which may be left out. It may also declare
 
     - `target`: the right value, with `better = "target"`; arms are compared by their distances.
     - `kind`: see `MetricKind`; by default `quality`, or `description` where `better` is `none`.
@@ -29,16 +31,9 @@ class Metric(Protocol):
       scores, an interval exists only for a metric with bounds.
     - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
     - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
-    - `whole_video = True`: it cannot score clips out of the middle of longer videos.
-    - `prepare()`: fetches its weights.
-    - `reduce_many`: `reduce` of `[R, N, D]` rows to `[R]` numbers, where `reduce` is slow.
     """
 
     better: Better
-    #: Set for a metric that makes rollouts of its own with so many steps: it is measured once a
-    #: network, not once for each NFE of the study. None for metrics of the videos. `own_sampler`,
-    #: where it has it, is how those rollouts go (default: `sde`).
-    own_steps: int | None
 
     def measure(self, videos: Any) -> Tensor:
         """`[N]` scores or `[N, D]` features of a `salt_zoo.evaluation.videos.Videos`."""
@@ -47,3 +42,20 @@ class Metric(Protocol):
     def reduce(self, rows: Tensor) -> float:
         """One number for any set of those rows; the mean for most metrics."""
         ...
+
+
+class MetricDefaults:
+    """The members of a metric that most metrics do not need: inherit it."""
+
+    #: Set for a metric that makes rollouts of its own with so many steps: it is measured once a
+    #: network, not once for each NFE of the study. None for metrics of the videos.
+    own_steps: int | None = None
+    #: The sampler of those rollouts.
+    own_sampler: str = "sde"
+    #: It cannot score clips out of the middle of longer videos.
+    whole_video: bool = False
+    #: `reduce` of `[R, N, D]` rows to `[R]` numbers, where `reduce` is slow.
+    reduce_many: Callable[[Tensor], Tensor] | None = None
+
+    def prepare(self) -> None:
+        """Fetch its weights."""

@@ -40,7 +40,7 @@ class Memory(Protocol):
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`.
 
-    It may also be a `FeatureExtractor` and a `MaskedForward`.
+    It may also be `Checkpointable`, a `FeatureExtractor` and a `MaskedForward`.
     """
 
     def __call__(
@@ -61,6 +61,15 @@ class ComparableMemory(Protocol):
 
     def distance(self, other: Any) -> Tensor:
         """`[B, layers]`: how far what it keeps is from what the other keeps, relative to that."""
+        ...
+
+
+@runtime_checkable
+class Checkpointable(Protocol):
+    """A velocity network with gradient checkpointing."""
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
         ...
 
 

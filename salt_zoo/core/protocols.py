@@ -12,18 +12,21 @@ from salt_zoo.core.backbone import (
     Recognises,
     Start,
 )
+from salt_zoo.core.config import Composite
 from salt_zoo.core.dataset import Dataset, Sample
 from salt_zoo.core.method import (
     Batch,
     Method,
+    NeedsTrajectories,
     NetworkObjective,
     NetworkSpec,
     Objective,
     Stateful,
     TrainStep,
 )
-from salt_zoo.core.metric import Better, Metric, MetricKind
+from salt_zoo.core.metric import Better, Metric, MetricDefaults, MetricKind
 from salt_zoo.core.network import (
+    Checkpointable,
     ComparableMemory,
     Condition,
     FeatureExtractor,
@@ -37,7 +40,9 @@ __all__ = [
     "BackboneDefaults",
     "Batch",
     "Better",
+    "Checkpointable",
     "ComparableMemory",
+    "Composite",
     "Condition",
     "Dataset",
     "Exportable",
@@ -46,7 +51,9 @@ __all__ = [
     "Memory",
     "Method",
     "Metric",
+    "MetricDefaults",
     "MetricKind",
+    "NeedsTrajectories",
     "NetworkObjective",
     "NetworkSpec",
     "Objective",

@@ -148,7 +148,7 @@ def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: A
 
 
 def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
-    call: Any = network if kind.depth == 1 else getattr(network, "features")  # noqa: B009
+    call: Any = network if kind.depth == 1 else network.features
     given[0].requires_grad_(kind.inputs)
     with torch.set_grad_enabled(kind.recorded), FlopCounterMode(display=False) as counter:
         out = call(*given, **dict(kind.options))

@@ -20,6 +20,7 @@ from salt_zoo.core.protocols import (
     Condition,
     FeatureExtractor,
     Method,
+    NeedsTrajectories,
     Start,
     TrainStep,
 )
@@ -216,6 +217,6 @@ class _Shapes(KeyedRNG):
 def _trajectory(
     method: Any, rng: KeyedRNG, shape: Sequence[int]
 ) -> tuple[Tensor | None, tuple[float, ...]]:
-    """A trajectory for a method that cannot do without: it says so by its `wanted_times`."""
-    times = tuple(getattr(method, "wanted_times", ()))
+    """A trajectory at the times that the method needs, and the times."""
+    times = tuple(method.stored_times) if isinstance(method, NeedsTrajectories) else ()
     return (rng.randn((len(times) + 1, *shape), "trajectory") if times else None), times

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from salt_zoo.core.errors import did_you_mean, shown
-from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start, Stateful, TrainStep
+from salt_zoo.core.protocols import (
+    Backbone,
+    Method,
+    NeedsTrajectories,
+    NetworkSpec,
+    Start,
+    Stateful,
+    TrainStep,
+)
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
 
 if TYPE_CHECKING:
@@ -49,6 +57,9 @@ class CheckedMethod:
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
                     )
             self.needs_data = bool(method.needs_data)
+            self.stored_times: tuple[float, ...] = ()
+            if isinstance(method, NeedsTrajectories):
+                self.stored_times = tuple(method.stored_times)
         self._trained: tuple[str, ...] | None = None
 
     def __getattr__(self, name: str) -> Any:

@@ -12,8 +12,10 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from salt_zoo.core.errors import TrainingError, ZooError, shown, text_of
-from salt_zoo.core.protocols import Metric
+from salt_zoo.core.protocols import Metric, MetricDefaults
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+
+_DEFAULTS = MetricDefaults()
 
 
 def make_metric(name: str, options: BaseModel, zoo: Any) -> CheckedMetric:
@@ -36,12 +38,12 @@ class CheckedMetric:
                     )
             self.better: Any = metric.better
             #: The defaults of what a metric may leave out.
-            self.own_steps: Any = getattr(metric, "own_steps", None)
-            self.own_sampler = str(getattr(metric, "own_sampler", "sde"))
-            self.whole_video = bool(getattr(metric, "whole_video", False))
-            self.mean: Any = getattr(metric, "mean", False)
-            self.bounds: Any = getattr(metric, "bounds", None)
-            self._prepare: Any = getattr(metric, "prepare", None)
+            self.own_steps: Any = self._optional("own_steps")
+            self.own_sampler = str(self._optional("own_sampler"))
+            self.whole_video = bool(self._optional("whole_video"))
+            self.mean: Any = self._optional("mean")
+            self.bounds: Any = self._optional("bounds")
+            self._prepare: Callable[[], None] = self._optional("prepare")
 
     @property
     def has_clips(self) -> bool:
@@ -50,9 +52,12 @@ class CheckedMetric:
 
     def prepare(self) -> None:
         """Fetch its weights, where it has any."""
-        if self._prepare is not None:
-            with foreign(f"{self.title}, prepare()"):
-                self._prepare()
+        with foreign(f"{self.title}, prepare()"):
+            self._prepare()
+
+    def _optional(self, name: str) -> Any:
+        """A member of `MetricDefaults`: the metric's own, or the default."""
+        return getattr(self.metric, name, getattr(_DEFAULTS, name))
 
     def __getattr__(self, name: str) -> Any:
         if name == "metric":  # not there yet
@@ -96,7 +101,7 @@ class CheckedMetric:
     @property
     def reduce_many(self) -> Callable[[Tensor], Tensor] | None:
         """`reduce` of `[R, N, D]` rows to `[R]` numbers, where the metric has it."""
-        many: Any = getattr(self.metric, "reduce_many", None)
+        many = self._optional("reduce_many")
         return None if many is None else lambda rows: self._many(many, rows)
 
     def _many(self, many: Any, rows: Tensor) -> Tensor:

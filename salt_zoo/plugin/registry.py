@@ -50,6 +50,17 @@ class Entry:
             raise BrokenPart(f"{self}: {self.target} cannot be called")
         return found
 
+    def options_model(self) -> type[BaseModel]:
+        """The pydantic model of its options: the factory's `Config`, or `NoOptions`.
+
+        Raises:
+            ZooError: the target cannot be loaded, or its `Config` is something else.
+        """
+        model = getattr(self.load(), "Config", NoOptions)
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise ZooError(f"{self.kind} {self}: its Config is not a pydantic model")
+        return model
+
     def is_made_by(self, factory: type) -> bool:
         """Whether this class is its target; loads nothing."""
         if isinstance(self.target, str):
@@ -139,10 +150,7 @@ class Registry:
                 f"{where}: should be a group of keys, not {shown(options)}; "
                 "to switch it off, write null"
             )
-        model = getattr(entry.load(), "Config", NoOptions)
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise ZooError(f"{self.kind} {entry}: its Config is not a pydantic model")
-        return validate(model, merge(entry.defaults, options), where)
+        return validate(entry.options_model(), merge(entry.defaults, options), where)
 
     def create(self, name: str, config: BaseModel, zoo: Any) -> Any:
         """Make the part `name` from options that `configure` returned.

@@ -13,7 +13,7 @@ from torch import nn
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import resolve_precision, with_precision
-from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import Originals, with_averages
@@ -84,9 +84,8 @@ class Networks(Mapping[str, Any]):
                 if spec.ema_of == name:
                     copies[other] = copy.deepcopy(network)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
-                enable: Any = getattr(network, "enable_gradient_checkpointing", None)
-                if enable is not None:
-                    enable()
+                if isinstance(network, Checkpointable):
+                    network.enable_gradient_checkpointing()
                 elif role.learning_rate is not None and role.factory is None:
                     raise ZooError(
                         "execution.gradient_checkpointing: this backbone's networks have none; "
