@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
@@ -41,6 +42,10 @@ class Sound:
         loss = network(x, torch.ones(len(x), x.shape[2]), step.batch.condition).square().mean()
         step.backward(loss)
         return {"loss": loss.detach()}
+
+
+def Head(backbone: Any) -> nn.Module:
+    return nn.Linear(backbone.latent_shape[0], 1)
 
 
 class Mute(Exception):
@@ -78,8 +83,16 @@ ROLES = [
     {"student": NetworkSpec("student", learning_rate="fast")},  # type: ignore[arg-type]
     {"student": STUDENT, "mean": NetworkSpec("student", ema_of="nobody")},
     {"student": STUDENT, "mean": NetworkSpec("student", ema_of="student", decay=2.0)},
+    {"student": NetworkSpec(factory=Head, learning_rate=1e-4)},
+    {"student": STUDENT, "head": NetworkSpec(learning_rate=1e-4)},
+    {"student": STUDENT, "head": NetworkSpec("student", factory=Head)},
+    {"student": STUDENT, "head": NetworkSpec(factory=Head, ema_of="student")},
+    {"student": STUDENT, "head": NetworkSpec(factory=3)},  # type: ignore[arg-type]
 ]
-ORDERS = [None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3]
+ORDERS = [
+    *(None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3),
+    *([()], [("student", "student")], [("student", "teacher")], [("student", 3)]),
+]
 
 
 @pytest.mark.parametrize("roles", ROLES, ids=str)
@@ -97,6 +110,73 @@ def test_update_orders_of_a_wrong_form(order: Any):
     with pytest.raises(ForeignError) as caught:
         method.update_order(0)
     assert str(caught.value).startswith(f"{TITLE}: update_order(0) ")
+
+
+@pytest.mark.parametrize("order", [["student", ("head", "other")], [["head", "student"], "other"]])
+def test_roles_that_are_trained_together(order: Any):
+    heads = {name: NetworkSpec(factory=Head, learning_rate=1e-3) for name in ("head", "other")}
+    method = broken(
+        Zoo(),
+        roles=lambda self: {"student": STUDENT, **heads},
+        update_order=lambda self, step: order,
+    )
+    found = method.update_order(0)
+    assert found == [tuple(one) if isinstance(one, list) else one for one in order]
+
+
+FACTORIES = {
+    "raises": raising(RuntimeError("two\nlines")),
+    "exits": raising(SystemExit(0)),
+    "no module": lambda backbone: 3,
+    "a class": lambda backbone: nn.Linear,
+}
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+def test_a_factory_that_fails_is_named(factory: Any):
+    roles = {"student": STUDENT, "head": NetworkSpec(factory=factory, learning_rate=1e-3)}
+    method = broken(Zoo(), roles=lambda self: roles)
+    with pytest.raises(ForeignError) as caught:
+        method.roles()["head"].factory(None)
+    line = str(caught.value)
+    assert line.startswith(f"{TITLE}") and "factory of the role 'head'" in line
+    assert "\n" not in line
+
+
+STATES = {
+    "no mapping": [1],
+    "an object": {"a": object()},
+    "deep inside": {"a": [{"b": {1.0, 2.0}}]},
+    "an odd key": {("a", "b"): 1},
+    "a function": {"a": abs},
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_states_of_a_wrong_form(state: Any):
+    load = {"load_state_dict": lambda self, state: None}
+    method = broken(Zoo(), state_dict=lambda self: state, **load)
+    with pytest.raises(ForeignError, match=rf"^{TITLE}: state_dict\(\)"):
+        method.state_dict()
+
+
+def test_a_state_is_a_copy_of_plain_values():
+    running = torch.ones(2, requires_grad=True)
+    given = {"a": {"running": running, 3: (1, "x", None)}, "b": True}
+    load = {"load_state_dict": lambda self, state: None}
+    method = broken(Zoo(), state_dict=lambda self: given, **load)
+    found = method.state_dict()
+    assert found["a"][3] == [1, "x", None] and found["b"] is True
+    assert torch.equal(found["a"]["running"], running) and not found["a"]["running"].requires_grad
+    with torch.no_grad():
+        running.zero_()
+    assert found["a"]["running"].sum() == 2
+    assert broken(Zoo()).state_dict() == {}
+
+
+def test_a_state_for_a_method_without_one():
+    with pytest.raises(ForeignError, match="the checkpoint holds its state"):
+        broken(Zoo()).load_state_dict({"a": 1})
 
 
 def endless() -> Iterator[str]:

@@ -25,10 +25,6 @@ class Metric(Protocol):
 
     - `target`: the right value, with `better = "target"`; arms are compared by their distances.
     - `kind`: see `MetricKind`; by default `quality`, or `description` where `better` is `none`.
-    - `mean = True`: `reduce` is the mean of `[N]` scores. Resampling is then one matrix product
-      and long videos have slopes; by default `reduce` is asked for every resample.
-    - `bounds`: the least and the largest score, `(0, 1)` for a share. Without spread among the
-      scores, an interval exists only for a metric with bounds.
     - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
     - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
     """
@@ -54,6 +50,12 @@ class MetricDefaults:
     own_sampler: str = "sde"
     #: It cannot score clips out of the middle of longer videos.
     whole_video: bool = False
+    #: `reduce` is the mean of `[N]` scores: resampling is then one matrix product and long videos
+    #: have slopes. Otherwise `reduce` is called for every resample.
+    mean: bool = False
+    #: The least and the largest score, `(0, 1)` for a share. Without spread among the scores, an
+    #: interval exists only for a metric with bounds.
+    bounds: tuple[float, float] | None = None
     #: `reduce` of `[R, N, D]` rows to `[R]` numbers, where `reduce` is slow.
     reduce_many: Callable[[Tensor], Tensor] | None = None
 

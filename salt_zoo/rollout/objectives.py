@@ -43,7 +43,8 @@ def complete(
         if given is not None:
             made = zoo.objectives.configure(name, given, f"{where}.{name}")
             completed[name] = made.model_dump(mode="json")
-    if required and not any(given and given.get("weight", 1) for given in completed.values()):
+    on = [given for given in completed.values() if given is not None and given.get("weight", 1)]
+    if required and not on:
         raise ZooError(
             f"{where}: every term is switched off (null, or of weight 0), so that nothing would "
             "train the student; keep one, such as distribution-matching"

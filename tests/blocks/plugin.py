@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from salt_zoo import hookimpl
@@ -116,6 +118,14 @@ class ToyBackbone(BackboneDefaults):
 
     def decode_video(self, latents: Tensor) -> Tensor:
         return latents
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        save_file(network.state_dict(), folder / "toy.safetensors")
+
+    def load(self, folder: Path) -> nn.Module:
+        network = ToyNetwork()
+        network.load_state_dict(load_file(folder / "toy.safetensors"))
+        return network.to(self.device)
 
     def fingerprint(self) -> dict[str, str]:
         return {"toy-blocks": "0"}

@@ -108,6 +108,81 @@ def test_two_processes_make_one_mistake(write_run, shell, tmp_path):
     ]
 
 
+#: DMD with a critic, which saves what each process holds before the student's update.
+CRITIC = """
+import os
+from pathlib import Path
+
+import torch
+
+from salt_zoo import hookimpl
+from salt_zoo_dmd.method import DMD
+
+
+class Spy(DMD):
+    def train(self, step):
+        if step.role == "student":
+            name = f"{os.environ.get('RANK', 'alone')}-{step.index}.pt"
+            critic = step.networks["critic"].state_dict()
+            held = {"critic": critic, "state": self.state_dict()["critic"]}
+            torch.save(held, Path(os.environ["SPY"]) / name)
+        return super().train(step)
+
+
+@hookimpl
+def register(zoo):
+    objectives = {"distribution-matching": {}, "critic": {}}
+    zoo.methods.add("spy", Spy, "DMD, watched", objectives=objectives)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_have_one_critic(shell, tmp_path):
+    """Its weights and the statistics of its batch norm; states stay each process's own, and a
+    resumed run is bitwise the uninterrupted one."""
+    plugin, spied = tmp_path / "spy.py", tmp_path / "spied"
+    plugin.write_text(CRITIC)
+    spied.mkdir()
+
+    def trained(out, updates):
+        config = tmp_path / "run.yaml"
+        content = {
+            "method": {"name": "spy", "learning_rate": 1e-3, "fake_score": {"updates": 2}},
+            "backbone": "toy-blocks",
+            "dataset": "toy-blocks",
+            "training": {"updates": updates, "batch_size": 4, "trackers": [], "average": None},
+        }
+        config.write_text(json.dumps(content))
+        ended = shell(
+            *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
+            *("-m", "salt_zoo", "train", config, "--device", "cpu", "--out", tmp_path / out),
+            *("-p", plugin, "-p", "tests.heads.plugin", "-p", "tests.blocks.plugin"),
+            environment={"SPY": str(spied)},
+        )
+        assert ended.code == 0, ended.err
+        return tmp_path / out / "checkpoints" / f"step-{updates:06}"
+
+    whole = trained("whole", 3)
+    for step in range(3):
+        zero, one = (held(spied, f"{rank}-{step}") for rank in (0, 1))
+        for name, value in zero["critic"].items():
+            assert torch.equal(value, one["critic"][name]), name
+        assert zero["state"]["updates"] == one["state"]["updates"] == 2 * (step + 1)
+        assert zero["state"]["running"] != one["state"]["running"]  # of other videos
+    states = torch.load(whole / "method.pt", weights_only=True)
+    assert [state["critic"]["running"] for state in states] == [
+        zero["state"]["running"], one["state"]["running"]
+    ]  # fmt: skip
+
+    trained("parts", 1)
+    parts = trained("parts", 3)
+    assert sorted(os.listdir(parts)) == sorted(os.listdir(whole))
+    for path in whole.glob("*.safetensors"):
+        a, b = (safetensors.torch.load_file(folder / path.name) for folder in (whole, parts))
+        assert all(torch.equal(a[key], b[key]) for key in a), path.name
+    assert torch.load(parts / "method.pt", weights_only=True) == states
+
+
 #: A method that fails in one process alone.
 ONE_FAILS = """
 import os, signal

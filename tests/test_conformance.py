@@ -1,0 +1,222 @@
+"""The checks for third parties find what they look for; our own metrics pass them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from salt_zoo.conformance import check_memory, check_method, check_metric
+from salt_zoo.core.errors import MissingPackage
+from salt_zoo.core.protocols import NetworkSpec
+from salt_zoo.plugin.manager import Zoo, load_zoo
+from tests.blocks.plugin import Means, ToyBackbone, ToyNetwork
+
+
+def toys() -> Zoo:
+    return load_zoo(["tests.blocks.plugin"])
+
+
+# --- methods ---
+
+
+class Method:
+    needs_data = False
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.calls = 0
+
+    def roles(self) -> Any:
+        return {
+            "student": NetworkSpec("student", learning_rate=1e-2),
+            "teacher": NetworkSpec("teacher"),
+        }
+
+    def update_order(self, step: int) -> Any:
+        return ["student"]
+
+    def train(self, step: Any) -> Any:
+        self.calls += 1
+        x = step.rng.randn(step.latent_shape, "noise")
+        loss = self.loss(step, x, torch.ones(len(x)))
+        step.backward(loss)
+        return {"loss": loss}
+
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        return step.networks["student"](x, t, step.batch.condition).square().mean()
+
+
+class Unkeyed(Method):
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        return super().loss(step, torch.randn_like(x), t)
+
+
+class Counting(Method):
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        return super().loss(step, self.calls * x, t)
+
+
+class Meddling(Method):
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        with torch.no_grad():
+            step.networks["teacher"].gain.add_(1)
+        return super().loss(step, x, t)
+
+
+class Looking(Method):
+    """How often it evaluates the teacher depends on values, which no plan has."""
+
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        found = super().loss(step, x, t)
+        if step.networks["student"].gain.std() > 0:
+            step.networks["teacher"](x, t, step.batch.condition)
+        return found
+
+
+METHODS = {
+    Unkeyed: "networks.student.* of a resumed run is not that of an uninterrupted one",
+    Counting: "of a resumed run is not that of an uninterrupted one",
+    Meddling: "the role 'teacher' is frozen and has changed",
+    Looking: "role 'teacher': 4 passes forward have happened, 0 are planned",
+}
+
+
+@pytest.mark.parametrize(("method", "said"), METHODS.items(), ids=lambda one: str(one)[:40])
+def test_a_method_that_breaks_a_promise(method, said):
+    zoo = toys()
+    zoo.methods.add("broken", method, "a broken method")
+    with pytest.raises(AssertionError, match=said):
+        check_method("broken", "toy-blocks", "toy-blocks", zoo)
+
+
+def test_a_sound_method():
+    zoo = toys()
+    zoo.methods.add("sound", Method, "a sound method")
+    assert check_method("sound", "toy-blocks", "toy-blocks", zoo).history
+
+
+# --- memories ---
+
+
+class Greedy(ToyNetwork):
+    """A pass adds to what is remembered."""
+
+    def forward(self, x: Tensor, t: Tensor, condition: Any, memory: Any = None) -> Tensor:
+        v = super().forward(x, t, condition, memory)
+        if memory is not None and memory.blocks:
+            memory.blocks[-1] = memory.blocks[-1] + 0.1
+        return v
+
+
+class Shared(ToyNetwork):
+    """What it remembers of one video is there in the next."""
+
+    kept: Any = None
+
+    def update_cache(self, x: Tensor, t: Tensor, condition: Any, memory: Any) -> None:
+        super().update_cache(x, t, condition, memory)
+        if self.kept is not None:
+            memory.blocks[-1] = memory.blocks[-1] + self.kept
+        self.kept = memory.blocks[-1].detach().mean()
+
+
+class Spoilt(Means):
+    def switch(self, recent: Any, update_cache: Any) -> None:
+        self.blocks = [block * float("nan") for block in self.blocks]
+
+
+MEMORIES = {
+    Greedy: "a pass has changed what is remembered",
+    Shared: "a stream differs from the video made at once",
+}
+
+
+def backbone_with(network: type[ToyNetwork], memory: type[Means] = Means) -> Zoo:
+    class Backbone(ToyBackbone):
+        def network(self, start: Any) -> Any:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                return network()
+
+        def blocks(self, network: Any = None) -> Any:
+            return replace(super().blocks(), new_memory=lambda network, x: memory(len(x)))
+
+    zoo = toys()
+    zoo.backbones.add("broken", Backbone, "a broken backbone")
+    return zoo
+
+
+@pytest.mark.parametrize(("network", "said"), MEMORIES.items(), ids=lambda one: str(one)[:40])
+def test_a_network_that_breaks_a_promise(network, said):
+    with pytest.raises(AssertionError, match=said):
+        check_memory("broken", "one", backbone_with(network))
+
+
+def test_a_memory_that_breaks_at_a_switch():
+    with pytest.raises(AssertionError, match="makes values that are not finite"):
+        check_memory("broken", "one", backbone_with(ToyNetwork, Spoilt))
+
+
+# --- metrics ---
+
+
+class Mean:
+    better = "higher"
+    mean = True
+    bounds = (0.0, 1.0)
+    own_steps = None
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        self.calls = 0
+
+    def measure(self, videos: Any) -> Tensor:
+        return videos.pixels.flatten(1).mean(1)
+
+    def reduce(self, rows: Tensor) -> float:
+        return float(rows.mean())
+
+
+METRICS = {
+    "a row depends on other videos": {
+        "measure": lambda self, videos: videos.pixels.flatten(1).mean(1) - videos.pixels.mean()
+    },
+    "other rows when they are measured again": {
+        "measure": lambda self, videos: torch.randn(len(videos.prompts))
+    },
+    "reduce depends on the order": {"reduce": lambda self, rows: float(rows[0])},
+    "mean is declared": {"reduce": lambda self, rows: float(rows.median())},
+    "reduce_many gives": {"reduce_many": lambda self, rows: 2 * rows.mean(dim=1)},
+    "leave the bounds": {"bounds": (0.9, 1.0)},
+    "better is 'best'": {"better": "best"},
+}
+
+
+@pytest.mark.parametrize(("said", "changes"), METRICS.items(), ids=list(METRICS))
+def test_a_metric_that_breaks_a_promise(said, changes):
+    zoo = load_zoo()
+    zoo.metrics.add("broken", type("Broken", (Mean,), changes), "a broken metric")
+    with pytest.raises(AssertionError, match=said):
+        check_metric("broken", "digits", zoo)
+
+
+OURS = load_zoo()
+
+
+@pytest.mark.parametrize("name", [metric.name for metric in OURS.metrics])
+def test_our_own_metrics(name):
+    try:
+        rows = check_metric(name, "digits", OURS)
+    except MissingPackage:
+        pytest.skip("its package is not installed")
+    assert len(rows) == 6
+
+
+@pytest.mark.parametrize("name", ["semigroup-defect", "cache-distance"])
+def test_our_own_metrics_with_rollouts(name):
+    zoo = load_zoo(["tests.sizes.plugin"])
+    backbone = {"name": "self-forcing", "size": "test-small"}
+    rows = check_metric(name, "digits", zoo, backbone=backbone)
+    assert rows.isfinite().all() and (rows > 0).all()
