@@ -201,7 +201,7 @@ class _Table:
             if known is not None:
                 return float(known.distance_to(self.metric.target).values.mean())
             return abs(mean - self.metric.target)
-        return -mean if self.metric.better == "higher" else mean
+        return -mean if self.metric.direction == "higher" else mean
 
 
 def _passes(cell: Cell) -> float:

@@ -130,7 +130,7 @@ def row(cell: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[str, Any]:
         "passes": dict(first.passes),
         "setting": None if metric.own_steps is not None else first.setting,
         "metric": metric.name,
-        "better": metric.better,
+        "better": metric.direction,
         "mean": interval.value,
         "low": interval.low,
         "high": interval.high,
@@ -180,7 +180,7 @@ def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[
         "nfe": a.first.nfe,
         "sampler": a.first.sampler,
         "metric": metric.name,
-        "better": metric.better,
+        "better": metric.direction,
         "difference": interval.value,
         "low": interval.low,
         "high": interval.high,
@@ -193,9 +193,9 @@ def compare(a: Cell, b: Cell, metric: MetricInfo, bootstrap: Bootstrap) -> dict[
 
 
 def _favours(interval: Interval, metric: MetricInfo) -> str | None:
-    if not interval.clear or metric.better == "none":
+    if not interval.clear or metric.direction == "none":
         return None
-    return "a" if (interval.value > 0) == (metric.better == "higher") else "b"
+    return "a" if (interval.value > 0) == (metric.direction == "higher") else "b"
 
 
 def mark_winners(

@@ -103,8 +103,8 @@ class Drift:
                 reduce=_mean,
                 bounds=None,
                 target=None,
-                better="none" if metric.better == "target" else metric.better,
-                kind="description" if metric.better == "target" else metric.kind,
+                direction="none" if metric.direction == "target" else metric.direction,
+                kind="description" if metric.direction == "target" else metric.kind,
             )
             for metric in self.metrics
         ]

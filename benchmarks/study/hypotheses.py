@@ -81,7 +81,7 @@ def _error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) -> str 
     metric = _make(label, known, zoo)
     if metric is None:
         return None
-    if metric.better == "none":
+    if metric.direction == "none":
         return f"metric: {label} has no direction in which an arm could be better"
     if metric.own_steps is not None:
         if outcome.nfe != metric.own_steps:
@@ -103,7 +103,7 @@ def _long_error(outcome: Outcome, study: StudyConfig, known: Known, zoo: Zoo) ->
         return _not_of("metric", label, "the metrics of evaluation.long", known)
     metric = _make(label, known, zoo)
     if metric is not None and (
-        metric.better == "none" or (outcome.slope and metric.better == "target")
+        metric.direction == "none" or (outcome.slope and metric.direction == "target")
     ):
         what = "slope" if outcome.slope else "value"
         return f"metric: a {what} of {label} has no direction in which an arm could be better"

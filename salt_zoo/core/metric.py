@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The direction of a metric: an end of its scale, a value that it should have, or none.
-Better = Literal["higher", "lower", "target", "none"]
+#: Which scores are better: `higher` ones, `lower` ones, those nearest to a target, or none.
+Direction = Literal["higher", "lower", "target", "none"]
 #: What a metric is for. `quality`: it judges videos, so it may choose a best arm. `diagnostic`: it
 #: explains a method and can be good where videos are bad (a collapsed student has no semigroup
 #: defect); outcomes may name it, but it has no vote. `description`: it says what videos are like.
@@ -21,8 +21,8 @@ class Metric(Protocol):
 
     Made as `Factory(config, zoo)`. It may also declare
 
-    - `target`: the right value, with `better = "target"`; arms are compared by their distances.
-    - `kind`: see `MetricKind`; by default `quality`, or `description` where `better` is `none`.
+    - `target`: the right value, with `direction = "target"`; arms are compared by their distances.
+    - `kind`: see `MetricKind`; by default `quality`, or `description` where `direction` is `none`.
     - `mean = True`: `reduce` is the mean of `[N]` scores. Resampling is then one matrix product
       and long videos have slopes; by default `reduce` is asked for every resample.
     - `bounds`: the least and the largest score, `(0, 1)` for a share. Without spread among the
@@ -34,7 +34,7 @@ class Metric(Protocol):
     - `reduce_many`: `reduce` of `[R, N, D]` rows to `[R]` numbers, where `reduce` is slow.
     """
 
-    better: Better
+    direction: Direction
     #: Set for a metric that makes rollouts of its own with so many steps: it is measured once a
     #: network, not once for each NFE of the study. None for metrics of the videos. `own_sampler`,
     #: where it has it, is how those rollouts go (default: `sde`).

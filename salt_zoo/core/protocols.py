@@ -14,7 +14,7 @@ from salt_zoo.core.backbone import (
 )
 from salt_zoo.core.dataset import Dataset, Sample
 from salt_zoo.core.method import Batch, Method, NetworkSpec, Objective, TrainStep
-from salt_zoo.core.metric import Better, Metric, MetricKind
+from salt_zoo.core.metric import Direction, Metric, MetricKind
 from salt_zoo.core.network import (
     ComparableMemory,
     Condition,
@@ -28,10 +28,10 @@ __all__ = [
     "Backbone",
     "BackboneDefaults",
     "Batch",
-    "Better",
     "ComparableMemory",
     "Condition",
     "Dataset",
+    "Direction",
     "Exportable",
     "FeatureExtractor",
     "MaskedForward",

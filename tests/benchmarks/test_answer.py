@@ -257,7 +257,7 @@ def test_the_primary_metric_must_judge() -> None:
 class Plain:
     """What a metric of a third party has at least."""
 
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
 
     def measure(self, videos: Any) -> torch.Tensor:
         return torch.zeros(0)
@@ -270,15 +270,16 @@ def test_what_a_metric_declares() -> None:
     info = MetricInfo.of("m", Plain(), "")
     assert (info.kind, info.mean, info.target, info.bounds) == ("quality", False, None, None)
     for wrong, message in (
-        ({"better": "up"}, "better is 'up'"),
-        ({"better": "target"}, "must have a target"),
+        ({"direction": "up"}, "direction is 'up'"),
+        ({"direction": "target"}, "must have a target"),
         ({"kind": "vote"}, "kind is 'vote'"),
-        ({"better": "none", "kind": "quality"}, "needs a direction"),
+        ({"direction": "none", "kind": "quality"}, "needs a direction"),
     ):
         with pytest.raises(ZooError, match=message):
             MetricInfo.of("m", type("Wrong", (Plain,), wrong)(), "")
     assert (
-        MetricInfo.of("m", type("Free", (Plain,), {"better": "none"})(), "").kind == "description"
+        MetricInfo.of("m", type("Free", (Plain,), {"direction": "none"})(), "").kind
+        == "description"
     )
     assert direction({"better": "none"}) == ""
 

@@ -236,7 +236,7 @@ METRIC = """
 from salt_zoo import hookimpl
 VALUE = 0.25
 class Mine:
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
     def __init__(self, config, zoo): pass
     def measure(self, videos):
         import torch

@@ -63,7 +63,7 @@ def test_a_report_of_hostile_names(make_study, tmp_path: Path):
         "costs-2.csv",
         "costs.csv",
     ]
-    assert accuracy.better in (tmp_path / "tables" / "costs-2.csv").read_text()
+    assert accuracy.direction in (tmp_path / "tables" / "costs-2.csv").read_text()
     assert "\x1b" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     kept = json.loads((tmp_path / "results.json").read_text())
     assert kept["study"]["title"] == HOSTILE

@@ -66,7 +66,7 @@ def test_a_changed_direction_is_a_new_verdict(again: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(
         module,
         "_infos",
-        lambda *given: {k: replace(m, better="higher") for k, m in known(*given).items()},
+        lambda *given: {k: replace(m, direction="higher") for k, m in known(*given).items()},
     )
     before = json.loads((again / "results.json").read_text())
     module.rerender(again, ZOO)
