@@ -17,11 +17,12 @@ from markupsafe import Markup
 
 from benchmarks.evaluate.pictures import Pictures, shown_videos
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.report import model as report_view
+from benchmarks.report import formats
 from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
 from benchmarks.report.figures import quality_plot, training_plot
+from benchmarks.report.formats import duration, quantity
 from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
-from benchmarks.report.model import Setting, View, duration, quantity
+from benchmarks.report.model import Setting, View
 from benchmarks.report.style import SERIES, later_lap, standalone
 from benchmarks.report.summary import answer, answer_lines, caption, mixes, tuning
 from benchmarks.report.tables import TABLES, write_tables
@@ -141,7 +142,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         "percent",
         "level_text",
     ):
-        environment.filters[name] = getattr(report_view, name)
+        environment.filters[name] = getattr(formats, name)
     environment.filters["column_title"] = column_title
     environment.filters["reading"] = direction
     environment.filters["pretty"] = lambda content: json.dumps(

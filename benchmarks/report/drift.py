@@ -12,8 +12,9 @@ import numpy as np
 
 from benchmarks.evaluate.pictures import FRAMES, LONG_FRAMES, Pictures
 from benchmarks.report.figures import drift_plot
+from benchmarks.report.formats import decimals, listed
 from benchmarks.report.gallery import Player, chosen_frames, sheet
-from benchmarks.report.model import Entry, View, decimals, listed
+from benchmarks.report.model import Entry, View
 from benchmarks.report.tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, write_csv
 from benchmarks.study.text import FileNames
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.report.drift import sentence as drift_sentence
-from benchmarks.report.model import (
-    Entry,
-    View,
+from benchmarks.report.formats import (
     decimals,
     duration,
     in_steps,
@@ -22,6 +20,7 @@ from benchmarks.report.model import (
     quantity,
     signed,
 )
+from benchmarks.report.model import Entry, View
 from benchmarks.study.metric_info import direction
 
 WORTH = {

@@ -11,7 +11,8 @@ from benchmarks.evaluate.cells import plan_cells, plan_metrics
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.model import View
 from benchmarks.runner.job_files import set_right, training_of
-from benchmarks.runner.jobs import Job, Origin, read_job, stamps_of
+from benchmarks.runner.job_results import read_job, stamps_of
+from benchmarks.runner.jobs import Job, Origin
 from benchmarks.runner.progress import study_progress
 from benchmarks.runner.ranks import run_jobs_together
 from benchmarks.runner.workers import run_jobs

@@ -13,7 +13,8 @@ import pytest
 
 import benchmarks.runner.jobs
 from benchmarks.run import plan_runs
-from benchmarks.runner.jobs import Job, read_job, run_job, stamps_of
+from benchmarks.runner.job_results import read_job, stamps_of
+from benchmarks.runner.jobs import Job, run_job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError

@@ -19,8 +19,9 @@ from PIL import Image
 
 from benchmarks.evaluate.pictures import shown_videos
 from benchmarks.report.build import write_report
+from benchmarks.report.formats import decimals, number, quantity
 from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
-from benchmarks.report.model import View, decimals, number, quantity
+from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines
 from benchmarks.report.tables import latex
 from benchmarks.stats.results import build_results
