@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+
+class HasInterval(Protocol):
+    """Anything with the ends of an interval."""
+
+    @property
+    def low(self) -> float | None: ...
+
+    @property
+    def high(self) -> float | None: ...
 
 
 def decimals(values: Iterable[float | None]) -> int:
@@ -28,8 +38,8 @@ def signed(value: float | None, places: int) -> str:
     return f"+{text}" if value and value > 0 else text
 
 
-def interval(entry: Mapping[str, Any], places: int) -> str:
-    return f"[{number(entry['low'], places)}, {number(entry['high'], places)}]"
+def interval(entry: HasInterval, places: int) -> str:
+    return f"[{number(entry.low, places)}, {number(entry.high, places)}]"
 
 
 def level(p: float) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.evaluate.cell_files import read_array
 from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.evaluator import memory_label
-from benchmarks.evaluate.records import EvalResult, Long, TrainingCost
+from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
 from benchmarks.runner.job_files import training_of
 from benchmarks.runner.jobs import Job
 
@@ -66,12 +66,16 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[EvalResul
     )
     if cell.kind == "own":
         return [
-            replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
+            replace(
+                one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own_rollouts=(k,)
+            )
             for k, m in cell.metrics.items()
             if k in rows
         ]
     if cell.kind == "long":
-        one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
+        one = replace(
+            one, long=LongVideoResult(facts["frames"], facts["stops"], facts["ends"], rows, pixels)
+        )
     else:
         one = replace(one, passes=facts["passes"], rows=rows, pixels=pixels)
     return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
@@ -86,14 +90,14 @@ def _merge(found: list[EvalResult], extra: EvalResult) -> None:
                 rows={**one.rows, **extra.rows},
                 long=extra.long or one.long,
                 setting=one.setting or extra.setting,
-                own=(*one.own, *extra.own),
+                own_rollouts=(*one.own_rollouts, *extra.own_rollouts),
             )
             return
     found.append(extra)
 
 
 def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The different stamps of a done job's training (none for a reference row) and measuring."""
+    """The different stamps of a done job's training (none for a baseline) and measuring."""
     trained = []
     if job.seed is not None:
         trained = [training_of(job)["stamp"]]

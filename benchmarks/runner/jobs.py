@@ -1,8 +1,8 @@
 """The work of a study in pieces that can be done apart: train and measure an arm, or measure a
-reference row.
+baseline.
 
 A job's folder is named by the digest of all that decides its network: for an arm what can change
-the trained weights and nothing else, for a reference row its weights. In it lie the student, the
+the trained weights and nothing else, for a baseline its weights. In it lie the student, the
 record of the training, and the cells that were measured (`benchmarks.evaluate.cells`), each keyed
 by what decides it. What a job lacks is made; what is there is never made again.
 """
@@ -43,14 +43,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One folder to fill: an arm at one seed, or a reference row (`seed` is None).
+    """One folder to fill: an arm at one seed, or a baseline (`seed` is None).
 
     It holds plain values only, so that it can be sent to a process that has yet to load plugins.
     """
 
     label: str
     seed: int | None
-    content: Mapping[str, Any]  # the resolved run; of a reference row, that of any arm
+    content: Mapping[str, Any]  # the resolved run; of a baseline, that of any arm
     cells: tuple[Cell, ...]
     batch_size: int  # of videos that are sampled at a time
     device: str  # its type: cpu or cuda
@@ -100,7 +100,7 @@ class Job:
 @dataclass(frozen=True)
 class Origin:
     """What a network comes from beside its configuration: `inputs` are digests of the weights and
-    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a reference row
+    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a baseline
     depends on those of `backbone` alone."""
 
     inputs: Mapping[str, Any]
@@ -112,7 +112,7 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
     """A digest of all that decides the network of a resolved run on a type of device."""
     precision = resolve_precision(content["training"]["precision"], device)
     decides = identity(content, precision)
-    if not is_trained:  # a reference row does not depend on any training
+    if not is_trained:  # a baseline does not depend on any training
         decides = {**{key: content[key] for key in ("backbone", "dataset")}, "precision": precision}
     parts = origin.parts if is_trained else origin.of_backbone
     return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
@@ -162,7 +162,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
 
 
 def _network(job: Job, backbone: Any) -> Any:
-    """The network of a reference row (None for real videos), or the student of a training, in the
+    """The network of a baseline (None for real videos), or the student of a training, in the
     precision of the run."""
     if job.label == "real":
         return None

@@ -1,4 +1,4 @@
-"""What a report knows of a metric: its direction, its kind, and how its scores become a number."""
+"""Metrics as a report needs them: direction, kind, and how scores become a number."""
 
 from __future__ import annotations
 
@@ -99,20 +99,6 @@ class MetricInfo:
             return f"mean is {shown(self.mean)}; it must be True or False"
         return None
 
-    def plain(self) -> dict[str, Any]:
-        """The entry of results.json."""
-        return {
-            "name": self.name,
-            "better": self.direction,
-            "target": self.target,
-            "kind": self.kind,
-            "mean": self.mean,
-            "bounds": list(self.bounds) if self.bounds else None,
-            "version": self.version,
-            "own_steps": self.own_steps,
-            "summary": self.summary,
-        }
-
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -133,13 +119,12 @@ def metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[M
     return found
 
 
-def direction(metric: Any) -> str:
-    """The direction of a metric of results.json in words; empty where it has none.
+def reading(direction: Direction, target: float | None) -> str:
+    """The direction of a metric in words; empty where it has none.
 
-    >>> direction({"better": "target", "target": 1.0})
-    'closest to 1 is best'
+    >>> reading("target", 1.0), reading("lower", None), reading("none", None)
+    ('closest to 1 is best', 'lower is better', '')
     """
-    better = metric["better"]
-    if better == "target":
-        return f"closest to {metric['target']:g} is best"
-    return f"{better} is better" if better in ("higher", "lower") else ""
+    if direction == "target":
+        return f"closest to {target:g} is best"
+    return "" if direction == "none" else f"{direction} is better"

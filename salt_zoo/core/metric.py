@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Direction = Literal["higher", "lower", "target", "none"]
 #: What a metric is for. `quality`: it judges videos, so it may choose a best arm. `diagnostic`: it
 #: explains a method and can be good where videos are bad (a collapsed student has no semigroup
-#: defect); outcomes may name it, but it has no vote. `description`: it says what videos are like.
+#: defect); hypotheses may name it, but it has no vote. `description`: it says what videos are like.
 MetricKind = Literal["quality", "diagnostic", "description"]
 
 

@@ -91,7 +91,7 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
 
     results, measured = collect(study, runs, jobs, {}, zoo, "cpu", (), {}, without)
     write(results, measured, zoo, tmp_path / "out", {})
-    rows = {(row["arm"], row["metric"]): row["mean"] for row in results["rows"]}
+    rows = {(row.arm, row.metric): row.mean for row in results.rows}
     assert rows["a", "sound"] is not None
     assert {metric for _, metric in rows} == {"sound", "reduces"}
     assert all(mean is None for (_, metric), mean in rows.items() if metric == "reduces")
@@ -143,6 +143,6 @@ def test_a_number_that_is_not_finite_for_scores_that_are_is_told():
     prompts = ["a", "b", "c"]
     items = [measured("a", seed, m=np.ones(3), k=np.ones(3)) for seed in (0, 1)]
     results = build_results({}, items, [], guarded_infos(infos, broken), prompts, {}, resamples=10)
-    assert [row["mean"] for row in results["rows"]] == [None, None]
+    assert [row.mean for row in results.rows] == [None, None]
     assert broken["k"] == "metric 'k': reduce bug"
     assert "not finite" in broken["m"]

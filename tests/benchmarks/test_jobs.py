@@ -228,8 +228,8 @@ def test_own_rollouts_say_how_they_went(planned, zoo):
     job = do(arm(planned({"evaluation": {"metrics": metrics, "nfe": [8]}})), zoo)
     found = {(one.nfe, one.sampler): one for one in read_job(job)[0]}
     assert set(found) == {(8, "sde"), (8, "ode")}
-    assert found[8, "sde"].own == ("semigroup-defect",)
-    assert found[8, "ode"].own == ("cache-distance",) == tuple(found[8, "ode"].rows)
+    assert found[8, "sde"].own_rollouts == ("semigroup-defect",)
+    assert found[8, "ode"].own_rollouts == ("cache-distance",) == tuple(found[8, "ode"].rows)
     assert len(found[8, "ode"].pixels) == 0
 
 
