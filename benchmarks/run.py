@@ -10,17 +10,17 @@ from typing import Any
 
 from benchmarks.evaluate.broken_metrics import without_broken
 from benchmarks.stats.answer import check_primary
-from benchmarks.study.hypotheses import check_outcomes, measured_outcomes
+from benchmarks.study.hypotheses import check_hypotheses, measured_hypotheses
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import (
     StudyConfig,
+    check_baselines,
     check_long,
-    check_references,
     load_study,
     read_study,
     runs_of,
     select_arms,
-    with_outcomes,
+    with_hypotheses,
 )
 from benchmarks.study.types import types_of_study
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     runs = plan_runs(study, zoo, where)
     if dropped:
         say(
-            f"{dropped} of the study's outcomes are left out: with these options they are not "
+            f"{dropped} of the study's hypotheses are left out: with these options they are not "
             "measured"
         )
     for label, arm in runs.items():
@@ -93,7 +93,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
 
 def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int]:
-    """The study of the command line, with its options applied, and how many outcomes they cost."""
+    """The study of the command line with its options applied, and how many hypotheses they
+    drop."""
     written, path = read_study(options.study)
     where = str(path)
     content = apply_overrides(written, options.overrides, types_of_study(zoo))
@@ -118,16 +119,16 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
         if study.primary_metric not in labels:
             study = study.model_copy(update={"primary_metric": None})
     check_metrics(study, zoo, where)
-    kept = list(range(len(study.primary)))
-    if content.get("primary") == written.get("primary") and content != written:
+    kept = list(range(len(study.hypotheses)))
+    if content.get("hypotheses") == written.get("hypotheses") and content != written:
         # an option that measures less asks less; the file itself must be able to answer all it asks
         whole = load_study(written, where)
         check_metrics(whole, zoo, where)
-        check_outcomes(whole, zoo, where)
-        kept = measured_outcomes(study, zoo)
-    dropped = len(study.primary) - len(kept)
-    study = with_outcomes(study, kept)
-    check_outcomes(study, zoo, where)
+        check_hypotheses(whole, zoo, where)
+        kept = measured_hypotheses(study, zoo)
+    dropped = len(study.hypotheses) - len(kept)
+    study = with_hypotheses(study, kept)
+    check_hypotheses(study, zoo, where)
     chosen = [name.strip() for name in (options.methods or "").split(",") if name.strip()]
     if options.methods is not None and not chosen:
         raise ZooError("--methods: names no arm; leave it out for all of them")
@@ -157,7 +158,7 @@ def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     runs = runs_of(study, zoo, where)
     if study.evaluation.long:
         check_long(runs, zoo, where)
-    check_references(study, runs, zoo, where)
+    check_baselines(study, runs, zoo, where)
     for label, run in runs.items():
         check_training(run, zoo, f"{where}: arms.{label}")
     return match_budget(study, runs, zoo)

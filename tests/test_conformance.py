@@ -164,7 +164,7 @@ def test_a_memory_that_breaks_at_a_switch():
 
 
 class Mean:
-    better = "higher"
+    direction = "higher"
     mean = True
     bounds = (0.0, 1.0)
     own_steps = None
@@ -190,7 +190,7 @@ METRICS = {
     "mean is declared": {"reduce": lambda self, rows: float(rows.median())},
     "reduce_many gives": {"reduce_many": lambda self, rows: 2 * rows.mean(dim=1)},
     "leave the bounds": {"bounds": (0.9, 1.0)},
-    "better is 'best'": {"better": "best"},
+    "direction is 'best'": {"direction": "best"},
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from benchmarks.run import check_metrics
-from benchmarks.study.hypotheses import check_outcomes
+from benchmarks.study.hypotheses import check_hypotheses
 from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
@@ -101,7 +101,7 @@ def test_configurations_resolve(page: Path, pages_zoo: Zoo) -> None:
             continue
         study = load_study(content, where)
         check_metrics(study, pages_zoo, where)
-        check_outcomes(study, pages_zoo, where)
+        check_hypotheses(study, pages_zoo, where)
         assert runs_of(study, pages_zoo, where).keys() == content["arms"].keys()
 
 
@@ -220,6 +220,6 @@ def test_environments_of_tox_that_contributing_names_exist() -> None:
 
 def test_a_wrong_study_would_be_noticed(pages_zoo: Zoo) -> None:
     content = yaml.safe_load(fenced(STUDIES, "yaml")[0])
-    content["primary"][0]["metric"] = "digits-fdd"
+    content["hypotheses"][0]["metric"] = "digits-fdd"
     with pytest.raises(ZooError, match="digits-fdd"):
-        check_outcomes(load_study(content, "here"), pages_zoo, "here")
+        check_hypotheses(load_study(content, "here"), pages_zoo, "here")

@@ -22,7 +22,7 @@ TITLE = "metric 'broken' of plugin 'mine'"
 
 
 class Sound:
-    better = "higher"
+    direction = "higher"
     own_steps = None
 
     def __init__(self, config: Any, zoo: Any) -> None:
@@ -141,12 +141,12 @@ def test_the_networks_mode_is_put_back():
 
 
 DECLARED = [
-    {"better": "sideways"},
-    {"better": None},
-    {"better": "target"},
-    {"better": "target", "target": "1"},
-    {"better": "target", "target": float("nan")},
-    {"better": "none", "kind": "quality"},
+    {"direction": "sideways"},
+    {"direction": None},
+    {"direction": "target"},
+    {"direction": "target", "target": "1"},
+    {"direction": "target", "target": float("nan")},
+    {"direction": "none", "kind": "quality"},
     {"kind": "fun"},
     {"bounds": (1, 0)},
     {"bounds": 1},
@@ -166,7 +166,7 @@ def test_what_a_metric_says_of_itself(declared: dict[str, Any]):
     assert str(caught.value).startswith(TITLE)
 
 
-@pytest.mark.parametrize("wanted", ["better", "measure", "reduce"])
+@pytest.mark.parametrize("wanted", ["direction", "measure", "reduce"])
 def test_what_a_metric_must_have(wanted: str):
     class Without(Sound):
         def __getattribute__(self, name: str) -> Any:

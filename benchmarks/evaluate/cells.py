@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from benchmarks.evaluate.cell_files import FACTS, fault, read_facts
 from benchmarks.study.arm_evaluation import ArmEvaluation
-from benchmarks.study.baselines import FULL_REFERENCES
+from benchmarks.study.baselines import FULL_BASELINES
 from benchmarks.study.schema import EvaluationConfig
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.core.blocks import Sampler
@@ -164,12 +164,12 @@ def plan_cells(
     long_metrics: Mapping[str, MetricPlan],
     own: ArmEvaluation | None = None,
 ) -> tuple[Cell, ...]:
-    """The cells of the reference row `label`, or with `own` settings those of an arm."""
+    """The cells of the baseline `label`, or with `own` settings those of an arm."""
     plan = _Plan(evaluation, metrics, long_metrics, own or ArmEvaluation())
     teacher = evaluation.teacher
     if own is None and label == "real":
         return (plan.videos(None), *plan.long([None]))
-    if own is None and label in FULL_REFERENCES:
+    if own is None and label in FULL_BASELINES:
         return (plan.videos(plan.sampling(teacher.steps, "ode", teacher.guidance_scale)),)
     if own is None and label.endswith("-guided"):
         return plan.grid(teacher.guidance_scale)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.evaluate.cells import Cell
-from benchmarks.evaluate.records import Long
+from benchmarks.evaluate.records import LongVideoResult
 from benchmarks.study.schema import LongConfig
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Backbone, Dataset
@@ -103,7 +103,7 @@ class LongMeasurer:
         #: Metrics that could not be measured, by label, each with a line that says why.
         self.broken: dict[str, str] = {}
 
-    def sampled(self, network: Any, sampling: SamplingConfig) -> Long:
+    def sampled(self, network: Any, sampling: SamplingConfig) -> LongVideoResult:
         """Long videos of a network that goes block by block."""
 
         def make(prompts: Sequence[str], rng: KeyedRNG) -> Videos:
@@ -120,7 +120,7 @@ class LongMeasurer:
 
         return self._measure(make)
 
-    def real(self) -> Long | None:
+    def real(self) -> LongVideoResult | None:
         """Real videos, where the data knows any that are so long."""
         rng, frames = self.rng.at("real").for_rows([0]), self.clips.pixels
         if self.dataset.real(self.prompts[:1], rng, self.split, frames) is None:
@@ -133,7 +133,7 @@ class LongMeasurer:
 
         return self._measure(make)
 
-    def _measure(self, make: Any) -> Long:
+    def _measure(self, make: Any) -> LongVideoResult:
         clips, order = self.clips, []
         shown: dict[int, Tensor] = {}
         parts: list[list[dict[str, Tensor]]] = []
@@ -161,7 +161,7 @@ class LongMeasurer:
             if name not in self.broken
         }
         pixels = np.stack([shown[row].numpy() for row in sorted(shown)])
-        return Long(clips.frames, clips.stops, clips.ends, found, pixels)
+        return LongVideoResult(clips.frames, clips.stops, clips.ends, found, pixels)
 
     def _clip(self, videos: Videos, stop: int) -> dict[str, Tensor]:
         first = stop - self.clips.frames

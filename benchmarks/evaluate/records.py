@@ -1,4 +1,4 @@
-"""What the study runner hands over: scores of every arm, costs of every training, metrics."""
+"""What evaluation and training hand to the statistics: the scores and the cost of every network."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Long:
-    """Videos longer than the training's, measured clip by clip.
+class LongVideoResult:
+    """Scores of videos longer than the training's, clip by clip. Frames are of pixels.
 
     Attributes:
-        frames: of a clip: the training's length. All frames here are of pixels.
+        frames: of a clip: the training's length.
         stops: the frame at which each clip ends: one at the end of every block.
-        ends: by length, in multiples of the training's, the number of its last clip.
+        ends: by length, in multiples of the training's, the index of its last clip.
         rows: by metric `[clips, P]` scores or `[clips, P, D]` features of the same P prompts.
         pixels: uint8 `[K, channels, frames, height, width]`, the whole videos of the first K rows.
     """
@@ -28,23 +28,23 @@ class Long:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """One arm, one training seed, one sampling setting.
+    """The scores of one arm, at one training seed and sampling setting.
 
     Attributes:
-        arm: its label, unique within the study; for reference rows the reference's name.
-        method: the registered method's name, or the reference's.
-        seed: training seed; None for references.
-        nfe, sampler: how it was sampled; None for real data.
-        passes: network passes per generated video, in whole videos: `nfe`, and apart from it
-            `guidance` and `memory` (writes), see `SamplingConfig.passes`.
+        arm: its label, unique within the study; for baselines the baseline's name.
+        method: the registered method's name, or the baseline's.
+        seed: training seed; None for baselines.
+        nfe, sampler: how it was sampled; None for real videos.
+        passes: network passes per generated video, in whole videos: `nfe`, and beside it
+            `guidance` and `memory` (cache writes), see `SamplingConfig.passes`.
         rows: by metric `[P]` scores or `[P, D]` features of the same P prompts everywhere.
         pixels: uint8 `[K, channels, frames, height, width]`, the videos of the first K rows.
-        long: what longer videos showed, where the study asks for them.
-        own: those of the rows whose metric made rollouts of its own, with this NFE and sampler, and
-            did not look at the videos. Where all are such, nothing was sampled for the study.
+        long: scores of long videos, where the study measures them.
+        own_rollouts: the metrics in `rows` that sample rollouts of their own with this NFE and
+            sampler, and do not look at the videos. If they are all, no video was sampled.
         setting: what of the sampling is the arm's own and not the study's, in words (`ode, shift
-            3`). `sampler` is then the study's under which it is compared, which may be another
-            one. It is not about the rows of `own`.
+            3`). `sampler` is then the study's under which it is compared, which may differ. It does
+            not concern `own_rollouts`.
     """
 
     arm: str
@@ -57,16 +57,16 @@ class EvalResult:
     passes: dict[str, float]
     rows: dict[str, np.ndarray]
     pixels: np.ndarray
-    long: Long | None = None
-    own: tuple[str, ...] = ()
+    long: LongVideoResult | None = None
+    own_rollouts: tuple[str, ...] = ()
     setting: str | None = None
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What one training took. `passes` by role, each `{"forward": n, "backward": n}`; `curve` is
-    its history, dictionaries with `step`, `seconds` and any logged scalar; `error` says why it
-    failed."""
+    """The cost of one training. `passes` by role, each `{"forward": n, "backward": n}`; `curve` is
+    its history, dictionaries with `step`, `seconds` and the logged scalars; `error` is the reason
+    of a failure."""
 
     arm: str
     seed: int

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML file to look at, Markdown to link to, tables to work with.
+"""The report of a study: one HTML file to look at, Markdown to link to, and tables.
 
 `python -m benchmarks.report DIR` renders it again from what is in its folder; see `rerender`.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,16 @@ from markupsafe import Markup
 
 from benchmarks.evaluate.pictures import Pictures, shown_videos
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.report import model as report_view
+from benchmarks.report import formats
 from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
 from benchmarks.report.figures import quality_plot, training_plot
+from benchmarks.report.formats import duration, quantity
 from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
-from benchmarks.report.model import Setting, View, duration, quantity
+from benchmarks.report.model import Setting, View
 from benchmarks.report.style import SERIES, later_lap, standalone
 from benchmarks.report.summary import answer, answer_lines, caption, mixes, tuning
 from benchmarks.report.tables import TABLES, write_tables
-from benchmarks.study.metric_info import direction
+from benchmarks.stats.schema import ArmCost, Results
 from benchmarks.study.text import FileNames, all_shown, cleaned, shown_text
 from salt_zoo.io import storage
 
@@ -36,17 +36,17 @@ MOST_CURVES = 12
 
 
 def write_report(
-    results: Mapping[str, Any],
+    results: Results,
     measured: Sequence[EvalResult],
     folder: Path,
     sections: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """`render` with the videos of what was measured."""
+    """`render` with the videos of the measured arms."""
     render(results, shown_videos(measured), Path(folder), sections)
 
 
 def render(
-    results: Mapping[str, Any],
+    results: Results,
     pictures: Pictures,
     folder: Path,
     sections: Sequence[tuple[str, str]] = (),
@@ -56,12 +56,12 @@ def render(
     index.html is self-contained: no script, no request. `sections` are plugins' `(title, text)`
     with blank lines between paragraphs; like every name and prompt they are shown as they are.
     """
-    results = all_shown(results)
+    results = Results.model_validate(all_shown(results.to_json()))
     pictures = {tuple(map(shown_text, key)): videos for key, videos in pictures.items()}
     sections = [(shown_text(title), text) for title, text in sections]
     view = View(results)
     plots = _plots(view)
-    drift = DriftView(view) if results["drift"] else None
+    drift = DriftView(view, results.drift) if results.drift else None
     drift_plots = drift.plots() if drift else {}
     videos = {setting: videos_of(pictures, setting) for setting in view.settings}
     with storage.atomic_folder(folder / "tables") as draft:
@@ -83,13 +83,13 @@ def render(
             name = names.of(".svg", "drift", metric, title)
             (draft / name).write_text(standalone(plot), encoding="utf-8")
             drift_figures.append((name, metric, title))
-        first = next((found for found in videos.values() if found), None)
+        first = next((of_setting for of_setting in videos.values() if of_setting), None)
         if first:
             write_animation(first, view, draft / "videos.gif")
     context = {
         "view": view,
         "results": results,
-        "study": results["study"],
+        "study": results.study,
         "answer": answer(view),
         "answer_lines": answer_lines(view),
         "caption": caption(view),
@@ -109,8 +109,8 @@ def render(
         training=[(name, Markup(plot)) for name, plot in _training(view)],
         galleries=[
             (setting, shown)
-            for place, (setting, found) in enumerate(videos.items())
-            if (shown := cards(found, view, f"v{place}_"))
+            for index, (setting, of_setting) in enumerate(videos.items())
+            if (shown := cards(of_setting, view, f"v{index}_"))
         ],
         frames_per_second=FRAMES_PER_SECOND,
     )
@@ -141,9 +141,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         "percent",
         "level_text",
     ):
-        environment.filters[name] = getattr(report_view, name)
+        environment.filters[name] = getattr(formats, name)
     environment.filters["column_title"] = column_title
-    environment.filters["reading"] = direction
     environment.filters["pretty"] = lambda content: json.dumps(
         storage.plain(content), indent=2, ensure_ascii=False, sort_keys=True
     )
@@ -156,7 +155,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 
 def _plots(view: View) -> dict[tuple[str, Setting], str]:
     return {
-        (metric["name"], setting): plot
+        (metric.name, setting): plot
         for metric, setting in view.shown_pairs()
         if (plot := quality_plot(view, metric, setting))
     }
@@ -164,10 +163,8 @@ def _plots(view: View) -> dict[tuple[str, Setting], str]:
 
 def _training(view: View) -> list[tuple[str, str]]:
     """Plots of what the trainings logged: quality first, then the students' losses."""
-    curves = view.results["curves"]
-    keys = dict.fromkeys(
-        key for curve in curves for point in curve["points"] for key in point
-    )  # fmt: skip
+    curves = view.results.curves
+    keys = dict.fromkeys(key for curve in curves for point in curve.points for key in point)
     names = [key for key in keys if key not in ("step", "seconds")]
     names.sort(
         key=lambda key: (not key.startswith("quality/"), not key.startswith("student/"), key)
@@ -177,38 +174,37 @@ def _training(view: View) -> list[tuple[str, str]]:
 
 
 def _costs(view: View) -> dict[str, Any]:
-    """What bars of training costs need: the arms that trained, networks in order, and maxima; and
-    what all trainings cost together."""
-    arms = [arm for arm in view.results["arms"] if arm["seeds"]]
-
+    """For bars of training costs: the arms that trained, networks in order, and maxima; and the
+    cost of all trainings."""
+    arms = [arm for arm in view.results.arms if arm.seeds]
     return {
         "arms": [(arm, _passes(arm)) for arm in arms],
         "together": _together(arms),
-        "roles": list(dict.fromkeys(role for arm in arms for role in arm["passes"])),
+        "roles": list(dict.fromkeys(role for arm in arms for role in arm.passes)),
         "most": {
             "passes": max(map(_passes, arms), default=0) or 1,
-            "flops": max((arm["flops"] for arm in arms), default=0) or 1,
-            "seconds": max((arm["seconds"] for arm in arms), default=0) or 1,
+            "flops": max((arm.flops or 0 for arm in arms), default=0) or 1,
+            "seconds": max((arm.seconds or 0 for arm in arms), default=0) or 1,
         },
     }
 
 
-def _together(arms: Sequence[Mapping[str, Any]]) -> str:
-    def total(size: Callable[[Mapping[str, Any]], float]) -> float:
-        return sum(size(arm) * len(arm["seeds"]) for arm in arms)
+def _together(arms: Sequence[ArmCost]) -> str:
+    def total(size: Callable[[ArmCost], float | None]) -> float:
+        return sum((size(arm) or 0) * len(arm.seeds) for arm in arms)
 
-    count = sum(len(arm["seeds"]) for arm in arms)
+    count = sum(len(arm.seeds) for arm in arms)
     return (
-        f"{count} training{'s' if count != 1 else ''} together: "
-        f"{quantity(total(itemgetter('updates')))} updates, {quantity(total(_passes))} passes, "
-        f"{quantity(total(itemgetter('flops')))} FLOPs, "
-        f"{duration(total(itemgetter('seconds')))} of one worker; measuring comes on top."
+        f"{count} training{'s' if count != 1 else ''} in total: "
+        f"{quantity(total(lambda arm: arm.updates))} updates, {quantity(total(_passes))} passes, "
+        f"{quantity(total(lambda arm: arm.flops))} FLOPs, "
+        f"{duration(total(lambda arm: arm.seconds))} of one worker, excluding evaluation."
     )
 
 
-def _passes(arm: Mapping[str, Any]) -> float:
+def _passes(arm: ArmCost) -> float:
     """Network passes of one training, of all networks, forward and backward."""
-    return sum(n for ways in arm["passes"].values() for n in ways.values())
+    return sum(ways.forward + ways.backward for ways in arm.passes.values())
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -216,6 +212,6 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _markdown(text: Any) -> str:
-    """A text as Markdown that shows it and does nothing else."""
+    """A text with the characters escaped that Markdown would interpret."""
     text = re.sub(r"\s+", " ", str(text)).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]#|>~$])", r"\\\1", text)

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from benchmarks.evaluate.pictures import FRAMES, LONG_FRAMES, Pictures
 from benchmarks.report.figures import drift_plot
+from benchmarks.report.formats import decimals, listed
 from benchmarks.report.gallery import Player, chosen_frames, sheet
-from benchmarks.report.model import Entry, View, decimals, listed
+from benchmarks.report.model import View
 from benchmarks.report.tables import COMPARISON_COLUMNS, ROW_COLUMNS, latex_rows, write_csv
+from benchmarks.stats.entries import (
+    Comparison,
+    Drift,
+    DriftComparison,
+    DriftCurve,
+    DriftRow,
+    MetricEntry,
+    ScoreRow,
+)
 from benchmarks.study.text import FileNames
 
-#: Arms that the sentence on drift calls by name.
+#: Arms that the sentence on drift names.
 MOST_NAMED = 5
 #: Bytes of all films together.
 FILM_BUDGET = 1_200_000
 
 #: Tables that are not of one metric.
 DRIFT_TABLES = ("drift-curves.csv", "drift-comparisons.csv")
+
+Cell = TypeVar("Cell", DriftRow, DriftComparison)
 
 
 @dataclass(frozen=True)
@@ -32,32 +44,49 @@ class DriftSetting:
 
     backbone: str
     nfe: int
-    sampler: str
+    sampler: str | None
 
     def title(self, among: Sequence[DriftSetting]) -> str:
-        """Its number of steps, and what else tells it from the others."""
+        """Its number of steps, and how else it differs from the others."""
         parts = ["1 step" if self.nfe == 1 else f"{self.nfe} steps"]
         if len({setting.backbone for setting in among}) > 1:
             parts.insert(0, self.backbone)
         return ", ".join(parts)
 
-    def holds(self, entry: Mapping[str, Any]) -> bool:
+    def holds(self, entry: ScoreRow | DriftCurve | Comparison) -> bool:
+        return self.matches(entry.backbone, entry.nfe, entry.sampler)
+
+    def matches(self, backbone: str, nfe: int | None, sampler: str | None) -> bool:
         """Real videos, which no one samples, belong to every setting of their backbone."""
-        if entry["backbone"] != self.backbone:
+        if backbone != self.backbone:
             return False
-        return entry["nfe"] is None or (entry["nfe"], entry["sampler"]) == (self.nfe, self.sampler)
+        return nfe is None or (nfe, sampler) == (self.nfe, self.sampler)
+
+
+@dataclass(frozen=True)
+class DriftLine:
+    arm: str
+    baseline: bool
+    cells: list[DriftRow | None]
+
+
+@dataclass(frozen=True)
+class DriftPair:
+    a: str
+    b: str
+    cells: list[DriftComparison | None]
 
 
 @dataclass(frozen=True)
 class DriftTable:
     """A metric under one setting: the slope, where there is one, and the value at each length."""
 
-    metric: Entry
+    metric: MetricEntry
     setting: DriftSetting
     columns: list[int | None]  # a length; None is the slope
-    places: list[int]
-    lines: list[tuple[str, bool, list[Entry | None]]]  # arm, whether a reference, cells
-    pairs: list[tuple[str, str, list[Entry | None]]]
+    lines: list[DriftLine]
+    places: list[int]  # decimal places of each column
+    pairs: list[DriftPair]
     pair_places: list[int]
 
 
@@ -72,124 +101,125 @@ class Film:
 
 
 class DriftView:
-    """The section `drift` of results.json, looked at as a report needs it."""
+    """The section `drift` of results.json, arranged for a report."""
 
-    def __init__(self, view: View) -> None:
-        self.view, self.drift = view, view.results["drift"]
-        self.metrics: list[Entry] = self.drift["metrics"]
-        self.lengths: list[int] = self.drift["lengths"]
+    def __init__(self, view: View, drift: Drift) -> None:
+        self.view, self.drift = view, drift
+        self.metrics, self.lengths = drift.metrics, drift.lengths
         self.settings = list(
             dict.fromkeys(
-                DriftSetting(curve["backbone"], curve["nfe"], curve["sampler"])
-                for curve in self.drift["curves"]
-                if curve["nfe"] is not None
+                DriftSetting(curve.backbone, curve.nfe, curve.sampler)
+                for curve in drift.curves
+                if curve.nfe is not None
             )
         )
         self.settings.sort(key=lambda setting: abs(math.log2(setting.nfe / 4)))
 
-    def curves(self, metric: Entry, setting: DriftSetting) -> list[Entry]:
-        curves = self.drift["curves"]
-        found = [c for c in curves if c["metric"] == metric["name"] and setting.holds(c)]
-        return sorted(found, key=lambda curve: self._place(curve["arm"]))
+    def curves(self, metric: MetricEntry, setting: DriftSetting) -> list[DriftCurve]:
+        curves = [c for c in self.drift.curves if c.metric == metric.name and setting.holds(c)]
+        return sorted(curves, key=lambda curve: self._place(curve.arm))
 
     def plots(self) -> dict[tuple[str, DriftSetting], str]:
         return {
-            (metric["name"], setting): plot
+            (metric.name, setting): plot
             for setting in self.settings
             for metric in self.metrics
             if (plot := drift_plot(self.curves(metric, setting), metric, self.view, self.lengths))
         }
 
-    def table(self, metric: Entry, setting: DriftSetting) -> DriftTable:
-        def cells(entries: Sequence[Entry], columns: Sequence[int | None]) -> list[Entry | None]:
-            by_column = {None if entry["slope"] else entry["length"]: entry for entry in entries}
-            return [by_column.get(column) for column in columns]
-
-        here = [
-            [e for e in self.drift[key] if e["metric"] == metric["name"] and setting.holds(e)]
-            for key in ("values", "comparisons")
+    def table(self, metric: MetricEntry, setting: DriftSetting) -> DriftTable:
+        values = [
+            row for row in self.drift.values if row.metric == metric.name and setting.holds(row)
         ]
-        values, comparisons = here
-        sloped = any(entry["slope"] for entry in values)
-        columns: list[int | None] = [None] if sloped else []
-        columns += self.lengths
-        arms = sorted(dict.fromkeys(e["arm"] for e in values), key=self._place)
+        comparisons = [
+            entry
+            for entry in self.drift.comparisons
+            if entry.metric == metric.name and setting.holds(entry)
+        ]
+        sloped = any(row.slope for row in values)
+        columns: list[int | None] = [*([None] if sloped else []), *self.lengths]
         lines = []
-        for arm in arms:
-            own = [entry for entry in values if entry["arm"] == arm]
-            lines.append((arm, own[0]["reference"], cells(own, columns)))
+        for arm in sorted(dict.fromkeys(row.arm for row in values), key=self._place):
+            rows = [row for row in values if row.arm == arm]
+            lines.append(DriftLine(arm, rows[0].baseline, _cells(rows, columns)))
         pairs = []
-        for a, b in dict.fromkeys((entry["a"], entry["b"]) for entry in comparisons):
-            own = [entry for entry in comparisons if (entry["a"], entry["b"]) == (a, b)]
-            pairs.append((a, b, cells(own, columns)))
+        for a, b in dict.fromkeys((entry.a, entry.b) for entry in comparisons):
+            entries = [entry for entry in comparisons if (entry.a, entry.b) == (a, b)]
+            pairs.append(DriftPair(a, b, _cells(entries, columns)))
         return DriftTable(
             metric,
             setting,
             columns,
-            _places([line[2] for line in lines], "mean"),
             lines,
+            _places(columns, [(row.slope, row.mean) for row in values]),
             pairs,
-            _places([pair[2] for pair in pairs], "difference"),
+            _places(columns, [(entry.slope, entry.difference) for entry in comparisons]),
         )
 
     def tables(self) -> list[DriftTable]:
-        made = [self.table(metric, s) for s in self.settings for metric in self.metrics]
-        return [table for table in made if table.lines]
+        tables = [self.table(metric, s) for s in self.settings for metric in self.metrics]
+        return [table for table in tables if table.lines]
 
     def films(self, pictures: Pictures) -> list[Film]:
         """Films of as many prompts as there are videos of and the budget lets in, under the first
         setting; the first seed's."""
         if not self.settings:
             return []
-        setting, found = self.settings[0], dict[str, np.ndarray]()
+        setting, videos = self.settings[0], dict[str, np.ndarray]()
         for (arm, backbone, nfe, sampler, length), pixels in pictures.items():
             steps = None if nfe == "None" else int(nfe)
-            where = {"backbone": backbone, "nfe": steps, "sampler": sampler}
-            if length == "long" and setting.holds(where):
-                found.setdefault(arm, pixels)
-        curve = self.drift["curves"][0]
-        whole = chosen_frames(curve["points"][-1]["stop"], FRAMES)
-        mark = float(np.mean(whole < curve["frames"]))
-        arms = sorted(found, key=lambda arm: (arm != "real", self._place(arm)))
+            if length == "long" and setting.matches(backbone, steps, sampler):
+                videos.setdefault(arm, pixels)
+        curve = self.drift.curves[0]
+        whole = chosen_frames(curve.points[-1].stop, FRAMES)
+        mark = float(np.mean(whole < curve.frames))
+        arms = sorted(videos, key=lambda arm: (arm != "real", self._place(arm)))
         films: list[Film] = []
         size = 0
-        for place in range(min((len(video) for video in found.values()), default=0)):
+        for index in range(min((len(of_arm) for of_arm in videos.values()), default=0)):
             lines = []
             for number, arm in enumerate(arms):
-                video, name = found[arm][place], f"{place}_{number}"
+                video, name = videos[arm][index], f"{index}_{number}"
                 moving = Player(f"l{name}", arm, setting.nfe, sheet(video, 64, LONG_FRAMES))
                 strip = Player(f"f{name}", arm, setting.nfe, sheet(video, 96))
                 lines.append((arm, moving, strip))
             size += sum(len(p.sheet.uri) for _, *both in lines for p in both)
             if size > FILM_BUDGET:
                 break
-            films.append(Film(self.drift["prompts"][place], lines, mark))
+            films.append(Film(self.drift.prompts[index], lines, mark))
         return films
 
     def write_tables(self, folder: Path, names: FileNames) -> None:
         """CSV files of curves and comparisons, and one CSV and LaTeX file a metric."""
-        points = [{**curve, **point} for curve in self.drift["curves"] for point in curve["points"]]
+        points = [
+            {**dict(curve), **dict(point)} for curve in self.drift.curves for point in curve.points
+        ]
         columns = ("metric", "stop", "frames", *ROW_COLUMNS)
         write_csv(folder / "drift-curves.csv", columns, points)
         more = ("slope", "length")
-        comparisons = self.drift["comparisons"]
+        comparisons = [dict(entry) for entry in self.drift.comparisons]
         write_csv(folder / "drift-comparisons.csv", (*COMPARISON_COLUMNS, *more), comparisons)
         for metric in self.metrics:
-            values = [v for v in self.drift["values"] if v["metric"] == metric["name"]]
-            name = names.of(".csv", "drift", metric["name"])
+            values = [dict(row) for row in self.drift.values if row.metric == metric.name]
+            name = names.of(".csv", "drift", metric.name)
             write_csv(folder / name, (*ROW_COLUMNS, *more), values)
         for table in self.tables():
             title = table.setting.title(self.settings) if len(self.settings) > 1 else ""
-            name = names.of(".tex", "drift", table.metric["name"], title)
-            lines = [(arm, reference, cells) for arm, reference, cells in table.lines]
+            name = names.of(".tex", "drift", table.metric.name, title)
+            lines = [(line.arm, line.baseline, line.cells) for line in table.lines]
             heads = [column_title(column) for column in table.columns]
             text = latex_rows(table.metric, "length", heads, lines, table.places)
             (folder / name).write_text(text, encoding="utf-8")
 
     def _place(self, arm: str) -> tuple[bool, int]:
-        """Arms as in the rest of the report, references after them."""
+        """Arms as in the rest of the report, baselines after them."""
         arms = self.view.arms
         return arm not in arms, arms.index(arm) if arm in arms else 0
+
+
+def _cells(entries: Sequence[Cell], columns: Sequence[int | None]) -> list[Cell | None]:
+    by_column = {None if entry.slope else entry.length: entry for entry in entries}
+    return [by_column.get(column) for column in columns]
 
 
 def column_title(column: int | None) -> str:
@@ -200,43 +230,44 @@ def column_title(column: int | None) -> str:
     return "slope" if column is None else f"{column}×"
 
 
-def _places(lines: Sequence[Sequence[Entry | None]], key: str) -> list[int]:
-    """Decimal places: one number for the slope, one for the lengths together."""
-    cells = [cell for line in lines for cell in line if cell]
-    slope = decimals(cell[key] for cell in cells if cell["slope"])
-    rest = decimals(cell[key] for cell in cells if not cell["slope"])
-    first = max(lines, key=len, default=[])
-    sloped = bool(cells) and any(cell["slope"] for cell in cells)
-    return [slope if sloped and place == 0 else rest for place in range(len(first))]
+def _places(
+    columns: Sequence[int | None], values: Sequence[tuple[bool, float | None]]
+) -> list[int]:
+    """Decimal places: one number for the slope, one for the lengths together. `values` are whether
+    it is a slope, and the number."""
+    slope = decimals(value for sloped, value in values if sloped)
+    rest = decimals(value for sloped, value in values if not sloped)
+    return [slope if column is None else rest for column in columns]
 
 
 def sentence(view: View) -> str:
     """Which arms get worse over long videos, in the first metric of quality that has slopes."""
-    drift = view.results["drift"]
-    if not drift:
+    if view.results.drift is None:
         return ""
-    found = DriftView(view)
-    for table in found.tables():
-        if None not in table.columns or table.metric["better"] not in ("higher", "lower"):
+    drift = DriftView(view, view.results.drift)
+    for table in drift.tables():
+        metric = table.metric
+        if None not in table.columns or metric.direction not in ("higher", "lower"):
             continue
-        if table.metric["kind"] != "quality":
+        if metric.kind != "quality":
             continue
-        sign = 1 if table.metric["better"] == "higher" else -1
+        sign = 1 if metric.direction == "higher" else -1
         ways: dict[str, list[str]] = {"gets worse": [], "gets better": [], "shows no change": []}
-        for arm, reference, cells in table.lines:
-            slope = cells[0]
-            if reference or slope is None or slope["low"] is None:
+        for line in table.lines:
+            slope = line.cells[0]
+            if line.baseline or slope is None or slope.low is None or slope.high is None:
                 continue
-            if slope["low"] <= 0 <= slope["high"]:
-                ways["shows no change"].append(arm)
+            if slope.low <= 0 <= slope.high:
+                ways["shows no change"].append(line.arm)
             else:
-                ways["gets better" if sign * slope["mean"] > 0 else "gets worse"].append(arm)
+                better = sign * (slope.mean or 0) > 0
+                ways["gets better" if better else "gets worse"].append(line.arm)
         count = sum(map(len, ways.values()))
         parts = [f"{way} for {_those(arms, count)}" for way, arms in ways.items() if arms]
         if parts:
-            longest = f"{found.lengths[-1]} times the training's length"
-            steps = table.setting.title(found.settings)
-            return f"Over {longest}, at {steps}, {table.metric['name']} {listed(parts)} (95%)."
+            longest = f"{drift.lengths[-1]}× the training length"
+            steps = table.setting.title(drift.settings)
+            return f"Over {longest}, at {steps}, {metric.name} {listed(parts)} (95% intervals)."
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.report.model import Entry, Setting, View
+from benchmarks.report.model import Setting, View
 from benchmarks.report.style import (
     INK,
     LETTERS,
@@ -27,28 +27,30 @@ from benchmarks.report.style import (
     panels_of,
     svg,
 )
+from benchmarks.stats.entries import DriftCurve, Estimate, MetricEntry
+from benchmarks.stats.schema import TrainingCurve
 
 
-def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
+def quality_plot(view: View, metric: MetricEntry, setting: Setting) -> str | None:
     """A metric against NFE, a line with its interval's band for each arm, or a dot with its
     interval where there is one NFE; None without data."""
     table = view.table(metric, setting)
     lines, levels = [], []
-    for own in table.lines:
-        shade, entry = colour(view.arms, own.arm), own.single
-        cells = [c for c in own.cells if c and c["mean"] is not None]
-        if entry and entry["mean"] is not None:
-            dashes = (0, (1, 1.5)) if own.arm == "teacher" else (0, (5, 1.5))
+    for of_arm in table.lines:
+        label, arm, row = of_arm.label, of_arm.arm, of_arm.single
+        cells = [cell for cell in of_arm.cells if cell and cell.mean is not None]
+        if row and row.mean is not None:
+            dashes = (0, (1, 1.5)) if arm == "teacher" else (0, (5, 1.5))
             style: dict[str, Any] = {"linewidth": 0.9, "linestyle": dashes}
-            levels.append(Line(own.label, own.arm, MUTED, [], np.array([entry["mean"]]), style))
+            levels.append(Line(label, arm, MUTED, [], np.array([row.mean]), style))
         elif cells:
-            y, low, high = (_numbers(cells, key) for key in ("mean", "low", "high"))
-            style = line_style(view.arms, own.arm)
-            x = [c["nfe"] for c in cells]
-            lines.append(Line(own.label, own.arm, shade, x, y, style, (low, high)))
+            y, low, high = _interval_arrays(cells)
+            style, shade = line_style(view.arms, arm), colour(view.arms, arm)
+            x = [cell.nfe or 0 for cell in cells]
+            lines.append(Line(label, arm, shade, x, y, style, (low, high)))
     if not lines:
         return None
-    salt = f"{metric['name']}{setting}"
+    salt = f"{metric.name}{setting}"
     if len(table.nfes) == 1:  # a metric with rollouts of its own
         return _dots([*lines, *levels], salt)
     values = [float(value) for line in lines for value in line.y]
@@ -60,7 +62,7 @@ def quality_plot(view: View, metric: Entry, setting: Setting) -> str | None:
             axes.set_xticks(view.nfes, [str(nfe) for nfe in view.nfes])
             axes.minorticks_off()
         first = panels[0][0]
-        if metric["better"] == "lower" and min(values) > 0 and max(values) > 12 * min(values):
+        if metric.direction == "lower" and min(values) > 0 and max(values) > 12 * min(values):
             first.set_yscale("log")
             bottom = min(axes.get_ylim()[0] for axes, _ in panels)
             first.set_ylim(bottom=max(bottom, min(values) / 4))  # bands may go below 0
@@ -101,33 +103,33 @@ def _dots(lines: Sequence[Line], salt: str) -> str:
 
 
 def drift_plot(
-    curves: Sequence[Entry], metric: Entry, view: View, lengths: Sequence[int]
+    curves: Sequence[DriftCurve], metric: MetricEntry, view: View, lengths: Sequence[int]
 ) -> str | None:
     """A metric against the frame at which its clips end, a line with its band for each arm; None
     without data. The training's length and its multiples are marked."""
     lines = []
     for curve in curves:
-        points = [point for point in curve["points"] if point["mean"] is not None]
+        points = [point for point in curve.points if point.mean is not None]
         if not points:
             continue
-        y, low, high = (_numbers(points, key) for key in ("mean", "low", "high"))
-        arm = curve["arm"]
+        y, low, high = _interval_arrays(points)
+        arm = curve.arm
         style = {**line_style(view.arms, arm), "marker": ""}
-        if curve["reference"]:
+        if curve.baseline:
             dashes = (0, (5, 1.5)) if arm == "real" else (0, (3, 2))
             style = {"linewidth": 1.0, "linestyle": dashes}
-        x = [point["stop"] for point in points]
-        band = None if curve["reference"] else (low, high)
+        x = [point.stop for point in points]
+        band = None if curve.baseline else (low, high)
         lines.append(Line(arm, arm, colour(view.arms, arm), x, y, style, band))
     if not lines:
         return None
     values = [float(value) for line in lines for value in line.y]
-    salt = f"drift {metric['name']}{[curve['nfe'] for curve in curves]}"
+    salt = f"drift {metric.name}{[curve.nfe for curve in curves]}"
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure, panels = panels_of(view, lines)
         for axes, drawn in panels:
             draw(axes, drawn)
-            frames = curves[0]["frames"]
+            frames = curves[0].frames
             axes.axvline(frames, color=INK, linewidth=0.9, linestyle=(0, (1, 1.5)))
             axes.set_xticks([frames * length for length in lengths])
         # what changes is read off a linear scale; a band far wider than all lines is cut off
@@ -141,15 +143,15 @@ def drift_plot(
         return svg(figure)
 
 
-def training_plot(curves: Sequence[Mapping[str, Any]], key: str, view: View) -> str | None:
+def training_plot(curves: Sequence[TrainingCurve], key: str, view: View) -> str | None:
     """A logged number against updates: every seed faint, their mean strong where seeds agree on
     the steps."""
     faint, lines = [], []
     for arm in view.arms:
         runs = [
-            {p["step"]: p[key] for p in curve["points"] if p.get(key) is not None}
+            {int(p["step"] or 0): p[key] for p in curve.points if p.get(key) is not None}
             for curve in curves
-            if curve["arm"] == arm
+            if curve.arm == arm
         ]
         runs = [run for run in runs if run]
         if not runs:
@@ -177,9 +179,11 @@ def training_plot(curves: Sequence[Mapping[str, Any]], key: str, view: View) -> 
         return svg(figure)
 
 
-def _numbers(entries: Sequence[Entry], key: str) -> np.ndarray:
-    """A column of entries; NaN where there is no number, which is drawn as a gap."""
-    return np.array([np.nan if entry[key] is None else entry[key] for entry in entries], float)
+def _interval_arrays(entries: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, low and high; NaN where there is no number, which is drawn as a gap."""
+    values = [(entry.mean, entry.low, entry.high) for entry in entries]
+    mean, low, high = np.array(values, float).T
+    return mean, low, high
 
 
 def _off_scale(axes: Axes, value: float) -> bool:

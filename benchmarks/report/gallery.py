@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.evaluate.pictures import FRAMES, HEIGHT, Pictures
 from benchmarks.report.model import Setting, View
-from benchmarks.study.baselines import FULL_REFERENCES, STEPPED_REFERENCES
+from benchmarks.study.baselines import FULL_BASELINES, STEPPED_BASELINES
 
 FRAMES_PER_SECOND = 4
 #: Pixels of a sheet's width, which the format WebP bounds.
@@ -48,11 +48,11 @@ class Player:
 
 @dataclass(frozen=True)
 class Card:
-    """All videos of one prompt: references beside a grid of arms by NFE."""
+    """All videos of one prompt: baselines beside a grid of arms by NFE."""
 
     prompt: str
     nfes: list[int]
-    references: list[Player]
+    baselines: list[Player]
     lines: list[tuple[str, list[Player | None]]]
 
     @property
@@ -61,59 +61,59 @@ class Card:
         return min(range(len(self.nfes)), key=lambda i: abs(math.log2(self.nfes[i] / 4)), default=0)
 
     def players(self) -> list[Player]:
-        return [*self.references, *(p for _, line in self.lines for p in line if p)]
+        return [*self.baselines, *(p for _, line in self.lines for p in line if p)]
 
 
 Videos = Mapping[tuple[str, int | None], np.ndarray]
 
 
 def videos_of(pictures: Pictures, setting: Setting) -> Videos:
-    """`[K, channels, frames, height, width]` by arm and NFE: the first seed's, the references' with
+    """`[K, channels, frames, height, width]` by arm and NFE: the first seed's, the baselines' with
     their own sampler."""
-    found: dict[tuple[str, int | None], np.ndarray] = {}
+    videos: dict[tuple[str, int | None], np.ndarray] = {}
     for (arm, backbone, nfe, sampler, length), pixels in pictures.items():
         if length != "short" or (arm == "initial" and backbone != setting.backbone):
             continue  # another backbone's student
-        if arm in ("real", *FULL_REFERENCES):
-            found.setdefault((arm, None), pixels)
+        if arm in ("real", *FULL_BASELINES):
+            videos.setdefault((arm, None), pixels)
         elif (backbone, sampler) == (setting.backbone, setting.sampler):
-            found.setdefault((arm, int(nfe)), pixels)
-    return found
+            videos.setdefault((arm, int(nfe)), pixels)
+    return videos
 
 
 def cards(videos: Videos, view: View, prefix: str) -> list[Card]:
     """A card for as many prompts as there are videos of and the budget lets in."""
-    known = min((len(pixels) for pixels in videos.values()), default=0)
-    made: list[Card] = []
+    count = min((len(pixels) for pixels in videos.values()), default=0)
+    shown: list[Card] = []
     for height in (HEIGHT, 64, 40):
-        made = []
+        shown = []
         size = 0
-        for place, prompt in enumerate(view.results["prompts"][:known]):
-            card = _card(videos, view, place, prompt, f"{prefix}{place}", height)
+        for index, prompt in enumerate(view.results.prompts[:count]):
+            card = _card(videos, view, index, prompt, f"{prefix}{index}", height)
             size += sum(len(player.sheet.uri) for player in card.players())
             if size > BUDGET:
                 break
-            made.append(card)
-        if len(made) >= min(known, 2):
+            shown.append(card)
+        if len(shown) >= min(count, 2):
             break
-    return made
+    return shown
 
 
 def _card(
-    videos: Videos, view: View, place: int, prompt: str, prefix: str, height: int
+    videos: Videos, view: View, index: int, prompt: str, prefix: str, height: int
 ) -> Card:  # fmt: skip
     def player(arm: str, nfe: int | None) -> Player | None:
         if (arm, nfe) not in videos:
             return None
         name = f"{prefix}_{order.index(arm)}_{nfe or 0}"
-        return Player(name, arm, nfe, sheet(videos[arm, nfe][place], height))
+        return Player(name, arm, nfe, sheet(videos[arm, nfe][index], height))
 
-    free = ["real", *FULL_REFERENCES]
-    order = [*free, *STEPPED_REFERENCES, *view.arms]
-    references = [found for arm in free if (found := player(arm, None))]
+    free = ["real", *FULL_BASELINES]
+    order = [*free, *STEPPED_BASELINES, *view.arms]
+    baselines = [shown for arm in free if (shown := player(arm, None))]
     nfes = [nfe for nfe in view.nfes if any(key[1] == nfe for key in videos)]
     lines = [(arm, [player(arm, nfe) for nfe in nfes]) for arm in order[len(free) :]]
-    return Card(prompt, nfes, references, [line for line in lines if any(line[1])])
+    return Card(prompt, nfes, baselines, [line for line in lines if any(line[1])])
 
 
 def sheet(video: np.ndarray, height: int = HEIGHT, most: int = FRAMES) -> Sheet:
@@ -156,10 +156,8 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     shown = min((len(pixels) for pixels in videos.values()), default=0)
     shown = min(shown, prompts)
     nfes = [nfe for nfe in view.nfes if any(key[1] == nfe for key in videos)]
-    arms = [
-        arm for arm in (*STEPPED_REFERENCES, *view.arms) if any(key[0] == arm for key in videos)
-    ]
-    arms += [arm for arm in (*FULL_REFERENCES, "real") if (arm, None) in videos]
+    arms = [arm for arm in (*STEPPED_BASELINES, *view.arms) if any(key[0] == arm for key in videos)]
+    arms += [arm for arm in (*FULL_BASELINES, "real") if (arm, None) in videos]
     moving = {key: [_frames(video) for video in pixels[:shown]] for key, pixels in videos.items()}
     first = next(iter(moving.values()))[0]
     high = 48
@@ -174,7 +172,7 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     draw = ImageDraw.Draw(canvas)
     for place in range(shown):
         x = left + place * (block + 16)
-        draw.text((x, 4), _fit(view.results["prompts"][place], font, block), "#222", font)
+        draw.text((x, 4), _fit(view.results.prompts[place], font, block), "#222", font)
         for column, nfe in enumerate(nfes):
             draw.text((x + column * (wide + gap), 24), f"{nfe} NFE", "#777", font)
     for line, label in enumerate(labels):
@@ -185,13 +183,11 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
         for line, arm in enumerate(arms):
             for place in range(shown):
                 for column, nfe in enumerate(nfes):
-                    if arm in ("real", *FULL_REFERENCES):
-                        if column:
-                            continue
-                        nfe = None
-                    if (arm, nfe) not in moving:
+                    free = arm in ("real", *FULL_BASELINES)
+                    key = (arm, None if free else nfe)
+                    if key not in moving or (free and column):
                         continue
-                    video = moving[arm, nfe][place]
+                    video = moving[key][place]
                     image = video[frame % len(video)].resize((wide, high), _filter(video[0], high))
                     x = left + place * (block + 16) + column * (wide + gap)
                     picture.paste(image, (x, top + line * (high + gap)))

@@ -1,15 +1,16 @@
-"""What a report shows, arranged: arms in order, settings, tables of arms by NFE and of pairs."""
+"""The contents of a report, arranged: arms in order, settings, tables by NFE and of pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.study.baselines import FULL_REFERENCES, STEPPED_REFERENCES
-
-Entry = Mapping[str, Any]
+from benchmarks.report.formats import decimals, in_steps
+from benchmarks.stats.entries import Comparison, DriftCurve, MetricEntry, ScoreRow
+from benchmarks.stats.schema import FailedTraining, HypothesisResult, Results
+from benchmarks.study.baselines import FULL_BASELINES, STEPPED_BASELINES
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,10 @@ class Setting:
     """Arms are compared under the same backbone and sampler."""
 
     backbone: str
-    sampler: str
+    sampler: str | None
 
     def title(self, among: Sequence[Setting]) -> str:
-        """What tells it from the other settings; empty where there is no other."""
+        """How it differs from the other settings; empty where there is no other."""
         parts = []
         if len({setting.backbone for setting in among}) > 1:
             parts.append(self.backbone)
@@ -30,38 +31,37 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a table: an arm's entries by NFE, or one entry for an arm without a choice of it."""
+class TableLine:
+    """A line of a table: an arm's rows by NFE, or one row for an arm without a choice of it."""
 
     label: str
     arm: str
-    reference: bool
-    cells: list[Entry | None]
-    single: Entry | None = None
+    baseline: bool
+    cells: list[ScoreRow | None]
+    single: ScoreRow | None = None
 
     @property
     def extra_passes(self) -> str:
-        """What a video costs beside the NFE (guidance and writing the memory, shown apart), and a
-        sampling setting that is the arm's own."""
-        known = [entry for entry in [self.single, *self.cells] if entry]
-        passes: Mapping[str, float] = known[0]["passes"] if known else {}
-        parts = ["twice the passes, for guidance"] if passes.get("guidance") else []
+        """The cost of a video beside the NFE (guidance and cache writes, shown separately), and a
+        sampling setting of the arm's own."""
+        rows = [row for row in [self.single, *self.cells] if row]
+        passes: dict[str, float] = rows[0].passes if rows else {}
+        parts = ["2× passes for guidance"] if passes.get("guidance") else []
         if memory := passes.get("memory"):
-            one = "pass" if memory == 1 else "passes"
-            parts.append(f"{memory:.2g} {one} over the video that write the memory")
-        settings = dict.fromkeys(e["setting"] for e in known if e.get("setting"))
-        parts += [f"sampled by its own setting: {text}" for text in settings]
-        return " and ".join(parts)
+            parts.append(f"+{memory:.2g} KV-cache-write pass{'' if memory == 1 else 'es'}")
+        settings = dict.fromkeys(row.setting for row in rows if row.setting)
+        parts += [f"own setting: {text}" for text in settings]
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True)
 class Table:
     """A metric under one setting."""
 
-    metric: Entry
+    metric: MetricEntry
     setting: Setting
     nfes: list[int]
-    lines: list[Line]
+    lines: list[TableLine]
     decimals: int
 
 
@@ -69,14 +69,14 @@ class Table:
 class Pair:
     a: str
     b: str
-    cells: list[Entry | None]
+    cells: list[Comparison | None]
 
 
 @dataclass(frozen=True)
 class PairTable:
     """Differences of arms in a metric under one setting, by NFE."""
 
-    metric: Entry
+    metric: MetricEntry
     setting: Setting
     nfes: list[int]
     pairs: list[Pair]
@@ -85,91 +85,93 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Panel:
-    """A part of a plot: the arms and references that are drawn in it."""
+    """A part of a plot: the arms and baselines that are drawn in it."""
 
     title: str
     arms: frozenset[str]
 
 
 class View:
-    """results.json, looked at as a report needs it."""
+    """results.json, arranged for a report."""
 
-    def __init__(self, results: Mapping[str, Any]) -> None:
+    def __init__(self, results: Results) -> None:
         self.results = results
-        rows: list[Entry] = results["rows"]
-        trained = [row for row in rows if not row["reference"]]
-        stepped = [row for row in rows if row["arm"] not in ("real", *FULL_REFERENCES)]
-        failed = [arm["arm"] for arm in results["arms"]]
-        #: Distilled arms, those without any result last.
-        self.arms: list[str] = list(dict.fromkeys([row["arm"] for row in trained] + failed))
-        self.measured_arms = list(dict.fromkeys(row["arm"] for row in trained))
-        self.metrics: list[Entry] = results["metrics"]
-        # a metric with rollouts of its own says nothing of the numbers of steps that are studied
-        self._own = {m["name"] for m in self.metrics if m["own_steps"] is not None}
-        chosen = [row for row in stepped if row["metric"] not in self._own]
-        self.nfes = sorted({row["nfe"] for row in chosen})
+        rows = results.rows
+        trained = [row for row in rows if not row.baseline]
+        stepped = [row for row in rows if row.arm not in ("real", *FULL_BASELINES)]
+        costed = [cost.arm for cost in results.arms]
+        #: Trained arms, those without any result last.
+        self.arms: list[str] = list(dict.fromkeys([row.arm for row in trained] + costed))
+        self.measured_arms = list(dict.fromkeys(row.arm for row in trained))
+        self.metrics = results.metrics
+        # a metric with rollouts of its own has no part in the numbers of steps that are studied
+        self._own = {metric.name for metric in self.metrics if metric.own_steps is not None}
+        chosen = [row for row in stepped if row.metric not in self._own]
+        self.nfes = sorted({row.nfe for row in chosen if row.nfe is not None})
         self.settings = list(
-            dict.fromkeys(Setting(row["backbone"], row["sampler"]) for row in chosen or stepped)
+            dict.fromkeys(Setting(row.backbone, row.sampler) for row in chosen or stepped)
         )
         # sde is how students are trained; ode beside it is a second look
         self.settings.sort(key=lambda setting: setting.sampler != "sde")
-        self.seeds = max((row["seeds"] for row in trained), default=0)
+        self.seeds = max((row.seeds for row in trained), default=0)
         self._rows = {
-            (row["metric"], row["arm"], row["backbone"], self._sampler(row), row["nfe"]): row
-            for row in rows
+            (row.metric, row.arm, row.backbone, self._sampler(row), row.nfe): row for row in rows
         }
 
-    def _sampler(self, entry: Entry) -> str | None:
-        """The sampler that tells entries of a metric apart; its own rollouts have one way."""
-        return None if entry["metric"] in self._own else entry["sampler"]
+    def _sampler(self, entry: ScoreRow | Comparison) -> str | None:
+        """The sampler that distinguishes entries of a metric; own rollouts have only one."""
+        return None if entry.metric in self._own else entry.sampler
 
     def _steps(self, metric: str) -> list[int]:
-        """The numbers of steps that a metric knows."""
+        """The numbers of steps of a metric."""
         if metric not in self._own:
             return self.nfes
-        return sorted({row["nfe"] for row in self.results["rows"] if row["metric"] == metric})
+        rows = [row for row in self.results.rows if row.metric == metric]
+        return sorted({row.nfe for row in rows if row.nfe is not None})
 
-    def metric(self, name: str) -> Entry:
-        """What results.json says of a metric."""
-        drift = self.results["drift"]
-        of_long = drift["metrics"] if drift else []
-        return next(metric for metric in [*self.metrics, *of_long] if metric["name"] == name)
+    def metric(self, name: str) -> MetricEntry:
+        drift = self.results.drift
+        of_long = drift.metrics if drift else []
+        return next(metric for metric in [*self.metrics, *of_long] if metric.name == name)
 
-    def metric_of(self, outcome: Entry) -> Entry:
-        """How the metric of an outcome is read: a slope has no target."""
-        metric = self.metric(outcome["metric"])
-        return {**metric, "better": "none"} if outcome["better"] == "none" else metric
+    def metric_of(self, hypothesis: HypothesisResult) -> MetricEntry:
+        """How the metric of a hypothesis is read: a slope has no target."""
+        metric, comparison = self.metric(hypothesis.metric), hypothesis.comparison
+        if comparison and comparison.direction == "none":
+            return metric.model_copy(update={"direction": "none"})
+        return metric
 
     def not_finite(self) -> list[str]:
         """Rows with scores that are not finite, in words. A metric with rollouts of its own that
         has none for a network (of a memory, say) does not apply to it."""
-        found = []
-        for row in self.results["rows"]:
-            applies = row["metric"] not in self._own or row["not_finite"] != row["scores"]
-            if row["not_finite"] and applies:
-                found.append(_broken(row, row["not_finite"], row["scores"], ""))
-        drift = self.results["drift"]
-        for curve in drift["curves"] if drift else ():
-            points = [p for p in curve["points"] if p.get("not_finite")]
+        lines = []
+        for row in self.results.rows:
+            applies = row.metric not in self._own or row.not_finite != row.scores
+            if row.not_finite and applies:
+                lines.append(_broken(row, row.not_finite, row.scores or 0, ""))
+        drift = self.results.drift
+        for curve in drift.curves if drift else ():
+            points = [point for point in curve.points if point.not_finite]
             if points:
-                count, of = (sum(p[key] for p in points) for key in ("not_finite", "scores"))
-                found.append(_broken(curve, count, of, f", {len(points)} clips of long videos"))
-        return found
+                count = sum(point.not_finite for point in points)
+                of = sum(point.scores or 0 for point in points)
+                lines.append(_broken(curve, count, of, f", {len(points)} clips of long videos"))
+        return lines
 
     def trained(self, times: int) -> list[str]:
         """The arms with so many training seeds."""
         seeds: dict[str, int] = {}
-        for row in self.results["rows"]:
-            if not row["reference"]:
-                seeds[row["arm"]] = max(seeds.get(row["arm"], 0), row["seeds"])
+        for row in self.results.rows:
+            if not row.baseline:
+                seeds[row.arm] = max(seeds.get(row.arm, 0), row.seeds)
         return [arm for arm, count in seeds.items() if count == times]
 
     def panels(self, most: int) -> list[Panel]:
         """One, or with more arms than `most` one for each memory. Real videos and networks without
         a memory are in all of them."""
-        memories = {row["arm"]: row["memory"] for row in self.results["rows"]}
+        memories = {row.arm: row.memory for row in self.results.rows}
         kinds = dict.fromkeys(memories.get(arm) for arm in self.measured_arms)
-        everywhere = {arm for arm in memories if arm in ("real", *FULL_REFERENCES)}
+        everywhere = {arm for arm in memories if arm in ("real", *FULL_BASELINES)}
         everywhere |= {arm for arm, memory in memories.items() if memory is None}
         if len(self.arms) <= most or len(kinds) < 2:
             return [Panel("", frozenset([*memories, *self.arms]))]
@@ -186,182 +188,80 @@ class View:
         """The number of steps that a single picture shows: 4, or the nearest."""
         return min(self.nfes, key=lambda nfe: abs(math.log2(nfe / 4)), default=None)
 
-    def row(self, metric: str, arm: str, setting: Setting, nfe: int | None) -> Entry | None:
+    def row(self, metric: str, arm: str, setting: Setting, nfe: int | None) -> ScoreRow | None:
         sampler = None if metric in self._own else setting.sampler
         return self._rows.get((metric, arm, setting.backbone, sampler, nfe))
 
-    def reference(self, metric: str, arm: str, setting: Setting) -> Entry | None:
+    def baseline(self, metric: str, arm: str, setting: Setting) -> ScoreRow | None:
         """The row of `real` or `teacher`, which have one way of sampling."""
-        rows = [row for row in self.results["rows"] if (row["metric"], row["arm"]) == (metric, arm)]
-        same = [row for row in rows if row["backbone"] == setting.backbone]
+        rows = [row for row in self.results.rows if (row.metric, row.arm) == (metric, arm)]
+        same = [row for row in rows if row.backbone == setting.backbone]
         # real videos and the teacher are every backbone's; a student's start is its own
         return next(iter(same or (rows if arm != "initial" else [])), None)
 
-    def table(self, metric: Entry, setting: Setting) -> Table:
-        name = metric["name"]
+    def table(self, metric: MetricEntry, setting: Setting) -> Table:
+        name = metric.name
         steps = self._steps(name)
-        found = {
+        by_arm = {
             arm: {nfe: self.row(name, arm, setting, nfe) for nfe in steps}
-            for arm in (*self.arms, *STEPPED_REFERENCES)
+            for arm in (*self.arms, *STEPPED_BASELINES)
         }
-        nfes = [nfe for nfe in steps if any(cells[nfe] for cells in found.values())]
+        nfes = [nfe for nfe in steps if any(cells[nfe] for cells in by_arm.values())]
         lines = [
-            Line(arm, arm, arm in STEPPED_REFERENCES, [cells[nfe] for nfe in nfes])
-            for arm, cells in found.items()
+            TableLine(arm, arm, arm in STEPPED_BASELINES, [cells[nfe] for nfe in nfes])
+            for arm, cells in by_arm.items()
             if any(cells.values())
         ]
-        for arm in (*FULL_REFERENCES, "real"):
-            entry = self.reference(name, arm, setting)
-            if entry:
-                label = f"{arm}, {entry['nfe']} steps" if entry["nfe"] else arm
-                lines.append(Line(label, arm, True, [], entry))
-        means = [cell["mean"] for line in lines for cell in [line.single, *line.cells] if cell]
+        for arm in (*FULL_BASELINES, "real"):
+            if row := self.baseline(name, arm, setting):
+                label = f"{arm}, {row.nfe} steps" if row.nfe else arm
+                lines.append(TableLine(label, arm, True, [], row))
+        means = [cell.mean for line in lines for cell in [line.single, *line.cells] if cell]
         return Table(metric, setting, nfes, lines, decimals(means))
 
-    def pair_table(self, metric: Entry, setting: Setting) -> PairTable:
-        pairs: dict[tuple[str, str], dict[int, Entry]] = {}
-        for entry in self.results["comparisons"]:
-            sampler = None if metric["name"] in self._own else setting.sampler
-            here = (entry["metric"], entry["backbone"], self._sampler(entry))
-            if here == (metric["name"], setting.backbone, sampler):
-                pairs.setdefault((entry["a"], entry["b"]), {})[entry["nfe"]] = entry
-        steps = self._steps(metric["name"])
-        nfes = [nfe for nfe in steps if any(nfe in cells for cells in pairs.values())]
-        lines = [Pair(a, b, [cells.get(n) for n in nfes]) for (a, b), cells in pairs.items()]
-        differences = [cell["difference"] for line in lines for cell in line.cells if cell]
-        return PairTable(metric, setting, nfes, lines, decimals(differences))
+    def pair_table(self, metric: MetricEntry, setting: Setting) -> PairTable:
+        by_pair: dict[tuple[str, str], dict[int, Comparison]] = {}
+        sampler = None if metric.name in self._own else setting.sampler
+        for entry in self.results.comparisons:
+            here = (entry.metric, entry.backbone, self._sampler(entry))
+            if here == (metric.name, setting.backbone, sampler):
+                by_pair.setdefault((entry.a, entry.b), {})[entry.nfe] = entry
+        steps = self._steps(metric.name)
+        nfes = [nfe for nfe in steps if any(nfe in cells for cells in by_pair.values())]
+        pairs = [Pair(a, b, [cells.get(n) for n in nfes]) for (a, b), cells in by_pair.items()]
+        differences = [cell.difference for pair in pairs for cell in pair.cells if cell]
+        return PairTable(metric, setting, nfes, pairs, decimals(differences))
 
     def tables(self, settings: Sequence[Setting] | None = None) -> list[Table]:
         """Of every metric, under some settings or all."""
-        made = [self.table(metric, s) for metric, s in self.shown_pairs(settings)]
-        return [table for table in made if table.nfes]
+        tables = [self.table(metric, s) for metric, s in self.shown_pairs(settings)]
+        return [table for table in tables if table.nfes]
 
     def pair_tables(self, settings: Sequence[Setting] | None = None) -> list[PairTable]:
-        made = [self.pair_table(metric, s) for metric, s in self.shown_pairs(settings)]
-        return [table for table in made if table.pairs]
+        tables = [self.pair_table(metric, s) for metric, s in self.shown_pairs(settings)]
+        return [table for table in tables if table.pairs]
 
-    def shown_pairs(self, settings: Sequence[Setting] | None = None) -> list[tuple[Entry, Setting]]:
-        """Metrics with the settings that they tell apart."""
+    def shown_pairs(
+        self, settings: Sequence[Setting] | None = None
+    ) -> list[tuple[MetricEntry, Setting]]:
+        """Metrics with the settings in which they differ."""
         chosen = self.settings if settings is None else settings
         firsts = {s.backbone: s for s in reversed(self.settings)}.values()
         return [
             (metric, s)
             for metric in self.metrics
             for s in chosen
-            if metric["name"] not in self._own or s in firsts
+            if metric.name not in self._own or s in firsts
         ]
 
-    def failed_references(self) -> dict[str, str]:
-        """Why reference rows are missing, by their name."""
-        found: dict[str, str] = self.results["provenance"].get("failed_references", {})
-        return found
+    def failures(self) -> list[tuple[str, FailedTraining]]:
+        return [(arm.arm, error) for arm in self.results.arms for error in arm.errors]
 
-    def failed_metrics(self) -> dict[str, str]:
-        """Why metrics have no numbers, or not all, by label."""
-        found: dict[str, str] = self.results["provenance"].get("failed_metrics", {})
-        return found
-
-    def failures(self) -> list[tuple[str, Entry]]:
-        return [(arm["arm"], error) for arm in self.results["arms"] for error in arm["errors"]]
+    def provenance(self) -> list[tuple[str, Any]]:
+        """Facts by name, those that there are."""
+        return [(k, v) for k, v in sorted(self.results.provenance.to_json().items()) if v]
 
 
-def _broken(entry: Entry, count: int, of: int, what: str) -> str:
-    where = f" at {in_steps(entry['nfe'])} ({entry['sampler']})" if entry["nfe"] else ""
-    return f"{count} of {of} scores of {entry['arm']}{where} in {entry['metric']}{what}"
-
-
-def decimals(values: Iterable[float | None]) -> int:
-    """Decimal places that give typical values of a column three digits."""
-    sizes = sorted(abs(value) for value in values if value)
-    if not sizes:
-        return 2
-    return min(max(2 - math.floor(math.log10(sizes[len(sizes) // 2])), 0), 5)
-
-
-def number(value: float | None, places: int) -> str:
-    """A number with a true minus sign; a dash where there is none."""
-    if value is None:
-        return "–"
-    text = f"{value:.{places}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.removeprefix("-")
-
-
-def signed(value: float | None, places: int) -> str:
-    text = number(value, places)
-    return f"+{text}" if value and value > 0 else text
-
-
-def interval(entry: Entry, places: int) -> str:
-    return f"[{number(entry['low'], places)}, {number(entry['high'], places)}]"
-
-
-def level(p: float) -> str:
-    """
-    >>> level(0.0004), level(0.0123), level(0.0499), level(0.42), level(1.0)
-    ('< 0.001', '0.012', '0.0499', '0.42', '1')
-    """
-    if p < 0.001:
-        return "< 0.001"
-    return f"{p:.3g}" if 0.045 < p < 0.055 else f"{p:.2g}"
-
-
-def level_text(p: float) -> str:
-    """
-    >>> level_text(0.0004), level_text(0.42)
-    ('p < 0.001', 'p = 0.42')
-    """
-    return f"p {level(p)}" if p < 0.001 else f"p = {level(p)}"
-
-
-def percent(share: float | None) -> str:
-    """
-    >>> percent(0.0123), percent(-0.0004), percent(None)
-    ('+1.2%', '0.0%', '–')
-    """
-    return "–" if share is None else f"{signed(round(100 * share, 1), 1)}%"
-
-
-def in_steps(*counts: int) -> str:
-    """
-    >>> in_steps(1), in_steps(2, 4, 8)
-    ('1 step', '2, 4 and 8 steps')
-    """
-    return f"{listed([str(n) for n in counts])} step{'s' if counts != (1,) else ''}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """
-    >>> listed(["a"]), listed(["a", "b", "c"])
-    ('a', 'a, b and c')
-    """
-    *rest, last = parts
-    return f"{', '.join(rest)} and {last}" if rest else last
-
-
-def quantity(value: float | None) -> str:
-    """A large number for people: 5.4k, 2.1T.
-
-    >>> quantity(5432), quantity(2.13e12), quantity(7)
-    ('5.43k', '2.13T', '7')
-    """
-    if value is None:
-        return "–"
-    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """
-    >>> duration(42), duration(282), duration(7400)
-    ('42 s', '4 min 42 s', '2 h 3 min')
-    """
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def _broken(entry: ScoreRow | DriftCurve, count: int, of: int, what: str) -> str:
+    where = f" at {in_steps(entry.nfe)} ({entry.sampler})" if entry.nfe else ""
+    return f"{count} of {of} scores of {entry.arm}{where} in {entry.metric}{what}"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report.model import Entry, Table, View
-from benchmarks.study.metric_info import direction
+from benchmarks.report.model import Table, View
+from benchmarks.stats.entries import Entry, MetricEntry, ScoreRow
 from benchmarks.study.text import FileNames
 
 ROW_COLUMNS = (
     "arm", "method", "backbone", "memory", "sampler", "nfe", "mean", "low", "high", "seed_sd",
-    "prompt_se", "seeds", "prompts", "better", "winner",
-    "not_finite",
+    "prompt_se", "seeds", "prompts", "direction", "winner", "not_finite",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     "metric", "backbone", "sampler", "nfe", "a", "b", "difference", "low", "high", "p",
-    "clear", "favours", "better", "seeds", "paired_by_seed",
+    "significant", "better", "direction", "seeds", "paired_by_seed",
 )  # fmt: skip
 COST_COLUMNS = (
     "arm", "method", "backbone", "memory", "updates", "flops", "budget", "off_budget", "seconds",
@@ -33,41 +32,50 @@ _LATEX = {
 
 
 #: Tables that are not of one metric.
-TABLES = ("comparisons.csv", "primary.csv", "costs.csv")
+TABLES = ("comparisons.csv", "hypotheses.csv", "costs.csv")
 
 
 def write_tables(view: View, folder: Path, names: FileNames) -> None:
-    """One CSV and one LaTeX file a metric, and CSV files of comparisons, outcomes and costs."""
+    """One CSV and one LaTeX file a metric, and CSV files of comparisons, hypotheses and costs."""
     results = view.results
     for metric in view.metrics:
-        rows = [row for row in results["rows"] if row["metric"] == metric["name"]]
-        write_csv(folder / names.of(".csv", metric["name"]), ROW_COLUMNS, rows)
+        rows = [_content(row) for row in results.rows if row.metric == metric.name]
+        write_csv(folder / names.of(".csv", metric.name), ROW_COLUMNS, rows)
     for table in view.tables():
-        name = names.of(".tex", table.metric["name"], table.setting.title(view.settings))
+        name = names.of(".tex", table.metric.name, table.setting.title(view.settings))
         (folder / name).write_text(latex(table), encoding="utf-8")
-    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, results["comparisons"])
-    if results["primary"]:
+    comparisons = [_content(comparison) for comparison in results.comparisons]
+    write_csv(folder / "comparisons.csv", COMPARISON_COLUMNS, comparisons)
+    if results.hypotheses:
         columns = ("verdict", "p_holm", "stated", *COMPARISON_COLUMNS, "length", "slope")
-        write_csv(folder / "primary.csv", columns, results["primary"])
-    if results["arms"]:
-        roles = sorted({role for arm in results["arms"] for role in arm["passes"]})
-        ways = [(role, way) for role in roles for way in ("forward", "backward")]
+        hypotheses = [
+            {**_content(entry), **(_content(entry.comparison) if entry.comparison else {})}
+            for entry in results.hypotheses
+        ]
+        write_csv(folder / "hypotheses.csv", columns, hypotheses)
+    if results.arms:
+        roles = sorted({role for arm in results.arms for role in arm.passes})
         costs = [
             {
-                **arm,
-                **{f"{role} {way}": arm["passes"].get(role, {}).get(way) for role, way in ways},
-                "errors": "; ".join(f"seed {e['seed']}: {e['error']}" for e in arm["errors"]),
+                **_content(arm),
+                **{f"{r} forward": arm.passes[r].forward for r in roles if r in arm.passes},
+                **{f"{r} backward": arm.passes[r].backward for r in roles if r in arm.passes},
+                "errors": "; ".join(f"seed {e.seed}: {e.error}" for e in arm.errors),
             }
-            for arm in results["arms"]
+            for arm in results.arms
         ]
-        networks = [f"{role} {way}" for role, way in ways]
+        networks = [f"{role} {way}" for role in roles for way in ("forward", "backward")]
         write_csv(folder / "costs.csv", [*COST_COLUMNS, *networks, "errors"], costs)
+
+
+def _content(entry: Entry) -> dict[str, Any]:
+    return dict(entry)
 
 
 def latex(table: Table) -> str:
     """Arms by NFE with their intervals; a winner in bold."""
     lines = [
-        (line.label, line.reference, [line.single] if line.single else line.cells)
+        (line.label, line.baseline, [line.single] if line.single else line.cells)
         for line in table.lines
     ]
     heads = [str(nfe) for nfe in table.nfes]
@@ -75,47 +83,47 @@ def latex(table: Table) -> str:
 
 
 def latex_rows(
-    metric: Entry,
+    metric: MetricEntry,
     corner: str,
     heads: Sequence[str],
-    lines: Sequence[tuple[str, bool, Sequence[Entry | None]]],
+    lines: Sequence[tuple[str, bool, Sequence[ScoreRow | None]]],
     places: Sequence[int],
 ) -> str:
-    """A tabular of lines (label, whether a reference, cells); a lone cell spans the columns."""
+    """A tabular of lines (label, whether a baseline, cells); a lone cell spans the columns."""
     count = len(heads)
     text = [
-        f"% {_latex(metric['name'])}, {direction(metric) or 'no direction'}",
+        f"% {_latex(metric.name)}, {metric.reading or 'no direction'}",
         rf"\begin{{tabular}}{{l{'c' * count}}}",
         r"\toprule",
         " & ".join([corner, *map(_latex, heads)]) + r" \\",
         r"\midrule",
     ]
-    for place, (label, reference, entries) in enumerate(lines):
-        if place and reference and not lines[place - 1][1]:
+    for index, (label, baseline, rows) in enumerate(lines):
+        if index and baseline and not lines[index - 1][1]:
             text.append(r"\midrule")
-        cells = [_cell(entry, some) for entry, some in zip(entries, places, strict=False)]
+        cells = [_cell(row, digits) for row, digits in zip(rows, places, strict=False)]
         if len(cells) < count:
             cells = [rf"\multicolumn{{{count}}}{{c}}{{{cells[0]}}}"]
         text.append(" & ".join([_latex(label), *cells]) + r" \\")
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _cell(entry: Entry | None, places: int) -> str:
-    if entry is None or entry["mean"] is None:
+def _cell(row: ScoreRow | None, places: int) -> str:
+    if row is None or row.mean is None:
         return "--"
-    mean = f"{entry['mean']:.{places}f}"
-    mean = rf"\textbf{{{mean}}}" if entry["winner"] else mean
-    if entry["low"] is None:
+    mean = f"{row.mean:.{places}f}"
+    mean = rf"\textbf{{{mean}}}" if row.winner else mean
+    if row.low is None:
         return mean
-    return rf"{mean} {{\small[{entry['low']:.{places}f}, {entry['high']:.{places}f}]}}"
+    return rf"{mean} {{\small[{row.low:.{places}f}, {row.high:.{places}f}]}}"
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Entry]) -> None:
-    """A file of these columns; what else the rows hold is left out."""
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A file of these columns; other keys of the rows are left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -19,5 +19,5 @@ def in_words(seconds: float) -> str:
 
 def _rounded(hours: int) -> int:
     """To three digits: a plan knows no more."""
-    digits = 10 ** max(0, len(str(hours)) - 3)
+    digits: int = 10 ** max(0, len(str(hours)) - 3)
     return round(hours / digits) * digits

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.evaluate.cells import Cell, MetricPlan, plan_cells
-from benchmarks.runner.runner import make_backbone, references_of
+from benchmarks.runner.runner import baselines_of, make_backbone
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.run import Resolved
@@ -31,7 +31,7 @@ def evaluation_flops(
     study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo
 ) -> tuple[dict[str, float], dict[str, float]]:
     """FLOPs of measuring one network: of each arm at one seed (with the quality that is measured
-    while it trains), and of each reference row. Long videos are taken to cost their multiple."""
+    while it trains), and of each baseline. Long videos are taken to cost their multiple."""
     evaluation = study.evaluation
     metrics = _metrics(evaluation.metrics, zoo)
     long = _metrics((evaluation.long and evaluation.long.metrics) or evaluation.metrics, zoo)
@@ -40,18 +40,18 @@ def evaluation_flops(
         cells = plan_cells(label, evaluation, metrics, long, study.arm_evaluation(label))
         backbone = make_backbone(run, zoo)
         arms[label] = _flops(backbone, "student", cells) + _while_training(backbone, run)
-    references: dict[str, float] = {}
+    baselines: dict[str, float] = {}
     firsts: dict[str, Resolved] = {}
     for run in runs.values():
         firsts.setdefault(run.config.backbone["name"], run)
     for run in firsts.values():
         backbone = make_backbone(run, zoo)
-        for name in references_of(run, zoo, evaluation.split):
-            if name not in references:
+        for name in baselines_of(run, zoo, evaluation.split):
+            if name not in baselines:
                 start: Start = "teacher" if name.startswith("teacher") else "student"
                 cells = plan_cells(name, evaluation, metrics, long)
-                references[name] = 0.0 if name == "real" else _flops(backbone, start, cells)
-    return arms, references
+                baselines[name] = 0.0 if name == "real" else _flops(backbone, start, cells)
+    return arms, baselines
 
 
 def _metrics(metrics: Sequence[str | Mapping[str, Any]], zoo: Zoo) -> dict[str, MetricPlan]:

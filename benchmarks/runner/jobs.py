@@ -1,29 +1,24 @@
 """The work of a study in pieces that can be done apart: train and measure an arm, or measure a
-reference row.
+baseline.
 
 A job's folder is named by the digest of all that decides its network: for an arm what can change
-the trained weights and nothing else, for a reference row its weights. In it lie the student, the
+the trained weights and nothing else, for a baseline its weights. In it lie the student, the
 record of the training, and the cells that were measured (`benchmarks.evaluate.cells`), each keyed
 by what decides it. What a job lacks is made; what is there is never made again.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.evaluate.cell_files import read_array
 from benchmarks.evaluate.cells import Cell
-from benchmarks.evaluate.evaluator import Measurer, memory_label
-from benchmarks.evaluate.records import EvalResult, Long, TrainingCost
-from benchmarks.runner.job_files import STUDENT, TRAINED, read_training, set_right, training_of
+from benchmarks.evaluate.evaluator import Measurer
+from benchmarks.runner.job_files import STUDENT, TRAINED, read_training, set_right
 from benchmarks.runner.provenance import commit
 from salt_zoo import TRAINING_VERSION
 from salt_zoo.config.identity import identity
@@ -48,14 +43,14 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Job:
-    """One folder to fill: an arm at one seed, or a reference row (`seed` is None).
+    """One folder to fill: an arm at one seed, or a baseline (`seed` is None).
 
     It holds plain values only, so that it can be sent to a process that has yet to load plugins.
     """
 
     label: str
     seed: int | None
-    content: Mapping[str, Any]  # the resolved run; of a reference row, that of any arm
+    content: Mapping[str, Any]  # the resolved run; of a baseline, that of any arm
     cells: tuple[Cell, ...]
     batch_size: int  # of videos that are sampled at a time
     device: str  # its type: cpu or cuda
@@ -105,7 +100,7 @@ class Job:
 @dataclass(frozen=True)
 class Origin:
     """What a network comes from beside its configuration: `inputs` are digests of the weights and
-    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a reference row
+    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a baseline
     depends on those of `backbone` alone."""
 
     inputs: Mapping[str, Any]
@@ -117,7 +112,7 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
     """A digest of all that decides the network of a resolved run on a type of device."""
     precision = resolve_precision(content["training"]["precision"], device)
     decides = identity(content, precision)
-    if not is_trained:  # a reference row does not depend on any training
+    if not is_trained:  # a baseline does not depend on any training
         decides = {**{key: content[key] for key in ("backbone", "dataset")}, "precision": precision}
     parts = origin.parts if is_trained else origin.of_backbone
     return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
@@ -167,7 +162,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
 
 
 def _network(job: Job, backbone: Any) -> Any:
-    """The network of a reference row (None for real videos), or the student of a training, in the
+    """The network of a baseline (None for real videos), or the student of a training, in the
     precision of the run."""
     if job.label == "real":
         return None
@@ -214,93 +209,3 @@ def _stamp(job: Job) -> dict[str, Any]:
     if job.device == "cuda":
         stamp["gpu"] = torch.cuda.get_device_name()
     return stamp | {"torch": torch.__version__}
-
-
-def read_job(job: Job) -> tuple[list[EvalResult], TrainingCost | None]:
-    """What a done job found, without the metrics that could not be measured."""
-    found: list[EvalResult] = []
-    for cell in job.cells:
-        facts = cell.facts(job.folder) or {}
-        if "absent" not in facts:
-            for item in _read_cell(job, cell, facts):
-                _merge(found, item)
-    if job.seed is None:
-        return found, None
-    record = training_of(job)
-    cost = record["cost"]
-    return found, TrainingCost(
-        arm=job.label,
-        seed=job.seed,
-        updates=cost["updates"],
-        passes=cost["passes"],
-        flops=cost["flops"],
-        seconds=cost["seconds"],
-        curve=record["curve"],
-    )
-
-
-def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[EvalResult]:
-    folder, sampling = cell.folder(job.folder), cell.sampling
-    pixels = np.zeros((0, 1, 1, 1, 1), np.uint8)
-    if cell.shown:
-        pixels = read_array(folder / cell.pixels, "pixels")
-    rows = {
-        label: read_array(folder / plan.file, "rows")
-        for label, plan in cell.metrics.items()
-        if (folder / plan.file).is_file()
-    }
-    content = job.content
-    one = EvalResult(
-        arm=job.label,
-        method=job.label if job.seed is None else content["method"]["name"],
-        backbone=content["backbone"]["name"],
-        memory=memory_label(content["backbone"].get("memory")),
-        seed=job.seed,
-        nfe=sampling.steps if sampling else None,
-        sampler=None,
-        passes={},
-        rows={},
-        pixels=np.zeros((0, 1, 1, 1, 1), np.uint8),
-        setting=cell.setting,
-    )
-    if cell.kind == "own":
-        return [
-            replace(one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own=(k,))
-            for k, m in cell.metrics.items()
-            if k in rows
-        ]
-    if cell.kind == "long":
-        one = replace(one, long=Long(facts["frames"], facts["stops"], facts["ends"], rows, pixels))
-    else:
-        one = replace(one, passes=facts["passes"], rows=rows, pixels=pixels)
-    return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
-
-
-def _merge(found: list[EvalResult], extra: EvalResult) -> None:
-    """Add to the row of the same setting, or as a row of its own: one row for each setting."""
-    for place, one in enumerate(found):
-        if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):
-            found[place] = replace(
-                one,
-                rows={**one.rows, **extra.rows},
-                long=extra.long or one.long,
-                setting=one.setting or extra.setting,
-                own=(*one.own, *extra.own),
-            )
-            return
-    found.append(extra)
-
-
-def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The different stamps of a done job's training (none for a reference row) and measuring."""
-    trained = []
-    if job.seed is not None:
-        trained = [training_of(job)["stamp"]]
-    paths = [
-        cell.folder(job.folder) / plan.file
-        for cell in job.cells
-        for plan in cell.metrics.values()
-        if "absent" not in (cell.facts(job.folder) or {})
-    ]
-    texts = sorted({str(read_array(path, "stamp")) for path in paths if path.is_file()})
-    return trained, [json.loads(text) for text in texts]

@@ -38,7 +38,7 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
     plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())), timed)
-    arms, references = evaluation_flops(study, runs, zoo)
+    arms, baselines = evaluation_flops(study, runs, zoo)
     console.print(visible(f"{study.name}: {study.title}"), highlight=False, markup=False)
     evaluation = study.evaluation
     console.print(
@@ -87,11 +87,11 @@ def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, devic
             in_words(measures),
             f"{plan.peak:.2f}",
         )
-    for name, flops in references.items():
+    for name, flops in baselines.items():
         measuring += flops / rate
         table.add_row(name, "", "", "", "", "", in_words(flops / rate), "")
     console.print(table)
-    jobs = len(references) + sum(len(study.seeds_of(label)) for label in runs)
+    jobs = len(baselines) + sum(len(study.seeds_of(label)) for label in runs)
     at_once, places = _at_once(study, device, jobs, timed)
     starting = at_once * START_SECONDS
     whole = training + measuring + starting

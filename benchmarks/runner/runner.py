@@ -11,16 +11,18 @@ from benchmarks.evaluate.cells import plan_cells, plan_metrics
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.model import View
 from benchmarks.runner.job_files import set_right, training_of
-from benchmarks.runner.jobs import Job, Origin, read_job, stamps_of
+from benchmarks.runner.job_results import read_job, stamps_of
+from benchmarks.runner.jobs import Job, Origin
 from benchmarks.runner.progress import study_progress
 from benchmarks.runner.ranks import run_jobs_together
 from benchmarks.runner.workers import run_jobs
-from benchmarks.stats.comparisons import Store
-from benchmarks.study.baselines import REFERENCES
+from benchmarks.stats.arm_scores import Store
+from benchmarks.stats.schema import Results
+from benchmarks.study.baselines import BASELINES
 from benchmarks.study.hypotheses import with_own_samplers
 from benchmarks.study.metric_info import metric_infos
 from benchmarks.study.schema import StudyConfig
-from benchmarks.study.stated import record_end, record_start, when_stated
+from benchmarks.study.stated import Stated, record_end, record_start, when_stated
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.config.metrics import chosen, make_metrics
 from salt_zoo.config.run import Resolved
@@ -61,27 +63,27 @@ def execute(
     with one_writer(out):
         on_main(lambda: prepare_folder(out))
         jobs = make_jobs(study, runs, zoo, out, find_device(device).type)
-        outcomes = plain(with_own_samplers(study, zoo))["primary"]
+        hypotheses = with_own_samplers(study, zoo).hypotheses
 
         def begin() -> None:
-            record_start(outcomes, out, started=any(job.folder.exists() for job in jobs))
+            record_start(hypotheses, out, started=any(job.folder.exists() for job in jobs))
             for job in jobs:
                 for line in set_right(job):
                     say_once(line)
 
         on_main(begin)
-        with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as told:
+        with study_progress([job.folder.name.rpartition("-")[0] for job in jobs]) as progress:
             if is_alone():
-                ended = run_jobs(jobs, plugins, place, study.workers, told)
+                ended = run_jobs(jobs, plugins, place, study.workers, progress)
             else:  # every process takes part in every training
-                ended = run_jobs_together(jobs, zoo, place, told)
+                ended = run_jobs_together(jobs, zoo, place, progress)
         errors, without = ended.errors, {**(broken or {}), **together(ended.metrics)}
 
         def end() -> None:
             if not errors:
                 record_end(out)
             store: Store = {}
-            stated = when_stated(outcomes, out)
+            stated = when_stated(hypotheses, out)
             results, measured = collect(
                 study, runs, jobs, errors, zoo, place, stated, store, without
             )
@@ -102,7 +104,7 @@ def execute(
 def make_jobs(
     study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, out: Path, device: str = "cpu"
 ) -> list[Job]:
-    """The reference rows, then every arm at every seed, seeds outermost: an interrupted study has
+    """The baselines, then every arm at every seed, seeds outermost: an interrupted study has
     whole seeds to show. `device` is the type of the device that they will run on."""
     evaluation, versions = study.evaluation, Versions(zoo)
     metrics = plan_metrics(evaluation.metrics, zoo, versions)
@@ -130,9 +132,9 @@ def make_jobs(
     for label, run in runs.items():
         firsts.setdefault(run.config.backbone["name"], label)
     weights: list[Mapping[str, Any]] = []
-    for label in firsts.values():  # references do not depend on what is trained
+    for label in firsts.values():  # baselines do not depend on what is trained
         run, origin = runs[label], origins[label]
-        rows = references_of(run, zoo, study.evaluation.split)
+        rows = baselines_of(run, zoo, study.evaluation.split)
         if any(other.items() <= origin.inputs["backbone"].items() for other in weights):
             # the teacher of another backbone, whose rows are there already
             rows = [name for name in rows if name.startswith("initial")]
@@ -151,14 +153,14 @@ def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
     return Origin(parts.inputs(), parts.code, parts.code_of_inputs)
 
 
-def references_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
-    """Which reference rows there are for a run's data and backbone."""
+def baselines_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
+    """Which baselines there are for a run's data and backbone."""
     dataset, backbone = make_dataset(run, zoo), make_backbone(run, zoo)
     one = dataset.real(dataset.prompts(split)[:1], KeyedRNG(0, ("try",), range(1)), split)
     causal = backbone.blocks().new_memory is not None
     return [
         name
-        for name in REFERENCES
+        for name in BASELINES
         if (name != "real" or one is not None) and (causal or not name.startswith("initial"))
     ]
 
@@ -178,10 +180,10 @@ def collect(
     errors: Mapping[Path, str],
     zoo: Zoo,
     device: str,
-    stated: Sequence[str] = (),
+    stated: Sequence[Stated] = (),
     store: Store | None = None,
     without: dict[str, str] | None = None,
-) -> tuple[dict[str, Any], list[EvalResult]]:
+) -> tuple[Results, list[EvalResult]]:
     """The content of results.json from the folders of the jobs; `store` gets the statistics of
     features. `without` are metrics without numbers, by label with the reason; those that turn out
     broken here are added."""
@@ -231,10 +233,10 @@ def collect(
     done = [job for job in jobs if job.folder not in errors]
     facts |= _stamps(done)
     if broken:
-        facts["failed_references"] = broken
+        facts["failed_baselines"] = broken
     facts["configurations"] = {label: run.plain() for label, run in runs.items()}
     trained = [label for label in runs if any(c.arm == label and not c.error for c in costs)]
-    with told_bar("statistics") as told:
+    with told_bar("statistics") as progress:
         results = build_results(
             plain(study),
             measured,
@@ -247,12 +249,12 @@ def collect(
             # the methods of other arms may do anything when they are asked
             budgets=budgets_of(study, {arm: runs[arm] for arm in trained}, zoo),
             store=store,
-            told=told,
+            progress=progress,
         )
-    if without:
-        results["provenance"]["failed_metrics"] = dict(without)
+    results = results.with_failed_metrics(without)
     # prompts are data, by which scores are found again
-    return {**published(results), "prompts": results["prompts"]}, measured
+    content = {**published(results.to_json()), "prompts": results.prompts}
+    return Results.model_validate(content), measured
 
 
 def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
@@ -266,15 +268,15 @@ def _stamps(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def write(
-    results: Mapping[str, Any], measured: Sequence[EvalResult], zoo: Zoo, out: Path, store: Store
+    results: Results, measured: Sequence[EvalResult], zoo: Zoo, out: Path, store: Store
 ) -> None:
     """Write results.json, what the report can be rendered from again, and the report; tell the
     plugins."""
     from benchmarks.report.build import write_report
-    from benchmarks.stats.results import write_results
+    from benchmarks.stats.results_file import write_results
 
     write_results(results, measured, out, store)
-    found = zoo.hook.report_sections(results=results, folder=out)
-    sections = [section for some in found for section in some or ()]
+    extra = zoo.hook.report_sections(results=results.to_json(), folder=out)
+    sections = [section for of_plugin in extra for section in of_plugin or ()]
     write_report(results, measured, out, sections)
-    zoo.hook.study_finished(results=results, folder=out)
+    zoo.hook.study_finished(results=results.to_json(), folder=out)

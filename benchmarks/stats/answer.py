@@ -1,34 +1,52 @@
-"""The table at the top of a report: at each number of steps, is distilling worth it, and who leads?
+"""The table at the top of a report: at each number of steps, is distilling worth it, and which arm
+is best?
 
-All of it by one metric, the study's primary one, under one sampler of the study (sde, with which
-students train, where there is a choice). The table asks two questions, and a statement counts as
-shown where Holm's adjusted level is below 0.05 over every comparison that could have been quoted in
+All of it is by one metric, the study's primary one, under one sampler of the study (sde, with which
+students train, where there is a choice). The table answers two questions. An answer is significant
+where Holm's adjusted level is below 0.05 over every comparison that could have been quoted in
 answer to its question, at all numbers of steps: each arm with each undistilled network that takes
-as many passes (writes of a memory, which guidance doubles, come on top), and each two arms.
+as many passes (cache writes, which guidance doubles, are not counted), and each two arms.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Literal
 
+from benchmarks.stats.arm_scores import ArmScores
 from benchmarks.stats.bootstrap import holm
-from benchmarks.stats.comparisons import Cell
+from benchmarks.stats.entries import Comparison
+from benchmarks.stats.schema import (
+    Answer,
+    AnswerCost,
+    AnswerCounts,
+    AnswerRow,
+    ArmCost,
+    Quoted,
+    Undistilled,
+)
 from benchmarks.stats.verdicts import LEVEL
-from benchmarks.study.baselines import STEPPED_REFERENCES
+from benchmarks.study.baselines import STEPPED_BASELINES
 from benchmarks.study.metric_info import MetricInfo
 from salt_zoo.core.errors import MissingPackage, ZooError, did_you_mean
 
-#: What one cell is less another by the primary metric, as `comparisons.compare` returns it.
-Difference = Callable[[Cell, Cell], dict[str, Any] | None]
-#: A cell's mean by the primary metric; None where there is none.
-Value = Callable[[Cell], float | None]
+#: `a` minus `b` by the primary metric, as `comparisons.compare` returns it.
+Difference = Callable[[ArmScores, ArmScores], Comparison | None]
+#: The mean by the primary metric; None where there is none.
+Value = Callable[[ArmScores], float | None]
+
+#: The questions: whether distilling is worth it (arms against undistilled networks), and which arm
+#: is best (arms against each other).
+Question = Literal["undistilled", "arms"]
+#: The first arm of a comparison against the second.
+Side = Literal["better", "worse", "inconclusive", "not measured"]
+
+_NOTHING = Quoted(difference=None, low=None, high=None, p_holm=None)
 
 
-def primary_metric(study: Mapping[str, Any], metrics: Sequence[MetricInfo]) -> MetricInfo | None:
+def primary_metric(named: str | None, metrics: Sequence[MetricInfo]) -> MetricInfo | None:
     """The metric that the study names, or the first of quality that looks at its videos."""
-    named = study.get("primary_metric")
     fitting = [m for m in metrics if m.kind == "quality" and m.own_steps is None]
     return next((m for m in fitting if named in (None, m.name)), None)
 
@@ -59,36 +77,35 @@ def check_primary(
 
 
 def answer_table(
-    cells: Sequence[Cell],
+    arms: Sequence[ArmScores],
     metric: MetricInfo,
-    costs: Sequence[Mapping[str, Any]],
+    costs: Sequence[ArmCost],
     value: Value,
     difference: Difference,
-) -> dict[str, Any]:
-    """What results.json holds under `answer`: a row for each backbone and number of steps."""
+) -> Answer:
+    """A row for each backbone and number of steps."""
     table = _Table(metric, value, difference)
-    settings = _settings(cells, value)
-    made = [table.measure(cells, *setting) for setting in settings]
+    compared = [table.compare(arms, *setting) for setting in _settings(arms, value)]
     table.adjust()
-    by_arm = {cost["arm"]: cost for cost in costs}
-    return {
-        "metric": metric.name,
-        "comparisons": {question: len(made) for question, made in table.entries.items()},
-        "rows": [table.row(*found, by_arm) for found in made],
-    }
+    by_arm = {cost.arm: cost for cost in costs}
+    return Answer(
+        metric=metric.name,
+        comparisons=AnswerCounts(**{q: len(made) for q, made in table.comparisons.items()}),
+        rows=[table.row(ranked, beside, by_arm) for ranked, beside in compared],
+    )
 
 
-def _settings(cells: Sequence[Cell], value: Value) -> list[tuple[str, str, int]]:
+def _settings(arms: Sequence[ArmScores], value: Value) -> list[tuple[str, str, int]]:
     """Backbones with their sampler (sde, with which students train, where there is a choice) and
     numbers of steps at which an arm has a value."""
-    trained = [cell for cell in cells if not cell.reference and value(cell) is not None]
-    found = []
-    for backbone in dict.fromkeys(cell.first.backbone for cell in trained):
-        own = [cell.first for cell in trained if cell.first.backbone == backbone]
-        samplers = sorted({str(one.sampler) for one in own}, key=lambda name: name != "sde")
-        steps = sorted({one.nfe for one in own if one.sampler == samplers[0] and one.nfe})
-        found += [(backbone, samplers[0], nfe) for nfe in steps]
-    return found
+    trained = [arm for arm in arms if not arm.baseline and value(arm) is not None]
+    settings = []
+    for backbone in dict.fromkeys(arm.first.backbone for arm in trained):
+        results = [arm.first for arm in trained if arm.first.backbone == backbone]
+        samplers = sorted({str(r.sampler) for r in results}, key=lambda name: name != "sde")
+        steps = sorted({r.nfe for r in results if r.sampler == samplers[0] and r.nfe})
+        settings += [(backbone, samplers[0], nfe) for nfe in steps]
+    return settings
 
 
 class _Table:
@@ -96,131 +113,138 @@ class _Table:
 
     def __init__(self, metric: MetricInfo, value: Value, difference: Difference) -> None:
         self.metric, self.value, self.difference = metric, value, difference
-        #: By question: `worth` of distilling, and which arm `leads`.
-        self.entries: dict[str, dict[tuple[int, int], dict[str, Any]]] = {"worth": {}, "leads": {}}
+        self.comparisons: dict[Question, dict[tuple[int, int], Comparison]] = {
+            "undistilled": {},
+            "arms": {},
+        }
         self.adjusted: dict[tuple[int, int], float] = {}
 
-    def measure(
-        self, cells: Sequence[Cell], backbone: str, sampler: str, nfe: int
-    ) -> tuple[list[Cell], list[Cell]]:
+    def compare(
+        self, arms: Sequence[ArmScores], backbone: str, sampler: str, nfe: int
+    ) -> tuple[list[ArmScores], list[ArmScores]]:
         """The arms of a setting, the best first, and the undistilled networks beside them."""
-        here = [c for c in cells if c.first.backbone == backbone and self.value(c) is not None]
-        arms = [c for c in here if not c.reference and c.setting == (backbone, nfe, sampler)]
-        arms.sort(key=self._loss)
-        stepped = [cell for cell in here if cell.first.method in STEPPED_REFERENCES]
+        here = [a for a in arms if a.first.backbone == backbone and self.value(a) is not None]
+        trained = [a for a in here if not a.baseline and a.setting == (backbone, nfe, sampler)]
+        trained.sort(key=self._loss)
+        stepped = [a for a in here if a.first.method in STEPPED_BASELINES]
         # a causal student starts from a network of its own kind
-        start = "initial" if any(_is(c, "initial") for c in stepped) else "teacher"
+        start = "initial" if any(_starts(a, "initial") for a in stepped) else "teacher"
         stepped = [
-            cell
-            for cell in stepped
+            a
+            for a in stepped
             # at one step all samplers are one
-            if _is(cell, start) and (cell.first.nfe != 1 or cell.first.sampler == sampler)
+            if _starts(a, start) and (a.first.nfe != 1 or a.first.sampler == sampler)
         ]
-        for first, second in itertools.combinations(arms, 2):
-            self._compare("leads", first, second)
-        for arm, other in itertools.product(arms, stepped):
-            if _passes(arm) == _passes(other):
-                self._compare("worth", arm, other)
-        return arms, [cell for cell in stepped if arms and _passes(cell) == _passes(arms[0])]
+        for first, second in itertools.combinations(trained, 2):
+            self._compare("arms", first, second)
+        for first, second in itertools.product(trained, stepped):
+            if _passes(first) == _passes(second):
+                self._compare("undistilled", first, second)
+        return trained, [a for a in stepped if trained and _passes(a) == _passes(trained[0])]
 
-    def _compare(self, question: str, first: Cell, second: Cell) -> None:
-        entry = self.difference(first, second)
-        if entry is not None and entry["p"] is not None:
-            self.entries[question][id(first), id(second)] = entry
+    def _compare(self, question: Question, first: ArmScores, second: ArmScores) -> None:
+        comparison = self.difference(first, second)
+        if comparison is not None and comparison.p is not None:
+            self.comparisons[question][id(first), id(second)] = comparison
 
     def adjust(self) -> None:
         """Adjust the levels, each question by itself."""
-        for made in self.entries.values():
-            levels = holm([entry["p"] for entry in made.values()])
-            self.adjusted |= dict(zip(made, levels, strict=True))
+        for comparisons in self.comparisons.values():
+            levels = holm([c.p for c in comparisons.values() if c.p is not None])
+            self.adjusted |= dict(zip(comparisons, levels, strict=True))
 
     def row(
         self,
-        arms: Sequence[Cell],
-        undistilled: Sequence[Cell],
-        costs: Mapping[str, Mapping[str, Any]],
-    ) -> dict[str, Any]:
-        best, *others = arms
+        ranked: Sequence[ArmScores],
+        undistilled: Sequence[ArmScores],
+        costs: Mapping[str, ArmCost],
+    ) -> AnswerRow:
+        best, *others = ranked
         first = best.first
-        against = [self._quoted("leads", best, other) for other in others]
-        cost = costs.get(first.arm, {})
-        beside = [
-            {
-                "arm": cell.first.arm,
-                "nfe": cell.first.nfe,
-                "sampler": cell.first.sampler,
-                "passes": dict(cell.first.passes),
-                "mean": self.value(cell),
-                **self._quoted("worth", best, cell),
-            }
-            for cell in undistilled
-        ]
-        return {
-            "backbone": first.backbone,
-            "sampler": first.sampler,
-            "nfe": first.nfe,
-            "best": first.arm,
-            "mean": self.value(best),
-            "passes": dict(first.passes),
-            "setting": first.setting,
-            "seeds": len(best.seeds),
-            "worth": _worth([entry["verdict"] for entry in beside]),
-            "undistilled": beside,
-            "runner_up": others[0].first.arm if others else None,
-            **(against[0] if against else self._nothing()),
+        assert first.nfe is not None and first.sampler is not None
+        against = [self._quoted("arms", best, other) for other in others]
+        beside = [self._undistilled(best, other) for other in undistilled]
+        cost = costs.get(first.arm)
+        return AnswerRow(
+            backbone=first.backbone,
+            sampler=first.sampler,
+            nfe=first.nfe,
+            best=first.arm,
+            mean=self.value(best),
+            passes=dict(first.passes),
+            setting=first.setting,
+            seeds=len(best.seeds),
+            worth=_worth([entry.verdict for entry in beside]),
+            undistilled=beside,
+            runner_up=others[0].first.arm if others else None,
+            **(against[0][0] if against else _NOTHING).model_dump(),
             # best of all, not only better than the next
-            "verdict": _leads([entry["verdict"] for entry in against]),
-            "p_of_all": _largest([entry["p_holm"] for entry in against]),
-            "cost": {key: cost.get(key) for key in ("updates", "flops", "seconds")},
-        }
+            verdict=_leads([side for _, side in against]),
+            p_best=_largest([quoted.p_holm for quoted, _ in against]),
+            cost=AnswerCost(
+                updates=cost.updates if cost else None,
+                flops=cost.flops if cost else None,
+                seconds=cost.seconds if cost else None,
+            ),
+        )
 
-    def _quoted(self, question: str, first: Cell, second: Cell) -> dict[str, Any]:
+    def _undistilled(self, best: ArmScores, other: ArmScores) -> Undistilled:
+        quoted, side = self._quoted("undistilled", best, other)
+        first = other.first
+        assert first.nfe is not None and first.sampler is not None
+        return Undistilled(
+            arm=first.arm,
+            nfe=first.nfe,
+            sampler=first.sampler,
+            passes=dict(first.passes),
+            mean=self.value(other),
+            **quoted.model_dump(),
+            verdict=side,
+        )
+
+    def _quoted(
+        self, question: Question, first: ArmScores, second: ArmScores
+    ) -> tuple[Quoted, Side]:
         key = id(first), id(second)
-        entry = self.entries[question].get(key)
-        if entry is None:
-            return self._nothing()
+        comparison = self.comparisons[question].get(key)
+        if comparison is None:
+            return _NOTHING, "not measured"
         p = self.adjusted[key]
-        side = entry["favours"] if p < LEVEL else None
-        verdict = {"a": "better", "b": "worse", None: "not shown"}[side]
-        found = {name: entry[name] for name in ("difference", "low", "high")}
-        return {**found, "p_holm": p, "verdict": verdict}
+        sides: dict[str | None, Side] = {"a": "better", "b": "worse", None: "inconclusive"}
+        quoted = Quoted(
+            difference=comparison.difference, low=comparison.low, high=comparison.high, p_holm=p
+        )
+        return quoted, sides[comparison.better if p < LEVEL else None]
 
-    @staticmethod
-    def _nothing() -> dict[str, Any]:
-        return {
-            "difference": None, "low": None, "high": None, "p_holm": None,
-            "verdict": "not measured",
-        }  # fmt: skip
-
-    def _loss(self, cell: Cell) -> float:
-        mean = self.value(cell)
+    def _loss(self, arm: ArmScores) -> float:
+        mean = self.value(arm)
         assert mean is not None
         if self.metric.target is not None:
-            known = cell.replicates.get(self.metric.name)
+            replicates = arm.replicates.get(self.metric.name)
             # each training's distance, as they are compared; not the distance of their mean
-            if known is not None:
-                return float(known.distance_to(self.metric.target).values.mean())
+            if replicates is not None:
+                return float(replicates.distance_to(self.metric.target).values.mean())
             return abs(mean - self.metric.target)
-        return -mean if self.metric.better == "higher" else mean
+        return -mean if self.metric.direction == "higher" else mean
 
 
-def _passes(cell: Cell) -> float:
-    """Passes over a video, guidance included, without writes of a memory."""
-    return (cell.first.nfe or 0) + cell.first.passes.get("guidance", 0)
+def _passes(arm: ArmScores) -> float:
+    """Passes over a video, guidance included, without cache writes."""
+    return (arm.first.nfe or 0) + arm.first.passes.get("guidance", 0)
 
 
-def _is(cell: Cell, start: str) -> bool:
-    return cell.first.method.startswith(f"{start}-")
+def _starts(arm: ArmScores, start: str) -> bool:
+    return arm.first.method.startswith(f"{start}-")
 
 
-def _worth(verdicts: Sequence[str]) -> str:
+def _worth(sides: Sequence[Side]) -> Literal["yes", "no", "inconclusive", "not measured"]:
     """Distilling is worth it if the best arm is better than every undistilled network that takes as
     many passes, and is not if one of those is better."""
-    if not verdicts:
+    if not sides:
         return "not measured"
-    if "worse" in verdicts:
+    if "worse" in sides:
         return "no"
-    return "yes" if all(verdict == "better" for verdict in verdicts) else "not shown"
+    return "yes" if all(side == "better" for side in sides) else "inconclusive"
 
 
 def _largest(levels: Sequence[float | None]) -> float | None:
@@ -229,7 +253,7 @@ def _largest(levels: Sequence[float | None]) -> float | None:
     return max(known) if known and len(known) == len(levels) else None
 
 
-def _leads(verdicts: Sequence[str]) -> str:
-    if not verdicts:
+def _leads(sides: Sequence[Side]) -> Literal["supported", "inconclusive", "only arm"]:
+    if not sides:
         return "only arm"
-    return "shown" if all(verdict == "better" for verdict in verdicts) else "not shown"
+    return "supported" if all(side == "better" for side in sides) else "inconclusive"

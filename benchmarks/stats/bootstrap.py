@@ -9,7 +9,7 @@ difference is paired.
 
 The bootstrap gives the shape of an interval; two of its faults are mended:
 
-- Its replicates may be biased (a Frechet distance of resampled rows is too large), so they are
+- Its replicates may be biased (a Fréchet distance of resampled rows is too large), so they are
   centred on their own mean and only their deviations are used.
 - With few seeds it is too narrow. Its deviations are stretched to the unbiased variance of a
   two-way layout and from the normal to Student's t quantile, with Welch and Satterthwaite's
@@ -69,14 +69,14 @@ class Interval:
     p: float = 1.0
 
     @property
-    def clear(self) -> bool:
-        """Zero lies outside; False without an interval."""
+    def significant(self) -> bool:
+        """The interval excludes zero; False without an interval."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """What a statistic is for every seed: on all prompts and on each resample of them.
+    """A statistic of every seed: on all prompts and on each resample of them.
 
     Attributes:
         values: `[S]`.
@@ -123,7 +123,9 @@ class Bootstrap:
         members = [np.flatnonzero(of_prompt == number) for number in range(self.prompts)]
         generator = np.random.default_rng([seed, 0])
         drawn = generator.integers(self.prompts, size=(resamples, self.prompts))
-        self.picks = [np.concatenate([members[number] for number in some]) for some in drawn]
+        self.picks = [
+            np.concatenate([members[number] for number in resample]) for resample in drawn
+        ]
         self._shares = np.stack(
             [np.bincount(pick, minlength=self.rows) / len(pick) for pick in self.picks]
         )
@@ -143,7 +145,7 @@ class Bootstrap:
         resamples: int | None = None,
         reduce_many: Callable[[Array], Array] | None = None,
     ) -> Replicates:
-        """Replicates of `reduce`, asked once for each seed and resample.
+        """Replicates of `reduce`, which is called once for each seed and resample.
 
         `rows` are `[S, P]` or `[S, P, D]`; `resamples` takes only that many of the first resamples.
         `reduce_many` is `reduce` of `[R, P, D]` at once, for speed.
@@ -151,14 +153,14 @@ class Bootstrap:
         picks = self.picks[:resamples]
         values = np.array([reduce(of_seed) for of_seed in rows], np.float64)
         if reduce_many is None or len({len(pick) for pick in picks}) > 1:
-            found = [[reduce(of_seed[pick]) for pick in picks] for of_seed in rows]
+            resampled = [[reduce(of_seed[pick]) for pick in picks] for of_seed in rows]
         else:
             parts = [np.stack(picks[i : i + 25]) for i in range(0, len(picks), 25)]
-            found = [
+            resampled = [
                 np.concatenate([reduce_many(of_seed[part]) for part in parts]).tolist()
                 for of_seed in rows
             ]
-        return Replicates(values, np.array(found, np.float64))
+        return Replicates(values, np.array(resampled, np.float64))
 
     def interval(self, replicates: Replicates, bounds: Bounds = None) -> Interval:
         """The interval of one arm's mean over seeds; `bounds` of the metric, cut off at them."""
@@ -260,15 +262,15 @@ def level(value: float, low: float, high: float, freedom: float) -> float:
 
 
 def holm(levels: Sequence[float]) -> list[float]:
-    """Levels adjusted for their number (Holm, 1979): with all below 0.05 called shown, the chance
-    that any of them is wrong is at most 5%.
+    """Levels adjusted for their number (Holm, 1979): if all below 0.05 are called significant,
+    the chance that any of them is wrong is at most 5%.
 
     >>> holm([0.01, 0.04, 0.02])
     [0.03, 0.04, 0.04]
     """
-    order = sorted(range(len(levels)), key=lambda place: levels[place])
+    order = sorted(range(len(levels)), key=lambda index: levels[index])
     adjusted, most = [1.0] * len(levels), 0.0
-    for rank, place in enumerate(order):
-        most = max(most, min(1.0, (len(levels) - rank) * levels[place]))
-        adjusted[place] = most
+    for rank, index in enumerate(order):
+        most = max(most, min(1.0, (len(levels) - rank) * levels[index]))
+        adjusted[index] = most
     return adjusted

@@ -1,99 +1,111 @@
-"""Intervals of features in a report that was made before their replicates were kept (schema 1).
+"""Intervals of features in a report whose features were not kept.
 
 What its results.json says of such a metric is carried over as it is, and marked; a comparison that
-it did not make cannot be made without the features.
+it does not hold cannot be made without the features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
-from benchmarks.stats.bootstrap import level
-from benchmarks.stats.comparisons import Cell
+from benchmarks.stats.arm_scores import ArmScores
+from benchmarks.stats.entries import (
+    Comparison,
+    Drift,
+    DriftComparison,
+    DriftCurve,
+    DriftRow,
+    Entry,
+    MetricEntry,
+    ScoreRow,
+)
+from benchmarks.stats.schema import Results
+from benchmarks.study.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
+
+#: Metric, arm, backbone, NFE and sampler.
+_Key = tuple[str, str, str, int | None, str | None]
+_Row = TypeVar("_Row", bound=Entry)
+_Long = TypeVar("_Long", DriftCurve, DriftRow, DriftComparison)
 
 
 class Carried:
     """The rows, comparisons and drift of an older results.json."""
 
-    def __init__(self, old: Mapping[str, Any]) -> None:
+    def __init__(self, old: Results) -> None:
         self.old = old
-        self._rows = {self._of_row(row): row for row in old["rows"]}
-        self._comparisons = {
-            (*self._of_row({**entry, "arm": entry["a"]}), entry["b"]): entry
-            for entry in old["comparisons"]
-        }
+        self._rows = {_key(row, row.arm): row for row in old.rows}
+        self._comparisons = {(_key(c, c.a), c.b): c for c in old.comparisons}
 
-    @staticmethod
-    def _of_row(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(entry[key] for key in ("metric", "arm", "backbone", "nfe", "sampler"))
+    def row(self, arm: ArmScores, metric: MetricInfo) -> ScoreRow | None:
+        row = self._rows.get((metric.name, arm.first.arm, *arm.setting))
+        return row and row.model_copy(update={"carried": True})
 
-    def row(self, cell: Cell, metric: MetricInfo) -> dict[str, Any] | None:
-        found = self._rows.get((metric.name, cell.first.arm, *cell.setting))
-        if found is None:
-            return None
-        return {"not_finite": 0, "scores": None, **found, "carried": True}
+    def value(self, arm: ArmScores, metric: MetricInfo) -> float | None:
+        row = self.row(arm, metric)
+        return row.mean if row else None
 
-    def value(self, cell: Cell, metric: MetricInfo) -> float | None:
-        row = self.row(cell, metric)
-        return row["mean"] if row else None
-
-    def comparison(self, a: Cell, b: Cell, metric: MetricInfo) -> dict[str, Any] | None:
+    def comparison(self, a: ArmScores, b: ArmScores, metric: MetricInfo) -> Comparison | None:
         """`a` minus `b`, in whichever order it was made."""
         if a.setting != b.setting:
             return None
-        found = self._comparisons.get((metric.name, a.first.arm, *a.setting, b.first.arm))
-        if found is not None:
-            return _with_level(found)
-        found = self._comparisons.get((metric.name, b.first.arm, *b.setting, a.first.arm))
-        return None if found is None else _with_level(_turned(found))
+        comparison = self._comparisons.get(((metric.name, a.first.arm, *a.setting), b.first.arm))
+        if comparison is not None:
+            return _marked(comparison)
+        comparison = self._comparisons.get(((metric.name, b.first.arm, *b.setting), a.first.arm))
+        return None if comparison is None else _marked(_reversed(comparison))
 
-    def outcome(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """An outcome with the comparison that the older file has for it."""
-        for entry in self.old["primary"]:
+    def hypothesis(self, hypothesis: Hypothesis) -> Comparison | None:
+        """The comparison that the older file has for a hypothesis."""
+        for entry in self.old.hypotheses:
             same = all(
-                (entry.get(key) or None) == (outcome.get(key) or None)  # the oldest had no length
+                getattr(entry, key) == getattr(hypothesis, key)
                 for key in ("a", "b", "metric", "nfe", "sampler", "length", "slope")
             )
-            if same and entry.get("difference") is not None:
-                known = {key: value for key, value in entry.items() if key not in outcome}
-                return _with_level({**outcome, **known})
-        return dict(outcome)
+            if same and entry.comparison and entry.comparison.difference is not None:
+                return _marked(entry.comparison)
+        return None
 
-    def add_to_drift(self, section: dict[str, Any], metrics: Sequence[MetricInfo]) -> None:
-        """Add those of `metrics` that `section` lacks."""
-        there = {entry["metric"] for entry in section["curves"]}
-        section["metrics"] = [metric.plain() for metric in metrics]
-        for name in ("curves", "values", "comparisons"):
-            for entry in self.old["drift"][name]:
-                if entry["metric"] in there:
-                    continue
-                if name == "comparisons":
-                    section[name].append(_with_level(entry))
-                else:
-                    section[name].append({"not_finite": 0, **entry, "carried": True})
+    def with_drift(self, drift: Drift, metrics: Sequence[MetricInfo]) -> Drift:
+        """`drift` with those of `metrics` that it lacks."""
+        old = self.old.drift
+        assert old is not None
+        there = {curve.metric for curve in drift.curves}
+        changes = {
+            "metrics": [MetricEntry.of(metric) for metric in metrics],
+            "curves": [*drift.curves, *_missing(old.curves, there)],
+            "values": [*drift.values, *_missing(old.values, there)],
+            "comparisons": [*drift.comparisons, *_missing(old.comparisons, there)],
+        }
+        return drift.model_copy(update=changes)
 
 
-def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _key(entry: ScoreRow | Comparison, arm: str) -> _Key:
+    return entry.metric, arm, entry.backbone, entry.nfe, entry.sampler
+
+
+def _missing(entries: Sequence[_Long], there: set[str]) -> list[_Long]:
+    return [_marked(entry) for entry in entries if entry.metric not in there]
+
+
+def _marked(entry: _Row) -> _Row:
+    return entry.model_copy(update={"carried": True})
+
+
+def _reversed(entry: Comparison) -> Comparison:
+    """`b` minus `a`."""
     sides = {"a": "b", "b": "a", None: None}
-    low, high = entry["low"], entry["high"]
-    return {
-        **entry,
-        "a": entry["b"],
-        "b": entry["a"],
-        "difference": -entry["difference"],
-        "low": None if high is None else -high,
-        "high": None if low is None else -low,
-        "favours": sides[entry["favours"]],
+    changes = {
+        "a": entry.b,
+        "b": entry.a,
+        "difference": _minus(entry.difference),
+        "low": _minus(entry.high),
+        "high": _minus(entry.low),
+        "better": sides[entry.better],
     }
+    return entry.model_copy(update=changes)
 
 
-def _with_level(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """With the level that its interval implies; the degrees of freedom are those of the seeds
-    alone, the fewest that it can have had."""
-    p = None
-    if entry["difference"] is not None and entry["low"] is not None:
-        freedom = max(1, entry["seeds"] - 1)
-        p = level(entry["difference"], entry["low"], entry["high"], freedom)
-    return {**entry, "p": p, "carried": True}
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value

@@ -6,33 +6,40 @@ by least squares, per training length, and averaged; it exists for metrics that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evaluate.records import EvalResult, Long
+from benchmarks.evaluate.records import EvalResult, LongVideoResult
+from benchmarks.stats.arm_scores import ArmScores, Key, Store, group_scores, key_of
 from benchmarks.stats.bootstrap import Bootstrap
 from benchmarks.stats.comparisons import (
-    Cell,
-    Store,
-    cells_of,
     compare,
-    judge,
-    mark_winners,
+    compare_hypothesis,
     pairs,
-    row,
+    score_row,
+    with_winners,
 )
+from benchmarks.stats.entries import (
+    ArmSetting,
+    Comparison,
+    Drift,
+    DriftComparison,
+    DriftCurve,
+    DriftPoint,
+    DriftRow,
+    Estimate,
+    MetricEntry,
+    ScoreRow,
+)
+from benchmarks.study.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
 
-#: What a row of a table says of its arm, and what of its value.
-ARM = ("arm", "method", "reference", "backbone", "memory", "nfe", "sampler")
-VALUE = ("mean", "low", "high", "seed_sd", "prompt_se", "not_finite", "scores")
 
-
-def slopes(long: Long, metric: str) -> NDArray[np.float64]:
+def slopes(long: LongVideoResult, metric: str) -> NDArray[np.float64]:
     """Change of every video's score per training length, `[P]`, by least squares over clips."""
     time = np.array(long.stops, np.float64) / long.frames
     time -= time.mean()
@@ -40,8 +47,8 @@ def slopes(long: Long, metric: str) -> NDArray[np.float64]:
     return np.asarray(time @ scores / (time @ time))
 
 
-class Drift:
-    """What the long videos of a study showed; `prompts` are those of their rows."""
+class DriftAnalysis:
+    """The long videos of a study; `prompts` are those of their rows."""
 
     def __init__(
         self,
@@ -52,50 +59,52 @@ class Drift:
         store: Store | None = None,
     ) -> None:
         self.store: Store = {} if store is None else store
-        self.measured = [(one, one.long) for one in measured if one.long]
-        known = {name for _, long in self.measured for name in long.rows}
-        known |= {key[-1] for key in self.store if key[0].startswith("stop ")}
-        self.metrics = [metric for metric in metrics if metric.name in known]
+        self.measured = [(result, result.long) for result in measured if result.long]
+        names = {name for _, long in self.measured for name in long.rows}
+        names |= {key[-1] for key in self.store if key[0].startswith("stop ")}
+        self.metrics = [metric for metric in metrics if metric.name in names]
         self.prompts = list(prompts)
         self.bootstrap = Bootstrap(prompts, resamples)
-        ends = {int(length) for _, long in self.measured for length in long.ends}
-        self.lengths = sorted(ends)
-        self._at = {length: self._end(length) for length in self.lengths}
-        self._slopes = self._slope_cells()
+        self.lengths = sorted({int(length) for _, long in self.measured for length in long.ends})
+        self._at_end = {length: self._end(length) for length in self.lengths}
+        self._slopes = self._slope_scores()
 
     @property
     def parts(self) -> int:
-        """The clips of all curves: what takes the time."""
+        """The clips of all curves, which take most of the time."""
         return sum(len(long.stops) for _, long in self.measured)
 
-    def section(self, told: Callable[[int], None]) -> dict[str, Any]:
-        """What results.json holds under `drift`; `told` is called with the parts that are done."""
-        values: list[dict[str, Any]] = []
-        comparisons: list[dict[str, Any]] = []
-        for length, cells in [*self._at.items(), (None, self._slopes)]:
-            rows, found = self._compared(cells, length is None)
-            values += [{**entry, "length": length, "slope": length is None} for entry in rows]
-            comparisons += [{**entry, "length": length, "slope": length is None} for entry in found]
-        return {
-            "prompts": self.prompts,
-            "lengths": self.lengths,
-            "metrics": [metric.plain() for metric in self.metrics],
-            "curves": self._curves(told),
-            "values": values,
-            "comparisons": comparisons,
-        }
+    def section(self, progress: Callable[[int], None]) -> Drift:
+        """The key `drift` of results.json; `progress` is called with the number of parts done."""
+        values: list[DriftRow] = []
+        comparisons: list[DriftComparison] = []
+        for length, arms in [*self._at_end.items(), (None, self._slopes)]:
+            place: dict[str, Any] = {"length": length, "slope": length is None}
+            rows, differences = self._compared(arms, length is None)
+            values += [DriftRow(**dict(row), **place) for row in rows]
+            comparisons += [DriftComparison(**dict(entry), **place) for entry in differences]
+        return Drift(
+            prompts=self.prompts,
+            lengths=self.lengths,
+            metrics=[MetricEntry.of(metric) for metric in self.metrics],
+            curves=self._curves(progress),
+            values=values,
+            comparisons=comparisons,
+        )
 
-    def judge(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """An outcome about a `length` or the `slope`, with its comparison."""
-        sloped = bool(outcome.get("slope"))
-        cells = self._slopes if sloped else self._at.get(outcome["length"], [])
-        by_name = {metric.name: metric for metric in self._read(sloped)}
-        return judge(outcome, cells, by_name, self.bootstrap)
+    def compare(self, hypothesis: Hypothesis) -> Comparison | None:
+        """The comparison of a hypothesis about a `length` or the `slope`."""
+        if hypothesis.slope:
+            arms = self._slopes
+        else:
+            arms = self._at_end.get(hypothesis.length or 0, [])
+        metrics = {metric.name: metric for metric in self._read(hypothesis.slope)}
+        return compare_hypothesis(hypothesis, arms, metrics, self.bootstrap)
 
-    def _read(self, sloped: bool) -> list[MetricInfo]:
+    def _read(self, slope: bool) -> list[MetricInfo]:
         """The metrics of values, or of slopes: means without bounds, and without a direction where
         a value has a target."""
-        if not sloped:
+        if not slope:
             return self.metrics
         return [
             replace(
@@ -103,85 +112,97 @@ class Drift:
                 reduce=_mean,
                 bounds=None,
                 target=None,
-                better="none" if metric.better == "target" else metric.better,
-                kind="description" if metric.better == "target" else metric.kind,
+                direction="none" if metric.direction == "target" else metric.direction,
+                kind="description" if metric.direction == "target" else metric.kind,
             )
             for metric in self.metrics
         ]
 
     def _compared(
-        self, cells: Sequence[Cell], sloped: bool
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        metrics = self._read(sloped)
+        self, arms: Sequence[ArmScores], slope: bool
+    ) -> tuple[list[ScoreRow], list[Comparison]]:
+        metrics = self._read(slope)
         comparisons = [
-            entry
-            for a, b in pairs(cells)
+            comparison
+            for a, b in pairs(arms)
             for metric in metrics
-            if (entry := compare(a, b, metric, self.bootstrap))
+            if (comparison := compare(a, b, metric, self.bootstrap))
         ]
         rows = [
-            row(cell, metric, self.bootstrap)
+            score_row(arm, metric, self.bootstrap)
             for metric in metrics
-            for cell in cells
-            if metric.name in cell.replicates
+            for arm in arms
+            if metric.name in arm.replicates
         ]
-        mark_winners(rows, comparisons, metrics)
-        return rows, comparisons
+        return with_winners(rows, comparisons, metrics), comparisons
 
-    def _end(self, length: int) -> list[Cell]:
+    def _end(self, length: int) -> list[ArmScores]:
         key = str(length)
         ends: dict[int, list[EvalResult]] = {}
-        for one, long in self.measured:
+        for result, long in self.measured:
             if key in long.ends:
                 end = long.ends[key]
-                ends.setdefault(long.stops[end], []).append(_clip(one, long, end))
-        return [cell for stop, clips in ends.items() for cell in self._cells(clips, stop)]
+                ends.setdefault(long.stops[end], []).append(_clip(result, long, end))
+        return [arm for stop, clips in ends.items() for arm in self._group(clips, stop)]
 
-    def _cells(self, clips: Sequence[EvalResult], stop: int) -> list[Cell]:
-        return cells_of(clips, self.metrics, self.bootstrap, self.store, f"stop {stop}")
+    def _group(self, clips: Sequence[EvalResult], stop: int) -> list[ArmScores]:
+        return group_scores(clips, self.metrics, self.bootstrap, self.store, f"stop {stop}")
 
-    def _slope_cells(self) -> list[Cell]:
+    def _slope_scores(self) -> list[ArmScores]:
         fitted = []
-        for one, long in self.measured:
+        for result, long in self.measured:
             names = [
                 metric.name
                 for metric in self.metrics
                 if metric.name in long.rows and len(long.stops) > 1 and metric.mean
             ]
             rows = {name: slopes(long, name) for name in names}
-            fitted.append(replace(one, rows=rows, long=None))
-        return cells_of(fitted, self._read(sloped=True), self.bootstrap)
+            fitted.append(replace(result, rows=rows, long=None))
+        return group_scores(fitted, self._read(slope=True), self.bootstrap)
 
-    def _curves(self, told: Callable[[int], None]) -> list[dict[str, Any]]:
+    def _curves(self, progress: Callable[[int], None]) -> list[DriftCurve]:
         done = 0
-        curves: dict[tuple[Any, ...], dict[str, Any]] = {}
-        groups: dict[tuple[Any, ...], list[tuple[EvalResult, Long]]] = {}
-        for one, long in self.measured:
-            groups.setdefault((one.arm, one.backbone, one.nfe, one.sampler), []).append((one, long))
-        for group in groups.values():
+        firsts: dict[tuple[Key, str], tuple[ScoreRow, int]] = {}
+        points: dict[tuple[Key, str], list[DriftPoint]] = {}
+        groups: dict[Key, list[tuple[EvalResult, LongVideoResult]]] = {}
+        for result, long in self.measured:
+            groups.setdefault(key_of(result), []).append((result, long))
+        for key, group in groups.items():
             long = group[0][1]
             for clip, stop in enumerate(long.stops):
-                clips = [_clip(one, of_seed, clip) for one, of_seed in group]
-                [cell] = self._cells(clips, stop)
+                clips = [_clip(result, of_seed, clip) for result, of_seed in group]
+                [arm] = self._group(clips, stop)
                 done += len(group)
-                told(done)
+                progress(done)
                 for metric in self.metrics:
-                    if metric.name not in cell.replicates:
-                        continue
-                    entry = row(cell, metric, self.bootstrap)
-                    curve = curves.setdefault(
-                        (*cell.setting, cell.first.arm, metric.name),
-                        {key: entry[key] for key in (*ARM, "metric", "better", "seeds", "prompts")}
-                        | {"frames": long.frames, "points": []},
-                    )
-                    point = {"stop": stop, **{key: entry[key] for key in VALUE}}
-                    curve["points"].append(point)
-        return list(curves.values())
+                    if metric.name in arm.replicates:
+                        row = score_row(arm, metric, self.bootstrap)
+                        firsts.setdefault((key, metric.name), (row, long.frames))
+                        point = DriftPoint(stop=stop, **_part(row, Estimate))
+                        points.setdefault((key, metric.name), []).append(point)
+        return [_curve(row, frames, points[key]) for key, (row, frames) in firsts.items()]
 
 
-def _clip(one: EvalResult, long: Long, clip: int) -> EvalResult:
-    """The measurement of one clip, as if it were a video of its own."""
-    return replace(one, rows={name: rows[clip] for name, rows in long.rows.items()}, long=None)
+def _curve(row: ScoreRow, frames: int, points: list[DriftPoint]) -> DriftCurve:
+    return DriftCurve(
+        **_part(row, ArmSetting),
+        metric=row.metric,
+        direction=row.direction,
+        seeds=row.seeds,
+        prompts=row.prompts,
+        frames=frames,
+        points=points,
+    )
+
+
+def _part(row: ScoreRow, kind: type[ArmSetting] | type[Estimate]) -> dict[str, Any]:
+    """The fields of a row that `kind` names."""
+    return {name: getattr(row, name) for name in kind.model_fields}
+
+
+def _clip(result: EvalResult, long: LongVideoResult, clip: int) -> EvalResult:
+    """The scores of one clip, as if it were a video of its own."""
+    return replace(result, rows={name: rows[clip] for name, rows in long.rows.items()}, long=None)
 
 
 def _mean(rows: Any) -> float:

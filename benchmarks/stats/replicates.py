@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.stats.arm_scores import Store
 from benchmarks.stats.bootstrap import Replicates
-from benchmarks.stats.comparisons import Store
 from salt_zoo.io import storage
 
 FILE = "replicates.npz"
@@ -33,7 +33,7 @@ def write_store(store: Store, folder: Path) -> None:
 
 
 def read_store(folder: Path) -> Store:
-    """What `write_store` wrote; empty where there is no such file."""
+    """The replicates that `write_store` wrote; empty where there is no such file."""
     path = folder / FILE
     if not path.is_file():
         return {}

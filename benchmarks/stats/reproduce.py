@@ -1,4 +1,4 @@
-"""An interval of a report by hand, from its samples.parquet: what `statistics` computes, in the
+"""An interval of a report by hand, from its samples.parquet: the computation of `bootstrap`, in the
 order in which one would explain it.
 
     reproduce(Path("reports/digits"), "digits-rigidity", "dmd-8", nfe=4)
@@ -7,13 +7,14 @@ order in which one would explain it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas
 
 from benchmarks.stats.bootstrap import Bootstrap, Interval, Replicates
+from benchmarks.stats.results_file import read_results
+from benchmarks.stats.score_files import SAMPLES
 from salt_zoo.core.errors import ZooError
 
 
@@ -33,36 +34,36 @@ def reproduce(
         folder: of a report, with samples.parquet and results.json.
         metric: one that is a mean of scores; distances of features are in replicates.npz.
         nfe, sampler: the setting; None for both is that of real videos.
-        backbone: needed where several have arms of one name (references).
+        backbone: needed where several have baselines of one name.
 
     Raises:
         ZooError: there are no such scores, or the metric is no mean of them.
     """
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    about = next((entry for entry in results["metrics"] if entry["name"] == metric), None)
-    if about is None or not about["mean"]:
-        known = ", ".join(entry["name"] for entry in results["metrics"] if entry["mean"])
+    results = read_results(folder)
+    entry = next((entry for entry in results.metrics if entry.name == metric), None)
+    if entry is None or not entry.mean:
+        known = ", ".join(entry.name for entry in results.metrics if entry.mean)
         raise ZooError(f"{folder}: {metric!r} is no mean of scores here; those are: {known}")
-    table = pandas.read_parquet(folder / "samples.parquet")
+    table = pandas.read_parquet(folder / SAMPLES)
     table = table[(table.metric == metric) & _is(table.nfe, nfe) & _is(table.sampler, sampler)]
     if backbone is not None:
         table = table[table.backbone == backbone]
     # 1. which prompts each of the 1,000 resamples holds; the same for every arm
-    bootstrap = Bootstrap(results["prompts"], results["bootstrap"]["resamples"])
+    bootstrap = Bootstrap(results.prompts, results.bootstrap.resamples)
     # 2. each arm's mean on all prompts and on each resample, seed by seed
     first = _replicates(table, arm, bootstrap)
-    bounds = tuple(about["bounds"]) if about["bounds"] else None
+    bounds = (entry.bounds[0], entry.bounds[1]) if entry.bounds else None
     if other is None:
         return bootstrap.interval(first, bounds)
     second = _replicates(table, other, bootstrap)
-    if about["target"] is not None:
-        # 3. of a metric with a target, the distances to it are compared
-        first, second = first.distance_to(about["target"]), second.distance_to(about["target"])
+    if entry.target is not None:
+        # 3. for a metric with a target, the distances to it are compared
+        first, second = first.distance_to(entry.target), second.distance_to(entry.target)
         bounds = None
-    # 4. the difference, paired by prompt and by seed (a reference, one network, with every seed),
+    # 4. the difference, paired by prompt and by seed (a baseline, one network, with every seed),
     #    and its interval: Bootstrap.difference says how it is widened
     seeds = [table[table.arm == name].seed.drop_duplicates().tolist() for name in (arm, other)]
-    paired = seeds[0] == seeds[1] or any(pandas.isna(one[0]) for one in seeds)
+    paired = seeds[0] == seeds[1] or any(pandas.isna(of_arm[0]) for of_arm in seeds)
     return bootstrap.difference(first, second, paired, bounds)
 
 
@@ -71,11 +72,11 @@ def _is(column: pandas.Series, value: object) -> pandas.Series:
 
 
 def _replicates(table: pandas.DataFrame, arm: str, bootstrap: Bootstrap) -> Replicates:
-    own = table[table.arm == arm]
-    if not len(own):
+    rows = table[table.arm == arm]
+    if not len(rows):
         raise ZooError(f"no scores of {arm!r} under this setting; there are {set(table.arm)}")
-    if own.backbone.nunique() > 1:
-        raise ZooError(f"{arm!r} was measured on several backbones: {set(own.backbone)}; name one")
-    seeds = [of_seed for _, of_seed in own.groupby("seed", dropna=False)]
-    scores = np.stack([one.sort_values("prompt_index").score.to_numpy() for one in seeds])
+    if rows.backbone.nunique() > 1:
+        raise ZooError(f"{arm!r} was measured on several backbones: {set(rows.backbone)}; name one")
+    seeds = [of_seed for _, of_seed in rows.groupby("seed", dropna=False)]
+    scores = np.stack([of_seed.sort_values("prompt_index").score.to_numpy() for of_seed in seeds])
     return bootstrap.means(scores)

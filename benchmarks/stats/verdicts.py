@@ -1,56 +1,68 @@
-"""What outcomes show, adjusted for their number, and what that says of a paper's claims."""
+"""Verdicts on hypotheses, adjusted for their number, and on the claims that rest on them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from benchmarks.stats.bootstrap import holm
+from benchmarks.stats.entries import Comparison
+from benchmarks.stats.schema import ClaimResult, HypothesisResult, Verdict
+from benchmarks.study.claims import Claim
+from benchmarks.study.config import Hypothesis
+from benchmarks.study.stated import Stated
 
-#: Below this adjusted level an outcome is shown.
+#: Below this adjusted level a hypothesis is decided.
 LEVEL = 0.05
 
 
-def decide(outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Outcomes with their comparisons, each with its `verdict`, adjusted for their number.
+def decide(
+    hypotheses: Sequence[Hypothesis],
+    comparisons: Sequence[Comparison | None],
+    stated: Sequence[Stated],
+) -> list[HypothesisResult]:
+    """Hypotheses with their comparisons and verdicts, by Holm's levels over all measured ones.
 
-    `shown` where the interval excludes zero on the claimed side and Holm's adjusted level
-    (`p_holm`) is below 0.05, `opposite` likewise on the other side, `not measured` without a
-    comparison, else `not shown`. Holm's levels take all measured outcomes of the
-    study together.
+    A difference without an interval is inconclusive.
     """
-    made = [outcome for outcome in outcomes if outcome.get("p") is not None]
-    adjusted = iter(holm([outcome["p"] for outcome in made]))
-    decided = []
-    for outcome in outcomes:
-        if outcome.get("p") is None:  # a difference without an interval shows nothing
-            difference = outcome.get("difference")
-            measured = difference is not None and math.isfinite(difference)
-            decided.append({**outcome, "verdict": "not shown" if measured else "not measured"})
-            continue
-        p = next(adjusted)
-        side = outcome["favours"] if p < LEVEL else None
-        found = {"a": "shown", "b": "opposite", None: "not shown"}[side]
-        decided.append({**outcome, "p_holm": p, "verdict": found})
-    return decided
+    levels = [c.p if c else None for c in comparisons]
+    adjusted = iter(holm([p for p in levels if p is not None]))
+    results = []
+    for hypothesis, comparison, when in zip(hypotheses, comparisons, stated, strict=True):
+        p_holm = next(adjusted) if comparison and comparison.p is not None else None
+        results.append(
+            HypothesisResult(
+                **hypothesis.model_dump(),
+                comparison=comparison,
+                p_holm=p_holm,
+                verdict=_verdict(comparison, p_holm),
+                stated=when,
+            )
+        )
+    return results
 
 
-def judge(
-    claims: Sequence[Mapping[str, Any]], primary: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Every claim with its `verdict`; `primary` are the outcomes with theirs.
+def _verdict(comparison: Comparison | None, p_holm: float | None) -> Verdict:
+    if comparison is None or comparison.difference is None:
+        return "not measured"
+    if p_holm is None or p_holm >= LEVEL or comparison.better is None:
+        return "inconclusive"
+    return "supported" if comparison.better == "a" else "contradicted"
 
-    `shown` if all of its outcomes are, `opposite` if any of them is, `not measured` if none was.
-    Outcomes' verdicts are adjusted for their number, so that a claim with many of them is no
-    sooner called opposite than one with few.
+
+def judge(claims: Sequence[Claim], hypotheses: Sequence[HypothesisResult]) -> list[ClaimResult]:
+    """Every claim with its verdict, from those of its hypotheses, which are given by index.
+
+    Verdicts of hypotheses are adjusted for their number, so that a claim with many of them is no
+    sooner contradicted than one with few.
     """
-    found = []
+    results = []
     for claim in claims:
-        verdicts = {primary[place]["verdict"] for place in claim["outcomes"]}
+        indices = [int(index) for index in claim.hypotheses]
+        verdicts = {hypotheses[index].verdict for index in indices}
+        verdict: Verdict = "contradicted" if "contradicted" in verdicts else "inconclusive"
         if len(verdicts) == 1:
             (verdict,) = verdicts
-        else:
-            verdict = "opposite" if "opposite" in verdicts else "not shown"
-        found.append({**claim, "verdict": verdict})
-    return found
+        results.append(
+            ClaimResult(claim=claim.claim, source=claim.source, hypotheses=indices, verdict=verdict)
+        )
+    return results

@@ -27,7 +27,7 @@ Videos = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class TeacherConfig(StrictModel):
-    """How the reference row `teacher` is sampled."""
+    """How the baseline `teacher` is sampled."""
 
     steps: Steps = 50
     guidance_scale: float = 4.0
@@ -68,14 +68,14 @@ class EvaluationConfig(StrictModel):
     long: LongConfig | None = None
 
 
-class Outcome(StrictModel):
-    """A comparison whose direction is claimed before the runs: `a` better than `b`.
+class Hypothesis(StrictModel):
+    """A comparison whose direction is stated before the runs: `a` is better than `b`.
 
     `length`: at the end of a video so many times as long as the training's; `slope`: in how the
     metric changes over such a video.
     """
 
-    #: For `claims`, which may call it by this.
+    #: By which `claims` may refer to it.
     name: Title | None = None
     a: str
     b: str
@@ -85,11 +85,6 @@ class Outcome(StrictModel):
     length: Steps | None = None
     slope: bool = False
     claim: Text = ""
-
-    @model_serializer(mode="wrap")
-    def _named(self, content: Any) -> dict[str, Any]:
-        """Without a name as before there were any."""
-        return {key: value for key, value in content(self).items() if key != "name" or value}
 
 
 class ArmSeeds(StrictModel):
@@ -115,13 +110,13 @@ class StudyConfig(StrictModel):
     match: Literal["updates", "compute"] = "updates"
     budget_of: str | None = None
     evaluation: EvaluationConfig
-    primary: list[Outcome] = Field(default_factory=list)
+    hypotheses: list[Hypothesis] = Field(default_factory=list)
     #: The metric of quality by which the report's first table is written; None is the first of
     #: `evaluation.metrics` that judges quality.
     primary_metric: str | None = None
     #: How many settings of each arm were tried before; None says that the study does not say.
     tuning: Tuning | None = None
-    #: What a paper claims, each by the outcomes that it stands or falls with.
+    #: What a paper claims, each by the hypotheses that it stands or falls with.
     claims: list[Claim] = Field(default_factory=list)
     #: Processes that train arms side by side; 0 is one a core on a CPU and one on CUDA.
     workers: Annotated[int, Field(ge=0, le=1024)] = 0

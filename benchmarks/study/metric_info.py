@@ -1,4 +1,4 @@
-"""What a report knows of a metric: its direction, its kind, and how its scores become a number."""
+"""Metrics as a report needs them: direction, kind, and how scores become a number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.core.errors import shown
-from salt_zoo.core.protocols import Better, MetricKind
+from salt_zoo.core.protocols import Direction, MetricKind
 from salt_zoo.plugin.checked_metric import make_metric
 from salt_zoo.plugin.foreign import BrokenPart, foreign
 from salt_zoo.plugin.manager import Zoo
@@ -22,7 +22,7 @@ class MetricInfo:
     """A metric as a report needs it.
 
     Attributes:
-        better: the direction; "target" is nearest to `target`, "none" has no direction.
+        direction: which scores are better; "target" is nearest to `target`.
         reduce: takes `[P]` scores or `[P, D]` features to one number.
         reduce_many: where a metric has it, `[R, P, D]` to `[R]` numbers at once.
         kind: only metrics of the kind "quality" vote, win and are marked.
@@ -33,7 +33,7 @@ class MetricInfo:
     """
 
     name: str
-    better: Better
+    direction: Direction
     summary: str
     reduce: Callable[[torch.Tensor], float]
     reduce_many: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -55,12 +55,12 @@ class MetricInfo:
         with foreign(title):
             found = cls(
                 name,
-                metric.better,
+                metric.direction,
                 summary,
                 metric.reduce,
                 getattr(metric, "reduce_many", None),
-                getattr(metric, "kind", "description" if metric.better == "none" else "quality"),
-                getattr(metric, "target", None) if metric.better == "target" else None,
+                getattr(metric, "kind", "description" if metric.direction == "none" else "quality"),
+                getattr(metric, "target", None) if metric.direction == "target" else None,
                 getattr(metric, "mean", False),
                 getattr(metric, "bounds", None),
                 getattr(metric, "version", None),
@@ -74,15 +74,16 @@ class MetricInfo:
 
     def _wrong(self) -> str | None:
         """What cannot be as the metric says it is, in words."""
-        better, kind, bounds = self.better, self.kind, self.bounds
-        if better not in get_args(Better):
-            return f"better is {shown(better)}; it must be one of {', '.join(get_args(Better))}"
-        if better == "target" and not _is_number(self.target):
-            return "better is 'target', so it must have a target, too: a number"
+        direction, kind, bounds = self.direction, self.kind, self.bounds
+        if direction not in get_args(Direction):
+            known = ", ".join(get_args(Direction))
+            return f"direction is {shown(direction)}; it must be one of {known}"
+        if direction == "target" and not _is_number(self.target):
+            return "direction is 'target', so it must have a target, too: a number"
         if kind not in get_args(MetricKind):
             return f"kind is {shown(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
-        if kind == "quality" and better == "none":
-            return "a metric of quality needs a direction; better is 'none'"
+        if kind == "quality" and direction == "none":
+            return "a metric of quality needs a direction, which is 'none'"
         if bounds is not None and not (
             isinstance(bounds, tuple | list)
             and len(bounds) == 2
@@ -97,20 +98,6 @@ class MetricInfo:
         if not isinstance(self.mean, bool):
             return f"mean is {shown(self.mean)}; it must be True or False"
         return None
-
-    def plain(self) -> dict[str, Any]:
-        """The entry of results.json."""
-        return {
-            "name": self.name,
-            "better": self.better,
-            "target": self.target,
-            "kind": self.kind,
-            "mean": self.mean,
-            "bounds": list(self.bounds) if self.bounds else None,
-            "version": self.version,
-            "own_steps": self.own_steps,
-            "summary": self.summary,
-        }
 
 
 def _is_number(value: Any) -> bool:
@@ -132,13 +119,12 @@ def metric_infos(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> list[M
     return found
 
 
-def direction(metric: Any) -> str:
-    """The direction of a metric of results.json in words; empty where it has none.
+def reading(direction: Direction, target: float | None) -> str:
+    """The direction of a metric in words; empty where it has none.
 
-    >>> direction({"better": "target", "target": 1.0})
-    'closest to 1 is best'
+    >>> reading("target", 1.0), reading("lower", None), reading("none", None)
+    ('closest to 1 is best', 'lower is better', '')
     """
-    better = metric["better"]
-    if better == "target":
-        return f"closest to {metric['target']:g} is best"
-    return f"{better} is better" if better in ("higher", "lower") else ""
+    if direction == "target":
+        return f"closest to {target:g} is best"
+    return "" if direction == "none" else f"{direction} is better"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.arm_evaluation import ArmEvaluation
-from benchmarks.study.baselines import NAIVE_REFERENCES, REFERENCES
-from benchmarks.study.claims import among, by_place
+from benchmarks.study.baselines import BASELINES, NAIVE_BASELINES
+from benchmarks.study.claims import among, by_index
 from benchmarks.study.config import (
     ArmSeeds,
     EvaluationConfig,
+    Hypothesis,
     LongConfig,
-    Outcome,
     StudyConfig,
     TeacherConfig,
 )
@@ -28,19 +28,19 @@ from salt_zoo.plugin.registry import merge
 __all__ = [
     "STUDIES",
     "EvaluationConfig",
+    "Hypothesis",
     "LongConfig",
-    "Outcome",
     "StudyConfig",
     "TeacherConfig",
+    "check_baselines",
     "check_long",
-    "check_references",
     "find_study",
     "load_study",
     "read_study",
     "runs_of",
     "select_arms",
     "with_base",
-    "with_outcomes",
+    "with_hypotheses",
 ]
 
 STUDIES = Path(__file__).parents[1] / "studies"
@@ -68,16 +68,16 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
     """A checked study.
 
     Raises:
-        ZooError: a wrong key or value, or an outcome about an arm that the study has not.
+        ZooError: a wrong key or value, or a hypothesis about an arm that the study does not have.
     """
     study = validate(StudyConfig, content, where)
     for key in ("method", "seed"):
         if key in study.base:
             raise ZooError(f"{where}: base.{key}: belongs to the arms, not to what they share")
     for label, own in study.arms.items():
-        if label.casefold() in REFERENCES:
+        if label.casefold() in BASELINES:
             raise ZooError(
-                f"{where}: arms.{label}: the name belongs to a reference row; choose another label"
+                f"{where}: arms.{label}: the name belongs to a baseline; choose another label"
             )
         validate(ArmSeeds, {"seeds": own.get("seeds", study.seeds)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
@@ -89,18 +89,17 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
     if study.match == "compute" and study.budget_of not in study.arms:
         hint = did_you_mean(str(study.budget_of), study.arms)
         raise ZooError(f"{where}: budget_of: must name the arm whose cost all arms get; {hint}")
-    for place, outcome in enumerate(study.primary):
-        for label in (outcome.a, outcome.b):
-            if label not in study.arms and label not in NAIVE_REFERENCES:
+    for index, hypothesis in enumerate(study.hypotheses):
+        here = f"{where}: hypotheses.{index}"
+        for label in (hypothesis.a, hypothesis.b):
+            if label not in study.arms and label not in NAIVE_BASELINES:
                 hint = did_you_mean(label, study.arms)
-                raise ZooError(f"{where}: primary.{place}: unknown arm {label!r}; {hint}")
-        if outcome.a == outcome.b:
-            raise ZooError(
-                f"{where}: primary.{place}: a and b are both {outcome.a!r}; compare two arms"
-            )
-        _check_long(outcome, study.evaluation.long, f"{where}: primary.{place}")
+                raise ZooError(f"{here}: unknown arm {label!r}; {hint}")
+        if hypothesis.a == hypothesis.b:
+            raise ZooError(f"{here}: a and b are both {hypothesis.a!r}; compare two arms")
+        _check_long(hypothesis, study.evaluation.long, here)
     check_tuning(study.tuning, study.arms, where)
-    claims = by_place(study.claims, [outcome.name for outcome in study.primary], where)
+    claims = by_index(study.claims, [h.name for h in study.hypotheses], where)
     return study.model_copy(update={"claims": claims})
 
 
@@ -108,22 +107,22 @@ def _long_nfe(study: StudyConfig) -> list[int]:
     return study.evaluation.long.nfe if study.evaluation.long else []
 
 
-def _check_long(outcome: Outcome, long: LongConfig | None, where: str) -> None:
-    """An outcome about long videos must be one that is measured."""
-    if outcome.length is None and not outcome.slope:
+def _check_long(hypothesis: Hypothesis, long: LongConfig | None, where: str) -> None:
+    """A hypothesis about long videos must be one that is measured."""
+    if hypothesis.length is None and not hypothesis.slope:
         return
-    if outcome.length is not None and outcome.slope:
+    if hypothesis.length is not None and hypothesis.slope:
         raise ZooError(f"{where}: give length or slope, not both")
     if long is None:
         raise ZooError(f"{where}: there are no long videos; see evaluation.long")
-    if outcome.length is not None and outcome.length not in long.lengths:
+    if hypothesis.length is not None and hypothesis.length not in long.lengths:
         known = ", ".join(map(str, long.lengths))
         raise ZooError(
-            f"{where}.length: {outcome.length} is not of evaluation.long.lengths: {known}"
+            f"{where}.length: {hypothesis.length} is not of evaluation.long.lengths: {known}"
         )
-    if outcome.nfe not in long.nfe:
+    if hypothesis.nfe not in long.nfe:
         known = ", ".join(map(str, long.nfe))
-        raise ZooError(f"{where}.nfe: {outcome.nfe} is not of evaluation.long.nfe: {known}")
+        raise ZooError(f"{where}.nfe: {hypothesis.nfe} is not of evaluation.long.nfe: {known}")
 
 
 def read_study(name: str) -> tuple[dict[str, Any], Path]:
@@ -150,25 +149,25 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
     # a label means this arm alone, also where it is the name of a method, too
     by_method = {wanted for wanted in methods if wanted not in study.arms}
     kept = {k: v for k, v in study.arms.items() if k in methods or name_of(k) in by_method}
-    arms = {*kept, *NAIVE_REFERENCES}
+    arms = {*kept, *NAIVE_BASELINES}
     if study.match == "compute" and study.budget_of not in kept:
         raise ZooError(
             f"--methods: {where} gives all arms the budget of {study.budget_of!r}; name it, too, "
             "or add --set match=updates"
         )
-    places = [place for place, o in enumerate(study.primary) if {o.a, o.b} <= arms]
+    indices = [index for index, h in enumerate(study.hypotheses) if {h.a, h.b} <= arms]
     changes: dict[str, Any] = {"arms": kept}
     if study.tuning:
         settings = {k: v for k, v in study.tuning.settings.items() if k in kept}
         changes["tuning"] = study.tuning.model_copy(update={"settings": settings})
-    return with_outcomes(study.model_copy(update=changes), places)
+    return with_hypotheses(study.model_copy(update=changes), indices)
 
 
-def with_outcomes(study: StudyConfig, places: Sequence[int]) -> StudyConfig:
-    """The study with only the outcomes at `places`, and the claims that these decide."""
-    primary = [study.primary[place] for place in places]
-    claims = among(study.claims, places)
-    return study.model_copy(update={"primary": primary, "claims": claims})
+def with_hypotheses(study: StudyConfig, indices: Sequence[int]) -> StudyConfig:
+    """The study with only the hypotheses at `indices`, and the claims that these decide."""
+    hypotheses = [study.hypotheses[index] for index in indices]
+    claims = among(study.claims, indices)
+    return study.model_copy(update={"hypotheses": hypotheses, "claims": claims})
 
 
 def with_base(base: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,23 +190,21 @@ def runs_of(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Resolved]:
     return found
 
 
-def check_references(
-    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, where: str
-) -> None:
+def check_baselines(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, where: str) -> None:
     """The initial student is a row of its own only where it is no copy of the teacher.
 
     Raises:
-        ZooError: an outcome is about it, and no arm's backbone is autoregressive.
+        ZooError: a hypothesis is about it, and no arm's backbone is autoregressive.
     """
-    asked = [o for o in study.primary if "initial-naive" in (o.a, o.b)]
-    if not asked:
+    about = [n for n, h in enumerate(study.hypotheses) if "initial-naive" in (h.a, h.b)]
+    if not about:
         return
     for run in runs.values():
         backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
         if backbone.blocks().new_memory is not None:
             return
     raise ZooError(
-        f"{where}: primary.{study.primary.index(asked[0])}: there is no row 'initial-naive': no "
+        f"{where}: hypotheses.{about[0]}: there is no row 'initial-naive': no "
         "arm's backbone is autoregressive; compare with 'teacher-naive'"
     )
 

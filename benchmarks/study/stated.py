@@ -1,7 +1,7 @@
-"""When an outcome was written into a study's file: before its first job began, during, or after.
+"""When a hypothesis was written into a study's file: before its first job began, during, or after.
 
 The runner keeps `stated.json` in the report's folder: when the first job began and the last ended,
-and when it first saw each outcome (by the digest of what it compares; its wording may change).
+and when it first saw each hypothesis (by the digest of what it compares; its wording may change).
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from benchmarks.study.config import Hypothesis
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.storage import digest, write_json
 
 FILE = "stated.json"
-#: What an outcome compares.
+
+#: When a hypothesis was written into the study's file, relative to the study's jobs.
+Stated = Literal["before", "during", "after", "not recorded"]
+#: What a hypothesis compares.
 COMPARED = ("a", "b", "metric", "nfe", "sampler", "length", "slope")
 
 
-def record_start(outcomes: Sequence[Mapping[str, Any]], folder: Path, started: bool) -> None:
+def record_start(hypotheses: Sequence[Hypothesis], folder: Path, started: bool) -> None:
     """Called by the runner before any job. `started`: jobs of this study have run in the folder."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     record = _read(folder)
@@ -28,8 +32,8 @@ def record_start(outcomes: Sequence[Mapping[str, Any]], folder: Path, started: b
         began = None if started else now
         record = {"first_job_began": began, "last_job_ended": None, "seen": {}}
     seen = record["seen"]
-    for outcome in outcomes:
-        seen.setdefault(_id(outcome), now)
+    for hypothesis in hypotheses:
+        seen.setdefault(_id(hypothesis), now)
     write_json(folder / FILE, record)
 
 
@@ -41,14 +45,14 @@ def record_end(folder: Path) -> None:
         write_json(folder / FILE, record)
 
 
-def when_stated(outcomes: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
-    """`before`, `during`, `after` or `not recorded`, for each outcome."""
+def when_stated(hypotheses: Sequence[Hypothesis], folder: Path) -> list[Stated]:
+    """When each hypothesis was stated, relative to the jobs in `folder`."""
     record = _read(folder)
-    return [_when(outcome, record) for outcome in outcomes]
+    return [_when(hypothesis, record) for hypothesis in hypotheses]
 
 
-def _when(outcome: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
-    seen = record["seen"].get(_id(outcome)) if record else None
+def _when(hypothesis: Hypothesis, record: Mapping[str, Any] | None) -> Stated:
+    seen = record["seen"].get(_id(hypothesis)) if record else None
     if record is None or seen is None or record["first_job_began"] is None:
         return "not recorded"
     if seen <= record["first_job_began"]:
@@ -57,8 +61,8 @@ def _when(outcome: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
     return "after" if ended is not None and seen > ended else "during"
 
 
-def _id(outcome: Mapping[str, Any]) -> str:
-    return digest([outcome.get(key) for key in COMPARED])
+def _id(hypothesis: Hypothesis) -> str:
+    return digest([getattr(hypothesis, key) for key in COMPARED])
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
@@ -82,5 +86,5 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _damaged(path: Path, why: str) -> ZooError:
     return ZooError(
-        f"{path}: damaged ({why}); delete it: when the outcomes were stated is then not recorded"
+        f"{path}: damaged ({why}); delete it: when the hypotheses were stated is then not recorded"
     )

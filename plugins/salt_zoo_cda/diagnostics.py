@@ -17,7 +17,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.blocks import ExitStep, Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Better, ComparableMemory, Memory, MetricDefaults, MetricKind
+from salt_zoo.core.protocols import ComparableMemory, Direction, Memory, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
@@ -55,7 +55,7 @@ class _CacheDiagnostic(MetricDefaults):
 
     version = 1
     Config: type[CacheDiagnosticConfig] = CacheDiagnosticConfig
-    better: Better = "lower"
+    direction: Direction = "lower"
     #: A collapsed student's memories do not differ.
     kind: MetricKind = "diagnostic"
     mean = True

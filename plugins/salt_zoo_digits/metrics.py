@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
+from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_digits import measures
@@ -33,7 +33,7 @@ class Score(MetricDefaults):
     """A measure of each video, averaged over videos."""
 
     version = 1
-    better: Better
+    direction: Direction
     kind: MetricKind = "quality"
     mean = True
     of: Measure
@@ -52,7 +52,7 @@ class Score(MetricDefaults):
 class Share(Score):
     """A score of 0 or 1, so that the mean is the share of videos."""
 
-    better = "higher"
+    direction = "higher"
     bounds = (0.0, 1.0)
 
 
@@ -61,18 +61,18 @@ class Motion(Share):
 
 
 class Rigidity(Score):
-    better = "lower"
+    direction = "lower"
     bounds = (0.0, 1.0)
     of = staticmethod(measures.rigidity_error)
 
 
 class CentroidError(Score):
-    better = "lower"
+    direction = "lower"
     of = staticmethod(measures.centroid_error)
 
 
 class Displacement(Score):
-    better = "target"
+    direction = "target"
     target = 1.0
     of = staticmethod(measures.displacement_ratio)
 
@@ -80,7 +80,7 @@ class Displacement(Score):
 class Flicker(Score):
     """A diagnostic: a still or blank video has none."""
 
-    better = "lower"
+    direction = "lower"
     kind = "diagnostic"
 
     @staticmethod
@@ -106,7 +106,7 @@ class Sharpness(Score):
     """Laplacian energy over that of real videos: blur is below 1, overshoot above. A description:
     what judges by it is its error."""
 
-    better: Better = "target"
+    direction: Direction = "target"
     target = 1.0
     kind: MetricKind = "description"
 
@@ -120,7 +120,7 @@ class Sharpness(Score):
 class SharpnessError(Sharpness):
     """How far the mean sharpness is from that of real videos: overshoot is as wrong as blur."""
 
-    better = "lower"
+    direction = "lower"
     kind = "quality"
     mean = False
 
@@ -131,7 +131,7 @@ class SharpnessError(Sharpness):
 class Diversity(Score):
     """Distance between videos of one prompt, over that of real videos; NaN where there is one."""
 
-    better = "target"
+    direction = "target"
     target = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
@@ -150,7 +150,7 @@ class FrechetAppearance(MetricDefaults):
     """
 
     version = 1
-    better: Better = "lower"
+    direction: Direction = "lower"
 
     def __init__(self, config: Any, zoo: Any) -> None:
         pass

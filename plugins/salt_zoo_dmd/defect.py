@@ -11,7 +11,7 @@ from torch import Tensor
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
+from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.rollout.sampler import full_time, initial_noise, iter_rollout, renoise_from
 from salt_zoo_dmd.semigroup import choices, local_defect
@@ -41,7 +41,7 @@ class SemigroupDefect(MetricDefaults):
 
     version = 1
     Config = SemigroupDefectConfig
-    better: Better = "lower"
+    direction: Direction = "lower"
     #: A collapsed student has no defect.
     kind: MetricKind = "diagnostic"
     mean = True

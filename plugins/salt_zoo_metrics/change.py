@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.protocols import Better, MetricDefaults, MetricKind
+from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.frames import eight_bit
 
@@ -53,7 +53,7 @@ class TemporalFlickering(MetricDefaults):
     """VBench's temporal flickering. A diagnostic: a still video has the best value, 1."""
 
     version = 1
-    better: Better = "higher"
+    direction: Direction = "higher"
     kind: MetricKind = "diagnostic"
     mean = True
     bounds = (0.0, 1.0)
@@ -81,7 +81,7 @@ class MotionMagnitude(MetricDefaults):
 
     version = 1
     Config = MotionMagnitudeConfig
-    better: Better = "none"
+    direction: Direction = "none"
     mean = True
     bounds = (0.0, 1.0)
 

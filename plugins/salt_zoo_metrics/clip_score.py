@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
-from salt_zoo.core.protocols import Better, MetricDefaults
+from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -42,7 +42,7 @@ class ClipScore(MetricDefaults):
 
     version = 1
     Config = ClipScoreConfig
-    better: Better = "higher"
+    direction: Direction = "higher"
     mean = True
     bounds = (-1.0, 1.0)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
-from salt_zoo.core.protocols import Better, MetricDefaults
+from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -50,7 +50,7 @@ class ImageQuality(MetricDefaults):
 
     version = 1
     Config = ImageQualityConfig
-    better: Better
+    direction: Direction
     mean = True
 
     def __init__(self, config: ImageQualityConfig, zoo: Any) -> None:
@@ -63,7 +63,7 @@ class ImageQuality(MetricDefaults):
                 f"pyiqa; {did_you_mean(config.model, usable)}"
             )
         self.config = config
-        self.better = "lower" if known[config.model].get("lower_better", False) else "higher"
+        self.direction = "lower" if known[config.model].get("lower_better", False) else "higher"
         hundred = config.model in ("musiq", "musiq-spaq", "musiq-paq2piq")
         self.scale = config.scale or (0.01 if hundred else 1.0)
         self._model: Any = None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.protocols import Better, MetricDefaults
+from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
@@ -42,7 +42,7 @@ class Saturation(MetricDefaults):
     """
 
     version = 1
-    better: Better = "none"
+    direction: Direction = "none"
     mean = True
     bounds = (0.0, 1.0)
 

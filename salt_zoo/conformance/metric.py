@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
-from salt_zoo.core.protocols import Better
+from salt_zoo.core.protocols import Direction
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -41,7 +41,7 @@ def check_metric(
       when it is measured again;
     - `reduce` does not depend on the order of the rows, is their mean where the metric declares
       `mean`, and agrees with `reduce_many`;
-    - scores lie within `bounds`, and `better` is a direction.
+    - scores lie within `bounds`, and `direction` is one.
 
     Args:
         metric, dataset: as in a study's YAML.
@@ -65,8 +65,8 @@ def check_metric(
     )
     assert _near(rows, again), "the same videos have other rows when they are measured again"
     assert _near(rows, torch.cat([first, second])), "a row depends on other videos of its batch"
-    directions = get_args(Better)
-    assert made.better in directions, f"better is {made.better!r}, not one of {directions}"
+    directions = get_args(Direction)
+    assert made.direction in directions, f"direction is {made.direction!r}, not one of {directions}"
     if not rows.isnan().any():
         _check_reduction(made, rows)
     return rows

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The direction of a metric: an end of its scale, a value that it should have, or none.
-Better = Literal["higher", "lower", "target", "none"]
+#: Which scores are better: `higher` ones, `lower` ones, those nearest to a target, or none.
+Direction = Literal["higher", "lower", "target", "none"]
 #: What a metric is for. `quality`: it judges videos, so it may choose a best arm. `diagnostic`: it
 #: explains a method and can be good where videos are bad (a collapsed student has no semigroup
-#: defect); outcomes may name it, but it has no vote. `description`: it says what videos are like.
+#: defect); hypotheses may name it, but it has no vote. `description`: it says what videos are like.
 MetricKind = Literal["quality", "diagnostic", "description"]
 
 
@@ -23,13 +23,13 @@ class Metric(Protocol):
     Made as `Factory(config, zoo)`. Whoever makes one inherits `MetricDefaults`, or writes its
     members, each of which may be left out. It may also declare
 
-    - `target`: the right value, with `better = "target"`; arms are compared by their distances.
-    - `kind`: see `MetricKind`; by default `quality`, or `description` where `better` is `none`.
+    - `target`: the right value, with `direction = "target"`; arms are compared by their distances.
+    - `kind`: see `MetricKind`; by default `quality`, or `description` where `direction` is `none`.
     - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
     - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
     """
 
-    better: Better
+    direction: Direction
 
     def measure(self, videos: Any) -> Tensor:
         """`[N]` scores or `[N, D]` features of a `salt_zoo.evaluation.videos.Videos`."""

@@ -24,7 +24,7 @@ from salt_zoo.core.method import (
     Stateful,
     TrainStep,
 )
-from salt_zoo.core.metric import Better, Metric, MetricDefaults, MetricKind
+from salt_zoo.core.metric import Direction, Metric, MetricDefaults, MetricKind
 from salt_zoo.core.network import (
     Checkpointable,
     ComparableMemory,
@@ -39,12 +39,12 @@ __all__ = [
     "Backbone",
     "BackboneDefaults",
     "Batch",
-    "Better",
     "Checkpointable",
     "ComparableMemory",
     "Composite",
     "Condition",
     "Dataset",
+    "Direction",
     "Exportable",
     "FeatureExtractor",
     "MaskedForward",

@@ -31,12 +31,12 @@ class CheckedMetric:
     def __init__(self, metric: Metric, title: str) -> None:
         self.metric, self.title = metric, title
         with foreign(title):
-            for wanted in ("better", "measure", "reduce"):
+            for wanted in ("direction", "measure", "reduce"):
                 if not hasattr(metric, wanted):
                     raise BrokenPart(
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Metric"
                     )
-            self.better: Any = metric.better
+            self.direction: Any = metric.direction
             #: The defaults of what a metric may leave out.
             self.own_steps: Any = self._optional("own_steps")
             self.own_sampler = str(self._optional("own_sampler"))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks.evaluate.records import EvalResult, Long, TrainingCost
+from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
 from benchmarks.study.metric_info import MetricInfo
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
@@ -113,7 +113,7 @@ def _measured(
 STOPS = list(range(9, 91, 3))
 
 
-def _long(item: EvalResult, prompts: int) -> Long:
+def _long(item: EvalResult, prompts: int) -> LongVideoResult:
     """Clips that get worse with time as fast as the arm is bad; real ones do not."""
     own = np.random.default_rng([zlib.crc32(item.arm.encode()), item.seed or 0, 7])
     pace = 0.0 if item.arm == "real" else 0.02 * ARMS.get(item.arm, 0.6)
@@ -130,7 +130,7 @@ def _long(item: EvalResult, prompts: int) -> Long:
         if name != "defect"
     }
     noise = min(pace * 10, 1)
-    return Long(9, STOPS, {"1": 0, "4": 9, "10": 27}, rows, _videos(2, noise, 90))
+    return LongVideoResult(9, STOPS, {"1": 0, "4": 9, "10": 27}, rows, _videos(2, noise, 90))
 
 
 @pytest.fixture(scope="session")
@@ -184,14 +184,14 @@ def make_study() -> Callable[..., Study]:
         for arm, error in (failing or {}).items():
             costs.append(TrainingCost(arm, 0, 120, {}, 0.0, 30.0, error))
         names = list(arms)
-        primary = [{"metric": "defect", "nfe": nfes[0], "a": names[-1], "b": names[0]}]
-        primary += [{"metric": "rigidity", "nfe": nfes[0], "a": names[0], "b": names[-1]}]
-        primary += [{"metric": "accuracy", "nfe": nfes[-1], "a": names[-1], "b": "teacher"}]
+        hypotheses = [{"metric": "defect", "nfe": nfes[0], "a": names[-1], "b": names[0]}]
+        hypotheses += [{"metric": "rigidity", "nfe": nfes[0], "a": names[0], "b": names[-1]}]
+        hypotheses += [{"metric": "accuracy", "nfe": nfes[-1], "a": names[-1], "b": "teacher"}]
         study = {
             "name": "synthetic",
             "title": "Four ways to distil moving digits",
             "description": "Made-up numbers that exercise a report.",
-            "primary": primary,
+            "hypotheses": hypotheses,
             "arms": [{"name": arm, "method": {"name": arm}} for arm in arms],
         }
         provenance = {

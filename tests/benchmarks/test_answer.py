@@ -19,7 +19,9 @@ from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines, tuning
 from benchmarks.stats.answer import check_primary
 from benchmarks.stats.results import build_results
-from benchmarks.study.metric_info import MetricInfo, direction
+from benchmarks.stats.schema import Results
+from benchmarks.study.metric_info import MetricInfo, reading
+from benchmarks.study.tuning import Tuning
 from salt_zoo.core.errors import MissingPackage, ZooError
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
@@ -59,7 +61,7 @@ def study(
     spread: float = 0.01,
     extra: tuple[EvalResult, ...] = (),
     **more: Any,
-) -> dict[str, Any]:
+) -> Results:
     """Results of arms (and undistilled networks) with scores of the given sizes at one NFE."""
     measured = [
         one(arm, seed, nfe, {name: scores(size, spread) for name, size in by_metric.items()})
@@ -72,11 +74,11 @@ def study(
         if "-" not in arm
         for seed in range(seeds)
     ]
-    content = {"name": "made", "title": "Made", "description": "", "primary": [], **more}
+    content = {"name": "made", "title": "Made", "description": "", "hypotheses": [], **more}
     return build_results(content, [*measured, *extra], costs, metrics, PROMPTS, {}, 200)
 
 
-def said(results: dict[str, Any], folder: Path) -> tuple[str, str]:
+def said(results: Results, folder: Path) -> tuple[str, str]:
     """The text of both pages."""
     write_report(results, [], folder)
     page = (folder / "index.html").read_text()
@@ -90,9 +92,9 @@ def test_the_best_of_a_target_is_the_nearest(tmp_path: Path) -> None:
     results = study({"over": {"sharp": 1.55}, "near": {"sharp": 1.04}}, [SHARP])
     [line] = answer_lines(View(results))
     assert line.best.startswith("near ") and line.runner_up == "over"
-    [pair] = results["comparisons"]
-    assert (pair["a"], pair["favours"]) == ("over", "b") and pair["difference"] > 0.4
-    assert [row["arm"] for row in results["rows"] if row["winner"]] == ["near"]
+    [pair] = results.comparisons
+    assert (pair.a, pair.better) == ("over", "b") and pair.difference > 0.4
+    assert [row.arm for row in results.rows if row.winner] == ["near"]
     page, text = said(results, tmp_path)
     for shown in (page, text):
         assert "closest to 1 is best" in shown and "higher is better" not in shown
@@ -104,30 +106,32 @@ def test_a_diagnostic_and_a_description_have_no_vote(tmp_path: Path) -> None:
         "good": {"defect": 0.3, "motion": 0.1, "error": 0.2},
     }
     results = study(sizes, [DEFECT, MOTION, ERROR])
-    assert {row["metric"] for row in results["rows"] if row["winner"]} == {"error"}
-    assert results["comparisons_count"] == results["comparisons_clear"] == 1
-    assert results["answer"]["metric"] == "error"
+    assert {row.metric for row in results.rows if row.winner} == {"error"}
+    assert results.comparisons_count == results.comparisons_significant == 1
+    assert results.answer.metric == "error"
     [line] = answer_lines(View(results))
     assert line.best.startswith("good ")
-    motion = next(entry for entry in results["comparisons"] if entry["metric"] == "motion")
-    assert motion["clear"] and motion["favours"] is None
+    motion = next(entry for entry in results.comparisons if entry.metric == "motion")
+    assert motion.significant and motion.better is None
     page, text = said(results, tmp_path)
     assert "motion is better" not in page + text and "leads" not in page + text
 
 
-@pytest.mark.parametrize(("undistilled", "worth"), [(0.3, "yes"), (0.1, "no"), (0.2, "not shown")])
+@pytest.mark.parametrize(
+    ("undistilled", "worth"), [(0.3, "yes"), (0.1, "no"), (0.2, "inconclusive")]
+)
 def test_distilling_is_compared_with_not_distilling(
     undistilled: float, worth: str, tmp_path: Path
 ) -> None:
     sizes = {"good": {"error": 0.2}, "bad": {"error": 0.4}, "teacher-naive": {"error": undistilled}}
     results = study(sizes, [ERROR])
-    [row] = results["answer"]["rows"]
-    assert row["worth"] == worth and row["best"] == "good"
+    [row] = results.answer.rows
+    assert row.worth == worth and row.best == "good"
     first = answer(View(results))[0]
     words = {
         "yes": "distilling is worth it at 4 steps",
         "no": "distilling is not worth it at 4 steps",
-        "not shown": "distilling is not shown to be worth it at 4 steps",
+        "inconclusive": "it is inconclusive whether distilling is worth it at 4 steps",
     }
     assert words[worth] in first
     assert all(words[worth] in shown for shown in said(results, tmp_path))
@@ -137,20 +141,20 @@ def test_guidance_at_half_the_steps_takes_as_many_passes() -> None:
     """Guided at 2 steps has the passes of 4 steps, and is better: distilling is not worth it."""
     sizes = {"good": {"error": 0.2}, "teacher-naive": {"error": 0.5}}
     guided = [one("teacher-guided", None, n, {"error": scores(e)}) for n, e in ((2, 0.1), (4, 0.0))]
-    [row] = study(sizes, [ERROR], extra=tuple(guided))["answer"]["rows"]
-    assert [(cell["arm"], cell["nfe"]) for cell in row["undistilled"]] == [
+    [row] = study(sizes, [ERROR], extra=tuple(guided)).answer.rows
+    assert [(cell.arm, cell.nfe) for cell in row.undistilled] == [
         ("teacher-naive", 4),
         ("teacher-guided", 2),
     ]
-    assert [cell["verdict"] for cell in row["undistilled"]] == ["better", "worse"]
-    assert row["worth"] == "no"
+    assert [cell.verdict for cell in row.undistilled] == ["better", "worse"]
+    assert row.worth == "no"
 
 
 def test_the_undistilled_network_may_choose_its_sampler() -> None:
     sizes = {"good": {"error": 0.2}, "teacher-naive": {"error": 0.5}}
     ode = one("teacher-naive", None, 4, {"error": scores(0.1)}, sampler="ode")
-    [row] = study(sizes, [ERROR], extra=(ode,))["answer"]["rows"]
-    assert row["worth"] == "no" and [c["sampler"] for c in row["undistilled"]] == ["sde", "ode"]
+    [row] = study(sizes, [ERROR], extra=(ode,)).answer.rows
+    assert row.worth == "no" and [c.sampler for c in row.undistilled] == ["sde", "ode"]
 
 
 def test_a_causal_student_is_compared_with_its_own_start() -> None:
@@ -159,25 +163,25 @@ def test_a_causal_student_is_compared_with_its_own_start() -> None:
         "teacher-naive": {"error": 0.1},
         "initial-naive": {"error": 0.5},
     }
-    [row] = study(sizes, [ERROR])["answer"]["rows"]
-    assert [cell["arm"] for cell in row["undistilled"]] == ["initial-naive"]
-    assert row["worth"] == "yes"
+    [row] = study(sizes, [ERROR]).answer.rows
+    assert [cell.arm for cell in row.undistilled] == ["initial-naive"]
+    assert row.worth == "yes"
 
 
 def test_a_tie_has_no_winner(tmp_path: Path) -> None:
     results = study({"a": {"error": 0.3}, "b": {"error": 0.3}}, [ERROR], spread=0.1)
-    [row] = results["answer"]["rows"]
-    assert row["verdict"] == "not shown" and not any(r["winner"] for r in results["rows"])
-    assert answer_lines(View(results))[0].sure.startswith("best of all: not shown; p ")
+    [row] = results.answer.rows
+    assert row.verdict == "inconclusive" and not any(r.winner for r in results.rows)
+    assert answer_lines(View(results))[0].best_of_all == "inconclusive"
     page, text = said(results, tmp_path)
-    assert "★ " not in page.split("★ marks")[0] and "best of all: shown" not in page + text
+    assert "★ " not in page.split("★ marks")[0] and "| yes (p" not in text
 
 
 def test_the_best_arm_must_beat_every_other() -> None:
     """Far ahead of the last, but not of the runner-up."""
     sizes = {"a": {"error": 0.30}, "b": {"error": 0.301}, "c": {"error": 0.9}}
-    [row] = study(sizes, [ERROR], spread=0.1)["answer"]["rows"]
-    assert row["verdict"] == "not shown" and row["runner_up"] in ("a", "b")
+    [row] = study(sizes, [ERROR], spread=0.1).answer.rows
+    assert row.verdict == "inconclusive" and row.runner_up in ("a", "b")
 
 
 def test_one_seed_is_an_illustration() -> None:
@@ -192,8 +196,8 @@ def test_scores_that_are_not_finite_are_named(tmp_path: Path) -> None:
     broken[3] = np.nan
     extra = (one("broken", 0, 4, {"error": broken}), one("broken", 1, 4, {"error": scores(0.1)}))
     results = study({"good": {"error": 0.2}}, [ERROR], seeds=2, extra=extra)
-    [row] = results["answer"]["rows"]
-    assert row["best"] == "good"  # what has no mean cannot be best
+    [row] = results.answer.rows
+    assert row.best == "good"  # what has no mean cannot be best
     for shown in said(results, tmp_path):
         assert "1 of 80 scores of broken at 4 steps (sde) in error" in shown
 
@@ -205,43 +209,48 @@ def test_a_metric_that_does_not_apply_is_no_failure() -> None:
     assert View(results).not_finite() == []
 
 
-def test_outcomes_are_adjusted_for_their_number() -> None:
-    """Of forty outcomes about equal arms the luckiest is not shown."""
+def test_hypotheses_are_adjusted_for_their_number() -> None:
+    """Of forty hypotheses about equal arms the luckiest is inconclusive."""
     arms = {f"a{i}": {"error": 0.3} for i in range(10)}
     names = list(arms)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    primary = [{"a": a, "b": b, "metric": "error", "nfe": 4, "sampler": "sde"} for a, b in pairs]
-    results = study(arms, [ERROR], spread=0.3, primary=primary)
-    assert {o["verdict"] for o in results["primary"]} == {"not shown"}
-    assert min(o["p"] for o in results["primary"]) < min(o["p_holm"] for o in results["primary"])
-    shown = study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], primary=[
+    stated = [{"a": a, "b": b, "metric": "error", "nfe": 4, "sampler": "sde"} for a, b in pairs]
+    results = study(arms, [ERROR], spread=0.3, hypotheses=stated)
+    made = results.hypotheses
+    assert {h.verdict for h in made} == {"inconclusive"}
+    assert min(h.comparison.p for h in made) < min(h.p_holm for h in made)
+    shown = study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], hypotheses=[
         {"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"},
         {"a": "b", "b": "a", "metric": "error", "nfe": 4, "sampler": "sde"},
         {"a": "a", "b": "b", "metric": "error", "nfe": 2, "sampler": "sde"},
     ])  # fmt: skip
-    assert [o["verdict"] for o in shown["primary"]] == ["shown", "opposite", "not measured"]
+    assert [h.verdict for h in shown.hypotheses] == ["supported", "contradicted", "not measured"]
 
 
-def test_a_late_outcome_is_called_late(tmp_path: Path) -> None:
-    outcome = {"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"}
+def test_a_late_hypothesis_is_called_late(tmp_path: Path) -> None:
+    hypothesis = {"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"}
     sizes = {"a": {"error": 0.1}, "b": {"error": 0.5}}
-    results = study(sizes, [ERROR], primary=[outcome])
-    results["primary"][0]["stated"] = "after"
+    results = study(sizes, [ERROR], hypotheses=[hypothesis])
+    late = results.hypotheses[0].model_copy(update={"stated": "after"})
+    results = results.model_copy(update={"hypotheses": [late]})
     page, text = said(results, tmp_path)
     assert "stated: after" in page and "| after |" in text
     assert "before any run" not in page + text
 
 
-def test_tuning_is_told() -> None:
-    view = View(study({"a": {"error": 0.1}}, [ERROR]))
-    assert "not stated" in tuning(view)
-    stated = {"split": "validation", "settings": {"a": 6, "b": 1}, "note": "By hand."}
-    view.results["study"]["tuning"] = stated
-    assert tuning(view) == (
-        "Unequal tuning, in settings tried: a 6, b 1, on the validation split. By hand."
+def test_tuning_is_stated() -> None:
+    results = study({"a": {"error": 0.1}}, [ERROR])
+    assert "does not state" in tuning(View(results))
+
+    def stated(settings: dict[str, int]) -> str:
+        record = Tuning(split="validation", settings=settings, note="By hand.")
+        changed = results.study.model_copy(update={"tuning": record})
+        return tuning(View(results.model_copy(update={"study": changed})))
+
+    assert stated({"a": 6, "b": 1}) == (
+        "Unequal tuning (settings tried: a 6, b 1), on the validation split. By hand."
     )
-    stated["settings"] = {"a": 2, "b": 2}
-    assert tuning(view).startswith("Equal tuning: every arm with 2 settings tried")
+    assert stated({"a": 2, "b": 2}).startswith("Equal tuning: 2 settings tried for every arm, on")
 
 
 def test_the_primary_metric_must_judge() -> None:
@@ -255,9 +264,9 @@ def test_the_primary_metric_must_judge() -> None:
 
 
 class Plain:
-    """What a metric of a third party has at least."""
+    """The least that a third party's metric has."""
 
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
 
     def measure(self, videos: Any) -> torch.Tensor:
         return torch.zeros(0)
@@ -270,17 +279,18 @@ def test_what_a_metric_declares() -> None:
     info = MetricInfo.of("m", Plain(), "")
     assert (info.kind, info.mean, info.target, info.bounds) == ("quality", False, None, None)
     for wrong, message in (
-        ({"better": "up"}, "better is 'up'"),
-        ({"better": "target"}, "must have a target"),
+        ({"direction": "up"}, "direction is 'up'"),
+        ({"direction": "target"}, "must have a target"),
         ({"kind": "vote"}, "kind is 'vote'"),
-        ({"better": "none", "kind": "quality"}, "needs a direction"),
+        ({"direction": "none", "kind": "quality"}, "needs a direction"),
     ):
         with pytest.raises(ZooError, match=message):
             MetricInfo.of("m", type("Wrong", (Plain,), wrong)(), "")
     assert (
-        MetricInfo.of("m", type("Free", (Plain,), {"better": "none"})(), "").kind == "description"
+        MetricInfo.of("m", type("Free", (Plain,), {"direction": "none"})(), "").kind
+        == "description"
     )
-    assert direction({"better": "none"}) == ""
+    assert reading("none", None) == ""
 
 
 def test_a_plan_does_without_the_package_of_the_primary_metric():

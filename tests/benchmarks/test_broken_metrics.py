@@ -30,7 +30,7 @@ PLUGIN = textwrap.dedent(
     from salt_zoo import hookimpl
 
     class Sound:
-        better, own_steps = "higher", None
+        direction, own_steps = "higher", None
         def __init__(self, config, zoo): pass
         def measure(self, videos): return videos.pixels.flatten(1).mean(1)
         def reduce(self, rows): return float(rows.mean())
@@ -45,7 +45,7 @@ PLUGIN = textwrap.dedent(
         def reduce(self, rows): raise RuntimeError("reduce bug")
 
     class Sideways(Sound):
-        better = "sideways"
+        direction = "sideways"
 
     class Mute(Sound):
         def __init__(self, config, zoo): raise RuntimeError("init bug")
@@ -78,7 +78,7 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
     study, broken = without_broken(load_study(STUDY, "mini.yaml"), zoo, "mini.yaml")
     warned = capsys.readouterr().err.splitlines()
     assert len(warned) == 2
-    assert "'sideways'" in warned[0] and "better is 'sideways'" in warned[0]
+    assert "'sideways'" in warned[0] and "direction is 'sideways'" in warned[0]
     assert "'mute'" in warned[1] and "init bug" in warned[1]
     assert study.evaluation.metrics == ["sound", "raises", "short", "reduces"]
 
@@ -91,13 +91,13 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
 
     results, measured = collect(study, runs, jobs, {}, zoo, "cpu", (), {}, without)
     write(results, measured, zoo, tmp_path / "out", {})
-    rows = {(row["arm"], row["metric"]): row["mean"] for row in results["rows"]}
+    rows = {(row.arm, row.metric): row.mean for row in results.rows}
     assert rows["a", "sound"] is not None
     assert {metric for _, metric in rows} == {"sound", "reduces"}
     assert all(mean is None for (_, metric), mean in rows.items() if metric == "reduces")
     for name in ("index.html", "report.md"):
         text = (tmp_path / "out" / name).read_text()
-        for line in ("metric bug", "reduce bug", "better is", "init bug"):
+        for line in ("metric bug", "reduce bug", "direction is", "init bug"):
             assert line in text, name
         assert str(tmp_path) not in text  # nor where the plugin lies
 
@@ -143,6 +143,6 @@ def test_a_number_that_is_not_finite_for_scores_that_are_is_told():
     prompts = ["a", "b", "c"]
     items = [measured("a", seed, m=np.ones(3), k=np.ones(3)) for seed in (0, 1)]
     results = build_results({}, items, [], guarded_infos(infos, broken), prompts, {}, resamples=10)
-    assert [row["mean"] for row in results["rows"]] == [None, None]
+    assert [row.mean for row in results.rows] == [None, None]
     assert broken["k"] == "metric 'k': reduce bug"
     assert "not finite" in broken["m"]

@@ -13,7 +13,8 @@ import pytest
 
 import benchmarks.runner.jobs
 from benchmarks.run import plan_runs
-from benchmarks.runner.jobs import Job, read_job, run_job, stamps_of
+from benchmarks.runner.job_results import read_job, stamps_of
+from benchmarks.runner.jobs import Job, run_job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
@@ -227,8 +228,8 @@ def test_own_rollouts_say_how_they_went(planned, zoo):
     job = do(arm(planned({"evaluation": {"metrics": metrics, "nfe": [8]}})), zoo)
     found = {(one.nfe, one.sampler): one for one in read_job(job)[0]}
     assert set(found) == {(8, "sde"), (8, "ode")}
-    assert found[8, "sde"].own == ("semigroup-defect",)
-    assert found[8, "ode"].own == ("cache-distance",) == tuple(found[8, "ode"].rows)
+    assert found[8, "sde"].own_rollouts == ("semigroup-defect",)
+    assert found[8, "ode"].own_rollouts == ("cache-distance",) == tuple(found[8, "ode"].rows)
     assert len(found[8, "ode"].pixels) == 0
 
 
@@ -236,7 +237,7 @@ METRIC = """
 from salt_zoo import hookimpl
 VALUE = 0.25
 class Mine:
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
     def __init__(self, config, zoo): pass
     def measure(self, videos):
         import torch

@@ -21,7 +21,7 @@ from tests.blocks.plugin import ToyBackbone, ToyData
 class First:
     """The mean of each clip, with the frame that it begins with."""
 
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
 
     def reduce(self, rows: Tensor) -> float:
         return float(rows.mean())
@@ -34,7 +34,7 @@ class First:
 class Within:
     """How far each video is from the mean of its prompt's, as metrics of diversity are."""
 
-    better, own_steps = "higher", None
+    direction, own_steps = "higher", None
 
     def reduce(self, rows: Tensor) -> float:
         return float(rows.mean())

@@ -23,7 +23,7 @@ def study_of(name, updates=4, methods=(), **evaluation):
     content["base"]["training"]["updates"] = updates
     content["match"] = "updates"
     content["evaluation"] |= evaluation
-    for key in ("primary", "claims", "primary_metric"):
+    for key in ("hypotheses", "claims", "primary_metric"):
         content.pop(key, None)
     return select_arms(load_study(content, str(path)), methods, name)
 
@@ -53,7 +53,7 @@ def test_measuring_by_hand(zoo):
     """Every number of steps with every sampler, and what metrics make themselves."""
     study = study_of("digits", methods=["dmd-8"])
     runs = runs_of(study, zoo, "digits")
-    arms, references = evaluation_flops(study, runs, zoo)
+    arms, baselines = evaluation_flops(study, runs, zoo)
     run = runs["dmd-8"]
     backbone = zoo.backbones.create("wan", run.backbone, zoo)
     one, _ = flops_of_pass(backbone, "student", Pass(backbone.latent_shape[1]))
@@ -63,12 +63,12 @@ def test_measuring_by_hand(zoo):
     steps = sum(evaluation.nfe) * len(evaluation.samplers) + 2 * 8 * len(own)
     assert own and arms["dmd-8"] == pytest.approx(videos * steps * one)
     teacher = evaluation.teacher
-    assert references["teacher"] == pytest.approx(videos * 2 * teacher.steps * one)
+    assert baselines["teacher"] == pytest.approx(videos * 2 * teacher.steps * one)
     naive = arms["dmd-8"] / videos / one
-    assert references["teacher-naive"] == pytest.approx(videos * naive * one)
+    assert baselines["teacher-naive"] == pytest.approx(videos * naive * one)
     guided = 2 * sum(evaluation.nfe) * len(evaluation.samplers)
-    assert references["teacher-guided"] == pytest.approx(videos * guided * one)
-    assert references["real"] == 0 and not any(name.startswith("initial") for name in references)
+    assert baselines["teacher-guided"] == pytest.approx(videos * guided * one)
+    assert baselines["real"] == 0 and not any(name.startswith("initial") for name in baselines)
 
 
 def test_memory_writes_and_long_videos_are_counted(zoo):

@@ -181,11 +181,11 @@ def test_no_committed_report_rests_on_those_defaults(name):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_arms_that_are_compared_train_equally_long(name, values):
-    """Except where a study says how long the authors trained, an outcome is about the method."""
+    """Except where a study says how long the authors trained, a hypothesis is about the method."""
     study = load_study(read_study(name)[0], name)
-    for outcome in study.primary:
-        a, b = (values[f"{name}/{arm}", "training.updates"] for arm in (outcome.a, outcome.b))
-        assert a == b, outcome
+    for hypothesis in study.hypotheses:
+        a, b = (values[f"{name}/{arm}", "training.updates"] for arm in (hypothesis.a, hypothesis.b))
+        assert a == b, hypothesis
 
 
 def test_the_alignment_is_used_in_the_study(values):

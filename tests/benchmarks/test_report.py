@@ -19,23 +19,25 @@ from PIL import Image
 
 from benchmarks.evaluate.pictures import shown_videos
 from benchmarks.report.build import write_report
+from benchmarks.report.formats import decimals, number, quantity
 from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
-from benchmarks.report.model import View, decimals, number, quantity
+from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines
 from benchmarks.report.tables import latex
 from benchmarks.stats.results import build_results
+from benchmarks.stats.schema import Results
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'
 FORMULA = r"=1+1 $\frac_{ | a & b"
 
 
-def made(study: Any, **changes: Any) -> dict[str, Any]:
+def made(study: Any, **changes: Any) -> Results:
     return build_results(**{**vars(study), **changes}, resamples=100)
 
 
 @pytest.fixture(scope="module")
-def written(make_study: Callable[..., Any], tmp_path_factory: Any) -> tuple[Any, dict, Path]:
+def written(make_study: Callable[..., Any], tmp_path_factory: Any) -> tuple[Any, Results, Path]:
     study = make_study(nfes=(1, 4, 8), samplers=("sde", "ode"), failing={"cda": "loss is NaN"})
     results, folder = made(study), tmp_path_factory.mktemp("report")
     write_report(results, study.measured, folder, [("Drift", "One.\n\nTwo & more.")])
@@ -60,25 +62,25 @@ def text_of(page: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", page)))
 
 
-def test_page_shows_everything_in_order(written: tuple[Any, dict, Path]) -> None:
+def test_page_shows_everything_in_order(written: tuple[Any, Results, Path]) -> None:
     study, results, folder = written
     page = (folder / "index.html").read_text()
     text = text_of(page)
     places = [text.index(part) for part in (
         study.study["title"], "is distilling worth it?",
-        f"of {results['comparisons_count']} paired differences", "Outcomes stated",
+        f"of {results.comparisons_count} paired differences", "Directional hypotheses",
         "Side by side", "Frame by frame at 4 steps", "Quality against steps", "Training",
-        "What a training costs", "Tables", "Every comparison", "Failures", "Drift", "Provenance",
+        "Cost of training", "Tables", "All comparisons", "Failures", "Drift", "Provenance",
     )]  # fmt: skip
     assert places == sorted(places)
-    assert "✓ shown" in text and "✗ opposite" in text
+    assert "✓ supported" in text and "✗ contradicted" in text
     assert "cda, seed 0, after 120 updates" in text and "loss is NaN" in text
     assert "Two & more." in text and "deadbeefdeadbeef" in text
     assert all(prompt in text for prompt in study.prompts)
     assert page.count("★") > 0 and len(page) < 4_000_000
 
 
-def test_page_is_self_contained(written: tuple[Any, dict, Path]) -> None:
+def test_page_is_self_contained(written: tuple[Any, Results, Path]) -> None:
     page = (written[2] / "index.html").read_text()
     assert "default-src 'none'" in page and "<script" not in page
     outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
@@ -87,11 +89,11 @@ def test_page_is_self_contained(written: tuple[Any, dict, Path]) -> None:
     assert set(re.findall(r"https?://[\w.]+", page)) <= {"http://www.w3.org"}
 
 
-def test_every_video_is_there_once(written: tuple[Any, dict, Path]) -> None:
+def test_every_video_is_there_once(written: tuple[Any, Results, Path]) -> None:
     study, _, folder = written
     page = (folder / "index.html").read_text()
     sheets = dict(re.findall(r"\.(v\d+_\w+) \{ --v: url\(data:image/png;base64,([^)]+)\)", page))
-    # 8 prompts, 2 samplers, 3 numbers of steps of 4 arms and the naive teacher, 2 references
+    # 8 prompts, 2 samplers, 3 numbers of steps of 4 arms and the naive teacher, 2 baselines
     assert len(sheets) == 8 * 2 * (3 * 5 + 2)
     assert set(sheets) == set(re.findall(r'class="(?:player|strip) (\S+)', page))
     item = next(i for i in study.measured if (i.arm, i.nfe, i.sampler) == ("dmd", 4, "sde"))
@@ -120,26 +122,26 @@ def test_videos_keep_their_budget(make_study: Callable[..., Any]) -> None:
     assert sum(len(p.sheet.uri) for card in shown for p in card.players()) <= BUDGET
 
 
-def test_markdown_and_figures(written: tuple[Any, dict, Path]) -> None:
+def test_markdown_and_figures(written: tuple[Any, Results, Path]) -> None:
     folder = written[2]
     text = (folder / "report.md").read_text()
     linked = re.findall(r"\]\(([^)]+)\)", text)
     assert "figures/videos.gif" in linked and "figures/quality-defect-sde-sampler.svg" in linked
     assert all((folder / link).is_file() for link in linked)
     assert Image.open(folder / "figures" / "videos.gif").n_frames == 9  # type: ignore[attr-defined]
-    assert "| shown | sc-dmd-velocity better than consistency | defect | 1 | sde | −" in text
+    assert "| supported | sc-dmd-velocity better than consistency | defect | 1 | sde | −" in text
     svg = (folder / "figures" / "quality-defect-sde-sampler.svg").read_text()
     assert "var(--" not in svg and "sc-dmd-velocity" in svg
 
 
-def test_tables(written: tuple[Any, dict, Path]) -> None:
+def test_tables(written: tuple[Any, Results, Path]) -> None:
     _, results, folder = written
     with open(folder / "tables" / "rigidity.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    wanted = [row for row in results["rows"] if row["metric"] == "rigidity"]
-    assert [float(row["mean"]) for row in rows] == [row["mean"] for row in wanted]
+    wanted = [row for row in results.rows if row.metric == "rigidity"]
+    assert [float(row["mean"]) for row in rows] == [row.mean for row in wanted]
     with open(folder / "tables" / "comparisons.csv", encoding="utf-8", newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(results["comparisons"])
+        assert len(list(csv.DictReader(file))) == len(results.comparisons)
     tex = (folder / "tables" / "rigidity-sde-sampler.tex").read_text()
     assert r"\textbf{0." in tex and r"\multicolumn{3}{c}{0." in tex
     columns = {line.count("&") for line in tex.splitlines() if line.startswith(("dmd", "NFE"))}
@@ -147,12 +149,12 @@ def test_tables(written: tuple[Any, dict, Path]) -> None:
     assert (folder / "tables" / "costs.csv").read_text().splitlines()[-1].startswith("cda")
 
 
-def test_all_trainings_together(written: tuple[Any, dict, Path]) -> None:
+def test_all_trainings_in_total(written: tuple[Any, Results, Path]) -> None:
     _, results, folder = written
-    counts = [len(arm["seeds"]) for arm in results["arms"]]
-    trained = zip(results["arms"], counts, strict=True)
-    updates = sum(arm["updates"] * count for arm, count in trained if count)
-    sentence = f"{sum(counts)} trainings together: {quantity(updates)} updates, "
+    counts = [len(arm.seeds) for arm in results.arms]
+    trained = zip(results.arms, counts, strict=True)
+    updates = sum(arm.updates * count for arm, count in trained if count)
+    sentence = f"{sum(counts)} trainings in total: {quantity(updates)} updates, "
     for name in ("index.html", "report.md"):
         assert sentence in (folder / name).read_text()
 
@@ -169,7 +171,7 @@ def test_hostile_text_in_files(hostile: Path) -> None:
     assert r"=1+1 \$\textbackslash{}frac\_\{ | a \& b" in tex
 
 
-def test_a_report_is_written_again(written: tuple[Any, dict, Path], tmp_path: Path) -> None:
+def test_a_report_is_written_again(written: tuple[Any, Results, Path], tmp_path: Path) -> None:
     study, results, folder = written
     for _ in range(2):
         write_report(results, study.measured, tmp_path, [("Drift", "One.\n\nTwo & more.")])
@@ -181,17 +183,17 @@ def test_a_report_is_written_again(written: tuple[Any, dict, Path], tmp_path: Pa
 @pytest.mark.parametrize("arms", [{}, {"dmd": 0.3}, {"dmd": 0.3, "cda": 0.3}])
 def test_small_studies(make_study: Callable[..., Any], tmp_path: Path, arms: dict) -> None:
     study = make_study(arms=arms or {"dmd": 0.3}, seeds=1, nfes=(2,))
-    study.study["primary"] = []
+    study.study["hypotheses"] = []
     measured = [item for item in study.measured if arms or item.seed is None]
     results = made(study, measured=measured, costs=study.costs if arms else [])
     write_report(results, measured, tmp_path)
     text = text_of((tmp_path / "index.html").read_text())
     assert ("trained once" in text) == bool(arms)
-    assert "Outcomes stated" not in text and "Failures" not in text
+    assert "Directional hypotheses" not in text and "Failures" not in text
     if not arms:
         assert "nothing to compare" in text
     if len(arms) == 1:
-        assert "the only arm" in text and "teacher, 2 steps, sde: " in text
+        assert "only arm" in text and "teacher, 2 steps, sde: " in text
 
 
 def test_guidance_and_a_metric_with_rollouts_of_its_own(
@@ -215,11 +217,11 @@ def test_guidance_and_a_metric_with_rollouts_of_its_own(
     results = made(study, measured=measured, metrics=metrics)
     view = View(results)
     assert view.nfes == [1, 4]
-    tables = {table.metric["name"]: table for table in view.tables()}
+    tables = {table.metric.name: table for table in view.tables()}
     assert tables["rigidity"].nfes == [1, 4] and tables["defect"].nfes == [8]
     guided = next(line for line in tables["rigidity"].lines if line.arm == "teacher-guided")
-    assert guided.reference
-    wanted = "twice the passes, for guidance and 0.67 passes over the video that write the memory"
+    assert guided.baseline
+    wanted = "2× passes for guidance; +0.67 KV-cache-write passes"
     assert guided.extra_passes == wanted
     write_report(results, measured, tmp_path)
     text = text_of((tmp_path / "index.html").read_text())
@@ -229,7 +231,7 @@ def test_guidance_and_a_metric_with_rollouts_of_its_own(
 
 
 def test_nothing_measured(make_study: Callable[..., Any], tmp_path: Path) -> None:
-    """Every training failed, and the references could not be made."""
+    """Every training failed, and the baselines could not be made."""
     study = make_study(arms={"dmd": 0.3}, seeds=1, nfes=(2,), failing={"dmd": "broken"})
     results = made(study, measured=[], costs=[cost for cost in study.costs if cost.error])
     write_report(results, [], tmp_path)
@@ -257,11 +259,11 @@ def test_answer_names_the_better_arm(make_study: Callable[..., Any]) -> None:
     view = View(made(study))
     first, second = answer(view)
     assert first.startswith("By frechet (lower is better), distilling is worth it at ")
-    told = "of 18 paired differences in metrics of quality, of arms and of undistilled networks"
-    assert re.match(rf"\d+ {told}, exclude zero", second)
+    counted = "of 18 paired differences in metrics of quality"
+    assert re.match(rf"\d+ {counted} .*exclude zero at 95%, without adjustment", second)
     for line, steps in zip(answer_lines(view), ("1 step", "4 steps"), strict=True):
         assert line.steps == steps and line.best.startswith("good ") and line.runner_up == "poor"
-        assert line.sure.startswith("best of all: shown; p ")
+        assert line.best_of_all == "yes" and line.p.startswith("p ")
 
 
 def test_numbers() -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from benchmarks.report.build import write_report
 from benchmarks.runner.provenance import published
-from benchmarks.stats.results import build_results, write_results
+from benchmarks.stats.results import build_results
+from benchmarks.stats.results_file import write_results
 from benchmarks.study.text import FileNames, shown_text
 
 HOSTILE = "a\x1b[31m\x07\x00b\ud800" + "x" * 2000
@@ -49,7 +50,7 @@ def test_a_report_of_hostile_names(make_study, tmp_path: Path):
         for one in made.measured
     ]
     costs = [replace(c, arm=HOSTILE if c.arm == "other" else c.arm) for c in made.costs]
-    study = {**made.study, "title": HOSTILE, "primary": [], "arms": []}
+    study = {**made.study, "title": HOSTILE, "hypotheses": [], "arms": []}
     results = build_results(study, measured, costs, metrics, made.prompts, {}, resamples=20)
     write_results(results, measured, tmp_path)
     write_report(results, measured, tmp_path, [(HOSTILE, f"a\n\n{HOSTILE}")])
@@ -63,7 +64,7 @@ def test_a_report_of_hostile_names(make_study, tmp_path: Path):
         "costs-2.csv",
         "costs.csv",
     ]
-    assert accuracy.better in (tmp_path / "tables" / "costs-2.csv").read_text()
+    assert accuracy.direction in (tmp_path / "tables" / "costs-2.csv").read_text()
     assert "\x1b" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     kept = json.loads((tmp_path / "results.json").read_text())
     assert kept["study"]["title"] == HOSTILE

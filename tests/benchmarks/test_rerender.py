@@ -16,7 +16,9 @@ from benchmarks.report import rerender as module
 from benchmarks.report.build import write_report
 from benchmarks.report.rerender import main
 from benchmarks.stats.reproduce import reproduce
-from benchmarks.stats.results import build_results, write_results
+from benchmarks.stats.results import build_results
+from benchmarks.stats.results_file import write_results
+from benchmarks.study.config import Hypothesis
 from benchmarks.study.stated import record_end, record_start, when_stated
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
@@ -29,7 +31,7 @@ PAGES = ("index.html", "report.md", "results.json")
 def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
     """A report with long videos, and all that is kept beside it."""
     study = make_study(nfes=(1, 4), samplers=("sde", "ode"), long=24, prompts=24)
-    study.study["primary"][0]["claim"] = "a claim"
+    study.study["hypotheses"][0]["claim"] = "a claim"
     out, store = tmp_path_factory.mktemp("report"), {}
     results = build_results(**vars(study), resamples=100, store=store)
     write_results(results, study.measured, out, store)
@@ -66,53 +68,49 @@ def test_a_changed_direction_is_a_new_verdict(again: Path, monkeypatch: Any) -> 
     monkeypatch.setattr(
         module,
         "_infos",
-        lambda *given: {k: replace(m, better="higher") for k, m in known(*given).items()},
+        lambda *given: {k: replace(m, direction="higher") for k, m in known(*given).items()},
     )
     before = json.loads((again / "results.json").read_text())
     module.rerender(again, ZOO)
     after = json.loads((again / "results.json").read_text())
     sides = [
-        [entry["favours"] for entry in found["comparisons"] if entry["metric"] == "rigidity"]
+        [entry["better"] for entry in found["comparisons"] if entry["metric"] == "rigidity"]
         for found in (before, after)
     ]
     turned = {"a": "b", "b": "a", None: None}
     assert set(sides[0]) > {None} and sides[1] == [turned[side] for side in sides[0]]
 
 
-def test_an_older_report_keeps_the_intervals_of_its_features(folder: Path, again: Path) -> None:
-    """Of schema 1 nothing of the features was kept but what results.json says."""
+def test_a_report_without_its_features_keeps_their_intervals(folder: Path, again: Path) -> None:
+    """Of the features nothing was kept but what results.json says."""
     old = json.loads((again / "results.json").read_text())
-    old["schema"] = 1
-    for entry in [*old["comparisons"], *old["drift"]["comparisons"]]:
-        entry.pop("p")
-    old["primary"].append(
-        {
-            **next(c for c in old["comparisons"] if c["metric"] == "frechet" and c["nfe"] == 4),
-            "verdict": "shown",
-        }
+    decided = next(
+        c for c in old["comparisons"] if c["metric"] == "frechet" and c["nfe"] == 4 and c["better"]
     )
-    asked = {key: old["primary"][-1][key] for key in ("a", "b", "metric", "nfe", "sampler")}
-    old["study"]["primary"].append({**asked, "length": None, "slope": False})
-    for outcome in old["primary"]:
-        outcome.pop("p", None)
-    old.pop("answer")
+    stated = {key: decided[key] for key in ("a", "b", "metric", "nfe", "sampler")}
+    stated |= {"name": None, "length": None, "slope": False, "claim": ""}
+    old["study"]["hypotheses"].append(stated)
+    rest = {"p_holm": decided["p"], "verdict": "inconclusive", "stated": "before"}
+    old["hypotheses"].append({**stated, "comparison": decided, **rest})
+    old["carried"] = True
     (again / "results.json").write_text(json.dumps(old))
     (again / "replicates.npz").unlink()
     module.rerender(again, ZOO)
     new = json.loads((again / "results.json").read_text())
-    assert new["schema"] == 2 and new["carried"]
+    assert new["carried"]
 
     def of(results: dict[str, Any], key: str) -> list[Any]:
         found = [entry for entry in results[key] if entry["metric"] == "frechet"]
-        return [{k: e.get(k) for k in ("low", "high", "mean", "difference")} for e in found]
+        return [{k: v for k, v in e.items() if k != "carried"} for e in found]
 
-    assert of(new, "rows") == of(old, "rows") and of(new, "comparisons") == of(old, "comparisons")
+    for key in ("rows", "comparisons"):
+        assert of(new, key) == of(old, key) and of(new["drift"], "comparisons")
+        assert all(e["carried"] == (e["metric"] == "frechet") for e in new[key])
     assert {e["metric"] for e in new["drift"]["curves"]} == {"frechet", "accuracy", "rigidity"}
     assert new["answer"]["metric"] == "frechet" and new["answer"]["rows"]
-    outcome = new["primary"][-1]
-    assert outcome["difference"] == old["primary"][-1]["difference"] and "p_holm" in outcome
-    levels = [c for c in new["comparisons"] if c["metric"] == "frechet"]
-    assert all((c["p"] < 0.05) == c["clear"] for c in levels)
+    hypothesis = new["hypotheses"][-1]
+    assert hypothesis["comparison"] == {**decided, "carried": True}
+    assert hypothesis["p_holm"] >= decided["p"] and hypothesis["stated"] == "not recorded"
     text = (again / "report.md").read_text()
     assert "Intervals of frechet are carried over" in text
     module.rerender(again, ZOO)  # and once more
@@ -155,19 +153,55 @@ def test_a_folder_that_is_no_report(tmp_path: Path, again: Path, capsys: Any) ->
     assert "samples.parquet: there is no such file" in capsys.readouterr().err
 
 
+def changed(content: Any, path: str, value: Any) -> Any:
+    *above, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place = content
+    for part in above:
+        place = place[part]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
 @pytest.mark.parametrize(
-    "key", ["metrics", "prompts", "bootstrap", "curves", "provenance", "drift"]
+    ("key", "value", "said"),
+    [
+        ("metrics", None, "this key is required"),
+        ("drift", None, "this key is required"),
+        ("rows.3.mean", "high", "should be a valid number, not 'high'"),
+        ("comparisons.0.better", "c", "should be 'a' or 'b', not 'c'"),
+        ("hypotheses.0.verdict", "shown", "not 'shown'"),
+        ("drift.values.0.favours", "a", "unknown key"),
+        ("bootstrap.resamples", True, "should be a valid integer, not True"),
+    ],
 )
-def test_results_without_a_key(key: str, again: Path, capsys: Any) -> None:
+def test_wrong_results_are_one_line(
+    key: str, value: Any, said: str, again: Path, capsys: Any
+) -> None:
     path = again / "results.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+    path.write_text(json.dumps(changed(json.loads(path.read_text()), key, value)))
+    before = path.read_bytes()
+    capsys.readouterr()
     assert main([str(again)]) == 2
-    assert f"{path}: damaged (it has no {key!r})" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}: {key}: ") and said in line
+    assert f"run the study again with --out {again}" in line and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("schema", [2, 4, "3"])
+def test_results_of_another_schema_are_refused(schema: Any, again: Path, capsys: Any) -> None:
+    path = again / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
+    capsys.readouterr()
+    assert main([str(again)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: schema: {schema!r} is of another version (this one reads 3); run" in line
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"seen": {"a": 1}}', "\xff"])
-def test_a_damaged_record_of_outcomes(text: str, tmp_path: Path) -> None:
+def test_a_damaged_record_of_hypotheses(text: str, tmp_path: Path) -> None:
     (tmp_path / "stated.json").write_bytes(text.encode("latin-1"))
     for call in (lambda: record_start([], tmp_path, False), lambda: when_stated([], tmp_path)):
         with pytest.raises(ZooError, match=r"stated.json: damaged .*; delete it"):
@@ -197,32 +231,32 @@ def test_scores_of_another_report_are_refused(again: Path, capsys: Any) -> None:
     assert "5 scores of" in capsys.readouterr().err
 
 
-OUTCOMES = [
-    {"a": "x", "b": "y", "metric": "m", "nfe": n, "sampler": "sde", "claim": "c"} for n in (1, 2, 4)
-]
+HYPOTHESES = [Hypothesis(a="x", b="y", metric="m", nfe=n, claim="c") for n in (1, 2, 4)]
 
 
-def test_when_an_outcome_was_stated(tmp_path: Path) -> None:
+def test_when_a_hypothesis_was_stated(tmp_path: Path) -> None:
     path = tmp_path / "stated.json"
-    record_start(OUTCOMES[:1], tmp_path, started=False)
-    assert when_stated(OUTCOMES, tmp_path) == ["before", "not recorded", "not recorded"]
+    record_start(HYPOTHESES[:1], tmp_path, started=False)
+    assert when_stated(HYPOTHESES, tmp_path) == ["before", "not recorded", "not recorded"]
     first = json.loads(path.read_text())
-    record_start(OUTCOMES[:2], tmp_path, started=True)
+    record_start(HYPOTHESES[:2], tmp_path, started=True)
     record = json.loads(path.read_text())
     [added] = record["seen"].keys() - first["seen"].keys()
     record["seen"][added] = "2999-01-01T00:00:00+00:00"  # long after the first job began
     path.write_text(json.dumps(record))
-    assert when_stated(OUTCOMES[:2], tmp_path) == ["before", "during"]
+    assert when_stated(HYPOTHESES[:2], tmp_path) == ["before", "during"]
     record_end(tmp_path)
-    # another wording is the same outcome, another side is another
-    assert when_stated([{**OUTCOMES[0], "claim": "other"}], tmp_path) == ["before"]
-    assert when_stated([{**OUTCOMES[0], "a": "y", "b": "x"}], tmp_path) == ["not recorded"]
-    assert when_stated(OUTCOMES[1:2], tmp_path) == ["after"]
+    # another wording is the same hypothesis, another side is another
+    reworded = HYPOTHESES[0].model_copy(update={"claim": "other"})
+    turned = HYPOTHESES[0].model_copy(update={"a": "y", "b": "x"})
+    assert when_stated([reworded], tmp_path) == ["before"]
+    assert when_stated([turned], tmp_path) == ["not recorded"]
+    assert when_stated(HYPOTHESES[1:2], tmp_path) == ["after"]
 
 
 def test_jobs_without_a_record(tmp_path: Path) -> None:
-    record_start(OUTCOMES, tmp_path, started=True)
-    assert set(when_stated(OUTCOMES, tmp_path)) == {"not recorded"}
+    record_start(HYPOTHESES, tmp_path, started=True)
+    assert set(when_stated(HYPOTHESES, tmp_path)) == {"not recorded"}
 
 
 def test_videos_are_kept_as_small_as_they_are_shown(make_study: Callable[..., Any]) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,20 @@ import pandas
 import pytest
 import torch
 
-from benchmarks.stats.results import MetricInfo, build_results, write_results
+from benchmarks.stats.results import build_results
+from benchmarks.stats.results_file import read_results, write_results
+from benchmarks.stats.schema import FailedTraining, Passes, Results
+from benchmarks.study.metric_info import MetricInfo
 from salt_zoo.core.errors import ZooError
 
 
-def build(made: Any, **changes: Any) -> dict[str, Any]:
+def build(made: Any, **changes: Any) -> Results:
     given = {**vars(made), **changes}
     return build_results(**given, resamples=200)
 
 
-def find(entries: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    [found] = [e for e in entries if all(e[key] == value for key, value in wanted.items())]
+def find(entries: Sequence[Any], **wanted: Any) -> Any:
+    [found] = [e for e in entries if all(getattr(e, k) == value for k, value in wanted.items())]
     return found
 
 
@@ -31,99 +34,99 @@ def study(make_study: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def results(study: Any) -> dict[str, Any]:
+def results(study: Any) -> Results:
     return build(study)
 
 
-def test_rows(study: Any, results: dict[str, Any]) -> None:
-    row = find(results["rows"], arm="dmd", nfe=1, sampler="sde", metric="accuracy")
+def test_rows(study: Any, results: Results) -> None:
+    row = find(results.rows, arm="dmd", nfe=1, sampler="sde", metric="accuracy")
     scores = [
         item.rows["accuracy"].mean()
         for item in study.measured
         if (item.arm, item.nfe, item.sampler) == ("dmd", 1, "sde")
     ]
-    assert row["mean"] == pytest.approx(np.mean(scores), rel=1e-5)
-    assert row["seed_sd"] == pytest.approx(np.std(scores, ddof=1), rel=1e-5)
-    assert row["low"] < row["mean"] < row["high"]
-    assert (row["seeds"], row["prompts"], row["reference"]) == (3, 20, False)
-    assert row["videos"] == 48  # the prompts repeat
-    assert row["memory"] == "full" and row["better"] == "higher" and row["prompt_se"] > 0
+    assert row.mean == pytest.approx(np.mean(scores), rel=1e-5)
+    assert row.seed_sd == pytest.approx(np.std(scores, ddof=1), rel=1e-5)
+    assert row.low < row.mean < row.high
+    assert (row.seeds, row.prompts, row.baseline) == (3, 20, False)
+    assert row.videos == 48  # the prompts repeat
+    assert row.memory == "full" and row.direction == "higher" and row.prompt_se > 0
 
 
-def test_a_distance_is_one_network_s_distance(study: Any, results: dict[str, Any]) -> None:
-    row = find(results["rows"], arm="dmd", nfe=1, sampler="sde", metric="frechet")
+def test_a_distance_is_one_network_s_distance(study: Any, results: Results) -> None:
+    row = find(results.rows, arm="dmd", nfe=1, sampler="sde", metric="frechet")
     distances = [
         study.metrics[0].reduce(torch.from_numpy(item.rows["frechet"]))
         for item in study.measured
         if (item.arm, item.nfe, item.sampler) == ("dmd", 1, "sde")
     ]
-    assert row["mean"] == pytest.approx(np.mean(distances), rel=1e-5)
+    assert row.mean == pytest.approx(np.mean(distances), rel=1e-5)
 
 
-def test_reference_rows(results: dict[str, Any]) -> None:
-    real = find(results["rows"], arm="real", metric="accuracy")
-    assert real["reference"] and real["nfe"] is None and real["seed_sd"] is None
-    assert not [r for r in results["rows"] if r["arm"] == "real" and r["metric"] == "defect"]
+def test_baselines(results: Results) -> None:
+    real = find(results.rows, arm="real", metric="accuracy")
+    assert real.baseline and real.nfe is None and real.seed_sd is None
+    assert not [r for r in results.rows if r.arm == "real" and r.metric == "defect"]
 
 
-def test_comparisons_are_every_pair_and_the_naive_teacher(results: dict[str, Any]) -> None:
-    here = [c for c in results["comparisons"] if (c["nfe"], c["sampler"]) == (1, "sde")]
-    accuracy = {(c["a"], c["b"]) for c in here if c["metric"] == "accuracy"}
+def test_comparisons_are_every_pair_and_the_naive_teacher(results: Results) -> None:
+    here = [c for c in results.comparisons if (c.nfe, c.sampler) == (1, "sde")]
+    accuracy = {(c.a, c.b) for c in here if c.metric == "accuracy"}
     assert len(accuracy) == 4 * 3 // 2 + 4
     assert {("dmd", "teacher-naive"), ("consistency", "dmd")} <= accuracy
-    assert len(results["comparisons"]) == 10 * 4 * 2 * 2
+    assert len(results.comparisons) == 10 * 4 * 2 * 2
     # a diagnostic has no vote
-    voting = [c for c in results["comparisons"] if c["metric"] != "defect"]
+    voting = [c for c in results.comparisons if c.metric != "defect"]
     # and at one step all samplers are one
-    voting = [c for c in voting if (c["nfe"], c["sampler"]) != (1, "ode")]
-    assert results["comparisons_count"] == len(voting) == 10 * 3 * 3
-    assert results["comparisons_by_chance"] == pytest.approx(4.5)
-    assert results["comparisons_clear"] == sum(c["clear"] for c in voting)
+    voting = [c for c in voting if (c.nfe, c.sampler) != (1, "ode")]
+    assert results.comparisons_count == len(voting) == 10 * 3 * 3
+    assert results.comparisons_by_chance == pytest.approx(4.5)
+    assert results.comparisons_significant == sum(c.significant for c in voting)
 
 
-def test_difference_is_a_minus_b_and_favours_the_better(results: dict[str, Any]) -> None:
+def test_difference_is_a_minus_b_and_names_the_better(results: Results) -> None:
     setting = {"nfe": 1, "sampler": "sde", "metric": "rigidity"}
-    rows = [find(results["rows"], arm=arm, **setting) for arm in ("consistency", "sc-dmd-velocity")]
-    found = find(results["comparisons"], a="consistency", b="sc-dmd-velocity", **setting)
-    assert found["difference"] == pytest.approx(rows[0]["mean"] - rows[1]["mean"], rel=1e-4)
-    assert found["clear"] and found["difference"] > 0
-    assert found["favours"] == "b"  # lower is better
-    assert found["paired_by_seed"] and found["seeds"] == 3
+    rows = [find(results.rows, arm=arm, **setting) for arm in ("consistency", "sc-dmd-velocity")]
+    found = find(results.comparisons, a="consistency", b="sc-dmd-velocity", **setting)
+    assert found.difference == pytest.approx(rows[0].mean - rows[1].mean, rel=1e-4)
+    assert found.significant and found.difference > 0
+    assert found.better == "b"  # lower is better
+    assert found.paired_by_seed and found.seeds == 3
 
 
-def test_a_winner_is_clear_of_every_other_arm(results: dict[str, Any]) -> None:
-    assert any(row["winner"] for row in results["rows"])
-    for row in results["rows"]:
-        if row["reference"] or row["metric"] == "defect":  # a diagnostic
-            assert not row["winner"]
+def test_a_winner_is_better_than_every_other_arm(results: Results) -> None:
+    assert any(row.winner for row in results.rows)
+    for row in results.rows:
+        if row.baseline or row.metric == "defect":  # a diagnostic
+            assert not row.winner
             continue
         against = [
-            c["favours"] == ("a" if c["a"] == row["arm"] else "b")
-            for c in results["comparisons"]
-            if all(c[key] == row[key] for key in ("metric", "nfe", "sampler"))
-            and row["arm"] in (c["a"], c["b"])
-            and c["b"] != "teacher-naive"
+            c.better == ("a" if c.a == row.arm else "b")
+            for c in results.comparisons
+            if (c.metric, c.nfe, c.sampler) == (row.metric, row.nfe, row.sampler)
+            and row.arm in (c.a, c.b)
+            and c.b != "teacher-naive"
         ]
-        assert row["winner"] == all(against)
+        assert row.winner == all(against)
 
 
 def test_a_lone_arm_wins_nothing(make_study: Callable[..., Any]) -> None:
     results = build(make_study(arms={"dmd": 0.3}, seeds=1, nfes=(4,)))
-    assert not any(row["winner"] for row in results["rows"])
-    assert {(c["a"], c["b"]) for c in results["comparisons"]} == {("dmd", "teacher-naive")}
+    assert not any(row.winner for row in results.rows)
+    assert {(c.a, c.b) for c in results.comparisons} == {("dmd", "teacher-naive")}
 
 
-def test_primary_outcomes(study: Any, results: dict[str, Any]) -> None:
-    verdicts = [outcome["verdict"] for outcome in results["primary"]]
-    assert verdicts[:2] == ["shown", "opposite"]
+def test_hypotheses(study: Any, results: Results) -> None:
+    verdicts = [hypothesis.verdict for hypothesis in results.hypotheses]
+    assert verdicts[:2] == ["supported", "contradicted"]
     # the teacher runs at its own number of steps
-    assert results["primary"][2]["verdict"] in ("shown", "not shown", "opposite")
+    assert results.hypotheses[2].verdict in ("supported", "inconclusive", "contradicted")
     absent = [{"metric": "defect", "nfe": 8, "a": "cda", "b": "dmd"}]
-    changed = build(study, study={**study.study, "primary": absent})
-    assert changed["primary"][0]["verdict"] == "not measured"
+    changed = build(study, study={**study.study, "hypotheses": absent})
+    assert changed.hypotheses[0].verdict == "not measured"
 
 
-def test_an_arm_without_difference_is_not_shown(make_study: Callable[..., Any]) -> None:
+def test_an_arm_without_difference_is_inconclusive(make_study: Callable[..., Any]) -> None:
     study = make_study(arms={"dmd": 0.4, "twin": 0.4}, nfes=(1, 8))
     twins = [
         replace(item, rows=next(
@@ -133,9 +136,9 @@ def test_an_arm_without_difference_is_not_shown(make_study: Callable[..., Any]) 
         for item in study.measured
     ]  # fmt: skip
     results = build(study, measured=twins)
-    assert results["primary"][0]["verdict"] == "not shown"
-    assert results["primary"][0]["difference"] == 0
-    assert not any(row["winner"] for row in results["rows"])
+    assert results.hypotheses[0].verdict == "inconclusive"
+    assert results.hypotheses[0].comparison.difference == 0
+    assert not any(row.winner for row in results.rows)
 
 
 def test_arms_with_other_seeds_are_not_paired_by_seed(make_study: Callable[..., Any]) -> None:
@@ -143,18 +146,18 @@ def test_arms_with_other_seeds_are_not_paired_by_seed(make_study: Callable[..., 
     fewer = [item for item in study.measured if (item.arm, item.seed) != ("dmd", 1)]
     results = build(study, measured=fewer)
     setting = {"nfe": 1, "sampler": "sde", "metric": "rigidity"}
-    found = find(results["comparisons"], a="consistency", b="dmd", **setting)
-    assert not found["paired_by_seed"] and found["seeds"] == 2
-    assert find(results["rows"], arm="dmd", **setting)["seeds"] == 2
+    found = find(results.comparisons, a="consistency", b="dmd", **setting)
+    assert not found.paired_by_seed and found.seeds == 2
+    assert find(results.rows, arm="dmd", **setting).seeds == 2
 
 
-def test_costs_and_errors(results: dict[str, Any]) -> None:
-    arm = find(results["arms"], arm="dmd")
-    assert arm["updates"] == 400 and arm["seconds"] == 300 and arm["seeds"] == [0, 1, 2]
-    assert arm["passes"]["fake_score"] == {"forward": 3600, "backward": 2400}
-    failed = find(results["arms"], arm="cda")
-    assert failed["seeds"] == [] and failed["flops"] is None
-    assert failed["errors"] == [{"seed": 0, "updates": 120, "error": "loss is not finite"}]
+def test_costs_and_errors(results: Results) -> None:
+    arm = find(results.arms, arm="dmd")
+    assert arm.updates == 400 and arm.seconds == 300 and arm.seeds == [0, 1, 2]
+    assert arm.passes["fake_score"] == Passes(forward=3600, backward=2400)
+    failed = find(results.arms, arm="cda")
+    assert failed.seeds == [] and failed.flops is None
+    assert failed.errors == [FailedTraining(seed=0, updates=120, error="loss is not finite")]
 
 
 def test_long_histories_are_thinned(make_study: Callable[..., Any]) -> None:
@@ -162,7 +165,7 @@ def test_long_histories_are_thinned(make_study: Callable[..., Any]) -> None:
     points = [{"step": float(step), "student/loss": 1.0} for step in range(1000)]
     points[503]["quality/rigidity@4"] = 0.1
     results = build(study, costs=[replace(study.costs[0], curve=points)])
-    kept = [point["step"] for point in results["curves"][0]["points"]]
+    kept = [point["step"] for point in results.curves[0].points]
     assert len(kept) < 120 and {0, 503, 999} <= set(kept)
 
 
@@ -170,9 +173,9 @@ def test_a_metric_that_is_no_mean(make_study: Callable[..., Any]) -> None:
     study = make_study(arms={"dmd": 0.4, "cda": 0.3}, nfes=(8,))
     median = MetricInfo("defect", "lower", "", lambda rows: float(rows.median()))
     results = build(study, metrics=[median])
-    row = find(results["rows"], arm="dmd", metric="defect")
+    row = find(results.rows, arm="dmd", metric="defect")
     medians = [np.sort(i.rows["defect"])[23] for i in study.measured if i.arm == "dmd"]
-    assert row["mean"] == pytest.approx(np.mean(medians), rel=1e-5)
+    assert row.mean == pytest.approx(np.mean(medians), rel=1e-5)
 
 
 def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) -> None:
@@ -181,15 +184,15 @@ def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) 
         if item.arm == "dmd":
             item.rows["defect"][3] = np.nan
     results = build(study)
-    row = find(results["rows"], arm="dmd", metric="defect")
-    assert row["mean"] is None and row["low"] is None and not row["winner"]
-    json.dumps(results, allow_nan=False)
+    row = find(results.rows, arm="dmd", metric="defect")
+    assert row.mean is None and row.low is None and not row.winner
+    json.dumps(results.to_json(), allow_nan=False)
 
 
-def test_written_files(study: Any, results: dict[str, Any], tmp_path: Path) -> None:
+def test_written_files(study: Any, results: Results, tmp_path: Path) -> None:
     write_results(results, study.measured, tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert results["schema"] == 2
+    assert read_results(tmp_path) == results
+    assert json.loads((tmp_path / "results.json").read_text())["schema"] == 3
     table = pandas.read_parquet(tmp_path / "samples.parquet")
     scalars = sum(3 if item.arm != "real" else 2 for item in study.measured)
     assert len(table) == 48 * scalars

@@ -110,8 +110,8 @@ def test_what_a_study_writes(study):
     folder, _, _ = study
     out = folder / "out"
     results = json.loads((out / "results.json").read_text())
-    assert results["schema"] == 2
-    keys = {"method", "backbone", "memory", "nfe", "metric", "better", "mean", "low", "high"}
+    assert results["schema"] == 3
+    keys = {"method", "backbone", "memory", "nfe", "metric", "direction", "mean", "low", "high"}
     assert all(keys | {"seeds", "prompts"} <= set(row) for row in results["rows"])
     compared = {"a", "b", "backbone", "nfe", "metric", "difference", "low", "high"}
     assert all(compared <= set(row) for row in results["comparisons"])

@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.run import _study
 from benchmarks.runner.budget import match_budget
-from benchmarks.study.hypotheses import check_outcomes, measured_outcomes, with_own_samplers
+from benchmarks.study.hypotheses import check_hypotheses, measured_hypotheses, with_own_samplers
 from benchmarks.study.schema import (
     STUDIES,
     find_study,
@@ -48,7 +48,7 @@ def test_digits_has_the_promised_arms_and_seeds():
     velocity = arms["sc-dmd-velocity"]["method"]["objectives"]["self-consistency"]
     assert velocity == {"weight": 0.3, "space": "velocity", "time_weight": "none"}
     assert (arms["dmd-8"]["method"]["steps"], arms["dmd-4"]["method"]["steps"]) == (8, 4)
-    assert {o.metric for o in study.primary} >= {"semigroup-defect", "digits-rigidity"}
+    assert {o.metric for o in study.hypotheses} >= {"semigroup-defect", "digits-rigidity"}
 
 
 def test_arms_of_one_study_differ_in_their_method_alone():
@@ -72,7 +72,7 @@ def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
 
 def arm_with(evaluation):
     arms = {"a": {"method": "dmd", "evaluation": evaluation}}
-    return {"arms": arms, "match": "updates", "primary": []}
+    return {"arms": arms, "match": "updates", "hypotheses": []}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def arm_with(evaluation):
         ({"base": {"seed": 1}}, "base.seed"),
         ({"budget_of": "dmdd", "match": "compute"}, "did you mean 'dmd'"),
         (
-            {"primary": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
+            {"hypotheses": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
             "unknown arm 'sc'",
         ),
         ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice"),
@@ -101,8 +101,8 @@ def arm_with(evaluation):
             "evaluation.long.lengths: 1 stands there twice",
         ),
         (
-            {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "primary": []},
-            "arms.teacher-naive: the name belongs to a reference row",
+            {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "hypotheses": []},
+            "arms.teacher-naive: the name belongs to a baseline",
         ),
         (arm_with({"samplr": "ode"}), "arms.a.evaluation.samplr: unknown key; did you mean"),
         (arm_with({"times": {4: [1.0, 0.5]}}), "times.4: 2 times are not 4 steps"),
@@ -124,33 +124,33 @@ LONG = {"lengths": [1, 4], "nfe": [4]}
 
 
 @pytest.mark.parametrize(
-    ("outcome", "long", "said"),
+    ("hypothesis", "long", "said"),
     [
-        ({"length": 4, "slope": True}, LONG, "primary.0: give length or slope, not both"),
-        ({"length": 10}, LONG, "primary.0.length: 10 is not of evaluation.long.lengths: 1, 4"),
-        ({"slope": True, "nfe": 2}, LONG, "primary.0.nfe: 2 is not of evaluation.long.nfe: 4"),
-        ({"slope": True}, None, "primary.0: there are no long videos; see evaluation.long"),
+        ({"length": 4, "slope": True}, LONG, "hypotheses.0: give length or slope, not both"),
+        ({"length": 10}, LONG, "hypotheses.0.length: 10 is not of evaluation.long.lengths: 1, 4"),
+        ({"slope": True, "nfe": 2}, LONG, "hypotheses.0.nfe: 2 is not of evaluation.long.nfe: 4"),
+        ({"slope": True}, None, "hypotheses.0: there are no long videos; see evaluation.long"),
         ({}, {"lengths": [0]}, "evaluation.long.lengths.0"),
         ({}, {"length": [1]}, "evaluation.long.length: unknown key; did you mean 'lengths'"),
     ],
 )
-def test_a_wrong_wish_for_long_videos_is_one_line(outcome, long, said):
+def test_a_wrong_wish_for_long_videos_is_one_line(hypothesis, long, said):
     content = read_study("quick")[0]
     content["evaluation"] = {**content["evaluation"], "long": long}
     one = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
-    content["primary"] = [{**one, **outcome}]
+    content["hypotheses"] = [{**one, **hypothesis}]
     with pytest.raises(ZooError) as caught:
         load_study(content, "my.yaml")
     text = str(caught.value)
     assert said in text and text.startswith("my.yaml: ") and "\n" not in text
 
 
-def test_outcomes_about_long_videos():
+def test_hypotheses_about_long_videos():
     content = read_study("quick")[0]
     content["evaluation"] = {**content["evaluation"], "long": LONG}
     one = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
-    content["primary"] = [{**one, "length": 4}, {**one, "slope": True}, one]
-    found = load_study(content, "my.yaml").primary
+    content["hypotheses"] = [{**one, "length": 4}, {**one, "slope": True}, one]
+    found = load_study(content, "my.yaml").hypotheses
     assert [(o.length, o.slope) for o in found] == [(4, False), (None, True), (None, False)]
 
 
@@ -165,7 +165,7 @@ def test_selecting_arms_by_label_or_method():
     study = load_study(read_study("digits")[0], "digits")
     chosen = select_arms(study, ["sc-dmd", "dmd-8"], "digits")
     assert list(chosen.arms) == ["dmd-8", "sc-dmd-published", "sc-dmd-velocity"]
-    assert all({o.a, o.b} <= {*chosen.arms, "teacher-naive"} for o in chosen.primary)
+    assert all({o.a, o.b} <= {*chosen.arms, "teacher-naive"} for o in chosen.hypotheses)
     with pytest.raises(ZooError, match="did you mean"):
         select_arms(study, ["sc-dmdd"], "digits")
     with pytest.raises(ZooError, match="budget"):
@@ -177,7 +177,7 @@ def test_a_label_wins_over_the_name_of_a_method():
         **read_study("quick")[0],
         "arms": {"dmd": {"method": "dmd"}, "mine": {"method": "dmd"}, "sc": {"method": "sc-dmd"}},
         "match": "updates",
-        "primary": [],
+        "hypotheses": [],
         "tuning": None,
     }
     study = load_study(content, "mine.yaml")
@@ -189,59 +189,65 @@ WANTED = {"a": "dmd", "b": "consistency", "metric": "digits-fd", "nfe": 4}
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("hypothesis", "said"),
     [
         (
             {"metric": "digits-fdd"},
-            "primary.0.metric: digits-fdd is not of evaluation.metrics; did",
+            "hypotheses.0.metric: digits-fdd is not of evaluation.metrics; did",
         ),
-        ({"nfe": 3}, "primary.0.nfe: 3 is not of evaluation.nfe; known: 1, 4"),
-        ({"sampler": "ode"}, "primary.0.sampler: ode is not of evaluation.samplers"),
+        ({"nfe": 3}, "hypotheses.0.nfe: 3 is not of evaluation.nfe; known: 1, 4"),
+        ({"sampler": "ode"}, "hypotheses.0.sampler: ode is not of evaluation.samplers"),
         (
             {"metric": "semigroup-defect"},
-            "primary.0.nfe: semigroup-defect is measured with 8 steps",
+            "hypotheses.0.nfe: semigroup-defect is measured with 8 steps",
         ),
         (
             {"metric": "cache-distance", "nfe": 8, "sampler": "sde"},
-            "primary.0.sampler: cache-distance makes rollouts of its own by ode",
+            "hypotheses.0.sampler: cache-distance makes rollouts of its own by ode",
         ),
         ({"metric": "semigroup-defect", "nfe": 8}, None),
         ({"metric": "cache-distance", "nfe": 8}, None),
-        ({"metric": "digits-rigidity", "length": 2}, "primary.0.metric: digits-rigidity is not of"),
-        ({"length": 2, "sampler": "ode"}, "primary.0.sampler: ode is not evaluation.long.sampler"),
+        (
+            {"metric": "digits-rigidity", "length": 2},
+            "hypotheses.0.metric: digits-rigidity is not of",
+        ),
+        (
+            {"length": 2, "sampler": "ode"},
+            "hypotheses.0.sampler: ode is not evaluation.long.sampler",
+        ),
         ({"length": 2}, None),
         ({}, None),
     ],
 )
-def test_an_outcome_must_be_measured(outcome, said, zoo):
+def test_a_hypothesis_must_be_measured(hypothesis, said, zoo):
     content = read_study("quick")[0]
     names = ["digits-fd", "digits-rigidity", "semigroup-defect", "cache-distance"]
     long = {"lengths": [1, 2], "metrics": ["digits-fd"]}
     content["evaluation"] = {"metrics": names, "nfe": [1, 4], "long": long}
-    content["primary"] = [{**WANTED, **outcome}]
+    content["hypotheses"] = [{**WANTED, **hypothesis}]
     study = load_study(content, "my.yaml")
     if said is None:
-        check_outcomes(study, zoo, "my.yaml")
-        assert measured_outcomes(study, zoo) == [0]
+        check_hypotheses(study, zoo, "my.yaml")
+        assert measured_hypotheses(study, zoo) == [0]
         return
-    assert measured_outcomes(study, zoo) == []
+    assert measured_hypotheses(study, zoo) == []
     with pytest.raises(ZooError, match=r"^my\.yaml: ") as caught:
-        check_outcomes(study, zoo, "my.yaml")
+        check_hypotheses(study, zoo, "my.yaml")
     assert said in str(caught.value)
 
 
-def test_an_outcome_need_not_know_how_a_metric_makes_its_rollouts(zoo):
+def test_a_hypothesis_need_not_know_how_a_metric_makes_its_rollouts(zoo):
     content = read_study("quick")[0]
     content["evaluation"] = {"metrics": ["digits-fd", "cache-distance"]}
-    content["primary"] = [WANTED, {**WANTED, "metric": "cache-distance", "nfe": 8}]
-    found = with_own_samplers(load_study(content, "my.yaml"), zoo).primary
-    assert [outcome.sampler for outcome in found] == ["sde", "ode"]
+    content["hypotheses"] = [WANTED, {**WANTED, "metric": "cache-distance", "nfe": 8}]
+    found = with_own_samplers(load_study(content, "my.yaml"), zoo).hypotheses
+    assert [hypothesis.sampler for hypothesis in found] == ["sde", "ode"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
-def test_every_shipped_outcome_is_measured(name, zoo):
+def test_every_shipped_hypothesis_is_measured(name, zoo):
     content, path = read_study(name)
-    check_outcomes(load_study(content, str(path)), zoo, str(path))
+    check_hypotheses(load_study(content, str(path)), zoo, str(path))
 
 
 def test_a_study_may_be_anyones_file(tmp_path: Path):
@@ -260,19 +266,19 @@ def test_an_option_that_measures_less_asks_less(zoo):
     whole, _, dropped = _study(options(), zoo)
     assert dropped == 0
     some, _, dropped = _study(options(nfe="4,8"), zoo)
-    assert dropped == len(whole.primary) - len(some.primary) > 0
-    assert all(o.nfe in (4, 8) for o in some.primary)
+    assert dropped == len(whole.hypotheses) - len(some.hypotheses) > 0
+    assert all(o.nfe in (4, 8) for o in some.hypotheses)
     some, _, dropped = _study(options("evaluation.samplers=[sde]"), zoo)
-    assert {o.sampler for o in some.primary} == {"sde"} and dropped > 0
+    assert {o.sampler for o in some.hypotheses} == {"sde"} and dropped > 0
 
 
 def test_what_the_file_itself_cannot_answer_stays_an_error(tmp_path: Path, zoo):
     path = tmp_path / "mine.yaml"
     content = read_study("digits")[0]
-    content["primary"][0] |= {"metric": "digits-rigidity", "nfe": 3}
+    content["hypotheses"][0] |= {"metric": "digits-rigidity", "nfe": 3}
     path.write_text(yaml.safe_dump(content))
     for given in (options(study=str(path)), options(nfe="4", study=str(path))):
-        with pytest.raises(ZooError, match=r"primary\.0\.nfe: 3 is not of evaluation\.nfe"):
+        with pytest.raises(ZooError, match=r"hypotheses\.0\.nfe: 3 is not of evaluation\.nfe"):
             _study(given, zoo)
-    with pytest.raises(ZooError, match=r"primary\.0\.metric"):
-        _study(options("primary.0.metric=digits-fdd"), zoo)
+    with pytest.raises(ZooError, match=r"hypotheses\.0\.metric"):
+        _study(options("hypotheses.0.metric=digits-fdd"), zoo)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.run import main, plan_runs
-from benchmarks.study.baselines import REFERENCES
+from benchmarks.study.baselines import BASELINES
 from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
@@ -67,12 +67,12 @@ def test_a_label_that_is_taken_is_one_folder_below_its_own(label):
         load_study(arm(label), "s")
     except ZooError:
         return
-    assert label.strip(". -") and "/" not in label and label.casefold() not in REFERENCES
+    assert label.strip(". -") and "/" not in label and label.casefold() not in BASELINES
 
 
-@pytest.mark.parametrize("label", [*REFERENCES, "Teacher-Naive", "REAL"])
-def test_references_keep_their_names(label):
-    with pytest.raises(ZooError, match="belongs to a reference row"):
+@pytest.mark.parametrize("label", [*BASELINES, "Teacher-Naive", "REAL"])
+def test_baselines_keep_their_names(label):
+    with pytest.raises(ZooError, match="belongs to a baseline"):
         load_study(arm(label), "s")
 
 
@@ -97,8 +97,8 @@ def test_references_keep_their_names(label):
         (changed(title="x" * 501), "title: should have at most 500"),
         (changed(title="a\x1b[31m"), "title: has the control character"),
         (changed(description="a\ud800"), "description: should be a valid string"),
-        (changed(primary=[{**ONE, "claim": "a\x07"}]), "primary.0.claim: has the control"),
-        (changed(primary=[{**ONE, "a": "dmd"}]), "primary.0: a and b are both 'dmd'"),
+        (changed(hypotheses=[{**ONE, "claim": "a\x07"}]), "hypotheses.0.claim: has the control"),
+        (changed(hypotheses=[{**ONE, "a": "dmd"}]), "hypotheses.0: a and b are both 'dmd'"),
         (changed(arms__dmd=None), "arms.dmd: should be a group of keys"),
     ],
 )
@@ -112,7 +112,10 @@ def test_what_is_refused_when_it_is_read(content, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (changed(primary=[{**ONE, "b": "initial-naive"}]), "primary.0: there is no row 'initial-n"),
+        (
+            changed(hypotheses=[{**ONE, "b": "initial-naive"}]),
+            "hypotheses.0: there is no row 'initial-n",
+        ),
         (
             changed(base__training__optimizers={"studend": {}}),
             "optimizers.studend: the method trai",

@@ -83,7 +83,7 @@ def test_fewer_steps_have_a_distance(make, name, memory):
     assert rows.shape == (ROWS,)
     assert (rows > 0).all() and torch.isfinite(rows).all()
     assert metric.reduce(rows) == pytest.approx(rows.mean().item())
-    assert (metric.own_steps, metric.better) == (8, "lower")
+    assert (metric.own_steps, metric.direction) == (8, "lower")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -90,7 +90,7 @@ class TestImageQuality:
             for video in frames
         ]
         assert rows.tolist() == pytest.approx([float(w) for w in wanted], rel=1e-5)
-        assert metric.better == "lower" and rows[0] != rows[1]
+        assert metric.direction == "lower" and rows[0] != rows[1]
 
     def test_grey_videos_score_like_grey_in_three_channels(self, pyiqa, make):
         grey = textured(1, channels=1)
@@ -112,8 +112,8 @@ class TestImageQuality:
 
     def test_the_direction_and_scale_are_those_of_the_model(self, pyiqa, make):
         default = make("image-quality")
-        assert (default.better, default.scale) == ("higher", 0.01)
-        assert make("image-quality", model="niqe").better == "lower"
+        assert (default.direction, default.scale) == ("higher", 0.01)
+        assert make("image-quality", model="niqe").direction == "lower"
         assert make("image-quality", model="musiq-ava").scale == 1
 
     def test_large_frames_are_shrunk_as_vbench_does(self, pyiqa):
@@ -196,7 +196,7 @@ class TestClipScore:
                 image = model.eval().encode_image(images, normalize=True)
                 text = model.encode_text(tokenizer([prompt]), normalize=True)
             assert row.item() == pytest.approx((image @ text.T).mean().item(), abs=1e-5)
-        assert metric.better == "higher" and rows.abs().max() <= 1
+        assert metric.direction == "higher" and rows.abs().max() <= 1
 
     def test_prompt_and_frames_matter_and_nan_is_kept(self, open_clip, weights, make):
         metric = make("clip-score", model=SMALL_CLIP, pretrained=str(weights), frames=1)

@@ -74,7 +74,7 @@ def test_one_row_a_video_and_nan_for_what_is_broken(name, zoo):
     pixels[1, 0, 2, 1, 1] = torch.nan
     rows = metric.measure(videos(pixels))
     assert rows.shape == (3,) and rows.isnan().tolist() == [False, True, False]
-    assert metric.own_steps is None and metric.better in ("higher", "none")
+    assert metric.own_steps is None and metric.direction in ("higher", "none")
     assert metric.reduce(torch.tensor([1.0, 3.0])) == 2
 
 

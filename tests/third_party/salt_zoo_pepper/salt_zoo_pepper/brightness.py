@@ -2,7 +2,7 @@
 
 
 class Brightness:
-    better = "higher"
+    direction = "higher"
 
     def __init__(self, config, zoo):
         pass

@@ -1,0 +1,91 @@
+"""results.json as a file: written with seven digits, read and checked; and the files beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.evaluate.pictures import write_videos
+from benchmarks.evaluate.records import EvalResult
+from benchmarks.stats.arm_scores import Store
+from benchmarks.stats.replicates import write_store
+from benchmarks.stats.schema import SCHEMA, Results
+from benchmarks.stats.score_files import write_scores
+from salt_zoo.core.config import validate
+from salt_zoo.core.errors import ZooError
+from salt_zoo.io import storage
+
+FILE = "results.json"
+
+
+def stored(results: Results) -> Results:
+    """The results as the file holds them."""
+    return Results.model_validate(plain_json(results.to_json()))
+
+
+def plain_json(content: Any) -> Any:
+    """Content that JSON can hold: numbers with 7 digits, and null for those that are not finite."""
+    content = storage.plain(content)
+    if isinstance(content, Mapping):
+        return {str(key): plain_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain_json(value) for value in content]
+    if isinstance(content, bool | np.bool_):
+        return bool(content)
+    if isinstance(content, int | np.integer):
+        return int(content)
+    if isinstance(content, float | np.floating):
+        return float(f"{content:.7g}") if math.isfinite(content) else None
+    return content if isinstance(content, str) or content is None else str(content)
+
+
+def write_results(
+    results: Results,
+    measured: Sequence[EvalResult],
+    folder: Path,
+    store: Store | None = None,
+) -> None:
+    """Write results.json and all that a report can be rendered from again: every score of every
+    video to samples.parquet, those of the clips of long videos to drift.parquet, statistics of
+    features (`store`) to replicates.npz, and the shown videos to videos.npz."""
+    write_scores(measured, results, Path(folder))
+    write_store(store or {}, Path(folder))
+    write_videos(measured, Path(folder))
+    write_json(results, Path(folder))
+
+
+def write_json(results: Results, folder: Path) -> None:
+    """Write results.json alone."""
+    storage.write_json(folder / FILE, results.to_json())
+
+
+def read_results(folder: Path) -> Results:
+    """The content of a folder's results.json.
+
+    Raises:
+        ZooError: there is none, or it is damaged or of another schema.
+    """
+    path = folder / FILE
+    again = f"run the study again with --out {folder}: what was trained and measured there is kept"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ZooError(f"{path}: there is no such file; name the folder of a report") from None
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(content, dict) or "schema" not in content:
+        raise ZooError(f"{path}: not the results of a study")
+    if content["schema"] != SCHEMA:
+        raise ZooError(
+            f"{path}: schema: {content['schema']!r} is of another version (this one reads "
+            f"{SCHEMA}); {again}"
+        )
+    try:
+        return validate(Results, content, str(path))
+    except ZooError as error:
+        raise ZooError(f"{error}; {again}") from None
