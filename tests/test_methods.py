@@ -14,6 +14,7 @@ from torch import nn
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec
+from salt_zoo.planning.check import check_training
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError, foreign
 from salt_zoo.plugin.manager import Zoo, load_zoo
@@ -182,6 +183,23 @@ def test_a_state_for_a_method_without_one():
 def endless() -> Iterator[str]:
     yield "student"
     raise RuntimeError("half way")
+
+
+BREACHES: dict[str, dict[str, Any]] = {
+    "an order without an end": {"update_order": lambda self, step: itertools.repeat("student")},
+    "an unknown role": {"update_order": lambda self, step: ["nobody"]},
+    "an exit": {"train": lambda self, step: sys.exit(0)},
+    "no roles": {"roles": lambda self: {}},
+}
+
+
+@pytest.mark.parametrize("parts", BREACHES.values(), ids=BREACHES)
+def test_what_is_checked_before_a_run_leaves_breaches_to_the_training(toys: Zoo, parts: Any):
+    """One such arm costs a study no more than its own row."""
+    name = f"broken-{len(list(toys.methods))}"
+    toys.methods.add(name, type("Broken", (Sound,), parts), "a broken method")
+    content = {"method": name, "backbone": "toy-blocks", "dataset": "toy-blocks"}
+    check_training(resolve(content, toys, "test"), toys, "test")
 
 
 ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionError("deep")]

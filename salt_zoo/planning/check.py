@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.layout import make_layout
 
@@ -32,7 +34,8 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
             f"{where}: training.trackers: wandb is not installed; run: pip install wandb"
         )
     with _mistakes_only(where):
-        method = zoo.methods.create(run.config.method["name"], run.method, zoo)
+        # checked: an order of updates without an end would never be through
+        method = make_method(run.config.method["name"], run.method, zoo)
         backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
         trained = [name for name, role in method.roles().items() if role.learning_rate is not None]
         for name in training.optimizers:
@@ -75,7 +78,7 @@ def _mistakes_only(where: str) -> Iterator[None]:
     try:
         yield
     except ZooError as error:
-        if error.__cause__ is None:
+        if error.__cause__ is None and not isinstance(error, ForeignError):
             text = str(error)
             raise type(error)(text if text.startswith(where) else f"{where}: {text}") from None
     except Exception:
