@@ -48,6 +48,10 @@ class Layout:
         return init_device_mesh(device_type, shape, mesh_dim_names=("replicate", "shard"))
 
 
+#: A process alone that passes a video at a time.
+ALONE = Layout(world=1, rank=0, shard=1, micro_batch=1, accumulation=1)
+
+
 def make_layout(
     execution: ExecutionConfig,
     batch_size: int,

@@ -18,7 +18,7 @@ from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import Originals, with_averages
 from salt_zoo.plugin.checked_method import STUDENT_EMA
-from salt_zoo.training.layout import Layout
+from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import is_sharded, local, shard, skeleton, whole_weights
 
@@ -36,7 +36,7 @@ class Networks(Mapping[str, Any]):
         backbone: Backbone,
         config: TrainingConfig,
         seed: int,
-        layout: Layout,
+        layout: Layout = ALONE,
         *,
         gradient_checkpointing: bool = False,
     ) -> None:

@@ -16,6 +16,7 @@ import torch.distributed as distributed
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.training.networks import Networks
@@ -38,8 +39,9 @@ def read_shards(networks: Networks, folder: Path) -> None:
     """
     reader = HuggingFaceStorageReader(str(folder))
     written = {
-        name: tuple(entry.size) if hasattr(entry, "size") else ()
+        name: tuple(entry.size)
         for name, entry in reader.read_metadata().state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
     }
     tensors = _weights(networks)
     _make_states(networks, written)

@@ -94,7 +94,9 @@ def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
     All processes must call it.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return get_model_state_dict(network, options=options)
+    found: Any = get_model_state_dict(network, options=options)
+    tensors: Mapping[str, Tensor] = found
+    return tensors
 
 
 def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
