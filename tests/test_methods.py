@@ -96,7 +96,7 @@ ORDERS = [
 ]
 
 
-@pytest.mark.parametrize("roles", ROLES, ids=str)
+@pytest.mark.parametrize("roles", ROLES, ids=lambda roles: str(roles).split(" at 0x")[0])
 def test_roles_of_a_wrong_form(roles: Any):
     method = broken(Zoo(), roles=lambda self: roles)
     with pytest.raises(ForeignError) as caught:
