@@ -81,18 +81,18 @@ def quality_plot(view: View, metric: MetricEntry, setting: Setting) -> str | Non
 def _dots(lines: Sequence[Line], salt: str) -> str:
     """One below another: a dot with its interval for each line."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        height, below = 1.35 * LETTERS * len(lines) + 0.1, 0.3
-        figure = Figure(figsize=(4.6, height + below), facecolor="none")
+        above, below = 1.35 * LETTERS * len(lines) + 0.1, 0.3
+        figure = Figure(figsize=(4.6, above + below), facecolor="none")
         FigureCanvasSVG(figure)
-        bottom = below / (height + below)
+        bottom = below / (above + below)
         axes = figure.add_axes((0.33, bottom, 0.64, 0.98 - bottom), facecolor="none")
-        for place, line in enumerate(lines):
+        for height, line in enumerate(lines):
             if line.band:
                 ends = [float(bound[0]) for bound in line.band]
-                axes.plot(ends, [place, place], color=line.shade, linewidth=1.4, alpha=0.55)
+                axes.plot(ends, [height, height], color=line.shade, linewidth=1.4, alpha=0.55)
             marker = {"marker": line.style.get("marker", "d"), "markersize": 4.2}
             axes.plot(
-                line.y, [place], color=line.shade, **{**line.style, **marker, "linestyle": ""}
+                line.y, [height], color=line.shade, **{**line.style, **marker, "linestyle": ""}
             )
         axes.set_yticks(range(len(lines)), [line.label for line in lines], fontsize=8)
         for name, line in zip(axes.get_yticklabels(), lines, strict=True):

@@ -126,8 +126,8 @@ def sheet(video: np.ndarray, height: int = HEIGHT, most: int = FRAMES) -> Sheet:
         frames = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
     width, high = frames[0].size
     whole = Image.new(frames[0].mode, (width * len(frames), high))
-    for place, frame in enumerate(frames):
-        whole.paste(frame, (place * width, 0))
+    for index, frame in enumerate(frames):
+        whole.paste(frame, (index * width, 0))
     buffer = io.BytesIO()
     if high <= 32:
         whole.save(buffer, "PNG", optimize=True)
@@ -170,9 +170,9 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     # one shade for both light and dark surroundings would suit neither: white paper, black ink
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
-    for place in range(shown):
-        x = left + place * (block + 16)
-        draw.text((x, 4), _fit(view.results.prompts[place], font, block), "#222", font)
+    for prompt in range(shown):
+        x = left + prompt * (block + 16)
+        draw.text((x, 4), _fit(view.results.prompts[prompt], font, block), "#222", font)
         for column, nfe in enumerate(nfes):
             draw.text((x + column * (wide + gap), 24), f"{nfe} NFE", "#777", font)
     for line, label in enumerate(labels):
@@ -181,15 +181,15 @@ def write_animation(videos: Videos, view: View, path: Path, prompts: int = 3) ->
     for frame in range(max(len(video) for of_arm in moving.values() for video in of_arm)):
         picture = canvas.copy()
         for line, arm in enumerate(arms):
-            for place in range(shown):
+            for prompt in range(shown):
                 for column, nfe in enumerate(nfes):
                     free = arm in ("real", *FULL_BASELINES)
                     key = (arm, None if free else nfe)
                     if key not in moving or (free and column):
                         continue
-                    video = moving[key][place]
+                    video = moving[key][prompt]
                     image = video[frame % len(video)].resize((wide, high), _filter(video[0], high))
-                    x = left + place * (block + 16) + column * (wide + gap)
+                    x = left + prompt * (block + 16) + column * (wide + gap)
                     picture.paste(image, (x, top + line * (high + gap)))
         pictures.append(picture.quantize(128, dither=Image.Dither.NONE))
     pictures[0].save(

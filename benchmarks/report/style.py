@@ -1,4 +1,4 @@
-"""What all plots of a report share: SVG that takes its colours and letters from the page that it
+"""Shared by all plots of a report: SVG that takes its colours and fonts from the page that it
 stands in, lines with bands, panels, and names at the lines' ends."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKERS = "osD^vPX*"
 LETTERS, MOST_LETTERS = 0.146, 20
 INK, MUTED, FAINT = "#1f2328", "#6b7280", "#d8dce2"
 
-_PAGE_COLOURS = {colour: f"var(--s{place + 1})" for place, colour in enumerate(SERIES)}
+_PAGE_COLOURS = {colour: f"var(--s{index + 1})" for index, colour in enumerate(SERIES)}
 _PAGE_COLOURS |= {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--line)"}
 
 STYLE: dict[Any, Any] = {
@@ -63,7 +63,7 @@ def later_lap(arms: Sequence[str], arm: str) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """What is drawn: a line with its band and style, named at its right end; or, without `x`, a
+    """A line with its band and style, named at its right end; or, without `x`, a
     level that holds everywhere."""
 
     label: str
@@ -90,23 +90,23 @@ def panels_of(view: View, lines: Sequence[Line]) -> tuple[Figure, list[tuple[Axe
     shown = view.panels(len(SERIES))
     drawn = [[line for line in lines if line.arm in panel.arms] for panel in shown]
     # in inches: the axes, and below each what its ticks and the next one's title take
-    heights = [max(2.2, LETTERS * len(some)) for some in drawn]
+    heights = [max(2.2, LETTERS * len(in_panel)) for in_panel in drawn]
     below, above = 0.42, 0.09 if len(shown) == 1 else 0.3
     whole = sum(heights) + len(shown) * (below + above)
     longest = max((len(line.label) for line in lines), default=0)
     width = 4.6 + 0.066 * max(0, min(longest, MOST_LETTERS) - 15)
     figure = Figure(figsize=(width, whole), facecolor="none")
     FigureCanvasSVG(figure)
-    found: list[tuple[Axes, list[Line]]] = []
+    panels: list[tuple[Axes, list[Line]]] = []
     top = whole
-    for panel, height, some in zip(shown, heights, drawn, strict=True):
-        place = (0.414 / width, (top - above - height) / whole, 2.99 / width, height / whole)
-        axes = figure.add_axes(place, facecolor="none", sharey=found[0][0] if found else None)
+    for panel, height, in_panel in zip(shown, heights, drawn, strict=True):
+        box = (0.414 / width, (top - above - height) / whole, 2.99 / width, height / whole)
+        axes = figure.add_axes(box, facecolor="none", sharey=panels[0][0] if panels else None)
         if panel.title:
             axes.set_title(panel.title, loc="left", fontsize=8.5, color=MUTED)
-        found.append((axes, some))
+        panels.append((axes, in_panel))
         top -= above + height + below
-    return figure, found
+    return figure, panels
 
 
 def draw(axes: Axes, lines: Sequence[Line]) -> None:
@@ -141,13 +141,13 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     to_axes = axes.transData + axes.transAxes.inverted()
     placed = sorted((float(to_axes.transform((1, y))[1]), name, shade) for y, name, shade in ends)
     heights = [height for height, _, _ in placed]
-    for place in range(1, len(heights)):
-        heights[place] = max(heights[place], heights[place - 1] + gap)
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
     surplus = heights[-1] - max(1.0, placed[-1][0])
     if surplus > 0:  # push back down from the top
         heights[-1] -= surplus
-        for place in range(len(heights) - 2, -1, -1):
-            heights[place] = min(heights[place], heights[place + 1] - gap)
+        for i in range(len(heights) - 2, -1, -1):
+            heights[i] = min(heights[i], heights[i + 1] - gap)
     for height, (end, name, shade) in zip(heights, placed, strict=True):
         axes.annotate(
             name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…",

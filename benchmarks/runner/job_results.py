@@ -1,4 +1,4 @@
-"""What the jobs of a study have found, read back from their folders."""
+"""The results of a study's jobs, read back from their folders."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from benchmarks.runner.jobs import Job
 
 
 def read_job(job: Job) -> tuple[list[EvalResult], TrainingCost | None]:
-    """What a done job found, without the metrics that could not be measured."""
-    found: list[EvalResult] = []
+    """The results of a finished job, without the metrics that could not be measured."""
+    results: list[EvalResult] = []
     for cell in job.cells:
         facts = cell.facts(job.folder) or {}
         if "absent" not in facts:
-            for item in _read_cell(job, cell, facts):
-                _merge(found, item)
+            for result in _read_cell(job, cell, facts):
+                _merge(results, result)
     if job.seed is None:
-        return found, None
+        return results, None
     record = training_of(job)
     cost = record["cost"]
-    return found, TrainingCost(
+    return results, TrainingCost(
         arm=job.label,
         seed=job.seed,
         updates=cost["updates"],
@@ -51,7 +51,7 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[EvalResul
         if (folder / plan.file).is_file()
     }
     content = job.content
-    one = EvalResult(
+    result = EvalResult(
         arm=job.label,
         method=job.label if job.seed is None else content["method"]["name"],
         backbone=content["backbone"]["name"],
@@ -67,33 +67,36 @@ def _read_cell(job: Job, cell: Cell, facts: Mapping[str, Any]) -> list[EvalResul
     if cell.kind == "own":
         return [
             replace(
-                one, nfe=m.own_steps, sampler=m.own_sampler, rows={k: rows[k]}, own_rollouts=(k,)
+                result,
+                nfe=plan.own_steps,
+                sampler=plan.own_sampler,
+                rows={label: rows[label]},
+                own_rollouts=(label,),
             )
-            for k, m in cell.metrics.items()
-            if k in rows
+            for label, plan in cell.metrics.items()
+            if label in rows
         ]
     if cell.kind == "long":
-        one = replace(
-            one, long=LongVideoResult(facts["frames"], facts["stops"], facts["ends"], rows, pixels)
-        )
+        long = LongVideoResult(facts["frames"], facts["stops"], facts["ends"], rows, pixels)
+        result = replace(result, long=long)
     else:
-        one = replace(one, passes=facts["passes"], rows=rows, pixels=pixels)
-    return [replace(one, sampler=sampler) for sampler in cell.samplers or (None,)]
+        result = replace(result, passes=facts["passes"], rows=rows, pixels=pixels)
+    return [replace(result, sampler=sampler) for sampler in cell.samplers or (None,)]
 
 
-def _merge(found: list[EvalResult], extra: EvalResult) -> None:
-    """Add to the row of the same setting, or as a row of its own: one row for each setting."""
-    for place, one in enumerate(found):
-        if (one.nfe, one.sampler) == (extra.nfe, extra.sampler):
-            found[place] = replace(
-                one,
-                rows={**one.rows, **extra.rows},
-                long=extra.long or one.long,
-                setting=one.setting or extra.setting,
-                own_rollouts=(*one.own_rollouts, *extra.own_rollouts),
+def _merge(results: list[EvalResult], extra: EvalResult) -> None:
+    """Add to the result of the same setting, or as one more: one for each setting."""
+    for index, result in enumerate(results):
+        if (result.nfe, result.sampler) == (extra.nfe, extra.sampler):
+            results[index] = replace(
+                result,
+                rows={**result.rows, **extra.rows},
+                long=extra.long or result.long,
+                setting=result.setting or extra.setting,
+                own_rollouts=(*result.own_rollouts, *extra.own_rollouts),
             )
             return
-    found.append(extra)
+    results.append(extra)
 
 
 def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""The work of a study in pieces that can be done apart: train and measure an arm, or measure a
+"""The jobs of a study, which are independent of each other: train and measure an arm, or measure a
 baseline.
 
 A job's folder is named by the digest of all that decides its network: for an arm what can change
@@ -137,21 +137,21 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
             say_once(line)
         resolved = resolve(job.content, zoo, job.label)
         stamp = _stamp(job)
-        made: tuple[Any, Any] | None = None
+        trained: tuple[Any, Any] | None = None
         if not on_main(lambda: job.trained):
-            made = _train(job, resolved, zoo, device, progress, stamp)
+            trained = _train(job, resolved, zoo, device, progress, stamp)
 
         def finish() -> dict[str, str]:
             if not job.keep_checkpoints:
                 shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
             progress(1, 1, "measuring")
-            if made is None:
+            if trained is None:
                 name = resolved.config.backbone["name"]
                 backbone: Any = zoo.backbones.create(name, resolved.backbone, zoo)
                 backbone.to(find_device(device))
                 network = _network(job, backbone)
             else:
-                network, backbone = made
+                network, backbone = trained
             dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
             measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
             for cell in job.cells:
@@ -181,7 +181,7 @@ def _train(
     progress: Progress,
     stamp: Mapping[str, Any],
 ) -> tuple[Any, Any] | None:
-    """Train, or go on training, and save; returns the student and its backbone, or None where
+    """Train, or resume, and save; returns the student and its backbone, or None where
     the student is sharded."""
 
     def update(step: int, updates: int, logs: Mapping[str, float]) -> None:

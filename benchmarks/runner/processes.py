@@ -30,7 +30,7 @@ Tell = Callable[[int, int, str], None]
 Do = Callable[[Any, Tell], Any]
 #: Seconds that a process has to end by itself.
 GRACE = 3.0
-#: What `show` is told when a task's process died and the task is to be tried again.
+#: What `show` receives when a task's process died and the task is to be tried again.
 AGAIN = "again"
 
 
@@ -55,8 +55,8 @@ def run_tasks(
         begin: called once in each process; returns what does a task there. A module's function, or
             a partial of one.
         processes: how many at a time.
-        show: told of task `index` (done, in all, what); at the end `what` is "done" or "failed",
-            and `AGAIN` where its process died.
+        show: receives the progress of task `index` (done, in all, what); at the end `what` is
+            "done" or "failed", and `AGAIN` where its process died.
     """
     results: list[Result | None] = [None] * len(tasks)
     first, second = deque(range(len(tasks))), deque[int]()
@@ -205,7 +205,7 @@ def _serve(connection: Connection, parent: int, begin: Callable[[], Do]) -> None
         try:
             if do is None:
                 do = begin()
-            result = Result(value=do(task, lambda *told: connection.send(told)))
+            result = Result(value=do(task, lambda *progress: connection.send(progress)))
         except BaseException as error:  # sys.exit() as well: it ends a task and nothing else
             show_traceback(error)
             result = Result(error=explain(error))

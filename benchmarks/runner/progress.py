@@ -20,7 +20,7 @@ from benchmarks.runner.processes import AGAIN
 from salt_zoo.cli import progress
 from salt_zoo.core.ranks import is_main_process
 
-#: What is told of a piece whose process does it no longer.
+#: What ends a piece of work.
 ENDS = ("done", "failed", AGAIN)
 
 #: Called with the piece's index, updates done, updates in all, and what is being done, or one of
@@ -30,7 +30,7 @@ Show = Callable[[int, int, int, str], None]
 
 @contextlib.contextmanager
 def study_progress(names: Sequence[str]) -> Iterator[Show]:
-    """Yields what is told of the pieces, which are named in their order.
+    """Yields the callback for the progress of the pieces, which are named in their order.
 
     Without a terminal there is a line whenever a piece is done, and every half minute one that
     says what is being done.

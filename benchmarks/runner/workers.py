@@ -55,7 +55,7 @@ def run_jobs(
 ) -> Ended:
     """Do all jobs that are not done.
 
-    `show(index, step, updates, what)` is told of the progress of job `index`; `what` is "done" or
+    `show(index, step, updates, what)` receives the progress of job `index`; `what` is "done" or
     "failed" at its end, and `processes.AGAIN` where its process died and it is tried again later.
     """
     ended = Ended()
@@ -70,7 +70,7 @@ def run_jobs(
         [jobs[index] for index in waiting],
         functools.partial(_begin, tuple(plugins), threads, device),
         count,
-        lambda place, *told: show(waiting[place], *told),
+        lambda index, *progress: show(waiting[index], *progress),
     )
     for index, result in zip(waiting, results, strict=True):
         if result.error:

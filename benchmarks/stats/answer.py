@@ -59,11 +59,11 @@ def check_primary(
     Raises:
         ZooError: it is not measured, or does not judge the study's videos.
     """
-    known = list(labels)
-    if named not in known:
+    measured = list(labels)
+    if named not in measured:
         raise ZooError(
             f"{where}: primary_metric: {named!r} is not of evaluation.metrics; "
-            f"{did_you_mean(named, known)}"
+            f"{did_you_mean(named, measured)}"
         )
     try:
         metric = make(named)
@@ -90,7 +90,7 @@ def answer_table(
     by_arm = {cost.arm: cost for cost in costs}
     return Answer(
         metric=metric.name,
-        comparisons=AnswerCounts(**{q: len(made) for q, made in table.comparisons.items()}),
+        comparisons=AnswerCounts(**{q: len(entries) for q, entries in table.comparisons.items()}),
         rows=[table.row(ranked, beside, by_arm) for ranked, beside in compared],
     )
 
@@ -249,8 +249,8 @@ def _worth(sides: Sequence[Side]) -> Literal["yes", "no", "inconclusive", "not m
 
 def _largest(levels: Sequence[float | None]) -> float | None:
     """The level at which the best arm is better than every other."""
-    known = [level for level in levels if level is not None]
-    return max(known) if known and len(known) == len(levels) else None
+    numbers = [level for level in levels if level is not None]
+    return max(numbers) if numbers and len(numbers) == len(levels) else None
 
 
 def _leads(sides: Sequence[Side]) -> Literal["supported", "inconclusive", "only arm"]:

@@ -79,10 +79,10 @@ class DriftAnalysis:
         values: list[DriftRow] = []
         comparisons: list[DriftComparison] = []
         for length, arms in [*self._at_end.items(), (None, self._slopes)]:
-            place: dict[str, Any] = {"length": length, "slope": length is None}
+            of_length: dict[str, Any] = {"length": length, "slope": length is None}
             rows, differences = self._compared(arms, length is None)
-            values += [DriftRow(**dict(row), **place) for row in rows]
-            comparisons += [DriftComparison(**dict(entry), **place) for entry in differences]
+            values += [DriftRow(**dict(row), **of_length) for row in rows]
+            comparisons += [DriftComparison(**dict(entry), **of_length) for entry in differences]
         return Drift(
             prompts=self.prompts,
             lengths=self.lengths,

@@ -42,8 +42,8 @@ def reproduce(
     results = read_results(folder)
     entry = next((entry for entry in results.metrics if entry.name == metric), None)
     if entry is None or not entry.mean:
-        known = ", ".join(entry.name for entry in results.metrics if entry.mean)
-        raise ZooError(f"{folder}: {metric!r} is no mean of scores here; those are: {known}")
+        means = ", ".join(entry.name for entry in results.metrics if entry.mean)
+        raise ZooError(f"{folder}: {metric!r} is no mean of scores here; those are: {means}")
     table = pandas.read_parquet(folder / SAMPLES)
     table = table[(table.metric == metric) & _is(table.nfe, nfe) & _is(table.sampler, sampler)]
     if backbone is not None:

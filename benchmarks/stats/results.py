@@ -199,12 +199,12 @@ class _Analysis:
         return compare_hypothesis(hypothesis, self.arms, metrics, self.bootstrap)
 
     def comparisons(self) -> list[Comparison]:
-        made = (self.compare(a, b, m) for a, b in pairs(self.arms) for m in self.metrics)
-        return [comparison for comparison in made if comparison]
+        comparisons = (self.compare(a, b, m) for a, b in pairs(self.arms) for m in self.metrics)
+        return [comparison for comparison in comparisons if comparison]
 
     def rows(self) -> list[ScoreRow]:
-        made = (self._row(arm, metric) for metric in self.metrics for arm in self.arms)
-        return [row for row in made if row]
+        rows = (self._row(arm, metric) for metric in self.metrics for arm in self.arms)
+        return [row for row in rows if row]
 
     def _row(self, arm: ArmScores, metric: MetricInfo) -> ScoreRow | None:
         if metric.name in arm.replicates:
@@ -231,8 +231,8 @@ def _counted(
     comparisons: Iterable[Comparison], drift: Drift | None, metrics: Sequence[MetricEntry]
 ) -> list[Comparison]:
     """The comparisons in metrics of quality that have an interval, each once."""
-    known = [*metrics, *(drift.metrics if drift else ())]
-    quality = {metric.name for metric in known if metric.kind == "quality"}
+    measured = [*metrics, *(drift.metrics if drift else ())]
+    quality = {metric.name for metric in measured if metric.kind == "quality"}
     counted: dict[tuple[Any, ...], Comparison] = {}
 
     def count(entry: Comparison, length: int | None, slope: bool) -> None:

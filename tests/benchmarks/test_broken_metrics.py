@@ -84,7 +84,7 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
 
     runs = plan_runs(study, zoo, "mini.yaml")
     jobs = make_jobs(study, runs, zoo, tmp_path / "out")
-    found = {job.folder: run_job(job, zoo, "cpu", lambda *told: None) for job in jobs}
+    found = {job.folder: run_job(job, zoo, "cpu", lambda *progress: None) for job in jobs}
     assert all(set(lines) == {"raises", "short"} for lines in found.values())
     without = {**broken, **together(found)}
     assert "SystemExit: metric bug" in without["raises"] and "a-seed0" in without["raises"]

@@ -54,7 +54,7 @@ def plan(zoo: Zoo, out: Path, changes: Any = None) -> Job:
 
 
 def do(job: Job, zoo: Zoo) -> None:
-    run_job(job, zoo, "cpu", lambda *told: None)
+    run_job(job, zoo, "cpu", lambda *progress: None)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def arm(jobs: list[Job]) -> Job:
 
 
 def do(job: Job, zoo: Zoo) -> Job:
-    run_job(job, zoo, "cpu", lambda *told: None)
+    run_job(job, zoo, "cpu", lambda *progress: None)
     assert job.done
     return job
 
@@ -139,7 +139,7 @@ def test_two_types_of_device_share_nothing(planned):
     assert not {job.folder for job in on_cpu} & {job.folder for job in on_cuda}
     assert arm(on_cpu).precision == "fp32" and arm(on_cuda).precision == "bf16"
     with pytest.raises(ValueError, match="planned for cuda"):
-        run_job(arm(on_cuda), load_zoo(), "cpu", lambda *told: None)
+        run_job(arm(on_cuda), load_zoo(), "cpu", lambda *progress: None)
 
 
 def test_a_new_metric_measures_only_itself(planned, zoo, trainings):

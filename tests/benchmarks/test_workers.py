@@ -107,7 +107,7 @@ def broken(reason: str):
 
 def test_what_cannot_begin_fails_every_task(tmp_path: Path):
     start = functools.partial(broken, "no plugin")
-    results = run_tasks(["a", "b"], start, 1, lambda *told: None)
+    results = run_tasks(["a", "b"], start, 1, lambda *progress: None)
     assert [result.error for result in results] == ["RuntimeError: no plugin"] * 2
 
 
