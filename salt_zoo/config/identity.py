@@ -11,6 +11,9 @@ from salt_zoo.core.precision import ResolvedPrecision
 
 #: Keys of `training` that say how a run is watched, kept and fitted into memory.
 HARMLESS = ("log_every", "checkpoint_every", "trackers", "gradient_checkpointing")
+#: Likewise, with the value that stands for all: `batch_size` is the whole batch, into however many
+#: accumulation steps it is split, and gradients differ by rounding.
+ANY_SPLIT = {"gradient_accumulation": 1}
 
 _ABSENT = object()
 
@@ -19,11 +22,12 @@ def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[s
     """What of a resolved run (`Resolved.plain`) can change its weights.
 
     Quality metrics, logging, checkpoints and trackers only look on; gradient checkpointing repeats
-    the same arithmetic. `precision` is what the run's own setting means on its device: `auto` and
-    `fp32` are one run on a CPU.
+    the same arithmetic, and accumulation sums the same gradients in other parts. `precision` is
+    what the run's own setting means on its device: `auto` and `fp32` are one run on a CPU.
     """
     kept = {key: value for key, value in content.items() if key != "quality"}
     training = {k: v for k, v in content.get("training", {}).items() if k not in HARMLESS}
+    training |= {key: value for key, value in ANY_SPLIT.items() if key in training}
     return {**kept, "training": {**training, "precision": precision}}
 
 

@@ -23,13 +23,13 @@ def find_checkpoint(
 ) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint of the run in `folder` to go on from, and lines of warning.
 
-    A run may be prolonged, and split otherwise into parts and processes. It is then the run with
-    the new number of updates from the beginning, to the last bit (split otherwise: but for
+    A run may be prolonged, and its batches split otherwise into parts and processes. It is then the
+    run with the new number of updates from the beginning, to the last bit (split otherwise: but for
     rounding). Another code of a part is warned of: whoever mends it may want to go on.
 
     Args:
         identity: of the run as it is to be now (`salt_zoo.config.identity`).
-        origin: its `inputs`, `code` and number of `processes`.
+        origin: its `inputs` and `code`.
 
     Raises:
         ZooError: the checkpoint is of another run.
@@ -55,10 +55,8 @@ def find_checkpoint(
             "to begin anew"
         )
     for one in found_keys:
-        if one.key == UPDATES:
+        if one.key == UPDATES:  # SPLIT: in checkpoints of older versions
             _check_length(folder, found.step, one, config.schedule)
-        else:
-            warnings.append(f"{folder}: {one}; the same batches in other parts, rounded otherwise")
     kept = found.state.get("origin")
     if kept is not None:  # checkpoints of older versions do not know
         warnings += _check_origin(folder, kept, origin)
@@ -89,13 +87,7 @@ def _check_origin(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any])
             f"{folder}: since its checkpoint the weights or the data have changed ({one}); put "
             "back what was there, or choose another folder"
         )
-    lines = [
+    return [
         f"{folder}: goes on with other code than its checkpoint's ({one.key})"
         for one in differences(kept["code"], now["code"])
     ]
-    if kept["processes"] != now["processes"]:
-        lines.append(
-            f"{folder}: {kept['processes']} processes there, {now['processes']} here; the same "
-            "batches in other parts, rounded otherwise"
-        )
-    return lines

@@ -103,6 +103,7 @@ def test_what_changes_no_weight_trains_nothing(planned, zoo, trainings):
             }
         },
         {"base": {"training": {"precision": "fp32", "gradient_checkpointing": True}}},
+        {"base": {"training": {"gradient_accumulation": 2}}},
         {"base": {"quality": {"every": 1, "prompts": 2, "metrics": ["digits-class"]}}},
         {"evaluation": {"batch_size": 1}},
         {"title": "Another"},
@@ -119,7 +120,6 @@ def test_what_changes_no_weight_trains_nothing(planned, zoo, trainings):
         {"base": {"training": {"precision": "bf16"}}},
         {"base": {"training": {"updates": 2}}},
         {"base": {"training": {"clip": 1.0}}},
-        {"base": {"training": {"gradient_accumulation": 2}}},
         {"base": {"training": {"optimizers": {"student": {"learning_rate": 1.0e-3}}}}},
         {"base": {"training": {"schedule": {"warmup": 1}}}},
         {"base": {"backbone": {"context_noise": 0.1}}},
