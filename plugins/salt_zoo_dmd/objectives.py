@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from salt_zoo.core.blocks import ExitStep, RolloutPath
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import TrainStep
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
@@ -54,7 +55,7 @@ class DistributionMatching:
     version = 1
     Config = DistributionMatchingConfig
 
-    def __init__(self, config: DistributionMatchingConfig, zoo: Any) -> None:
+    def __init__(self, config: DistributionMatchingConfig, zoo: Zoo) -> None:
         self.config = config
         self.weight = config.weight
 
@@ -95,7 +96,7 @@ class SelfConsistency:
     version = 1
     Config = SelfConsistencyConfig
 
-    def __init__(self, config: SelfConsistencyConfig, zoo: Any) -> None:
+    def __init__(self, config: SelfConsistencyConfig, zoo: Zoo) -> None:
         self.config = config
         self.weight = config.weight
 

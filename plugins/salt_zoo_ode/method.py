@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from einops import repeat
@@ -14,6 +14,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
 from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
 
@@ -48,7 +49,7 @@ class OdeRegression:
     Config = OdeRegressionConfig
     needs_data = False
 
-    def __init__(self, config: OdeRegressionConfig, zoo: Any) -> None:
+    def __init__(self, config: OdeRegressionConfig, zoo: Zoo) -> None:
         self.config = config
         #: See `salt_zoo.core.protocols.NeedsTrajectories`.
         self.stored_times = tuple(config.times) if config.of == "dataset" else ()

@@ -13,7 +13,7 @@ from salt_zoo.core.backbone import (
     Start,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Sample
+from salt_zoo.core.dataset import Dataset, Sample, Split
 from salt_zoo.core.method import Batch, Method, NeedsTrajectories, NetworkSpec, Objective, TrainStep
 from salt_zoo.core.metric import Better, Metric, MetricDefaults, MetricKind
 from salt_zoo.core.network import (
@@ -49,6 +49,7 @@ __all__ = [
     "Objective",
     "Recognises",
     "Sample",
+    "Split",
     "Start",
     "TrainStep",
     "VelocityNetwork",
