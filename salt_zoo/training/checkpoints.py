@@ -135,7 +135,7 @@ def _set_aside(folder: Path) -> Path:
     return aside
 
 
-def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: Any) -> None:
+def load_checkpoint(checkpoint: Checkpoint, networks: Networks, device: torch.device | str) -> None:
     """Load the weights and optimizer states into `networks`.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,7 +86,7 @@ class Networks(Mapping[str, Any]):
         except KeyError:
             raise KeyError(f"the method has no role {role!r}") from None
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._networks)
 
     def __len__(self) -> int:
@@ -98,7 +98,7 @@ class Networks(Mapping[str, Any]):
         return self._networks.get(STUDENT_EMA, self._networks["student"])
 
     @contextlib.contextmanager
-    def training(self, role: str) -> Any:
+    def training(self, role: str) -> Iterator[list[nn.Parameter]]:
         """Only `role` takes gradients inside the block."""
         network = self._networks[role]
         network.requires_grad_(True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
@@ -12,12 +12,13 @@ from salt_zoo.training.remembered import sampling_of
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import Resolved
+    from salt_zoo.training.trainer import Trainer
 
 #: The configuration, the costs and the digests.
 RECORD = "salt_zoo.json"
 
 
-def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
+def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
     """Save what the run is for, with the configuration that made it beside it."""
     with atomic_folder(folder) as draft:
         trainer.backbone.save(trainer.networks.result, draft)
