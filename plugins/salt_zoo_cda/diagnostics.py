@@ -20,6 +20,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import ComparableMemory, Direction, Memory, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from
 
 
@@ -60,7 +61,7 @@ class _CacheDiagnostic(MetricDefaults):
     kind: MetricKind = "diagnostic"
     mean = True
 
-    def __init__(self, config: CacheDiagnosticConfig, zoo: Any) -> None:
+    def __init__(self, config: CacheDiagnosticConfig, zoo: Zoo) -> None:
         self.config = config
         self.own_steps, self.own_sampler = config.reference, config.sampler
 
@@ -88,7 +89,11 @@ class Walker:
     """Some videos of one network, with their noise."""
 
     def __init__(
-        self, videos: Videos, rows: Sequence[int], prompts: Sequence[str], config: Any
+        self,
+        videos: Videos,
+        rows: Sequence[int],
+        prompts: Sequence[str],
+        config: CacheDiagnosticConfig,
     ) -> None:
         backbone = videos.backbone
         assert backbone is not None
@@ -138,7 +143,7 @@ class CacheDistance(_CacheDiagnostic):
 
     Config = CacheDistanceConfig
 
-    def __init__(self, config: CacheDistanceConfig, zoo: Any) -> None:
+    def __init__(self, config: CacheDistanceConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.layer = config.layer
 

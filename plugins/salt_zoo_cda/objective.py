@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,8 +12,9 @@ from salt_zoo.core import flow
 from salt_zoo.core.blocks import ExitStep, RolloutPath
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import TrainStep
+from salt_zoo.core.protocols import FeatureExtractor, TrainStep
 from salt_zoo.core.transfers import send
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_cda import alignment
 from salt_zoo_cda.reference import Renoising, reference_video
 
@@ -66,7 +67,7 @@ class CacheAlignment:
     version = 1
     Config = CacheAlignmentConfig
 
-    def __init__(self, config: CacheAlignmentConfig, zoo: Any) -> None:
+    def __init__(self, config: CacheAlignmentConfig, zoo: Zoo) -> None:
         self.config = config
         self.weight = config.weight
         for sparse, dense in config.reference.items():
@@ -110,6 +111,5 @@ class CacheAlignment:
         return alignment.mmd(own, wanted, frames, self.config.kernel, self.config.sigma)
 
     def _features(self, x: Tensor, t: Tensor, step: TrainStep) -> Tensor:
-        teacher: Any = step.networks["teacher"]
-        found: Tensor = teacher.features(x, t, step.batch.condition, self.config.depth)
-        return found
+        teacher: FeatureExtractor = step.networks["teacher"]
+        return teacher.features(x, t, step.batch.condition, self.config.depth)

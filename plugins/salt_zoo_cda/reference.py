@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from salt_zoo.core.blocks import Renoise, RolloutPath
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import TrainStep
+from salt_zoo.core.protocols import TrainStep, VelocityNetwork
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 
 #: How the reference is noised again: with noise of its own, or with the student's noise at the
@@ -20,7 +20,11 @@ _SAME = 1e-6
 
 
 def reference_video(
-    student: Any, step: TrainStep, path: RolloutPath, times: Sequence[float], renoising: Renoising
+    student: VelocityNetwork,
+    step: TrainStep,
+    path: RolloutPath,
+    times: Sequence[float],
+    renoising: Renoising,
 ) -> Tensor:
     """What `student` makes of the step's initial noise and prompts on a denser step list.
 

@@ -14,6 +14,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
 from salt_zoo_consistency.losses import Distance, distance
@@ -51,7 +52,7 @@ class ConsistencyDistillation(WithObjectives):
     Config = ConsistencyConfig
     needs_data = True
 
-    def __init__(self, config: ConsistencyConfig, zoo: Any) -> None:
+    def __init__(self, config: ConsistencyConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         steps = range(config.intervals, -1, -1)
         self.grid = torch.tensor(

@@ -13,7 +13,6 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,8 @@ from torch import Tensor
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.protocols import Sample
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import NoOptions
 
 FRAMES, SIZE, DIGIT, GRID = 9, 16, 8, 4
 CELLS = (SIZE - DIGIT) // GRID + 1  # places for the digit along one side
@@ -156,7 +157,7 @@ class Digits:
 
     version = 1
 
-    def __init__(self, config: Any = None, zoo: Any = None) -> None:
+    def __init__(self, config: NoOptions | None = None, zoo: Zoo | None = None) -> None:
         pass
 
     def prompts(self, split: str) -> list[str]:

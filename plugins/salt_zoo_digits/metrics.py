@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
 
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import NoOptions
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
@@ -38,7 +39,7 @@ class Score(MetricDefaults):
     mean = True
     of: Measure
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass
 
     def measure(self, videos: Videos) -> Tensor:
@@ -110,7 +111,7 @@ class Sharpness(Score):
     target = 1.0
     kind: MetricKind = "description"
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         self.real = measures.laplacian_energy(reference_videos()[0]).mean()
 
     def measure(self, videos: Videos) -> Tensor:
@@ -134,7 +135,7 @@ class Diversity(Score):
     direction = "target"
     target = 1.0
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pixels, prompts = reference_videos()
         distances = measures.distance_within_prompt(pixels[:768], prompts[:768])
         self.real = distances.nanmean()
@@ -152,7 +153,7 @@ class FrechetAppearance(MetricDefaults):
     version = 1
     direction: Direction = "lower"
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core.config import StrictModel
 from salt_zoo.io.printing import show
 from salt_zoo.io.yaml import read_yaml
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import merge
 from salt_zoo.training.launch import train
 
@@ -31,7 +32,7 @@ class FlowRecipe:
     Config = FlowConfig
     name: ClassVar[str]
 
-    def __init__(self, config: FlowConfig, zoo: Any) -> None:
+    def __init__(self, config: FlowConfig, zoo: Zoo) -> None:
         self.zoo = zoo
         self.file = HERE / f"{self.name}.yaml"
         self.content = merge(read_yaml(self.file), config.run)
@@ -85,7 +86,7 @@ class JudgeRecipe:
 
     Config = JudgeConfig
 
-    def __init__(self, config: JudgeConfig, zoo: Any) -> None:
+    def __init__(self, config: JudgeConfig, zoo: Zoo) -> None:
         self.config = config
 
     def run(self, folder: Path, device: str) -> int:

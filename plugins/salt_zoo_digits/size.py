@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -16,6 +16,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Condition
 from salt_zoo.core.transfers import send
 from salt_zoo.io.storage import file_digest
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.load import load_transformer
@@ -68,7 +69,7 @@ class DigitsSize(WanSizeDefaults):
     negative_prompt = ""
     coordinates = COORDINATES
 
-    def __init__(self, config: DigitsSizeConfig, zoo: Any) -> None:
+    def __init__(self, config: DigitsSizeConfig, zoo: Zoo) -> None:
         self.weights = config.weights or TEACHER
         #: Where causal students start; those of another teacher start from its weights.
         self.causal_weights = None if config.weights else CAUSAL
@@ -84,7 +85,7 @@ class DigitsSize(WanSizeDefaults):
                 model = load_transformer(self._there(), TRANSFORMER)
         return model
 
-    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
+    def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 3, words]`, one row each for digit, direction and speed; "" is no prompt."""
         rows = []
         for prompt in prompts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -13,6 +14,7 @@ from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import full_time, initial_noise, iter_rollout, renoise_from
 from salt_zoo_dmd.semigroup import choices, local_defect
 
@@ -46,7 +48,7 @@ class SemigroupDefect(MetricDefaults):
     kind: MetricKind = "diagnostic"
     mean = True
 
-    def __init__(self, config: SemigroupDefectConfig, zoo: Any) -> None:
+    def __init__(self, config: SemigroupDefectConfig, zoo: Zoo) -> None:
         self.config = config
         self.own_steps, self.own_sampler = config.steps, config.sampler
 
@@ -62,7 +64,7 @@ class SemigroupDefect(MetricDefaults):
             ]
         )
 
-    def _batch(self, videos: Videos, rows: Any, prompts: Any) -> Tensor:
+    def _batch(self, videos: Videos, rows: Sequence[int], prompts: Sequence[str]) -> Tensor:
         backbone, network = videos.backbone, videos.network
         assert backbone is not None
         rng = videos.rng.for_rows(rows)

@@ -16,6 +16,7 @@ from salt_zoo.core.blocks import RolloutPath, Sampler
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.bound import BoundRollout
 from salt_zoo.rollout.objectives import Objectives, complete
 from salt_zoo.rollout.paths import StepLists, check_probabilities, draw_path, one_list
@@ -61,12 +62,12 @@ class DMD:
     Config = DMDConfig
 
     @classmethod
-    def complete(cls, config: DMDConfig, zoo: Any, where: str) -> DMDConfig:
+    def complete(cls, config: DMDConfig, zoo: Zoo, where: str) -> DMDConfig:
         """Fill in the options of the objectives."""
         objectives = complete(config.objectives, zoo, f"{where}.objectives")
         return config.model_copy(update={"objectives": objectives})
 
-    def __init__(self, config: DMDConfig, zoo: Any) -> None:
+    def __init__(self, config: DMDConfig, zoo: Zoo) -> None:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
         self.needs_data = self.objectives.needs_data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.guidance import AutoGuided, Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import full_time
 from salt_zoo_dmd.losses import distribution_matching_gradient, distribution_matching_loss
 from salt_zoo_dmd.semigroup import Space, TimeWeight, choices, semigroup_loss
@@ -61,7 +62,7 @@ class DistributionMatching:
     Config = DistributionMatchingConfig
     needs_data = False
 
-    def __init__(self, config: DistributionMatchingConfig, zoo: Any) -> None:
+    def __init__(self, config: DistributionMatchingConfig, zoo: Zoo) -> None:
         self.config = config
         self.weight = config.weight
         self._autoguidance = config.guide == "score" and config.guidance_scale != 1
@@ -127,7 +128,7 @@ class SelfConsistency:
     version = 1
     Config = SelfConsistencyConfig
 
-    def __init__(self, config: SelfConsistencyConfig, zoo: Any) -> None:
+    def __init__(self, config: SelfConsistencyConfig, zoo: Zoo) -> None:
         self.config = config
         self.weight = config.weight
 

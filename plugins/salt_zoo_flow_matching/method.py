@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from einops import repeat
@@ -15,6 +15,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.condition import choose
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import Condition, NetworkSpec, TrainStep
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
 
 
@@ -37,7 +38,7 @@ class FlowMatching(ABC):
     version = 1
     needs_data = True
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: FlowMatchingConfig, zoo: Zoo) -> None:
         self.config = config
 
     @abstractmethod
@@ -85,6 +86,7 @@ class TeacherForcing(FlowMatching):
     """Flow matching with teacher forcing (arXiv 2602.02214)."""
 
     Config = TeacherForcingConfig
+    config: TeacherForcingConfig
 
     def velocities(
         self, step: TrainStep, x: Tensor, t: Tensor, x0: Tensor, condition: Condition

@@ -7,7 +7,7 @@ videos, which never flicker, from passing for quality.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -16,6 +16,8 @@ from torch import Tensor
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import NoOptions
 from salt_zoo_metrics.frames import eight_bit
 
 
@@ -58,7 +60,7 @@ class TemporalFlickering(MetricDefaults):
     mean = True
     bounds = (0.0, 1.0)
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass
 
     def measure(self, videos: Videos) -> Tensor:
@@ -85,7 +87,7 @@ class MotionMagnitude(MetricDefaults):
     mean = True
     bounds = (0.0, 1.0)
 
-    def __init__(self, config: MotionMagnitudeConfig, zoo: Any) -> None:
+    def __init__(self, config: MotionMagnitudeConfig, zoo: Zoo) -> None:
         self.config = config
 
     def measure(self, videos: Videos) -> Tensor:

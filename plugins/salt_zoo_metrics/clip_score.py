@@ -15,6 +15,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 
@@ -46,7 +47,7 @@ class ClipScore(MetricDefaults):
     mean = True
     bounds = (-1.0, 1.0)
 
-    def __init__(self, config: ClipScoreConfig, zoo: Any) -> None:
+    def __init__(self, config: ClipScoreConfig, zoo: Zoo) -> None:
         models = need("open_clip", "clip-score").list_models()
         if config.model not in models:
             raise ZooError(

@@ -18,6 +18,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
 
@@ -53,7 +54,7 @@ class ImageQuality(MetricDefaults):
     direction: Direction
     mean = True
 
-    def __init__(self, config: ImageQualityConfig, zoo: Any) -> None:
+    def __init__(self, config: ImageQualityConfig, zoo: Zoo) -> None:
         need("pyiqa", "image-quality")
         known = need("pyiqa.default_model_configs", "image-quality").DEFAULT_CONFIGS
         usable = [name for name, facts in known.items() if facts.get("metric_mode") == "NR"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import NoOptions
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
 LOW, HIGH = 0.02, 0.98
@@ -46,7 +46,7 @@ class Saturation(MetricDefaults):
     mean = True
     bounds = (0.0, 1.0)
 
-    def __init__(self, config: Any, zoo: Any) -> None:
+    def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass
 
     def measure(self, videos: Videos) -> Tensor:

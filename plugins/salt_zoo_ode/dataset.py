@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Dataset, Sample
+from salt_zoo.core.protocols import Dataset, Sample, Split
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_ode.store import HEADER, read_folder
 
 
@@ -36,7 +36,7 @@ class Trajectories:
     version = 1
     Config = TrajectoriesConfig
 
-    def __init__(self, config: TrajectoriesConfig, zoo: Any) -> None:
+    def __init__(self, config: TrajectoriesConfig, zoo: Zoo) -> None:
         self.zoo = zoo
         self.folder = read_folder(config.folder)
         self.folder.check()
@@ -50,12 +50,12 @@ class Trajectories:
         made: Dataset = self.zoo.datasets.create(part["name"], options, self.zoo)
         return made
 
-    def prompts(self, split: Any) -> list[str]:
+    def prompts(self, split: Split) -> list[str]:
         if split == "train":
             return list(dict.fromkeys(self.folder.header["prompts"]))
         return self.source.prompts(split)
 
-    def sample(self, rng: KeyedRNG, split: Any, videos: bool = True) -> Sample:
+    def sample(self, rng: KeyedRNG, split: Split, videos: bool = True) -> Sample:
         """A stored trajectory and its prompt a row.
 
         Raises:

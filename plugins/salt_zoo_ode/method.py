@@ -14,6 +14,7 @@ from salt_zoo.core import flow
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.core.transfers import send
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
 from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
 from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
@@ -52,7 +53,7 @@ class OdeRegression(WithObjectives):
     version = 1
     Config = OdeRegressionConfig
 
-    def __init__(self, config: OdeRegressionConfig, zoo: Any) -> None:
+    def __init__(self, config: OdeRegressionConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.needs_data = self.objectives.needs_data
         #: See `salt_zoo.core.protocols.NeedsTrajectories`.

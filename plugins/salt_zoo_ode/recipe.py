@@ -11,9 +11,11 @@ from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import TrainingError
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
+from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.foreign import lacks_memory
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_ode.store import open_folder
 from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
 
@@ -44,7 +46,7 @@ class TrajectoryRecipe:
 
     Config = TrajectoryRecipeConfig
 
-    def __init__(self, config: TrajectoryRecipeConfig, zoo: Any) -> None:
+    def __init__(self, config: TrajectoryRecipeConfig, zoo: Zoo) -> None:
         self.config, self.zoo = config, zoo
         where = "recipe trajectories"
         self._backbone = configure_part(zoo.backbones, config.backbone, zoo, f"{where}: backbone")
@@ -99,7 +101,7 @@ class TrajectoryRecipe:
         show(folder)
         return 0
 
-    def _header(self, backbone: Any, dataset: Any, device: str) -> dict[str, Any]:
+    def _header(self, backbone: Backbone, dataset: Dataset, device: str) -> dict[str, Any]:
         """All that decides what the trajectories are, but the prompts."""
         config = self.config
         scale = config.guidance_scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -98,7 +98,7 @@ def ode_states(
 def draw_trajectories(
     config: TrajectoryConfig,
     whose: Whose,
-    network: Any,
+    network: VelocityNetwork,
     rng: KeyedRNG,
     condition: Condition,
     unconditional: Condition,

@@ -40,7 +40,7 @@ class Pass:
     used: int = 0
     keys: Table | None = None
     version: int = 0
-    prompt: Any = None
+    prompt: Tensor | None = None
 
 
 class Rope(nn.Module):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field, field_validator
 from torch import nn
 
@@ -14,6 +15,7 @@ from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Start
 from salt_zoo.io.storage import file_digest
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
@@ -69,7 +71,7 @@ class SelfForcingBackbone(WanBackbone):
 
     @classmethod
     def complete(
-        cls, config: SelfForcingBackboneConfig, zoo: Any, where: str
+        cls, config: SelfForcingBackboneConfig, zoo: Zoo, where: str
     ) -> SelfForcingBackboneConfig:
         """Fill in the options of the memory."""
         name = config.memory["name"]
@@ -78,7 +80,7 @@ class SelfForcingBackbone(WanBackbone):
         memory = {"name": name, **checked.model_dump(mode="json")}
         return config.model_copy(update={"memory": memory})
 
-    def __init__(self, config: SelfForcingBackboneConfig, zoo: Any) -> None:
+    def __init__(self, config: SelfForcingBackboneConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.config = config
         name = config.memory["name"]
@@ -99,7 +101,7 @@ class SelfForcingBackbone(WanBackbone):
         size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
         self.policy.place(KVCache(self.policy, size, parts[-1].stop), config.block_frames)
 
-    def _score(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+    def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
     def network(self, start: Start) -> nn.Module:
@@ -126,7 +128,7 @@ class SelfForcingBackbone(WanBackbone):
         files = find_checkpoint(path).files
         return found | {f"initial/{file.name}": file_digest(file) for file in files}
 
-    def _causal(self, transformer: Any) -> nn.Module:
+    def _causal(self, transformer: WanTransformer3DModel) -> nn.Module:
         network = CausalWanNetwork(transformer, self.size.coordinates, self._blocks, self.policy)
         return network.to(self.device)
 
@@ -138,7 +140,7 @@ class SelfForcingBackbone(WanBackbone):
             return Path(self.config.initial).expanduser()
         return self.size.causal_weights
 
-    def _initial(self) -> Any:
+    def _initial(self) -> WanTransformer3DModel:
         """A transformer with the student's first weights."""
         path = self._initial_path()
         if path is None:

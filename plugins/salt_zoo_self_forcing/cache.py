@@ -89,7 +89,7 @@ class CacheShape:
     width: int  # of a head
     tokens: int  # of a frame
     dtype: torch.dtype
-    device: Any
+    device: torch.device | str
 
 
 class KVCache:
@@ -120,7 +120,7 @@ class KVCache:
         if isinstance(policy, PreparedPolicy):
             policy.prepare(self)
         #: The prompt whose tokens' keys and values are in `cross`, by layer.
-        self.prompt: Any = None
+        self.prompt: Tensor | None = None
         self.cross: dict[int, tuple[Tensor, Tensor]] = {}
         #: What the network has worked out for the next block, and for which version and shape.
         self.plan: tuple[Any, Any] | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -19,7 +18,12 @@ from salt_zoo.core.transfers import send
 
 
 def rotary_table(
-    frames: Sequence[int], rows: int, columns: int, width: int, device: Any, theta: float = 10000.0
+    frames: Sequence[int],
+    rows: int,
+    columns: int,
+    width: int,
+    device: torch.device | str,
+    theta: float = 10000.0,
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines `[len(frames) * rows * columns, 1, width / 2]`, float32, on `device`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Start
 from salt_zoo.io.storage import digest
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
 from salt_zoo_wan.checkpoint.load import load_transformer
@@ -60,7 +62,7 @@ class WanBackbone(BackboneDefaults):
         "student": ("teacher",),
     }
 
-    def __init__(self, config: WanBackboneConfig, zoo: Any) -> None:
+    def __init__(self, config: WanBackboneConfig, zoo: Zoo) -> None:
         self.config = config
         options = zoo.sizes.configure(config.size, config.options, "backbone.options")
         self.size: WanSize = zoo.sizes.create(config.size, options, zoo)
@@ -68,18 +70,18 @@ class WanBackbone(BackboneDefaults):
         self.frame_rate = self.size.frame_rate
         self.guidance_scale = self.size.guidance_scale
         self.negative_prompt: str = self.size.negative_prompt
-        self.device: Any = "cpu"
+        self.device: torch.device | str = "cpu"
         #: Bidirectional, of the student's size; and the teacher.
         self.score = self._score(config, zoo)
         self.teacher = self._teacher(config, zoo) if config.teacher else self.score
 
-    def _score(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+    def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         """Itself, where a backbone is no more than that."""
         if config.teacher is None:
             return self
         return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
-    def _teacher(self, config: WanBackboneConfig, zoo: Any) -> WanBackbone:
+    def _teacher(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         """The teacher of another size.
 
         Raises:
@@ -106,7 +108,7 @@ class WanBackbone(BackboneDefaults):
             )
         return made
 
-    def to(self, device: Any) -> WanBackbone:
+    def to(self, device: torch.device | str) -> WanBackbone:
         self.device = device
         for other in (self.score, self.teacher):
             if other is not self:
@@ -174,7 +176,7 @@ class WanBackbone(BackboneDefaults):
         return WanNetwork(transformer, self.size.coordinates).to(self.device)
 
     @classmethod
-    def recognise(cls, place: Path, zoo: Any, size: str | None) -> dict[str, Any]:
+    def recognise(cls, place: Path, zoo: Zoo, size: str | None) -> dict[str, Any]:
         """The options with which it loads another code's weights; `size` is one that was named.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Components:
 
     source: str
     revision: str = "main"
-    bytes: Any = field(default=None, compare=False)
+    bytes: Mapping[str, int] | None = field(default=None, compare=False)
     needed: tuple[str, ...] = field(default=COMPONENTS, compare=False)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -60,7 +59,7 @@ class PromptCache:
                 safetensors.torch.save_file(tensors, draft, {"sha256": _sha256(states)})
         self._remember(prompt, states)
 
-    def rows(self, prompts: Sequence[str], device: Any) -> Tensor:
+    def rows(self, prompts: Sequence[str], device: torch.device | str) -> Tensor:
         """`[B, 512, width]` float32 on `device`; all of them must be known."""
         place = torch.device(device)
         found = {prompt: self._row(prompt, place) for prompt in dict.fromkeys(prompts)}

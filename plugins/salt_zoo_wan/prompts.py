@@ -10,7 +10,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import yaml
@@ -24,6 +24,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 from salt_zoo.io.prompt_files import read_prompt_file
 from salt_zoo.io.storage import digest
+from salt_zoo.plugin.manager import Zoo
 
 _BUNDLED = Path(__file__).with_name("prompts.yaml")
 
@@ -51,7 +52,7 @@ class Prompts:
     version = 1
     Config = PromptsConfig
 
-    def __init__(self, config: PromptsConfig, zoo: Any) -> None:
+    def __init__(self, config: PromptsConfig, zoo: Zoo) -> None:
         self.config = config
         lines = read_prompts(config.file)
         where = config.file or "the bundled prompts"

@@ -16,6 +16,7 @@ from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Condition
 from salt_zoo.io.storage import digest
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.config_json import read_arguments
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
@@ -75,8 +76,9 @@ class PublishedSize(WanSizeDefaults):
     frame_rate = 16.0
     guidance_scale = 5.0
     coordinates = 0
+    transformer_config: dict[str, Any]
 
-    def __init__(self, config: PublishedSizeConfig, zoo: Any) -> None:
+    def __init__(self, config: PublishedSizeConfig, zoo: Zoo) -> None:
         self.config = config
         self.negative_prompt = config.negative_prompt
         published = PUBLISHED[self.name]
@@ -121,14 +123,14 @@ class PublishedSize(WanSizeDefaults):
             self.components.folder("transformer"), self.transformer_config
         ).float()
 
-    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition:
+    def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""
         if torch.device(device).type == "meta":
             width = self.transformer_config["text_dim"]
             return {"text": torch.empty(len(prompts), MAX_TOKENS, width, device="meta")}
         return {"text": self.text.encode(prompts, device)}
 
-    def encode_ahead(self, prompts: Sequence[str], device: Any) -> None:
+    def encode_ahead(self, prompts: Sequence[str], device: torch.device | str) -> None:
         """Encode in one go what `encode_prompts` will be asked for."""
         self.text.encode_ahead(prompts, device)
 
@@ -141,7 +143,7 @@ class PublishedSize(WanSizeDefaults):
     def decode_video(self, latents: Tensor) -> Tensor:
         return self.video.decode(latents)
 
-    def frame_decoder(self, device: Any) -> FrameDecoder:
+    def frame_decoder(self, device: torch.device | str) -> FrameDecoder:
         return self.video.frame_decoder(device)
 
     def pixel_frames(self, latent_frames: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
 from salt_zoo.core.protocols import Condition
@@ -29,23 +30,23 @@ class WanSize(Protocol):
     #: A diffusers transformer folder that causal students start from; None for the teacher's.
     causal_weights: Path | None
     #: The arguments of its transformer; None reads them off a transformer without data.
-    transformer_config: Any
+    transformer_config: dict[str, Any] | None
     #: Encodes in one go the prompts that will be encoded next; None where that is cheap.
     encode_ahead: Callable[[Sequence[str], Any], None] | None
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
     coordinates: int
 
-    def transformer(self, start: Literal["teacher", "random"]) -> Any:
+    def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         """A new `WanTransformer3DModel`."""
         ...
 
-    def encode_prompts(self, prompts: Sequence[str], device: Any) -> Condition: ...
+    def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition: ...
 
     def encode_video(self, video: Tensor) -> Tensor: ...
 
     def decode_video(self, latents: Tensor) -> Tensor: ...
 
-    def frame_decoder(self, device: Any) -> Callable[[Tensor], Tensor]:
+    def frame_decoder(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         """See `salt_zoo.core.protocols.Backbone`."""
         ...
 
@@ -61,7 +62,7 @@ class WanSize(Protocol):
         """What is missing of the parts (of all, where none is named)."""
         ...
 
-    def codec_folders(self) -> Any:
+    def codec_folders(self) -> Mapping[str, Path] | None:
         """Folders of text encoder and VAE, with which a student is saved as a whole pipeline; None
         where there are none."""
         ...
@@ -77,10 +78,10 @@ class WanSizeDefaults:
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
     causal_weights: Path | None = None
-    transformer_config: Any = None
+    transformer_config: dict[str, Any] | None = None
     encode_ahead: Callable[[Sequence[str], Any], None] | None = None
 
-    def frame_decoder(self: Any, device: Any) -> Callable[[Tensor], Tensor]:
+    def frame_decoder(self: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video
         return decode
 
@@ -93,7 +94,7 @@ class WanSizeDefaults:
     def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
         return []
 
-    def codec_folders(self) -> Any:
+    def codec_folders(self) -> Mapping[str, Path] | None:
         return None
 
     def codec_modules(self) -> Mapping[str, nn.Module]:

@@ -32,7 +32,7 @@ class TextEncoder:
         self._encodings: dict[torch.dtype, PromptCache] = {}
         self._loaded: tuple[Any, Any] | None = None
 
-    def encode(self, prompts: Sequence[str], device: Any) -> Tensor:
+    def encode(self, prompts: Sequence[str], device: torch.device | str) -> Tensor:
         """`[B, 512, width]` float32 on `device`."""
         place = torch.device(device)
         known = self._known(place)
@@ -40,7 +40,7 @@ class TextEncoder:
             self._encode(new, place, known)
         return known.rows(prompts, place)
 
-    def encode_ahead(self, prompts: Sequence[str], device: Any) -> None:
+    def encode_ahead(self, prompts: Sequence[str], device: torch.device | str) -> None:
         """Encode what is new in one go: the encoder, 11 GB of it, goes to the GPU once."""
         place = torch.device(device)
         known = self._known(place)

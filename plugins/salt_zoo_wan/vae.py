@@ -38,7 +38,7 @@ class VideoCodec:
         ]
         return (torch.cat(rows) + 1) / 2
 
-    def frame_decoder(self, device: Any) -> FrameDecoder:
+    def frame_decoder(self, device: torch.device | str) -> FrameDecoder:
         """A decoder for the blocks of one stream."""
         return FrameDecoder(*self._on(torch.device(device)))
 

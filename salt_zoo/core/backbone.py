@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from salt_zoo.core.network import Condition
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from salt_zoo.core.blocks import Blocks
@@ -31,9 +32,9 @@ class Backbone(Protocol):
     negative_prompt: str
     #: Height and width of a decoded frame in pixels, where it is known.
     frame_size: tuple[int, int] | None
-    device: Any
+    device: torch.device | str
 
-    def to(self, device: Any) -> Backbone:
+    def to(self, device: torch.device | str) -> Backbone:
         """Everything that it makes or encodes from now on lies on `device`; returns itself."""
         ...
 
@@ -55,11 +56,11 @@ class Backbone(Protocol):
         """Latents to pixels; nominally in [0, 1], not clamped."""
         ...
 
-    def save(self, network: nn.Module, folder: Any) -> None:
+    def save(self, network: nn.Module, folder: Path) -> None:
         """Write a network (and what runs it) to `folder`, loadable by `load`."""
         ...
 
-    def load(self, folder: Any) -> nn.Module: ...
+    def load(self, folder: Path) -> nn.Module: ...
 
     def fingerprint(self) -> Mapping[str, str]:
         """What identifies the teacher: names of files or weights, each with a digest."""

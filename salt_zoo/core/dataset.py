@@ -26,14 +26,16 @@ class Sample:
     trajectory_times: tuple[float, ...] = ()
 
 
+#: The parts of a dataset.
+Split = Literal["train", "validation", "test"]
+
+
 class Dataset(Protocol):
     """Prompts, and real videos where the data has them."""
 
-    def prompts(self, split: Literal["train", "validation", "test"]) -> list[str]: ...
+    def prompts(self, split: Split) -> list[str]: ...
 
-    def sample(
-        self, rng: KeyedRNG, split: Literal["train", "validation", "test"], videos: bool
-    ) -> Sample:
+    def sample(self, rng: KeyedRNG, split: Split, videos: bool) -> Sample:
         """One row for each row of `draws`; `videos=False` saves making what is not looked at."""
         ...
 

@@ -13,7 +13,7 @@ from salt_zoo.core.backbone import (
     Start,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Sample
+from salt_zoo.core.dataset import Dataset, Sample, Split
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -59,6 +59,7 @@ __all__ = [
     "Objective",
     "Recognises",
     "Sample",
+    "Split",
     "Start",
     "Stateful",
     "TrainStep",

@@ -49,7 +49,7 @@ def evaluation_prompts(
     return [known[i] for i in order.tolist()[:count]] * videos_per_prompt
 
 
-def evaluation_draws(seed: int, split: str, count: int, device: Any) -> KeyedRNG:
+def evaluation_draws(seed: int, split: str, count: int, device: torch.device | str) -> KeyedRNG:
     """The streams that every arm of a study is evaluated with: equal noise for equal rows."""
     return KeyedRNG(seed, ("evaluation", split), range(count), device)
 

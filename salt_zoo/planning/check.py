@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.protocols import Backbone, Method
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
@@ -62,7 +63,7 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
         dataset.sample(rng.at("data"), "train", method.needs_data)
 
 
-def _dry_update(method: Any, backbone: Any, seed: int) -> None:
+def _dry_update(method: Method, backbone: Backbone, seed: int) -> None:
     from salt_zoo.costs.passes import DryRun
 
     dry = None

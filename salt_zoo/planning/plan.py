@@ -29,6 +29,7 @@ from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.layout import make_layout
 from salt_zoo.training.optimizers import make_optimizers
 
@@ -68,7 +69,7 @@ class Plan:
         return resident - passing + max(passing, *codecs, 0.0)
 
 
-def plan_run(run: Resolved, zoo: Any, device: str = "cuda", processes: int = 1) -> Plan:
+def plan_run(run: Resolved, zoo: Zoo, device: str = "cuda", processes: int = 1) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
     config, counted = run.config, _counted(run, backbone, zoo)
@@ -84,7 +85,7 @@ def plan_run(run: Resolved, zoo: Any, device: str = "cuda", processes: int = 1) 
     )
 
 
-def flops_per_update(run: Resolved, zoo: Any) -> float:
+def flops_per_update(run: Resolved, zoo: Zoo) -> float:
     """FLOPs of one update of a run over its whole batch, averaged over its own updates.
 
     Without the recomputation of gradient checkpointing, which changes no result.
@@ -152,21 +153,21 @@ def make_plan(
     )
 
 
-def _parts(run: Resolved, zoo: Any) -> tuple[Backbone, Method]:
+def _parts(run: Resolved, zoo: Zoo) -> tuple[Backbone, Method]:
     config = run.config
     backbone = _backbone(zoo, config.backbone["name"], run.backbone.model_dump_json())
     return backbone, make_method(config.method["name"], run.method, zoo)
 
 
 @functools.lru_cache(maxsize=4)
-def _backbone(zoo: Any, name: str, options: str) -> Backbone:
+def _backbone(zoo: Zoo, name: str, options: str) -> Backbone:
     """One object for all runs with the same backbone, whose measurements they share."""
     checked = zoo.backbones.configure(name, json.loads(options), "backbone")
     made: Backbone = zoo.backbones.create(name, checked, zoo)
     return made
 
 
-def _counted(run: Resolved, backbone: Any, zoo: Any) -> Passes:
+def _counted(run: Resolved, backbone: Any, zoo: Zoo) -> Passes:
     """The passes of one of a run's updates."""
     config, options = run.config, run.method.model_dump_json()
     return _dry(zoo, backbone, config.method["name"], options, config.seed).mean(
@@ -175,7 +176,7 @@ def _counted(run: Resolved, backbone: Any, zoo: Any) -> Passes:
 
 
 @functools.lru_cache(maxsize=64)
-def _dry(zoo: Any, backbone: Any, method: str, options: str, seed: int) -> DryRun:
+def _dry(zoo: Zoo, backbone: Backbone, method: str, options: str, seed: int) -> DryRun:
     checked = zoo.methods.configure(method, json.loads(options), "method")
     return DryRun(make_method(method, checked, zoo), backbone, seed)
 

@@ -20,7 +20,7 @@ from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Backbone, Memory
+from salt_zoo.core.protocols import Backbone, Condition, Memory
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig
 from salt_zoo.rollout.sampler import block_noise, commit, denoise, renoise_from
@@ -224,7 +224,7 @@ class Stream:
         noises = {t: draw(block, t) for t in self._times[1:]}
         return lambda block, t: noises[t]
 
-    def _switch(self, recent: deque[ExitStep], condition: Any, draw: Renoise) -> None:
+    def _switch(self, recent: deque[ExitStep], condition: Condition, draw: Renoise) -> None:
         def update_cache(x0: Tensor) -> None:
             (old,) = (exit for exit in recent if exit.x0 is x0)
             commit(self._network, replace(old, condition=condition), self._blocks, draw)

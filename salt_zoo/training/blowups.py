@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from salt_zoo.core.errors import TrainingError
 from salt_zoo.training.checkpoints import checkpoints
@@ -62,7 +62,7 @@ def blame(logged: str, networks: Networks) -> str:
 
 
 @torch.no_grad()
-def _largest(network: Any) -> float:
+def _largest(network: nn.Module) -> float:
     """The largest absolute weight; infinite where one is not finite."""
     largest = [
         float(weight.detach().abs().max()) for weight in network.parameters() if weight.numel()

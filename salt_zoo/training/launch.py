@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from salt_zoo.config import run_yaml
 from salt_zoo.config.metrics import make_metrics
 from salt_zoo.config.run import QualityConfig, Resolved
+from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.io.one_writer import one_writer
 from salt_zoo.io.printing import say
 from salt_zoo.io.storage import check_folder, plain, prepare_folder
 from salt_zoo.plugin.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
+
+if TYPE_CHECKING:
+    from salt_zoo.training.networks import Networks
+    from salt_zoo.training.trainer import Evaluate, Trainer
 
 
 def train(
@@ -23,7 +28,7 @@ def train(
     zoo: Zoo,
     device: str = "auto",
     progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
-) -> Any:
+) -> Trainer:
     """Train (or go on training) in `folder` and return the `Trainer`, its networks trained.
 
     The folder gets `run.yaml`, the resolved configuration, before the networks are made.
@@ -49,7 +54,6 @@ def train(
                 "inputs": on_main(parts.inputs),
                 "code": parts.code,
                 "processes": accelerator.num_processes,
-                "execution": config.execution.model_dump(mode="json"),
             }
         )
         same = identity_on(resolved.plain(), config.training, accelerator)
@@ -85,7 +89,9 @@ def train(
     return trainer
 
 
-def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> Any:
+def _quality(
+    config: QualityConfig, zoo: Zoo, backbone: Backbone, dataset: Dataset
+) -> Evaluate | None:
     """What the trainer calls to measure quality on the validation split, or None."""
     if not config.every:
         return None
@@ -101,7 +107,7 @@ def _quality(config: QualityConfig, zoo: Zoo, backbone: Any, dataset: Any) -> An
     prompts = evaluation_prompts(dataset, "validation", config.prompts)
     rng = evaluation_draws(0, "validation", len(prompts), backbone.device)
 
-    def evaluate(networks: Any, step: int) -> dict[str, float]:
+    def evaluate(networks: Networks, step: int) -> dict[str, float]:
         found = {}
         for steps in config.steps:
             sampling = SamplingConfig(

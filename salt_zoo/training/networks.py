@@ -108,7 +108,7 @@ class Networks(Mapping[str, Any]):
         except KeyError:
             raise KeyError(f"the method has no role {role!r}") from None
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._networks)
 
     def __len__(self) -> int:

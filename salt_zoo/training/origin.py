@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.core.protocols import Backbone, Dataset
+from salt_zoo.plugin.checked_method import CheckedMethod, make_method
 from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
@@ -40,9 +41,9 @@ class Parts:
         code_of_inputs: the part of it that backbone and data are made of.
     """
 
-    method: Any
-    backbone: Any
-    dataset: Any
+    method: CheckedMethod
+    backbone: Backbone
+    dataset: Dataset
     code: Mapping[str, Any]
     code_of_inputs: Mapping[str, Any]
 
@@ -61,12 +62,12 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
     content = resolved.plain()
     versions = versions or Versions(zoo)
 
-    def method() -> Any:
+    def method() -> CheckedMethod:
         # configured once more: what parts a part is made of is looked up there
         options = configure_part(zoo.methods, content["method"], zoo, "method")
         return make_method(content["method"]["name"], options, zoo)
 
-    def backbone_and_data() -> tuple[Any, Any]:
+    def backbone_and_data() -> tuple[Backbone, Dataset]:
         made = []
         for kind, registry in (("backbone", zoo.backbones), ("dataset", zoo.datasets)):
             options = configure_part(registry, content[kind], zoo, kind)

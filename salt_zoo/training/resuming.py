@@ -14,9 +14,6 @@ from salt_zoo.training.optimizers import schedule_factor
 
 UPDATES = "training.updates"
 
-#: Keys of `execution` that decide in which parts sums are made, and so their rounding.
-SPLIT = ("micro_batch", "shard")
-
 
 def find_checkpoint(
     folder: Path,
@@ -26,13 +23,13 @@ def find_checkpoint(
 ) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint of the run in `folder` to go on from, and lines of warning.
 
-    A run may be prolonged, and split otherwise into parts and processes. It is then the run with
-    the new number of updates from the beginning, to the last bit (split otherwise: but for
+    A run may be prolonged, and its batches split otherwise into parts and processes. It is then the
+    run with the new number of updates from the beginning, to the last bit (split otherwise: but for
     rounding). Another code of a part is warned of: whoever mends it may want to go on.
 
     Args:
         identity: of the run as it is to be now (`salt_zoo.config.identity`).
-        origin: its `inputs`, `code`, number of `processes` and `execution`.
+        origin: its `inputs` and `code`.
 
     Raises:
         ZooError: the checkpoint is of another run.
@@ -89,19 +86,7 @@ def _check_origin(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any])
             f"{folder}: since its checkpoint the weights or the data have changed ({one}); put "
             "back what was there, or choose another folder"
         )
-    lines = [
+    return [
         f"{folder}: goes on with other code than its checkpoint's ({one.key})"
         for one in differences(kept["code"], now["code"])
     ]
-    before, after = _parts(kept), _parts(now)
-    lines += [
-        f"{folder}: {one}; the same batches in other parts, which differs by rounding"
-        for one in differences(before, after)
-    ]
-    return lines
-
-
-def _parts(origin: Mapping[str, Any]) -> dict[str, Any]:
-    execution = origin.get("execution", {})  # checkpoints of older versions do not know
-    kept = {f"execution.{key}": execution[key] for key in SPLIT if key in execution}
-    return {"processes": origin["processes"], **kept}

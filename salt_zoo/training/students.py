@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
@@ -11,13 +11,16 @@ from salt_zoo.io.storage import atomic_folder
 from salt_zoo.training.remembered import sampling_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from salt_zoo.config.run import Resolved
+    from salt_zoo.training.trainer import Trainer
 
 #: The configuration, the costs and the digests.
 RECORD = "salt_zoo.json"
 
 
-def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
+def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
     """Save the trained student, with the configuration that made it beside it.
 
     Of a distributed run all processes must call it; the first one writes.
@@ -28,7 +31,8 @@ def save_student(trainer: Any, resolved: Resolved, folder: Path) -> Path:
     return on_main(lambda: _save(network, trainer, resolved, folder))
 
 
-def _save(network: Any, trainer: Any, resolved: Resolved, folder: Path) -> Path:
+def _save(network: nn.Module | None, trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
+    assert network is not None  # it is the first process
     with atomic_folder(folder) as draft:
         trainer.backbone.save(network, draft)
         record = {

@@ -76,11 +76,10 @@ def test_a_run_may_be_watched_otherwise(training, copy, train):
     assert (copy / NEWEST).is_dir()
 
 
-def test_a_run_may_be_split_otherwise_and_says_so(copy, whole, train, capsys):
+def test_a_run_may_be_split_otherwise(copy, whole, train, capsys):
     shutil.rmtree(copy / NEWEST)
     train(copy, execution={"micro_batch": 1})
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "execution.micro_batch: null there, 1 here" in line
+    assert capsys.readouterr().err == ""
     name = NEWEST / "student.safetensors"
     a, b = (safetensors.torch.load_file(folder / name) for folder in (whole, copy))
     assert max((a[key] - b[key]).abs().max() for key in a) < 1e-3

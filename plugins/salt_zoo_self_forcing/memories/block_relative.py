@@ -4,12 +4,13 @@ arXiv 2511.20649)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span
 from salt_zoo_self_forcing.memories.ring import Ring
@@ -35,7 +36,7 @@ class BlockRelativeMemory:
     version = 1
     Config = BlockRelativeMemoryConfig
 
-    def __init__(self, config: BlockRelativeMemoryConfig, zoo: Any) -> None:
+    def __init__(self, config: BlockRelativeMemoryConfig, zoo: Zoo) -> None:
         self.config = config
         self.ring = Ring(config.frames, config.sink)
 

@@ -4,13 +4,14 @@ arXiv 2512.04678)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span
 from salt_zoo_self_forcing.memories.ring import Ring, recache
@@ -42,7 +43,7 @@ class EmaSinkMemory:
     version = 1
     Config = EmaSinkMemoryConfig
 
-    def __init__(self, config: EmaSinkMemoryConfig, zoo: Any) -> None:
+    def __init__(self, config: EmaSinkMemoryConfig, zoo: Zoo) -> None:
         self.config = config
         self.ring = Ring(config.frames, config.sink)
 

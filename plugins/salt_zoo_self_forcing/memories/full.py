@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span
 from salt_zoo_self_forcing.memories.ring import recache
@@ -27,7 +28,7 @@ class FullMemory:
     version = 1
     Config = FullMemoryConfig
 
-    def __init__(self, config: FullMemoryConfig, zoo: Any) -> None:
+    def __init__(self, config: FullMemoryConfig, zoo: Zoo) -> None:
         self.config = config
 
     def capacity(self, frames: int) -> int:

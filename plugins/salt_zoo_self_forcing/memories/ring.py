@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo_self_forcing.cache import KVCache
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Ring:
         )
 
 
-def recache(cache: Any, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
+def recache(
+    cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
+) -> None:
     """Empty the memory and remember the recent blocks anew, as many as it keeps, at their old
     positions (LongLive, arXiv 2509.22622)."""
     kept: list[Tensor] = []

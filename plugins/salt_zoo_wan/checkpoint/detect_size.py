@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.check import check_state_dict, describe_config, describe_state_dict
 from salt_zoo_wan.checkpoint.identify import identify_checkpoint
 from salt_zoo_wan.checkpoint.load import read_state_dict
 from salt_zoo_wan.sizes import transformer_config
 
 
-def detect_size(place: Path, zoo: Any, wanted: str | None = None) -> str:
+def detect_size(place: Path, zoo: Zoo, wanted: str | None = None) -> str:
     """The registered size whose transformer has exactly these tensors, by name and shape.
 
     Args:
