@@ -81,7 +81,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         except ZooError as error:
             if not options.dry_run:
                 raise
-            say(f"warning: the plan holds, but the run would be refused: {error}")
+            say(f"warning: the plan is valid, but the run would be rejected: {error}")
     if options.dry_run:
         from benchmarks.runner.plan import print_plan
 
@@ -131,7 +131,7 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
     check_hypotheses(study, zoo, where)
     chosen = [name.strip() for name in (options.methods or "").split(",") if name.strip()]
     if options.methods is not None and not chosen:
-        raise ZooError("--methods: names no arm; leave it out for all of them")
+        raise ZooError("--methods: names no arm; omit it to run all arms")
     return select_arms(study, chosen, where), where, dropped
 
 

@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written(below, write_run, mistake, tmp_path):
     (tmp_path / "file").write_text("kept")
     out = tmp_path / "file" / below
     error = mistake(write_run(), out=out, keeps=True)
-    assert str(out) in error and "is a file, not a folder); choose another place" in error
+    assert str(out) in error and "is a file, not a folder); choose another path" in error
     assert (tmp_path / "file").read_text() == "kept"
 
 

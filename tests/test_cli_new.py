@@ -121,7 +121,7 @@ def test_other_kinds_are_usage_errors(cli):
     [
         ("full", "is a folder that is not empty; name a new one"),
         ("file", "is a file; name a new folder"),
-        ("file/below", "is a file, not a folder); choose another place"),
+        ("file/below", "is a file, not a folder); choose another path"),
         (".", "is the current folder; name a new one"),
     ],
 )

@@ -322,7 +322,7 @@ def test_a_file_a_video(trained, cli, tmp_path):
     assert sorted(os.listdir(out)) == names
     videos = [frames_of(out / name) for name in names]
     assert not np.array_equal(videos[0], videos[1])
-    # the place in a list changes nothing, and one that stands there twice goes on counting
+    # the place in a list changes nothing, and one that is listed twice goes on counting
     ended = cli(
         "sample", THREE, THREE, *student[:-4], "--out", out, "--nfe", 1, "--names", "vbench"
     )

@@ -119,7 +119,7 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         (
             RunConfig,
             {**RUN, "training": None},
-            "training: should be a group of keys, not None; leave it out for its defaults",
+            "training: should be a group of keys, not None; omit it for its defaults",
         ),
         (
             RunConfig,
@@ -166,8 +166,8 @@ def test_values_cannot_change_later():
         (b"a: 1\n b: 2", "line 2: not valid YAML"),
         (b"a: \x00", "not valid YAML"),
         (b"\xff\xfe\xff", "cannot be read"),
-        (b"- 1\n- 2", "must hold keys and values, not a list"),
-        (b"only text", "must hold keys and values, not a str"),
+        (b"- 1\n- 2", "expected a mapping, got a list"),
+        (b"only text", "expected a mapping, got a str"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )

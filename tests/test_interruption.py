@@ -33,7 +33,7 @@ def test_a_command_cleans_up(number, capsys):
 
     assert guarded(run) == 128 + number
     assert cleaned
-    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
     assert signal.getsignal(number) is signal.SIG_DFL
 
 

@@ -73,7 +73,7 @@ def test_a_signal_leaves_nothing(number, code, holder, tmp_path):
     holder.send_signal(number)
     _, said = holder.communicate()
     assert holder.returncode == code
-    assert said == "interrupted; run the same command again to go on\n"
+    assert said == "interrupted; run the same command again to resume\n"
     assert not (tmp_path / "run").exists()
 
 

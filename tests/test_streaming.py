@@ -254,7 +254,7 @@ def test_a_bidirectional_network_is_refused(make, zoo, teacher):
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
-        ({0: THREE}, "frame 0: the first prompt has the whole first block; .* is 3"),
+        ({0: THREE}, "frame 0: the first prompt covers the whole first block; .* is 3"),
         ({-3: THREE}, "frame -3"),
         ({2: THREE}, "frame 2: the first prompt"),
         ({12: THREE}, "frame 12: the stream has 12 frames, the last is 11"),

@@ -112,7 +112,7 @@ def test_a_key_twice_is_refused_with_its_line(keys, quoted):
     assume(len(set(keys)) < len(keys))
     text = "\n".join(f"'{k}': {n}" if quoted and n else f"{k}: {n}" for n, k in enumerate(keys))
     second = next(n for n, key in enumerate(keys) if key in keys[:n])
-    with pytest.raises(ZooError, match=rf"^f, line {second + 1}: the key .* stands there twice$"):
+    with pytest.raises(ZooError, match=rf"^f, line {second + 1}: the key .* is listed twice$"):
         parse_yaml(text, "f")
 
 

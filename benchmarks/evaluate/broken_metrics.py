@@ -60,7 +60,7 @@ def without_broken(study: StudyConfig, zoo: Zoo, where: str) -> tuple[StudyConfi
             f"{where}: evaluation.metrics: none can be used; {next(iter(broken.values()))}"
         )
     for line in broken.values():
-        say_once(f"{line}; the study goes on without it")
+        say_once(f"{line}; the study continues without it")
     if evaluation.long and changed.get("long", True) is None:
         say_once(f"{where}: evaluation.long: without a metric there are no long videos")
     return (

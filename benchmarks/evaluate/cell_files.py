@@ -75,8 +75,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
         return found
     except _UNREADABLE as error:
         raise ZooError(
-            f"{path}: damaged ({reason(error)}); delete it and run the study again, which makes it "
-            "once more"
+            f"{path}: damaged ({reason(error)}); delete it and run the study again to regenerate it"
         ) from None
 
 

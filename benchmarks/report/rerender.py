@@ -142,7 +142,7 @@ def _restated(file: str, recorded: StudyRecord, zoo: Zoo) -> StudyRecord:
         if not same.get(key, now[key] == was[key]):
             raise ZooError(
                 f"{path}: {key}: is not what was run for this report; run the study again, or "
-                "leave --study out"
+                "omit --study"
             )
     stated = ("title", "description", "hypotheses", "claims", "primary_metric", "tuning")
     kept = {key: value for key, value in was.items() if key not in stated}

@@ -130,7 +130,7 @@ def _print_downloads(console: Console, plans: Mapping[str, Plan]) -> None:
                 seen.add(item["command"])
                 console.print(
                     visible(
-                        f"to be downloaded: {item['source']} ({item['bytes'] / 1e9:.1f} GB): "
+                        f"to download: {item['source']} ({item['bytes'] / 1e9:.1f} GB): "
                         f"{item['command']}"
                     ),
                     highlight=False,
@@ -138,7 +138,7 @@ def _print_downloads(console: Console, plans: Mapping[str, Plan]) -> None:
                     soft_wrap=True,
                 )
     if not seen:
-        console.print("nothing has to be downloaded")
+        console.print("nothing to download")
 
 
 def _at_once(study: StudyConfig, device: str, jobs: int, timed: bool) -> tuple[int, str]:

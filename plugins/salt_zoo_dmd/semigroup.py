@@ -21,7 +21,7 @@ TimeWeight = Literal["one_minus_t", "none"]
 def anchors(times: Sequence[float], num_segments: int) -> list[float]:
     """The start times of `num_segments` equal parts of a step list, falling, and 0.
 
-    With more segments than steps a time stands there twice, and is drawn twice as often.
+    With more segments than steps a time is listed twice, and is drawn twice as often.
     """
     if num_segments < 1:
         raise ValueError(f"a list is cut into at least 1 segment, not {num_segments}")

@@ -83,7 +83,7 @@ class TrajectoryFolder:
         for shard in there:
             if fault := self._fault(shard):
                 raise ZooError(
-                    f"{self.file(shard)}: {fault}; make it anew with the same "
+                    f"{self.file(shard)}: {fault}; make it again with the same "
                     "'salt-zoo pretrain trajectories' command"
                 )
 
@@ -128,8 +128,8 @@ def open_folder(path: Path, header: Mapping[str, Any]) -> TrajectoryFolder:
         there = read_folder(path).header
         if difference := _difference(there, header):
             raise ZooError(
-                f"{path}: holds trajectories made otherwise ({difference}); choose another folder, "
-                "or delete this one"
+                f"{path}: holds trajectories of another configuration ({difference}); choose "
+                "another folder, or delete this one"
             )
     else:
         write_json(path / HEADER, header)
@@ -154,12 +154,12 @@ def read_folder(path: Path) -> TrajectoryFolder:
     except FileNotFoundError:
         raise ZooError(f"{path}: holds no trajectories (it has no {HEADER})") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ZooError(f"{file}: damaged ({reason(error)}); make the folder anew") from None
+        raise ZooError(f"{file}: damaged ({reason(error)}); make the folder again") from None
     if version != FORMAT:
         raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")
     missing = {"batch_size", "dataset", "prompts", "shape", "times"} - header.keys()
     if missing:
-        raise ZooError(f"{file}: damaged (it lacks {min(missing)!r}); make the folder anew")
+        raise ZooError(f"{file}: damaged (it lacks {min(missing)!r}); make the folder again")
     return TrajectoryFolder(path, header)
 
 

@@ -84,7 +84,7 @@ class SelfAttention:
             if run.version != run.memory.version:
                 raise RuntimeError(
                     "the memory changed between a pass and its recomputation by gradient "
-                    "checkpointing: call backward before the next block is remembered"
+                    "checkpointing: call backward before the next block is written to the memory"
                 )
             key, value = run.memory.extended(self.layer, key, value, run.own, run.used)
             if run.keys is not None:

@@ -86,8 +86,8 @@ class Components:
         needed = self.missing(self.needed)
         raise ZooError(
             f"{self.source}: its {part}{self._size([part])} is not on this machine and cannot be "
-            f"fetched ({reason}); with internet run: {self.command(needed)}{self._size(needed)}; "
-            "or name a local folder in backbone.options.weights"
+            f"downloaded ({reason}); with internet access run: {self.command(needed)}"
+            f"{self._size(needed)}; or name a local folder in backbone.options.weights"
         )
 
     def command(self, parts: Sequence[str]) -> str:
@@ -175,7 +175,7 @@ def load_component(folder: Path, load: Callable[[], Any]) -> Any:
         return load()
     except Exception as error:  # transformers and diffusers raise many kinds for a damaged file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise ZooError(f"{folder}: cannot be loaded ({reason}); fetch it again") from None
+        raise ZooError(f"{folder}: cannot be loaded ({reason}); download it again") from None
     finally:
         if bars:
             logging.enable_progress_bar()

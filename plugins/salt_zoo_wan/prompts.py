@@ -58,7 +58,7 @@ class Prompts:
         where = config.file or "the bundled prompts"
         if len(lines) < 2 * config.held_out + 1:
             raise ZooError(
-                f"{where}: {len(lines)} different prompts are too few to keep back "
+                f"{where}: {len(lines)} different prompts are too few to hold out "
                 f"2 x {config.held_out}; add some or lower dataset.held_out"
             )
         ranked = sorted(lines, key=latents_name)
@@ -153,7 +153,9 @@ def load_latents(path: Path, prompt: str) -> Tensor:
         ) from None
     except Exception as error:  # safetensors raises several kinds for a damaged file
         reason = (str(error).splitlines() or [""])[0][:100]
-        raise ZooError(f"{path}: not a whole safetensors file ({reason}); write it again") from None
+        raise ZooError(
+            f"{path}: an incomplete or corrupt safetensors file ({reason}); write it again"
+        ) from None
     if "latents" not in tensors or tensors["latents"].ndim != 4:
         raise ZooError(
             f"{path}: has no tensor 'latents' [C, F, H, W]; it has {sorted(tensors)[:3]}"

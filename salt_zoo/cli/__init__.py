@@ -101,7 +101,7 @@ def _guarded(run: Callable[[], int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt as error:
         if is_main_process():
-            say("interrupted; run the same command again to go on")
+            say("interrupted; run the same command again to resume")
         return exit_code(error)
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), results().fileno())

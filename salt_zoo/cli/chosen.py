@@ -77,7 +77,7 @@ def saved_student(given: Path) -> Path | None:
 
 def _saved(options: argparse.Namespace, student: Path) -> Chosen:
     if options.backbone or options.size:
-        raise ZooError("--backbone and --size are the checkpoint's own; leave them out")
+        raise ZooError("--backbone and --size come from the checkpoint; omit them")
     path = check_student(student) / RECORD
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def with_overrides(content: Mapping[str, Any], overrides: list[str], zoo: Zoo) -
             raise ZooError(f"--set {key}: unknown key; {did_you_mean(key, ['backbone'])}")
     found = changed["backbone"]
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-        raise ZooError("--set backbone: give its options one by one, as in backbone.size=digits")
+        raise ZooError("--set backbone: set its options one by one, as in backbone.size=digits")
     return found
 
 

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     assert chosen.place is not None  # --checkpoint is required
     source, out = chosen.place.resolve(), options.out.resolve()
     if options.out.exists() and (out.is_relative_to(source) or source.is_relative_to(out)):
-        raise ZooError(f"--out {options.out}: is a part of the checkpoint; choose another place")
+        raise ZooError(f"--out {options.out}: is a part of the checkpoint; choose another path")
 
     from salt_zoo.config.parts import configure_part  # torch takes seconds to import
 

@@ -38,7 +38,7 @@ class Video:
 
 
 def videos_of(prompts: Sequence[str], per_prompt: int) -> list[Video]:
-    """`per_prompt` videos of each prompt; one that stands there twice goes on counting."""
+    """`per_prompt` videos of each prompt; one that is listed twice goes on counting."""
     seen: Counter[str] = Counter()
     found = []
     for place, prompt in enumerate(prompts):

@@ -150,12 +150,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 def read_prompts(options: argparse.Namespace) -> list[str]:
     """The prompts of the command line or of `--prompts`."""
     if options.prompts and options.prompt_file:
-        raise ZooError("--prompts: there are prompts on the command line, too; give one of both")
+        raise ZooError("--prompts: cannot be combined with prompts on the command line")
     if options.per_prompt < 1:
         raise ZooError(f"--per-prompt {options.per_prompt}: must be at least 1")
     if options.prompt_file is None:
         if options.column is not None:
-            raise ZooError("--column: is of no use without --prompts FILE")
+            raise ZooError("--column: needs --prompts FILE")
         if not options.prompts:
             raise ZooError("no prompt; give one or more, or --prompts FILE")
         return list(options.prompts)
@@ -180,7 +180,7 @@ def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] 
         check_one_file(out, len(videos))
         return None
     if not (many or folder or options.names or options.format):
-        raise ZooError(f"--out {out}: write a name that ends in .mp4, .gif or .png, or FOLDER/")
+        raise ZooError(f"--out {out}: use a name that ends in .mp4, .gif or .png, or FOLDER/")
     names = file_names(videos, options.names or "index", f".{options.format or 'mp4'}")
     return [out / name for name in names]
 

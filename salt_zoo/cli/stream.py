@@ -85,7 +85,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     sampling = sampling_config(options, chosen, True, backbone)
     frames = length_in_frames(options, backbone.frame_rate)
     if frames is not None and switches and max(switches) >= frames:
-        raise ZooError(f"--switch {max(switches)}: behind the end; the last frame is {frames - 1}")
+        raise ZooError(f"--switch {max(switches)}: past the end; the last frame is {frames - 1}")
     if size := backbone.frame_size:
         check_size(options.out, 1, *size)
     network = backbone.load(chosen.place) if chosen.place else backbone.network("student")
@@ -142,11 +142,11 @@ def check_length(options: argparse.Namespace) -> None:
     """The ending of the file, and a length that it can hold."""
     ending = options.out.suffix.lower()
     if ending not in (".mp4", ".gif", ".png"):
-        raise ZooError(f"--out {options.out}: write a name that ends in .mp4, .gif or .png")
+        raise ZooError(f"--out {options.out}: use a name that ends in .mp4, .gif or .png")
     if options.frames is not None and options.frames < 1:
         raise ZooError(f"--frames {options.frames}: must be at least 1")
     if options.frames is not None and options.frames > MOST_FRAMES:
-        raise ZooError(f"--frames: at most {MOST_FRAMES:,}; leave it out to stream until Ctrl-C")
+        raise ZooError(f"--frames: at most {MOST_FRAMES:,}; omit it to stream until Ctrl-C")
     if options.seconds is not None and not (0 < options.seconds < math.inf):
         raise ZooError(f"--seconds {options.seconds}: must be more than 0")
     if ending != ".mp4" and options.frames is None and options.seconds is None:
@@ -160,7 +160,7 @@ def length_in_frames(options: argparse.Namespace, frame_rate: float) -> int | No
         if options.seconds * frame_rate > MOST_FRAMES:
             raise ZooError(
                 f"--seconds {options.seconds:g}: at most {MOST_FRAMES / frame_rate:g} (they are "
-                f"{MOST_FRAMES:,} frames); leave it out to stream until Ctrl-C"
+                f"{MOST_FRAMES:,} frames); omit it to stream until Ctrl-C"
             )
         return max(1, round(options.seconds * frame_rate))
     frames: int | None = options.frames

@@ -50,7 +50,7 @@ def _by_label(metrics: list[Any]) -> list[Any]:
     labels = [chosen(metric).label for metric in metrics]
     for label in labels:
         if labels.count(label) > 1:
-            raise ValueError(f"{label!r} stands there twice; give one of them a label of its own")
+            raise ValueError(f"{label!r} is listed twice; give one of them a label of its own")
     return metrics
 
 

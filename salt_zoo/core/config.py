@@ -24,7 +24,7 @@ def once(values: list[Any]) -> list[Any]:
     seen = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"{value!r} stands there twice")
+            raise ValueError(f"{value!r} is listed twice")
         seen.add(value)
     return values
 
@@ -112,7 +112,7 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: A
     if error["type"] == "list_type" and (given is None or isinstance(given, str)):
         return "; a list is written [a, b], and [] where it is to be empty"
     if given is None and error["type"] in ("model_type", "dict_type"):
-        return "; leave it out for its defaults, or write its keys"
+        return "; omit it for its defaults, or write its keys"
     return ""
 
 

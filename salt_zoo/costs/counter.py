@@ -108,7 +108,7 @@ class PassCounter:
                 if not isinstance(entry, list):
                     raise ZooError(
                         "the checkpoint was made by an older version of Salt Zoo, which counted "
-                        "passes in another way; choose another folder"
+                        "passes differently; choose another folder"
                     )
                 if "options" not in entry[0]:
                     passes[ModulePass(**entry[0])] = entry[1]

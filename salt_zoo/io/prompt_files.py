@@ -105,7 +105,8 @@ def _table(file: Path, text: str, ending: str) -> Iterable[Any]:
         else:
             content = [json.loads(line) for line in _LINE_END.split(text) if line.strip()]
     except (ValueError, RecursionError) as error:
-        raise ZooError(f"{file}: not whole JSON ({' '.join(str(error).split())[:100]})") from None
+        why = " ".join(str(error).split())[:100]
+        raise ZooError(f"{file}: incomplete or invalid JSON ({why})") from None
     if isinstance(content, dict) and len(content) == 1:
         content = next(iter(content.values()))  # {"prompts": [...]}
     if not isinstance(content, list):
@@ -120,7 +121,7 @@ def _csv(file: Path, text: str, ending: str) -> list[dict[str, str]]:
         with _long_fields(len(text)):
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except csv.Error as error:
-        raise ZooError(f"{file}: not a whole table ({error})") from None
+        raise ZooError(f"{file}: not a complete table ({error})") from None
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         return []
@@ -156,7 +157,7 @@ def _parquet(file: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = table.to_pylist()
     except Exception as error:  # pyarrow raises many kinds for a damaged file
         words = " ".join(str(error).split())[:100]
-        raise ZooError(f"{file}: not a whole parquet file ({words})") from None
+        raise ZooError(f"{file}: an incomplete or corrupt parquet file ({words})") from None
     return rows
 
 

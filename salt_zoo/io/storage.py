@@ -160,7 +160,7 @@ def readable_errors(path: Path) -> Iterator[None]:
                 f"{path}: cannot be written ({reason}); free some space and run the same command "
                 "again, what was finished before is kept"
             ) from error
-        raise ZooError(f"{path}: cannot be written ({reason}); choose another place") from error
+        raise ZooError(f"{path}: cannot be written ({reason}); choose another path") from error
 
 
 def _reason(error: OSError, path: Path) -> str:

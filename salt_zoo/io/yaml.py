@@ -50,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ZooError(f"{path}: must hold keys and values, not a {type(content).__name__}")
+        raise ZooError(f"{path}: expected a mapping, got a {type(content).__name__}")
     return content
 
 
@@ -240,7 +240,7 @@ class _Builder:
             raise self.error(line, "a key must be a single word, not a group or list")
         group.key, group.is_merge = value.written, plain and value.written == "<<"
         if group.key in group.content:
-            raise self.error(line, f"the key {shown(group.key)} stands there twice")
+            raise self.error(line, f"the key {shown(group.key)} is listed twice")
         if group.is_merge and group.merged:
             raise self.error(line, "a second '<<'; write one, as in <<: [*a, *b]")
 

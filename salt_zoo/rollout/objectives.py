@@ -46,7 +46,7 @@ def complete(
     on = [given for given in completed.values() if given is not None and given.get("weight", 1)]
     if required and not on:
         raise ZooError(
-            f"{where}: every term is switched off (null, or of weight 0), so that nothing would "
+            f"{where}: every term is switched off (null, or of weight 0), so nothing would "
             "train the student; keep one, such as distribution-matching"
         )
     return completed

@@ -74,8 +74,8 @@ class Timeline:
         blocks = backbone.blocks(network)
         if blocks.new_memory is None or blocks.frames is None:
             raise ZooError(
-                "a bidirectional network makes all frames of a video together, so that there is "
-                "nothing to show before all is done; stream with the backbone self-forcing"
+                "bidirectional networks denoise all frames jointly and cannot stream; use the "
+                "backbone self-forcing"
             )
         return cls(blocks, backbone.pixel_frames)
 
@@ -108,8 +108,8 @@ class Timeline:
         for frame, prompt in sorted(switches.items()):
             if frame < self.pixels(1):
                 raise ZooError(
-                    f"switch at frame {frame}: the first prompt has the whole first block; the "
-                    f"first frame at which it can change is {self.pixels(1)}"
+                    f"switch at frame {frame}: the first prompt covers the whole first block; the "
+                    f"earliest frame for a switch is {self.pixels(1)}"
                 )
             if count is not None and frame >= self.pixels(count):
                 raise ZooError(
@@ -176,9 +176,9 @@ class Stream:
         assert memory is not None  # the timeline has refused networks without one
         if self.count is None and memory.limit is not None:
             raise ZooError(
-                "a stream without end needs a memory with a window, and this one keeps every "
-                "frame: choose backbone.memory=window (--memory window), or say how long the "
-                "stream is (blocks=N; --frames N or --seconds S)"
+                "an endless stream needs a memory with a window, and this one keeps every frame: "
+                "choose backbone.memory=window (--memory window), or set the stream's length "
+                "(blocks=N; --frames N or --seconds S)"
             )
         return memory
 

@@ -28,7 +28,7 @@ def not_finite(
         settings = f"{kept[-1]} came of the same settings"
         anew = f"with another --out, or here once {place} is deleted ({settings})"
     return TrainingError(
-        f"update {step}: {logged} is {value}; {blame(logged, networks)} and begin anew {anew}"
+        f"update {step}: {logged} is {value}; {blame(logged, networks)} and start over {anew}"
     )
 
 

@@ -235,7 +235,7 @@ def _method_states(folder: Path) -> list[Mapping[str, Any]]:
 def _cannot_load(folder: Path, error: ZooError) -> ZooError:
     return ZooError(
         f"{error}; the checkpoint cannot be loaded: delete the folder {folder} and run the same "
-        "command again, it goes on from the checkpoint before or afresh"
+        "command again, it resumes from the previous checkpoint or starts over"
     )
 
 
@@ -251,13 +251,14 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise ZooError(f"{path}: there is no such file") from None
     except (SafetensorError, OSError) as error:
         raise ZooError(
-            f"{path}: not a whole safetensors file ({_first_line(error)}); fetch or write it again"
+            f"{path}: an incomplete or corrupt safetensors file ({_first_line(error)}); download "
+            "or export it again"
         ) from None
     wanted = network.state_dict()
     if missing := sorted(wanted.keys() - tensors.keys()):
         raise ZooError(f"{path}: lacks {missing[0]!r} ({len(missing)} of {len(wanted)} tensors)")
     if unknown := sorted(tensors.keys() - wanted.keys()):
-        raise ZooError(f"{path}: has {unknown[0]!r}, which the network has not")
+        raise ZooError(f"{path}: has {unknown[0]!r}, which the network does not have")
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise ZooError(

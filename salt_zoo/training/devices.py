@@ -43,7 +43,7 @@ def find_device(name: str) -> torch.device:
             )
         if not is_alone():
             raise ZooError(
-                f"--device {name}: each of several processes takes a device of its own; write cuda"
+                f"--device {name}: with several processes, each uses its own device; write cuda"
             )
     return device
 

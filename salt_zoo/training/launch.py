@@ -120,7 +120,7 @@ def _quality(
                     found[f"{name}@{steps}"] = metric.reduce(rows)
                 except ForeignError as error:  # the training itself goes well
                     show_traceback(error)
-                    say(f"warning: {error}; it is not measured any more")
+                    say(f"warning: {error}; it is no longer measured")
                     del metrics[name]
         return found
 

@@ -37,14 +37,14 @@ def find_checkpoint(
     found, warnings = newest_whole(folder / "checkpoints")
     if found is None:
         if warnings:
-            warnings[-1] += "; no other is whole: the training begins anew"
+            warnings[-1] += "; no other is whole: the training starts over"
         return None, warnings
     if warnings:
-        warnings[-1] += f"; the training goes on from {found.folder}"
+        warnings[-1] += f"; the training resumes from {found.folder}"
     if "identity" not in found.state:
         raise ZooError(
             f"{folder}: its checkpoint was made by an older version of Salt Zoo; "
-            "choose another folder, or delete this one to begin anew"
+            "choose another folder, or delete this one to start over"
         )
     found_keys = list(differences(found.state["identity"], identity))
     if other := [one for one in found_keys if one.key != UPDATES]:
@@ -52,7 +52,7 @@ def find_checkpoint(
         raise ZooError(
             f"{folder}: its checkpoint was made with another configuration "
             f"({'; '.join(map(str, other[:3]))}{more}); choose another folder, or delete this one "
-            "to begin anew"
+            "to start over"
         )
     for one in found_keys:
         _check_length(folder, found.step, one, config.schedule)
@@ -87,6 +87,6 @@ def _check_origin(folder: Path, kept: Mapping[str, Any], now: Mapping[str, Any])
             "back what was there, or choose another folder"
         )
     return [
-        f"{folder}: goes on with other code than its checkpoint's ({one.key})"
+        f"{folder}: resumes with other code than its checkpoint's ({one.key})"
         for one in differences(kept["code"], now["code"])
     ]

@@ -210,7 +210,7 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
         "in all about",
         "measuring",
         "GiB",
-        "nothing has to be downloaded",
+        "nothing to download",
     ):
         assert word in done.stdout
     assert not (tmp_path / "out").exists()

@@ -88,7 +88,7 @@ def arm_with(evaluation):
             {"hypotheses": [{"a": "sc", "b": "dmd", "metric": "digits-fd", "nfe": 1}]},
             "unknown arm 'sc'",
         ),
-        ({"seeds": [0, 1, 0]}, "seeds: 0 stands there twice"),
+        ({"seeds": [0, 1, 0]}, "seeds: 0 is listed twice"),
         ({"evaluation": {"metrics": ["digits-fd"], "nfe": [1, 1]}}, "evaluation.nfe: 1 stands"),
         ({"evaluation": {"metrics": ["digits-fd"], "samplers": ["sde", "sde"]}}, "samplers: 'sde'"),
         ({"evaluation": {"metrics": ["digits-fd", "digits-fd"]}}, "metrics: 'digits-fd' stands"),
@@ -98,7 +98,7 @@ def arm_with(evaluation):
         ),
         (
             {"evaluation": {"metrics": ["digits-fd"], "long": {"lengths": [1, 1]}}},
-            "evaluation.long.lengths: 1 stands there twice",
+            "evaluation.long.lengths: 1 is listed twice",
         ),
         (
             {"arms": {"teacher-naive": {"method": "dmd"}}, "match": "updates", "hypotheses": []},

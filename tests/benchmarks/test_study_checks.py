@@ -81,7 +81,7 @@ def test_baselines_keep_their_names(label):
     [
         (changed(arms={"a": {"method": "dmd"}, "A": {"method": "dmd"}}), "'A' and 'a' are one"),
         (changed(arms__dmd__seeds=[]), "arms.dmd.seeds"),
-        (changed(arms__dmd__seeds=[1, 1]), "arms.dmd.seeds: 1 stands there twice"),
+        (changed(arms__dmd__seeds=[1, 1]), "arms.dmd.seeds: 1 is listed twice"),
         (changed(arms__dmd__seeds=None), "arms.dmd.seeds"),
         (changed(arms__dmd__evaluation=[]), "arms.dmd.evaluation"),
         (changed(seeds=[True]), "seeds.0: should be a number"),

@@ -195,7 +195,7 @@ def test_a_folder_that_was_made_otherwise(changes, message, make, tmp_path):
     before = content(tmp_path / "a")
     ended = make(tmp_path / "a", **changes)
     assert ended.code == 2 and message in ended.error
-    assert "holds trajectories made otherwise" in ended.error
+    assert "holds trajectories of another configuration" in ended.error
     assert content(tmp_path / "a") == before
 
 

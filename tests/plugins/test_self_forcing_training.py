@@ -136,7 +136,7 @@ def test_backward_after_a_commit_is_refused_where_it_would_be_wrong(net):
     memory = net.new_memory(x)
     v = net(x[:, :, :1], at(0.5), condition, memory)
     net.update_cache(x[:, :, :1], at(0.0), condition, memory)
-    with pytest.raises(RuntimeError, match="call backward before the next block is remembered"):
+    with pytest.raises(RuntimeError, match="call backward before the next block is written"):
         v.sum().backward()
 
 

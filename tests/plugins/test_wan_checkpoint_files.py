@@ -87,7 +87,7 @@ def test_a_shard_that_is_missing(weights, tmp_path):
 def test_an_index_that_is_none(content, tmp_path):
     path = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     path.write_text(content)
-    assert "fetch it again" in message(path)
+    assert "download it again" in message(path)
 
 
 @pytest.mark.parametrize(

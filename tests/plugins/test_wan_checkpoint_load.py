@@ -166,9 +166,9 @@ def test_damaged_and_unsafe_files(weights, config, tmp_path, capsys):
     torch.save({"generator": Malicious()}, tmp_path / "unsafe.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name, words in {
-        "cut.safetensors": "not a whole safetensors file",
+        "cut.safetensors": "an incomplete or corrupt safetensors file",
         "cut.pth": "not a whole weights file",
-        "unsafe.pth": "runs code when it is read",
+        "unsafe.pth": "would run code",
         "list.pth": "holds a list",
         "none.pth": "no such file",
     }.items():

@@ -96,7 +96,7 @@ def test_data_that_is_not_there(make, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"cut", "not a whole safetensors file"), (None, "has no tensor 'latents'")],
+    [(b"cut", "an incomplete or corrupt safetensors file"), (None, "has no tensor 'latents'")],
 )
 def test_damaged_latents(make, tmp_path, content, words):
     for prompt in make().prompts("train"):

@@ -143,7 +143,7 @@ def test_interrupted_by_the_user(write_run, train, tmp_path):
     finally:
         process.kill()
     assert (process.returncode, said) == (130, "")
-    assert error == "interrupted; run the same command again to go on\n"
+    assert error == "interrupted; run the same command again to resume\n"
     assert not [name for name in os.listdir(out / "checkpoints") if name.startswith(".")]
     done = max(int(name.removeprefix("step-")) for name in os.listdir(out / "checkpoints"))
 

@@ -138,7 +138,7 @@ def test_without_a_whole_one_it_begins_anew_and_says_so(copy, whole, train, caps
         flip(folder / "optimizers.pt", 0.5)
     train(copy)
     first, second = capsys.readouterr().err.splitlines()
-    assert "step-000004" in first and second.endswith("the training begins anew")
+    assert "step-000004" in first and second.endswith("the training starts over")
     assert_equal_checkpoints(whole / NEWEST, copy / NEWEST)
 
 
@@ -199,7 +199,7 @@ def register(zoo):
         train(out, zoo=load_zoo([str(plugin)]), method={"name": "mine"})
         said = capsys.readouterr().err
         assert bool(said) == bool(edit)
-    assert "goes on with other code than its checkpoint's (method mine)" in said
+    assert "resumes with other code than its checkpoint's (method mine)" in said
 
 
 def test_run_yaml_makes_the_same_run(whole, train, zoo, tmp_path):

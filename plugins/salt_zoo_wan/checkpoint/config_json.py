@@ -57,7 +57,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ZooError(
-            f"{path}: cannot be loaded ({type(error).__name__}); fetch it again"
+            f"{path}: cannot be loaded ({type(error).__name__}); download it again"
         ) from None
     kind = content.get("_class_name") if isinstance(content, dict) else None
     if kind not in _WAN_CLASSES:
@@ -73,7 +73,7 @@ def read_config(path: Path) -> dict[str, Any]:
     width, heads = own.pop("width"), own.get("num_attention_heads")
     if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
         raise ZooError(
-            f"{path}: cannot be loaded, dim and num_heads are not numbers; fetch it again"
+            f"{path}: cannot be loaded, dim and num_heads are not numbers; download it again"
         )
     return {**own, "attention_head_dim": width // heads}
 

@@ -55,7 +55,7 @@ def check_export_target(path: Path | str, format: str) -> Format:
                 f"{path}: the format {format!r} is a folder; name one, without an ending"
             )
         if Path(path).is_dir() and any(Path(path).iterdir()):
-            raise ZooError(f"{path}: is a folder with something in it; choose another place")
+            raise ZooError(f"{path}: is a folder that is not empty; choose another path")
     elif Path(path).suffix not in known.endings:
         raise ZooError(
             f"{path}: a file of the format {format!r} ends in {' or '.join(known.endings)}"

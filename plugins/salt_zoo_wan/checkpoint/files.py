@@ -80,10 +80,10 @@ def _of_index(index: Path) -> tuple[Path, ...]:
         plain = [name for name in names if Path(name).name == name]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ZooError(
-            f"{index}: not an index of shards ({type(error).__name__}); fetch it again"
+            f"{index}: not an index of shards ({type(error).__name__}); download it again"
         ) from None
     if not names or plain != names:
-        raise ZooError(f"{index}: names no files of its own folder; fetch it again")
+        raise ZooError(f"{index}: names no files of its own folder; download it again")
     return _all_there([index.parent / name for name in names], index)
 
 

@@ -55,7 +55,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
-        raise ZooError(f"{path}: cannot be loaded, it is empty; fetch it again")
+        raise ZooError(f"{path}: cannot be loaded, it is empty; download it again")
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:  # a header's length
         return _read_safetensors(path)
     for sign, what in _OTHERS:
@@ -65,7 +65,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         raise ZooError(f"{path}: an archive (tar); unpack it first")
     if path.suffix == ".safetensors" and not start.startswith((b"PK", b"\x80")):
         raise ZooError(
-            f"{path}: cannot be loaded, not a whole safetensors file (no header); fetch it again"
+            f"{path}: an incomplete or corrupt safetensors file (no header); download it again"
         )
     if start.startswith(b"PK") and is_zipfile(path):
         _refuse_other_archives(path)
@@ -95,8 +95,8 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError, KeyError) as error:  # KeyError: a kind of number too new
         raise ZooError(
-            f"{path}: cannot be loaded, not a whole safetensors file ({_first_line(error)}); fetch "
-            "it again"
+            f"{path}: an incomplete or corrupt safetensors file ({_first_line(error)}); "
+            "download it again"
         ) from None
 
 
@@ -112,12 +112,12 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise ZooError(
-                f"{path}: a pickle that runs code when it is read ({code[1][:80]}), which is not "
-                "done; expected tensors only: save them alone, best as .safetensors"
+                f"{path}: a pickle that would run code ({code[1][:80]}), which is refused; "
+                "expected tensors only: save them alone, preferably as .safetensors"
             ) from None
         raise ZooError(
             f"{path}: cannot be loaded, not a whole weights file that torch can read without "
-            f"running code in it ({_first_line(error)}); fetch it again, or convert it to "
+            f"running code in it ({_first_line(error)}); download it again, or convert it to "
             ".safetensors"
         ) from None
     if not isinstance(content, Mapping):

@@ -172,8 +172,8 @@ def _only(networks: list[_Network], named: str) -> _Network:
     if len(networks) > 1:
         labels = shown(one.label or "without a prefix" for one in networks)
         raise ZooError(
-            f"{named}: holds {len(networks)} transformers ({labels}), and nothing says which is "
-            "meant; save the wanted one alone"
+            f"{named}: holds {len(networks)} transformers ({labels}), and nothing says which "
+            "one to use; save that one alone"
         )
     return networks[0]
 
