@@ -15,8 +15,8 @@ from benchmarks.evaluate.records import EvalResult
 from benchmarks.run import plan_runs
 from benchmarks.runner.jobs import run_job
 from benchmarks.runner.runner import collect, make_jobs, write
+from benchmarks.stats.arm_scores import group_scores
 from benchmarks.stats.bootstrap import Bootstrap
-from benchmarks.stats.comparisons import cells_of
 from benchmarks.stats.results import build_results
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import load_study
@@ -119,7 +119,7 @@ def measured(arm: str, seed: int, **rows: np.ndarray) -> EvalResult:
 def test_no_seed_stands_for_one_that_was_not_measured():
     metric = MetricInfo("m", "higher", "", lambda rows: float(rows.mean()), mean=True)
     items = [measured("a", 0, m=np.ones(3)), measured("a", 1)]
-    [cell] = cells_of(items, [metric], Bootstrap(["a", "b", "c"], 10))
+    [cell] = group_scores(items, [metric], Bootstrap(["a", "b", "c"], 10))
     assert cell.replicates["m"].not_finite == 3
     assert not np.isfinite(cell.replicates["m"].values.mean())
 
@@ -142,7 +142,9 @@ def test_a_number_that_is_not_finite_for_scores_that_are_is_told():
     infos = [MetricInfo("m", "higher", "", nothing), MetricInfo("k", "higher", "", fails)]
     prompts = ["a", "b", "c"]
     items = [measured("a", seed, m=np.ones(3), k=np.ones(3)) for seed in (0, 1)]
-    results = build_results({}, items, [], guarded_infos(infos, broken), prompts, {}, resamples=10)
+    study = {"name": "made"}
+    infos = guarded_infos(infos, broken)
+    results = build_results(study, items, [], infos, prompts, {}, resamples=10)
     assert [row.mean for row in results.rows] == [None, None]
     assert broken["k"] == "metric 'k': reduce bug"
     assert "not finite" in broken["m"]

@@ -146,7 +146,7 @@ def test_difference_changes_its_sign_with_its_sides(scores: np.ndarray) -> None:
     assert forth.low == pytest.approx(-back.high, abs=1e-9, nan_ok=True)
     assert forth.p == pytest.approx(back.p, rel=1e-6)
     same = BOOTSTRAP.difference(a, a, paired=True)
-    assert (same.value, same.clear, same.p) == (0, False, 1) and np.isnan(
+    assert (same.value, same.significant, same.p) == (0, False, 1) and np.isnan(
         [same.low, same.high]
     ).all()
 
@@ -155,7 +155,11 @@ def test_difference_changes_its_sign_with_its_sides(scores: np.ndarray) -> None:
 def test_equal_scores_have_no_interval_without_bounds(score: float, seeds: int) -> None:
     interval = BOOTSTRAP.interval(BOOTSTRAP.means(np.full((seeds, PROMPTS), score)))
     assert interval.value == pytest.approx(score, rel=1e-12)
-    assert np.isnan([interval.low, interval.high]).all() and not interval.clear and interval.p == 1
+    assert (
+        np.isnan([interval.low, interval.high]).all()
+        and not interval.significant
+        and interval.p == 1
+    )
 
 
 @given(st.integers(3, 200), st.integers(1, 5), st.sampled_from([0.0, 1.0]))
@@ -172,12 +176,12 @@ def test_a_share_at_its_end_has_the_exact_binomial_interval(
 
 @pytest.mark.parametrize("prompts", [3, 5, 6, 20])
 def test_all_against_none_needs_enough_prompts(prompts: int) -> None:
-    """Every prompt favours one arm: as sure as a sign test, which needs 6 prompts."""
+    """In every prompt the same arm is better: as sure as a sign test, which needs 6 prompts."""
     bootstrap = Bootstrap(range(prompts), resamples=20)
     ones, zeros = (bootstrap.means(np.full((2, prompts), score)) for score in (1.0, 0.0))
     found = bootstrap.difference(ones, zeros, True, (0, 1))
     assert found.p == pytest.approx(min(1, 2 * 0.5**prompts))
-    assert found.clear == (found.p < 0.05) == (prompts >= 6)
+    assert found.significant == (found.p < 0.05) == (prompts >= 6)
 
 
 def test_two_prompts_show_nothing() -> None:
@@ -185,7 +189,7 @@ def test_two_prompts_show_nothing() -> None:
     generator = np.random.default_rng(4)
     a, b = (bootstrap.means(size + generator.normal(size=(5, 6))) for size in (0.0, 1e6))
     for found in (bootstrap.difference(a, b, True), bootstrap.interval(b, (0, 1e7))):
-        assert not found.clear and found.p == 1 and np.isnan([found.low, found.high]).all()
+        assert not found.significant and found.p == 1 and np.isnan([found.low, found.high]).all()
 
 
 @given(st.integers(1, 5), st.floats(-1.5, 1.5), st.booleans())
@@ -196,7 +200,7 @@ def test_the_level_is_below_a_twentieth_where_zero_is_excluded(
     generator = np.random.default_rng(seeds)
     a, b = (BOOTSTRAP.means(two_way(generator, seeds, 0.2, 0.5) + x) for x in (shift, 0))
     found = BOOTSTRAP.difference(a, b, paired)
-    assert (found.p < 0.05) == found.clear and 0 <= found.p <= 1
+    assert (found.p < 0.05) == found.significant and 0 <= found.p <= 1
 
 
 def test_levels_of_equal_arms_are_uniform() -> None:
@@ -240,8 +244,8 @@ def test_distance_to_a_target() -> None:
         for x in (1.04, 1.5, 0.96)
     )
     found = BOOTSTRAP.difference(near, over, True)
-    assert found.value == pytest.approx(-0.46, abs=0.01) and found.clear
-    assert not BOOTSTRAP.difference(near, under, True).clear
+    assert found.value == pytest.approx(-0.46, abs=0.01) and found.significant
+    assert not BOOTSTRAP.difference(near, under, True).significant
 
 
 def test_a_single_network_goes_with_every_seed() -> None:
@@ -286,7 +290,7 @@ def test_prompts_may_have_different_numbers_of_videos() -> None:
 def test_what_is_not_a_number_has_no_interval() -> None:
     replicates = Replicates(np.array([np.nan]), np.full((1, 300), np.nan))
     interval = BOOTSTRAP.interval(replicates)
-    assert np.isnan(interval.value) and np.isnan(interval.low) and not interval.clear
+    assert np.isnan(interval.value) and np.isnan(interval.low) and not interval.significant
 
 
 def test_too_few_prompts() -> None:
