@@ -215,7 +215,7 @@ class _Shapes(KeyedRNG):
 
 
 def _trajectory(
-    method: Any, rng: KeyedRNG, shape: Sequence[int]
+    method: Method, rng: KeyedRNG, shape: Sequence[int]
 ) -> tuple[Tensor | None, tuple[float, ...]]:
     """A trajectory at the times that the method needs, and the times."""
     times = tuple(method.stored_times) if isinstance(method, NeedsTrajectories) else ()
