@@ -335,8 +335,8 @@ def test_a_file_a_video(trained, cli, tmp_path):
     ("arguments", "words"),
     [
         ((), "no prompt; give one or more, or --prompts FILE"),
-        ((SEVEN, "--prompts", "LIST"), "give one of both"),
-        ((SEVEN, "--column", "prompt"), "of no use without --prompts"),
+        ((SEVEN, "--prompts", "LIST"), "cannot be combined with prompts"),
+        ((SEVEN, "--column", "prompt"), "needs --prompts"),
         (("--prompts", "LIST", "--column", "x"), "lines of text, which have no column 'x'"),
         (("--prompts", "none.txt"), "--prompts none.txt: there is no such file"),
         ((SEVEN, "--per-prompt", 0), "--per-prompt 0: must be at least 1"),

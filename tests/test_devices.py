@@ -37,5 +37,5 @@ def test_a_number_that_is_too_high_is_one_line(two_gpus):
 def test_several_processes_share_no_device(two_gpus, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert find_device("cuda").type == "cuda"
-    with pytest.raises(ZooError, match="each of several processes takes a device of its own"):
+    with pytest.raises(ZooError, match="with several processes, each uses its own device"):
         find_device("cuda:1")

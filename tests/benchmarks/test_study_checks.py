@@ -179,4 +179,4 @@ def test_a_plan_holds_for_a_run_that_lacks_data(capsys):
     told = capsys.readouterr()
     assert code == 0 and "consistency" in told.out
     (line,) = [x for x in told.err.splitlines() if x.startswith("warning: ")]
-    assert "the run would be refused" in line and "dataset.latents" in line
+    assert "the run would be rejected" in line and "dataset.latents" in line
