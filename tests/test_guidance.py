@@ -70,7 +70,7 @@ def run_of(zoo: Zoo, teacher: str | None = "test-large", **term: Any) -> Any:
         "backbone": {"name": "wan", "size": "test-small"}
         | ({"teacher": {"size": teacher}} if teacher else {}),
         "dataset": "digits",
-        "training": {"updates": 1, "batch_size": 1, "trackers": [], "average": None},
+        "training": {"updates": 1, "batch_size": 1, "trackers": [], "ema": None},
     }
     return resolve(content, zoo, "test")
 

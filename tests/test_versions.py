@@ -78,12 +78,11 @@ def test_parts_of_parts_are_seen(zoo):
 
 
 def test_identity_is_what_can_change_the_weights():
-    training = {"updates": 4, "log_every": 1, "precision": "auto", "gradient_accumulation": 8}
-    content = {"seed": 1, "quality": {"every": 2}, "training": training}
-    assert identity(content, "fp32") == {
-        "seed": 1,
-        "training": {"updates": 4, "precision": "fp32", "gradient_accumulation": 1},
-    }
+    training = {"updates": 4, "log_every": 1, "precision": "auto"}
+    watched = {"quality": {"every": 2}, "execution": {"micro_batch": 8}}
+    content = {"seed": 1, "training": training, **watched}
+    expected = {"seed": 1, "training": {"updates": 4, "precision": "fp32"}}
+    assert identity(content, "fp32") == expected
     assert not list(differences({"a": {"b": 1}}, {"a": {"b": 1}}))
     (one,) = differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}})
     assert str(one) == "a.c: nothing there, 2 here"

@@ -87,7 +87,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
                 "judge": {"betas": [0.9, 0.99], "weight_decay": 0.0},
             },
             "schedule": {"decay_from": 0.3, "final": 0.01},
-            "average": None,
+            "ema": None,
             "checkpoint_every": 500,
             "trackers": [],
         },

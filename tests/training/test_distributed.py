@@ -150,7 +150,7 @@ def test_two_processes_have_one_critic(shell, tmp_path):
             "method": {"name": "spy", "learning_rate": 1e-3, "fake_score": {"updates": 2}},
             "backbone": "toy-blocks",
             "dataset": "toy-blocks",
-            "training": {"updates": updates, "batch_size": 4, "trackers": [], "average": None},
+            "training": {"updates": updates, "batch_size": 4, "trackers": [], "ema": None},
         }
         config.write_text(json.dumps(content))
         ended = shell(

@@ -42,7 +42,9 @@ CONSISTENCY = {
 }
 
 
-def run_of(method: dict[str, Any] = DMD, seed: int = 0, **training: Any) -> Resolved:
+def run_of(
+    method: dict[str, Any] = DMD, seed: int = 0, micro_batch: int | None = None, **training: Any
+) -> Resolved:
     given = {"updates": 3, "batch_size": 2, "trackers": [], "checkpoint_every": 1, "log_every": 1}
     content = {
         "seed": seed,
@@ -50,6 +52,7 @@ def run_of(method: dict[str, Any] = DMD, seed: int = 0, **training: Any) -> Reso
         "backbone": "toy-blocks",
         "dataset": "toy-blocks",
         "training": {**given, **training},
+        "execution": {"micro_batch": micro_batch},
     }
     return resolve(content, ZOO, "test")
 
@@ -177,8 +180,8 @@ def test_accumulation_is_the_same_update(tmp_path):
     """Without batch statistics, which are those of a micro-batch."""
     method = merge(DMD, {"fake_score": {"updates": 1}})
     one, two = (
-        trained(tmp_path / str(parts), method, updates=1, batch_size=4, gradient_accumulation=parts)
-        for parts in (1, 2)
+        trained(tmp_path / str(micro), method, updates=1, batch_size=4, micro_batch=micro)
+        for micro in (4, 2)
     )
     assert one.method.objectives["critic"].updates == 1
     assert two.method.objectives["critic"].updates == 2
@@ -189,7 +192,7 @@ def test_accumulation_is_the_same_update(tmp_path):
 
 def test_a_plan_by_hand():
     """Toy latents have 2 channels, 6 frames of 2 x 2: 24 places a video."""
-    resolved = run_of(batch_size=4, average=None)
+    resolved = run_of(batch_size=4, ema=None)
     method = ZOO.methods.create("dmd", resolved.method, ZOO)
     backbone = ZOO.backbones.create("toy-blocks", resolved.backbone, ZOO)
     counted = count_forward_passes(method, backbone, 3)
