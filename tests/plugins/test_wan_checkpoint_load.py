@@ -167,7 +167,7 @@ def test_damaged_and_unsafe_files(weights, config, tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.pth")
     for name, words in {
         "cut.safetensors": "an incomplete or corrupt safetensors file",
-        "cut.pth": "not a whole weights file",
+        "cut.pth": "incomplete or corrupt weights file",
         "unsafe.pth": "would run code",
         "list.pth": "holds a list",
         "none.pth": "no such file",

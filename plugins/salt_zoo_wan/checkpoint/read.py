@@ -116,9 +116,8 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
                 "expected tensors only: save them alone, preferably as .safetensors"
             ) from None
         raise ZooError(
-            f"{path}: cannot be loaded, not a whole weights file that torch can read without "
-            f"running code in it ({_first_line(error)}); download it again, or convert it to "
-            ".safetensors"
+            f"{path}: an incomplete or corrupt weights file, or one that torch cannot read without "
+            f"running code ({_first_line(error)}); download it again, or convert it to .safetensors"
         ) from None
     if not isinstance(content, Mapping):
         raise ZooError(f"{path}: holds a {type(content).__name__}, not named tensors")
