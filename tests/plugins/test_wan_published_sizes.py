@@ -318,9 +318,9 @@ def test_damaged_parts(zoo, backbone, tmp_path):
     weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     damaged = make_backbone(zoo, weights=str(tmp_path))
-    with pytest.raises(ZooError, match="cannot be loaded"):
+    with pytest.raises(ZooError, match="incomplete or corrupt"):
         damaged.network("teacher")
-    with pytest.raises(ZooError, match="cannot be loaded"):
+    with pytest.raises(ZooError, match="incomplete or corrupt"):
         backbone.load(tmp_path)
     weights.unlink()
     with pytest.raises(ZooError, match="has no whole transformer"):
