@@ -240,7 +240,7 @@ def test_options_that_an_export_does_not_use(key, trained, cli, tmp_path):
 def test_a_folder_with_something_in_it_is_kept(trained, cli, tmp_path):
     (tmp_path / "kept").write_text("x")
     ended = cli("export", "--checkpoint", trained, "--format", "diffusers", "--out", tmp_path)
-    assert ended.code == 2 and "something in it" in ended.error
+    assert ended.code == 2 and "not empty" in ended.error
     out = tmp_path / "w.pt"
     ended = cli("export", "--checkpoint", trained, "--format", "diffusers", "--out", out)
     assert ended.code == 2 and "is a folder; name one" in ended.error

@@ -78,7 +78,7 @@ def test_it_learns(tmp_path):
     trainer = train(resolve(recipe.content, zoo, "test"), tmp_path, zoo, "cpu")
     losses = [logs["student/loss"] for logs in trainer.history]
     assert sum(losses[-30:]) < 0.8 * sum(losses[:30])
-    assert (trainer.networks.result.means - means())[:2].abs().max() < 0.1
+    assert (trainer.networks.eval_network.means - means())[:2].abs().max() < 0.1
 
 
 @pytest.mark.parametrize(
