@@ -238,7 +238,7 @@ def test_what_the_memory_does_at_a_switch(memory, writes, count, make, monkeypat
 
 def test_a_stream_without_end_needs_a_window(make):
     network, backbone = make({"name": "full"})
-    with pytest.raises(ZooError, match=r"choose backbone\.memory=window.*or say how long"):
+    with pytest.raises(ZooError, match=r"choose backbone\.memory=window.*or set the stream"):
         stream(network, backbone, SEVEN, RNG, TWO)
 
 
@@ -247,7 +247,7 @@ def test_a_bidirectional_network_is_refused(make, zoo, teacher):
     config = zoo.backbones.configure("wan", {"options": {"weights": str(teacher)}}, "test")
     wan = zoo.backbones.create("wan", config, zoo)
     for backbone in (causal, wan):
-        with pytest.raises(ZooError, match=r"all frames of a video together.*self-forcing"):
+        with pytest.raises(ZooError, match=r"denoise all frames jointly.*self-forcing"):
             stream(backbone.network("teacher"), backbone, SEVEN, RNG, TWO)
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import NetworkSpec
+from salt_zoo.training.networks import Networks
 from salt_zoo.training.students import RECORD, check_student, save_student
 
 FILES = (RECORD, "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors")
@@ -22,7 +24,9 @@ def saved(tmp_path_factory, zoo) -> Path:
     content = {"method": "consistency", "backbone": "wan", "dataset": "digits"}
     run = resolve(content, zoo, "test")
     backbone = zoo.backbones.create("wan", run.backbone, zoo)
-    networks = SimpleNamespace(result=backbone.network("student"))
+    networks = Networks(
+        {"student": NetworkSpec("student", learning_rate=1e-3)}, backbone, run.config.training, 0
+    )
     trainer = SimpleNamespace(backbone=backbone, networks=networks, cost=lambda: {"updates": 0})
     return save_student(trainer, run, tmp_path_factory.mktemp("students") / "student")
 

@@ -104,7 +104,7 @@ def test_two_processes_make_one_mistake(write_run, shell, tmp_path):
     assert ended.code != 0
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: training.batch_size: 3 cannot be split over 2 processes x 1 accumulation steps"
+        "error: training.batch_size: 3 cannot be split over 2 processes; write a multiple of them"
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
 from salt_zoo.training.layout import make_layout
 from tests.test_matrix import CELLS, ZOO, bidirectional, content
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +51,14 @@ def torchrun(tmp_path_factory) -> Torchrun:
         path.write_text(json.dumps([(run, str(folder)) for run, folder in jobs]))
         command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         script = [str(Path(__file__).parent / "sharded_runs.py"), str(path)]
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # for `tests`
         done = subprocess.run(
-            [sys.executable, *command, *script], capture_output=True, text=True, timeout=1500
+            [sys.executable, *command, *script],
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
 
