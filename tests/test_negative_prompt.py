@@ -140,6 +140,6 @@ def test_it_is_an_option_and_identifies_the_teacher(zoo):
 def test_the_saved_readme_shows_it_where_guidance_is_used(tmp_path):
     from salt_zoo_wan.pipeline import write_pipeline
 
-    write_pipeline(tmp_path, {}, (16, 21, 60, 104), "nothing 'bad'", 5.0)
+    write_pipeline(tmp_path, {}, (480, 832), 81, 16.0, "nothing 'bad'", 5.0)
     readme = (tmp_path / "README.md").read_text()
     assert "guidance_scale=5,\n    negative_prompt=\"nothing 'bad'\"" in readme

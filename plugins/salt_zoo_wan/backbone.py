@@ -161,9 +161,16 @@ class WanBackbone(BackboneDefaults):
         """
         transformer: Any = network.transformer
         save_transformer(transformer, folder / "transformer")
-        if (folders := self.size.codec_folders()) is not None:
+        folders, frame_size = self.size.codec_folders(), self.size.frame_size
+        if folders is not None and frame_size is not None:
             write_pipeline(
-                folder, folders, self.latent_shape, self.negative_prompt, self.guidance_scale
+                folder,
+                folders,
+                frame_size,
+                self.pixel_frames(self.latent_shape[1]),
+                self.frame_rate,
+                self.negative_prompt,
+                self.guidance_scale,
             )
 
     def load(self, place: Path) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,14 +22,16 @@ class FrameDecoder:
 
     def __init__(self, vae: Any, mean: Tensor, deviation: Tensor) -> None:
         self.vae, self.mean, self.deviation = vae, mean, deviation
-        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 
+        self._unpatchify = partial(unpatchify, patch_size=vae.config.patch_size or 1)
         self._entries = sum(isinstance(m, WanCausalConv3d) for m in vae.decoder.modules())
         self._caches: list[list[Any]] = []
 
     @torch.no_grad()
     def __call__(self, latents: Tensor) -> Tensor:
-        """The next latents `[B, C, f, h, w]` to pixels in [0, 1], `[B, 3, F, 8h, 8w]`.
+        """The next latents `[B, C, f, h, w]` to pixels in [0, 1], `[B, 3, F, 8h, 8w]` (16h, 16w for
+        Wan 2.2's 5 B).
 
         F is 4f, and 4f - 3 at the first call: the first latent frame is one frame.
         """
@@ -47,4 +50,5 @@ class FrameDecoder:
             frames.append(
                 self.vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first)
             )
-        return torch.cat(frames, dim=2)
+        pixels: Tensor = self._unpatchify(torch.cat(frames, dim=2))
+        return pixels

@@ -39,7 +39,7 @@ video = pipe(
     width={width},
     num_frames={frames},
 ).frames[0]
-export_to_video(video, "fox.mp4", fps=16)
+export_to_video(video, "fox.mp4", fps={rate:g})
 ```
 
 {scheduler}
@@ -110,7 +110,9 @@ def scheduler_config(shift: float = SHIFT) -> dict[str, Any]:
 def write_pipeline(
     folder: Path,
     codecs: Mapping[str, Path],
-    latent_shape: tuple[int, int, int, int],
+    frame_size: tuple[int, int],
+    frames: int,
+    frame_rate: float,
     negative_prompt: str = "",
     guidance_scale: float = 1.0,
 ) -> None:
@@ -122,6 +124,8 @@ def write_pipeline(
     Args:
         codecs: folders of text encoder, tokenizer and VAE. If one is missing, there is no
             `model_index.json` and the README says what to add: a training's end is no time to fail.
+        frame_size, frames, frame_rate: of the student's videos, in pixels: height and width, their
+            number, and how many a second.
         negative_prompt, guidance_scale: for the README, for networks that are sampled with them.
     """
     scheduler = scheduler_config()
@@ -131,12 +135,13 @@ def write_pipeline(
     missing = [part for part in CODECS if part not in codecs]
     if not missing:
         _write_json(folder / "model_index.json", _model_index(folder, scheduler["_class_name"]))
-    _, frames, height, width = latent_shape
+    height, width = frame_size
     text = _README.format(
         here="path/to/this/folder",
-        height=8 * height,
-        width=8 * width,
-        frames=4 * (frames - 1) + 1,
+        height=height,
+        width=width,
+        frames=frames,
+        rate=frame_rate,
         shift=SHIFT,
         guidance=_GUIDANCE.format(scale=guidance_scale, negative=negative_prompt),
         scheduler=_EXACT if scheduler["_class_name"] == _FLOW_MAP else _GIVEN,

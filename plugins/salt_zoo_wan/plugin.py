@@ -20,6 +20,11 @@ def register(zoo):
         "salt_zoo_wan.published_sizes:LargePublishedSize",
         "Wan 2.1 text-to-video, 14 B: likewise",
     )
+    zoo.sizes.add(
+        "wan2.2-ti2v-5b",
+        "salt_zoo_wan.published_sizes:HighResolutionSize",
+        "Wan 2.2 text-to-video, 5 B: 48 latent channels, 24 frames a second; likewise",
+    )
     zoo.datasets.add(
         "prompts",
         "salt_zoo_wan.prompts:Prompts",

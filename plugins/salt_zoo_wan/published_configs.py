@@ -1,8 +1,9 @@
-"""The published configurations of Wan 2.1 (arXiv 2503.20314), for planning without files."""
+"""The published configurations of Wan 2.1 (arXiv 2503.20314) and Wan 2.2, for planning without
+files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _TRANSFORMER: dict[str, Any] = {
@@ -34,9 +35,18 @@ TEXT_ENCODER: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 
-#: diffusers' `AutoencoderKLWan` has Wan 2.1's own as its defaults.
-VAE: dict[str, Any] = {}
-
+#: The VAE of Wan 2.2's 5 B as `AutoencoderKLWan` takes it, whose defaults are Wan 2.1's. The means
+#: and deviations of its latents are read from its own folder.
+_VAE_22: dict[str, Any] = {
+    "base_dim": 160,
+    "decoder_base_dim": 256,
+    "z_dim": 48,
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_spatial": 16,
+}
 
 #: Wan's own negative prompt (`sample_neg_prompt` of its configuration), which Self Forcing, Causal
 #: Forcing and Salt give the unconditional branch, too.
@@ -55,6 +65,10 @@ class Published:
     transformer: dict[str, Any]
     #: Bytes of the parts' weights on the hub, float32: transformer, text encoder and VAE.
     bytes: dict[str, int]
+    #: The arguments of `AutoencoderKLWan` that are not its defaults.
+    vae: dict[str, Any] = field(default_factory=dict)
+    #: Pixels a latent, along height and along width.
+    spatial_factor: int = 8
 
 
 _CODEC_BYTES = {"text_encoder": 22_700_000_000, "vae": 508_000_000, "tokenizer": 21_000_000}
@@ -69,5 +83,19 @@ PUBLISHED = {
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
         {**_TRANSFORMER, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
         {"transformer": 57_200_000_000, **_CODEC_BYTES},
+    ),
+    "wan2.2-ti2v-5b": Published(
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        {
+            **_TRANSFORMER,
+            "in_channels": 48,
+            "out_channels": 48,
+            "num_attention_heads": 24,
+            "ffn_dim": 14336,
+            "num_layers": 30,
+        },
+        {"transformer": 20_000_000_000, **_CODEC_BYTES, "vae": 2_820_000_000},
+        vae=_VAE_22,
+        spatial_factor=16,
     ),
 }

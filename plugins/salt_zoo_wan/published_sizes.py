@@ -1,4 +1,4 @@
-"""The published sizes of Wan 2.1 text-to-video, and any model of the same structure."""
+"""The published sizes of Wan 2.1 and 2.2 text-to-video, and any model of the same structure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.components import COMPONENTS, Components, known_digest
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.prompt_cache import MAX_TOKENS
-from salt_zoo_wan.published_configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER, VAE
+from salt_zoo_wan.published_configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER
 from salt_zoo_wan.sizes import WanSizeDefaults
 from salt_zoo_wan.text_encoder import TextEncoder
 from salt_zoo_wan.vae import VideoCodec
@@ -51,11 +51,17 @@ class PublishedSizeConfig(StrictModel):
     #: Frames of a video, 1 more than a multiple of 4.
     frames: Annotated[int, Field(ge=1)] = 81
 
+    #: Pixels that the VAE makes one latent of.
+    spatial_factor: ClassVar[int] = 8
+
     @field_validator("height", "width")
     @classmethod
     def _patches(cls, value: int) -> int:
-        if value % 16:
-            raise ValueError("must be a multiple of 16 (the VAE's 8 times the patch's 2)")
+        factor = cls.spatial_factor
+        if value % (2 * factor):
+            raise ValueError(
+                f"must be a multiple of {2 * factor} (the VAE's {factor} times the patch's 2)"
+            )
         return value
 
     @field_validator("frames")
@@ -64,6 +70,18 @@ class PublishedSizeConfig(StrictModel):
         if value % 4 != 1:
             raise ValueError("must be 1 more than a multiple of 4 (the VAE's first frame is alone)")
         return value
+
+
+class HighResolutionConfig(PublishedSizeConfig):
+    """Options of the size `wan2.2-ti2v-5b`."""
+
+    #: Pixels of a frame, multiples of 32.
+    height: Annotated[int, Field(ge=32)] = 704
+    width: Annotated[int, Field(ge=32)] = 1280
+    #: Frames of a video, 1 more than a multiple of 4.
+    frames: Annotated[int, Field(ge=1)] = 121
+
+    spatial_factor: ClassVar[int] = PUBLISHED["wan2.2-ti2v-5b"].spatial_factor
 
 
 class PublishedSize(WanSizeDefaults):
@@ -102,8 +120,8 @@ class PublishedSize(WanSizeDefaults):
         self.latent_shape = (
             self.transformer_config["out_channels"],
             (config.frames - 1) // 4 + 1,
-            config.height // 8,
-            config.width // 8,
+            config.height // config.spatial_factor,
+            config.width // config.spatial_factor,
         )
         self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_components, config.text_cache)
@@ -203,12 +221,12 @@ class PublishedSize(WanSizeDefaults):
         from transformers import UMT5Config, UMT5EncoderModel
 
         text = self.codec_components.config("text_encoder") or TEXT_ENCODER
-        vae = self.codec_components.config("vae") or VAE
+        vae = self.codec_components.config("vae")
         with torch.device("meta"):
             encoder: Any = UMT5EncoderModel(UMT5Config(**text))
             return {
                 "text_encoder": encoder.to(torch.bfloat16),
-                "vae": AutoencoderKLWan.from_config(vae) if vae else AutoencoderKLWan(),
+                "vae": AutoencoderKLWan.from_config(vae or PUBLISHED[self.name].vae),
             }
 
     def _transformer_config(self) -> dict[str, Any]:
@@ -226,6 +244,14 @@ class LargePublishedSize(PublishedSize):
     """The 14 B model."""
 
     name = "wan2.1-t2v-14b"
+
+
+class HighResolutionSize(PublishedSize):
+    """Wan 2.2's 5 B model, from text: a VAE of 16 x 16 x 4 with 48 channels, 24 frames a second."""
+
+    Config = HighResolutionConfig
+    name = "wan2.2-ti2v-5b"
+    frame_rate = 24.0
 
 
 def _is_other_folder(path: Path) -> bool:

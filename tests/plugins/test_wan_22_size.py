@@ -1,0 +1,162 @@
+"""Wan 2.2's 5 B from text, with a tiny Wan of its structure in place of 34 GB."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.rollout.generate import SamplingConfig, generate
+
+SIZE = "wan2.2-ti2v-5b"
+SHAPE = {"height": 32, "width": 64, "frames": 9}
+PROMPTS = ["a red fox", "waves"]
+CHANNELS = 48
+
+
+@pytest.fixture(scope="module")
+def tiny_wan(tmp_path_factory):
+    """A diffusers pipeline folder: a VAE of 16 x 16 x 4 with residual blocks, 48 channels."""
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+
+    from salt_zoo_wan.published_configs import PUBLISHED
+
+    published = PUBLISHED[SIZE]
+    small = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "num_layers": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = UMT5Config(
+            vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+            is_encoder_decoder=False,
+        )  # fmt: skip
+        vae = {
+            **published.vae, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1,
+            "latents_mean": [k / 100 for k in range(CHANNELS)],
+            "latents_std": [1 + k / 100 for k in range(CHANNELS)],
+        }  # fmt: skip
+        pipeline = WanPipeline(
+            tokenizer=ByT5Tokenizer(),
+            text_encoder=UMT5EncoderModel(text).eval(),
+            vae=AutoencoderKLWan(**vae),
+            scheduler=UniPCMultistepScheduler(),
+            transformer=WanTransformer3DModel(
+                **{**published.transformer, **small, "text_dim": 32, "freq_dim": 32}
+            ),
+            expand_timesteps=True,
+        )
+    folder = tmp_path_factory.mktemp("tiny") / "wan22"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def make_backbone(zoo, name="wan", **options):
+    content = {"size": SIZE, "options": {**SHAPE, **options}}
+    return zoo.backbones.create(name, zoo.backbones.configure(name, content, "test"), zoo)
+
+
+@pytest.fixture
+def backbone(zoo, tiny_wan):
+    return make_backbone(zoo, weights=str(tiny_wan))
+
+
+def noise(backbone, count=2):
+    return KeyedRNG(3, rows=range(count)).randn(backbone.latent_shape, "initial noise")
+
+
+def test_shapes_and_codecs(backbone):
+    assert backbone.latent_shape == (CHANNELS, 3, 2, 4)
+    assert (backbone.frame_rate, backbone.frame_size) == (24.0, (32, 64))
+    pixels = backbone.decode_video(noise(backbone))
+    assert pixels.shape == (2, 3, 9, 32, 64)
+    assert backbone.encode_video(pixels).shape == (2, *backbone.latent_shape)
+
+
+@pytest.mark.parametrize("sizes", [[3], [1, 2], [1, 1, 1]])
+def test_blocks_are_decoded_as_the_whole_video(backbone, sizes):
+    latents = noise(backbone)
+    decoder = backbone.frame_decoder()
+    parts = torch.cat([decoder(part) for part in latents.split(sizes, dim=2)], dim=2)
+    whole = backbone.decode_video(latents)
+    assert whole.std() > 0.01
+    torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stock_pipeline_samples_what_we_sample(backbone, tmp_path):
+    from diffusers import WanPipeline
+
+    student = backbone.network("student")
+    backbone.save(student, tmp_path)
+    pipeline = WanPipeline.from_pretrained(tmp_path)
+    ours = generate(
+        student,
+        backbone,
+        PROMPTS,
+        KeyedRNG(3, rows=range(2)),
+        SamplingConfig(steps=4, sampler="ode"),
+    )
+    options = {
+        "num_inference_steps": 4, "guidance_scale": 1.0, "height": 32, "width": 64, "num_frames": 9,
+        "latents": noise(backbone),
+    }  # fmt: skip
+    theirs = pipeline(PROMPTS, output_type="latent", **options).frames
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+    pixels = torch.from_numpy(pipeline(PROMPTS, output_type="np", **options).frames)
+    decoded = backbone.decode_video(ours).movedim(1, -1)
+    torch.testing.assert_close(pixels, decoded, atol=1e-3, rtol=1e-3)
+    readme = (tmp_path / "README.md").read_text()
+    assert "height=32,\n    width=64,\n    num_frames=9," in readme and "fps=24)" in readme
+
+
+def test_a_causal_student_generates(zoo, tiny_wan):
+    backbone = make_backbone(zoo, "self-forcing", weights=str(tiny_wan))
+    student = backbone.network("student")
+    config = SamplingConfig(steps=2)
+    made = generate(student, backbone, PROMPTS, KeyedRNG(3, rows=range(2)), config)
+    assert made.shape == (2, *backbone.latent_shape) and made.isfinite().all()
+
+
+def test_a_run_trains(train, tiny_wan, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"prompt {number}" for number in range(9)))
+    trainer = train(
+        tmp_path / "run",
+        method="dmd",
+        backbone={"name": "wan", "size": SIZE, "options": {**SHAPE, "weights": str(tiny_wan)}},
+        dataset={"name": "prompts", "file": str(prompts), "held_out": 2},
+        training={"updates": 1, "checkpoint_every": 1},
+    )
+    assert len(trainer.history) == 1 and trainer.history[0]["student/loss"] > 0
+
+
+def test_the_full_size_without_its_weights(zoo):
+    """On the meta device: 5.00 B parameters and a VAE of 0.70 B."""
+    backbone = zoo.backbones.create(
+        "wan", zoo.backbones.configure("wan", {"size": SIZE}, "test"), zoo
+    ).to("meta")
+    assert backbone.latent_shape == (CHANNELS, 31, 44, 80)
+    assert backbone.pixel_frames(31) == 121
+    with torch.device("meta"):
+        network = backbone.network("random")
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(5.00e9, rel=1e-3)
+    sizes = {k: sum(p.numel() for p in m.parameters()) for k, m in backbone.codec_modules().items()}
+    assert sizes["vae"] == pytest.approx(0.705e9, rel=1e-3)
+    (download,) = backbone.downloads()
+    assert download["source"] == "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+    of_weights = 4 * sum(p.numel() for p in network.parameters())
+    of_weights += sum(4 * sizes[part] for part in ("vae", "text_encoder"))
+    assert download["bytes"] == pytest.approx(of_weights, rel=0.01)
+
+
+@pytest.mark.parametrize("option", ["height", "width"])
+def test_pixels_that_the_vae_and_the_patches_do_not_divide(zoo, option):
+    with pytest.raises(ZooError, match=f"{option}: must be a multiple of 32"):
+        make_backbone(zoo, **{option: 48})
+
+
+def test_a_teacher_of_wan_21_has_other_latents(zoo):
+    content = {"size": SIZE, "teacher": {"size": "wan2.1-t2v-14b"}}
+    with pytest.raises(ZooError, match=r"backbone\.teacher: the latents"):
+        zoo.backbones.create("wan", zoo.backbones.configure("wan", content, "test"), zoo)
