@@ -36,12 +36,12 @@ def peak_activation_bytes(
         gathered: the weights are a sharded network's, gathered in the precision of the pass, so
             that there are no copies of them.
     """
+    if bf16 and gathered:
+        network = network.to(torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about fused kernels; nothing is computed
         # on the CPU: its attention keeps no matrix of all pairs of tokens, as CUDA's does not
         network = network.to_empty(device="cpu").requires_grad_(True)
-        if bf16 and gathered:
-            network = network.to(torch.bfloat16)
         x = torch.empty(batch, *latent_shape)
         text = {k: torch.empty(batch, *v.shape[1:], dtype=v.dtype) for k, v in condition.items()}
         for parameter in network.parameters():  # gradients are a part of their own
