@@ -99,6 +99,22 @@ def weights_and_gradients(
     return memory
 
 
+def loading_gib(
+    networks: Mapping[str, MeasuredNetwork], roles: Mapping[str, NetworkSpec], ema: bool
+) -> float:
+    """GiB of main memory that a process of a sharded run needs while its networks are made: each
+    starts as a whole copy in float32, and the largest one is there with its copies for the roles
+    that share its weights and for its averages."""
+    following = [role.ema_of for role in roles.values() if role.ema_of]
+    following += ["student"] if ema else []
+    copies = {
+        name: (2 + following.count(name)) * 4 * networks[name].parameters
+        for name, role in roles.items()
+        if role.ema_of is None and role.factory is None
+    }
+    return max(copies.values(), default=0) / GIB
+
+
 def optimizer_states(
     networks: Mapping[str, MeasuredNetwork],
     roles: Mapping[str, NetworkSpec],

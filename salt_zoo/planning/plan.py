@@ -27,6 +27,7 @@ from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.planning.memory import (
     GIB,
     activation_gib,
+    loading_gib,
     measured_networks,
     once,
     optimizer_states,
@@ -51,6 +52,8 @@ class Plan:
         memory: GiB on a device by part. All parts but the codecs are there at once.
         states: GiB of optimizer states by role, which are together a part of `memory`.
         shard: devices that share one copy of the networks.
+        loading: GiB of main memory, at most, that each process of a sharded run needs while the
+            networks are loaded; 0 where they are loaded on the device itself.
         activations: GiB that one training pass of the student's size keeps, `plain` and with
             gradient `checkpointing`.
         passes: per update over the whole batch, in videos: role -> `forward`, `backward`. Means
@@ -64,6 +67,7 @@ class Plan:
     memory: dict[str, float]
     states: dict[str, float]
     shard: int
+    loading: float
     activations: dict[str, float]
     passes: dict[str, dict[str, float]]
     flops: float
@@ -181,6 +185,7 @@ def make_plan(
         memory=memory,
         states=states,
         shard=layout.shard,
+        loading=loading_gib(networks, roles, config.ema is not None) if layout.sharded else 0.0,
         activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),
