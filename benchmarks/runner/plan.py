@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from salt_zoo.io.durations import in_words
 from benchmarks.runner.evaluation_plan import evaluation_flops
 from benchmarks.runner.workers import count_workers
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.durations import in_words
 from salt_zoo.io.printing import results, visible
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo

@@ -175,9 +175,7 @@ def activation_gib(
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape
-                return (
-                    peak_activation_bytes(network, condition, shape, batch, bf16, gathered),
-                )
+                return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
 
             (found,) = over_depth(meta_network(whose, checkpointing), peak)
             return found / GIB

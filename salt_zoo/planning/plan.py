@@ -239,7 +239,10 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
 def _codecs(backbone: Backbone) -> dict[str, float]:
     """GiB of text encoder and VAE, where the backbone has them."""
     modules = backbone.codec_modules()
-    return {f"codec {name}": sum(size_of(p) for p in module.parameters()) / GIB for name, module in modules.items()}
+    return {
+        f"codec {name}": sum(size_of(p) for p in module.parameters()) / GIB
+        for name, module in modules.items()
+    }
 
 
 def _held(

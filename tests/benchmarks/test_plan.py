@@ -8,13 +8,13 @@ import re
 import pytest
 import torch
 
-from salt_zoo.io.durations import in_words
 from benchmarks.runner.evaluation_plan import evaluation_flops
 from benchmarks.runner.plan import print_plan
 from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.config.run import resolve
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.flops import flops_of_pass
+from salt_zoo.io.durations import in_words
 from salt_zoo.planning.plan import flops_per_update
 
 
