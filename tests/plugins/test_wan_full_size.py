@@ -81,7 +81,9 @@ def test_the_run_is_the_arm_of_the_study(zoo):
 @pytest.mark.parametrize(
     ("script", "processes"), [("train_8_gpus.sh", 8), ("train_64_gpus.slurm", 64)]
 )
-def test_a_script_starts_a_run_that_can_be_planned(script, processes, tmp_path, capsys, monkeypatch):
+def test_a_script_starts_a_run_that_can_be_planned(
+    script, processes, tmp_path, capsys, monkeypatch
+):
     """The script runs with stand-ins for Slurm and torchrun, which tell what they are given."""
     path = EXAMPLES / script
     assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
