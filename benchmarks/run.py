@@ -25,6 +25,7 @@ from benchmarks.study.schema import (
 from benchmarks.study.types import types_of_study
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, add_set_option, folder
+from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.errors import ZooError, shown
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nfe", help="numbers of steps, e.g. 1,2,4,8")
     parser.add_argument("--methods", help="run only these arms or methods, e.g. dmd,sc-dmd")
     add_set_option(parser, "base.training.updates=100")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    add_plan_options(parser)
     add_plugin_option(parser)
     options = parser.parse_args(arguments)
     code = guarded(lambda: with_plugins(run, options))
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from salt_zoo.training.devices import find_device  # torch takes seconds to import
 
+    check_plan_options(options)
     study, where, dropped = _study(options, zoo)
     study, broken = without_broken(study, zoo, where)
     out = options.out or Path("reports") / study.name
@@ -83,9 +85,14 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
                 raise
             say(f"warning: the plan is valid, but the run would be rejected: {error}")
     if options.dry_run:
+        if options.gpus or options.memory:
+            command = ["benchmarks.run", options.study]
+            command += ["--methods", options.methods] if options.methods else []
+            print_fit(runs, zoo, options, [*command, *given_again(options)], "base.")
+            return 0
         from benchmarks.runner.plan import print_plan
 
-        print_plan(study, runs, zoo, options.device)
+        print_plan(study, runs, zoo, options.device, options.tflops, options.mfu)
         return 0
     from benchmarks.runner.runner import execute
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.runner.durations import in_words
 from benchmarks.runner.evaluation_plan import evaluation_flops
 from benchmarks.runner.workers import count_workers
 from benchmarks.study.schema import StudyConfig
+from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.durations import in_words
 from salt_zoo.io.printing import results, visible
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
@@ -24,20 +25,32 @@ from salt_zoo.training.devices import find_device
 #: Networks up to this size are timed on the device itself.
 TIMED_PARAMETERS = 100_000_000
 
-#: For larger ones, where no such device is at hand: an H100's dense bf16 peak and the share of it
-#: that large transformers usually reach in training.
-ASSUMED_PEAK, ASSUMED_SHARE = 989e12, 0.4
-
 #: Until a process has imported torch, diffusers and the plugins.
 START_SECONDS = 10.0
 
 
-def print_plan(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo, device: str) -> None:
-    """Print arms, updates, passes, memory and time. Loads no published weights."""
+def print_plan(
+    study: StudyConfig,
+    runs: Mapping[str, Resolved],
+    zoo: Zoo,
+    device: str,
+    tflops: float = TFLOPS,
+    mfu: float = MFU,
+) -> None:
+    """Print arms, updates, passes, memory and time. Loads no published weights.
+
+    Args:
+        tflops, mfu: of networks too large to be timed here: peak TFLOP/s of a GPU and the share of
+            it that is reached.
+    """
     console = Console(file=results(), width=120)
     plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
-    rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())), timed)
+    if timed:
+        rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())))
+    else:
+        rate = tflops * 1e12 * mfu
+        basis = f"on one GPU (assuming {mfu:.0%} of {tflops:g} TFLOP/s: --mfu, --tflops)"
     arms, baselines = evaluation_flops(study, runs, zoo)
     console.print(visible(f"{study.name}: {study.title}"), highlight=False, markup=False)
     evaluation = study.evaluation
@@ -149,11 +162,8 @@ def _at_once(study: StudyConfig, device: str, jobs: int, timed: bool) -> tuple[i
     return max(1, min(torch.cuda.device_count(), jobs)), "GPUs"
 
 
-def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan, timed: bool) -> tuple[float, str]:
+def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]:
     """FLOP a second of one training process, and what that figure rests on."""
-    if not timed:
-        share = f"{ASSUMED_SHARE:.0%} of an H100's {ASSUMED_PEAK / 1e12:.0f} TFLOP/s"
-        return ASSUMED_PEAK * ASSUMED_SHARE, f"on one GPU (assuming {share})"
     place = find_device(device)
     backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo).to(place)
     try:

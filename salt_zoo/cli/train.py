@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from salt_zoo.cli.arguments import add_set_option, folder
+from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.core.errors import ZooError
 from salt_zoo.io.printing import show
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
@@ -20,9 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", type=Path, help="YAML file with method, backbone, dataset and training"
     )
     parser.epilog = "training.updates and all else that is counted there are student updates"
-    parser.add_argument("--out", type=folder, required=True, help="run folder")
+    parser.add_argument("--out", type=folder, help="run folder; needed unless --dry-run")
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     add_set_option(parser, "training.updates=100")
+    add_plan_options(parser)
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
@@ -30,9 +33,16 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from salt_zoo.config.run import resolve
     from salt_zoo.planning.check import check_data, check_training
 
+    check_plan_options(options)
+    if options.out is None and not options.dry_run:
+        raise ZooError("--out: name the run folder, or add --dry-run")
     content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
     check_training(resolved, zoo, str(options.config))
+    if options.dry_run:
+        command = ["salt_zoo", "train", str(options.config), "--out", str(options.out or "RUN")]
+        print_fit({"": resolved}, zoo, options, [*command, *given_again(options)])
+        return 0
     check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
     from salt_zoo.io.one_writer import one_writer

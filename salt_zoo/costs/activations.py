@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +17,12 @@ from salt_zoo.core.protocols import Condition
 
 
 def peak_activation_bytes(
-    network: nn.Module, condition: Condition, latent_shape: Sequence[int], batch: int, bf16: bool
+    network: nn.Module,
+    condition: Condition,
+    latent_shape: Sequence[int],
+    batch: int,
+    bf16: bool,
+    gathered: bool = False,
 ) -> float:
     """Bytes above weights and gradients at the fullest moment of a forward and a backward pass.
 
@@ -27,8 +31,13 @@ def peak_activation_bytes(
         condition: of one row, for its shapes.
         latent_shape: C, F, H, W of one video.
         batch: videos in the pass.
-        bf16: under autocast to bfloat16, whose copies of the weights are counted, too.
+        bf16: under autocast to bfloat16 as `salt_zoo.core.precision` has it, without its cache; the
+            copies of weights that the backward pass needs are counted, too.
+        gathered: the weights are a sharded network's, gathered in the precision of the pass, so
+            that there are no copies of them.
     """
+    if bf16 and gathered:
+        network = network.to(torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about fused kernels; nothing is computed
         # on the CPU: its attention keeps no matrix of all pairs of tokens, as CUDA's does not
@@ -39,7 +48,7 @@ def peak_activation_bytes(
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
         peak = _Peak(network.parameters())
         with peak:
-            with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
                 v = network(x, torch.empty(batch), text)
             v.float().square().mean().backward()
     return float(peak.most)

@@ -9,31 +9,37 @@ from __future__ import annotations
 
 import functools
 import json
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
-from salt_zoo.config.training import OptimizerConfig, TrainingConfig
-from salt_zoo.core.meta import meta_network, network_of_role, on_meta
-from salt_zoo.core.precision import with_precision
+from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.meta import meta_network, on_meta
+from salt_zoo.core.precision import resolve_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
 from salt_zoo.core.roles import source, with_averages
-from salt_zoo.costs.activations import peak_activation_bytes
-from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
-from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
+from salt_zoo.planning.memory import (
+    GIB,
+    activation_gib,
+    loading_gib,
+    measured_networks,
+    once,
+    optimizer_states,
+    size_of,
+    weights_and_gradients,
+)
+from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.layout import make_layout
-from salt_zoo.training.optimizers import make_optimizers
 
-GIB = 2**30
+#: Parts that are there in a training pass only, when the codecs are not.
+PASSING = ("activations", "gathered units")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Plan:
         parameters: of each role's network.
         micro_batch: videos that a device trains on at a time.
         memory: GiB on a device by part. All parts but the codecs are there at once.
+        states: GiB of optimizer states by role, which are together a part of `memory`.
+        shard: devices that share one copy of the networks.
+        loading: GiB of main memory, at most, that each process of a sharded run needs while the
+            networks are loaded; 0 where they are loaded on the device itself.
         activations: GiB that one training pass of the student's size keeps, `plain` and with
             gradient `checkpointing`.
         passes: per update over the whole batch, in videos: role -> `forward`, `backward`. Means
@@ -55,6 +65,9 @@ class Plan:
     parameters: dict[str, int]
     micro_batch: int
     memory: dict[str, float]
+    states: dict[str, float]
+    shard: int
+    loading: float
     activations: dict[str, float]
     passes: dict[str, dict[str, float]]
     flops: float
@@ -65,11 +78,17 @@ class Plan:
         """GiB at the fullest moment: in training, or while a codec is in for a moment."""
         codecs = [gib for part, gib in self.memory.items() if part.startswith("codec ")]
         resident = sum(self.memory.values()) - sum(codecs)
-        passing = self.memory["activations"] + self.memory["gradients"]
+        passing = sum(self.memory[part] for part in (*PASSING, "gradients") if part in self.memory)
         return resident - passing + max(passing, *codecs, 0.0)
 
 
-def plan_run(run: Resolved, zoo: Zoo, device: str = "cuda", processes: int = 1) -> Plan:
+def plan_run(
+    run: Resolved,
+    zoo: Zoo,
+    device: str = "cuda",
+    processes: int | None = None,
+    node: int | None = None,
+) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
     config, counted = run.config, _counted(run, backbone, zoo)
@@ -82,6 +101,7 @@ def plan_run(run: Resolved, zoo: Zoo, device: str = "cuda", processes: int = 1) 
         device,
         processes,
         counted,
+        node,
     )
 
 
@@ -103,8 +123,9 @@ def make_plan(
     execution: ExecutionConfig | None = None,
     seed: int = 0,
     device: str = "cuda",
-    processes: int = 1,
+    processes: int | None = None,
     counted: Passes | None = None,
+    node: int | None = None,
 ) -> Plan:
     """Plan `method` on `backbone` under `config`. Loads no weights and asks no network.
 
@@ -112,30 +133,46 @@ def make_plan(
         backbone: for its networks, blocks and shapes. Its `downloads()` and `codec_modules()` are
             used if it has them.
         device: where it would run; decides the precision where the configuration says `auto`.
-        processes: over how many devices a batch is split; the weights are on each.
+        processes: devices that split a batch, and the networks where `execution.shard` says so; by
+            default as few as it needs.
         counted: the passes of an update, where they are known already.
+        node: devices of one machine, over which `shard: auto` shards on CUDA; by default
+            torchrun's, else 1.
 
     Raises:
         ZooError: the batch cannot be split over the processes and passes, or the backbone's
             networks cannot be made on the meta device.
     """
     execution = execution or ExecutionConfig()
-    micro = make_layout(execution, config.batch_size, processes).micro_batch
+    if processes is None:
+        processes = 1 if execution.shard == "auto" else execution.shard
+    kind = torch.device(device).type
+    layout = make_layout(execution, config.batch_size, processes, 0, kind, node)
+    micro = layout.micro_batch
     roles = _roles(method)
     counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     checkpointing = execution.gradient_checkpointing
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
+    bf16 = resolve_precision(config.precision, kind) == "bf16"
     with on_meta(backbone):
         activations = {
-            name: _activations(source(backbone, "score"), micro, bf16, name == "checkpointing")
+            name: activation_gib(
+                source(backbone, "score"), micro, bf16, name == "checkpointing", layout.sharded
+            )
             for name in ("plain", "checkpointing")
         }
-        codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
-        parameters, memory = _weights(backbone, roles, config, bf16, counted)
+        codecs = once(backbone, ("codecs",), lambda: _codecs(backbone))
+        networks = measured_networks(backbone, roles, bf16)
         kept = _memory_bytes(backbone, micro, bf16)
+    memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
+    states = optimizer_states(networks, roles, config, layout.shard)
+    memory["optimizer states"] = sum(states.values())
     if kept:
         memory["KV memory"] = kept / GIB
-    memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing)
+    memory["activations"] = _held(
+        backbone, roles, counted, micro, bf16, checkpointing, layout.sharded
+    )
+    if layout.sharded:
+        memory["gathered units"] = max(one.gathered for one in networks.values()) / GIB
     memory |= codecs
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
@@ -143,9 +180,12 @@ def make_plan(
     }
     flops = flops_of_passes(backbone, roles, counted.kinds, checkpointing)
     return Plan(
-        parameters=parameters,
+        parameters={name: one.parameters for name, one in networks.items()},
         micro_batch=micro,
         memory=memory,
+        states=states,
+        shard=layout.shard,
+        loading=loading_gib(networks, roles, config.ema is not None) if layout.sharded else 0.0,
         activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),
@@ -185,17 +225,6 @@ def _roles(method: Method) -> dict[str, NetworkSpec]:
     return with_averages(method.roles())
 
 
-_MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
-
-
-def _once(backbone: Backbone, key: Any, measure: Callable[[], Any]) -> Any:
-    """Measure each thing of a backbone once: the arms of a study have the same one."""
-    known = _MEASURED.setdefault(backbone, {})
-    if key not in known:
-        known[key] = measure()
-    return known[key]
-
-
 def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
     """Of a memory for a micro-batch of whole videos; 0 for a bidirectional backbone."""
     network = meta_network(backbone)
@@ -207,43 +236,13 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
     return 0 if memory is None else memory.bytes()
 
 
-def _weights(
-    backbone: Backbone,
-    roles: Mapping[str, NetworkSpec],
-    config: TrainingConfig,
-    bf16: bool,
-    counted: Passes,
-) -> tuple[dict[str, int], dict[str, float]]:
-    """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
-    networks = {name: network_of_role(backbone, role) for name, role in roles.items()}
-    parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
-    for name, role in roles.items():  # frozen ones are held as a training holds them
-        if role.learning_rate is None and role.ema_of is None:
-            with_precision(networks[name], "bf16" if bf16 else "fp32", "meta", frozen=True)
-    size = {name: _bytes(one) / GIB for name, one in networks.items()}
-    memory = {f"weights {role}": gib for role, gib in size.items()}
-    if config.ema:
-        memory[f"weights {STUDENT_EMA}"] = size["student"]
-    trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
-    # of one update at a time
-    memory["gradients"] = max(sum(size[name] for name in update) for update in counted.together)
-    states = 0.0
-    for name, role in trained.items():
-        options = config.optimizers.get(name, OptimizerConfig())
-        assert role.learning_rate is not None
-        for optimizer in make_optimizers(networks[name], options, role.learning_rate):
-            # AdamW keeps two moments, Muon one
-            moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
-            kept = sum(_size(p) for group in optimizer.param_groups for p in group["params"])
-            states += moments * kept / GIB
-    memory["optimizer states"] = states
-    return parameters, memory
-
-
 def _codecs(backbone: Backbone) -> dict[str, float]:
     """GiB of text encoder and VAE, where the backbone has them."""
     modules = backbone.codec_modules()
-    return {f"codec {name}": _bytes(module) / GIB for name, module in modules.items()}
+    return {
+        f"codec {name}": sum(size_of(p) for p in module.parameters()) / GIB
+        for name, module in modules.items()
+    }
 
 
 def _held(
@@ -253,6 +252,7 @@ def _held(
     batch: int,
     bf16: bool,
     checkpointing: bool,
+    sharded: bool,
 ) -> float:
     """GiB of the activations that are there at the peak of an update."""
 
@@ -261,32 +261,7 @@ def _held(
             return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
-        return _activations(source(backbone, start), batch, bf16, checkpointing)
+        return activation_gib(source(backbone, start), batch, bf16, checkpointing, sharded)
 
     moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
     return max(moments, default=0.0) or kept("student")
-
-
-def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -> float:
-    """GiB of a training pass over whole videos by a backbone's own kind of network."""
-
-    def measure() -> float:
-        with on_meta(whose):
-            condition = whose.encode_prompts([""])
-
-            def peak(network: Any) -> tuple[float]:
-                return (peak_activation_bytes(network, condition, whose.latent_shape, batch, bf16),)
-
-            (found,) = over_depth(meta_network(whose, checkpointing), peak)
-            return found / GIB
-
-    found: float = _once(whose, ("activations", batch, bf16, checkpointing), measure)
-    return found
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(_size(p) for p in module.parameters())

@@ -23,6 +23,17 @@ from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import is_sharded, local, shard, skeleton, whole_weights
 
 
+@contextlib.contextmanager
+def made_on(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """The backbone makes its networks on `device` inside the block."""
+    before = backbone.device
+    backbone.to(device)
+    try:
+        yield
+    finally:
+        backbone.to(before)
+
+
 class Networks(Mapping[str, Any]):
     """All networks of a run by role, on the backbone's device and in the run's precision.
 
@@ -65,6 +76,8 @@ class Networks(Mapping[str, Any]):
         originals = Originals(backbone, self.roles.values())
         copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
         mesh = layout.mesh(device.type) if layout.sharded else None
+        # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
+        loading = torch.device("cpu") if layout.sharded else device
         for name, role in self.roles.items():
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
@@ -74,8 +87,10 @@ class Networks(Mapping[str, Any]):
                     network = role.factory(backbone)
                 else:
                     assert role.start is not None
-                    network = originals.network(role.start)
-            network = network.to(backbone.device).requires_grad_(False)
+                    with made_on(backbone, loading):
+                        network = originals.network(role.start)
+            place = device if role.factory is not None else loading
+            network = network.to(place).requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
             if frozen and role.factory is not None:
                 network.eval()

@@ -8,13 +8,13 @@ import re
 import pytest
 import torch
 
-from benchmarks.runner.durations import in_words
 from benchmarks.runner.evaluation_plan import evaluation_flops
 from benchmarks.runner.plan import print_plan
 from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.config.run import resolve
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.flops import flops_of_pass
+from salt_zoo.io.durations import in_words
 from salt_zoo.planning.plan import flops_per_update
 
 
@@ -117,6 +117,6 @@ def test_the_printed_plan_is_whole(name, methods, gpus, zoo, capsys, monkeypatch
     if name == "digits":
         assert "of one process (timed on this machine)" in text
     else:
-        assert "on one GPU (assuming 40% of an H100's 989 TFLOP/s)" in text
+        assert "on one GPU (assuming 40% of 989 TFLOP/s: --mfu, --tflops)" in text
         # the laptop's cores train no such network
         assert ("with 4 GPUs" in text) == (gpus == 4) and "at a time" not in text

@@ -1,0 +1,198 @@
+"""What the networks of a run take on one device: weights, gradients, optimizer states, activations,
+and what a sharded network gathers."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.meta import meta_network, network_of_role, on_meta
+from salt_zoo.core.precision import with_precision
+from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.costs.activations import peak_activation_bytes
+from salt_zoo.costs.depth import over_depth
+from salt_zoo.costs.passes import Passes
+from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.training.optimizers import make_optimizers
+from salt_zoo.training.sharding import HasShardUnits
+
+GIB = 2**30
+
+_MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+
+
+def once(backbone: Backbone, key: Any, measure: Callable[[], Any]) -> Any:
+    """Measure each thing of a backbone once: the arms of a study have the same one."""
+    known = _MEASURED.setdefault(backbone, {})
+    if key not in known:
+        known[key] = measure()
+    return known[key]
+
+
+@dataclass(frozen=True)
+class MeasuredNetwork:
+    """The network of a role, on the meta device and held as a training holds it.
+
+    Attributes:
+        network: without data.
+        parameters: their number.
+        is_head: it has a factory: a head, which is small and stays whole.
+        gathered: bytes that a pass of the sharded network holds beside its shards.
+    """
+
+    network: nn.Module
+    parameters: int
+    is_head: bool
+    gathered: int
+
+    def held(self, shard: int) -> int:
+        """Bytes of the weights on each of `shard` devices."""
+        return self.held_of(self.network.parameters(), shard)
+
+    def held_of(self, tensors: Iterable[Tensor], shard: int) -> int:
+        return sum(local_size(tensor, 1 if self.is_head else shard) for tensor in tensors)
+
+
+def measured_networks(
+    backbone: Backbone, roles: Mapping[str, NetworkSpec], bf16: bool
+) -> dict[str, MeasuredNetwork]:
+    """The networks of a run by role.
+
+    Raises:
+        ZooError: one cannot be made on the meta device.
+    """
+    found = {}
+    for name, role in roles.items():
+        network = network_of_role(backbone, role)
+        count = sum(p.numel() for p in network.parameters())
+        frozen = role.learning_rate is None and role.ema_of is None
+        if frozen:
+            with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
+        head = role.factory is not None
+        # an average is never passed by the training
+        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, frozen)
+        found[name] = MeasuredNetwork(network, count, head, needs)
+    return found
+
+
+def weights_and_gradients(
+    networks: Mapping[str, MeasuredNetwork],
+    roles: Mapping[str, NetworkSpec],
+    config: TrainingConfig,
+    counted: Passes,
+    shard: int,
+) -> dict[str, float]:
+    """GiB on each device of the weights by role, and of the gradients."""
+    size = {name: one.held(shard) / GIB for name, one in networks.items()}
+    memory = {f"weights {role}": gib for role, gib in size.items()}
+    if config.ema:
+        memory[f"weights {STUDENT_EMA}"] = size["student"]
+    # of one update at a time
+    memory["gradients"] = max(sum(size[name] for name in update) for update in counted.together)
+    return memory
+
+
+def loading_gib(
+    networks: Mapping[str, MeasuredNetwork], roles: Mapping[str, NetworkSpec], ema: bool
+) -> float:
+    """GiB of main memory that a process of a sharded run needs while its networks are made: each
+    starts as a whole copy in float32, and the largest one is there with its copies for the roles
+    that share its weights and for its averages."""
+    following = [role.ema_of for role in roles.values() if role.ema_of]
+    following += ["student"] if ema else []
+    copies = {
+        name: (2 + following.count(name)) * 4 * networks[name].parameters
+        for name, role in roles.items()
+        if role.ema_of is None and role.factory is None
+    }
+    return max(copies.values(), default=0) / GIB
+
+
+def optimizer_states(
+    networks: Mapping[str, MeasuredNetwork],
+    roles: Mapping[str, NetworkSpec],
+    config: TrainingConfig,
+    shard: int,
+) -> dict[str, float]:
+    """GiB on each device of the optimizer states of the roles that are trained."""
+    states = {}
+    for name, role in roles.items():
+        if role.learning_rate is None:
+            continue
+        options = config.optimizers.get(name, OptimizerConfig())
+        total = 0
+        for optimizer in make_optimizers(networks[name].network, options, role.learning_rate):
+            # AdamW keeps two moments, Muon one
+            moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
+            weights = (p for group in optimizer.param_groups for p in group["params"])
+            total += moments * networks[name].held_of(weights, shard)
+        states[name] = total / GIB
+    return states
+
+
+def gathered_bytes(network: nn.Module, bf16: bool, frozen: bool) -> int:
+    """Bytes that a pass of a sharded network holds beside its shards (`training.sharding.shard`).
+
+    The root's own weights stay gathered through a pass. Of the units, one is gathered while the
+    next one's transfer is under way; in a backward pass the gradients of one unit and two buffers
+    of their reduction, in float32, are there, too.
+
+    Args:
+        bf16: weights are gathered in bfloat16, not in what they are held in.
+        frozen: the weights take no gradients.
+    """
+
+    def size(parameters: Iterable[Tensor]) -> int:
+        return sum(p.numel() * (2 if bf16 else p.element_size()) for p in parameters)
+
+    units = list(network.shard_units()) if isinstance(network, HasShardUnits) else []
+    inside = {id(p) for unit in units for p in unit.parameters()}
+    root = [p for p in network.parameters() if id(p) not in inside]
+    largest = max(units, key=lambda unit: size(unit.parameters()), default=None)
+    unit = list(largest.parameters()) if largest is not None else root
+    gathered = 2 * size(unit)
+    if not frozen:
+        gathered += size(unit) + 2 * sum(4 * p.numel() for p in unit)
+    return gathered + (size(root) if largest is not None else 0)
+
+
+def activation_gib(
+    whose: Backbone, batch: int, bf16: bool, checkpointing: bool, sharded: bool
+) -> float:
+    """GiB of a training pass over whole videos by a backbone's own kind of network."""
+    gathered = bf16 and sharded  # in float32 it makes no difference
+
+    def measure() -> float:
+        with on_meta(whose):
+            condition = whose.encode_prompts([""])
+
+            def peak(network: Any) -> tuple[float]:
+                shape = whose.latent_shape
+                return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
+
+            (found,) = over_depth(meta_network(whose, checkpointing), peak)
+            return found / GIB
+
+    key = ("activations", batch, bf16, checkpointing, gathered)
+    found: float = once(whose, key, measure)
+    return found
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes of a tensor."""
+    return tensor.numel() * tensor.element_size()
+
+
+def local_size(tensor: Tensor, shard: int) -> int:
+    """Bytes of the first device's part of a tensor whose rows are dealt over `shard` devices."""
+    if shard == 1 or tensor.ndim == 0:
+        return size_of(tensor)
+    rows = math.ceil(len(tensor) / shard)
+    return rows * math.prod(tensor.shape[1:]) * tensor.element_size()

@@ -1,0 +1,119 @@
+"""The page FULL_SIZE.md: its table is the plan's, and its scripts start runs that can be planned.
+
+`python -m tests.plugins.test_wan_full_size` prints the table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
+from salt_zoo.cli import main
+from salt_zoo.config.run import Resolved, resolve
+from salt_zoo.planning.plan import plan_run
+from salt_zoo.plugin.manager import Zoo, load_zoo
+
+FOLDER = Path(__file__).resolve().parents[2] / "plugins" / "salt_zoo_wan"
+PAGE = FOLDER / "FULL_SIZE.md"
+EXAMPLES = FOLDER / "examples"
+
+LARGE = {"name": "wan", "size": "wan2.1-t2v-14b"}
+#: What the table plans: its words, study, arm, and the backbone where it is another.
+ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("1.3B + 1.3B + 1.3B", "wan_t2v", "dmd-4", {}),
+    ("1.3B + 1.3B + 14B, autoregressive", "self_forcing_1.3b", "self-forcing", {}),
+    ("14B + 14B + 14B", "wan_t2v", "dmd-4", LARGE),
+]
+GPUS = (1, 8, 64)
+
+pytestmark = pytest.mark.slow
+
+
+def run_of(study: str, arm: str, backbone: dict[str, Any], zoo: Zoo) -> Resolved:
+    content, path = read_study(study)
+    content["base"]["backbone"] |= backbone
+    for key in ("hypotheses", "claims", "primary_metric"):
+        content.pop(key, None)
+    run = runs_of(select_arms(load_study(content, str(path)), [arm], study), zoo, study)[arm]
+    # memory depends on no number of updates, and few are counted quickly
+    training = run.config.training.model_copy(update={"updates": 2})
+    return replace(run, config=run.config.model_copy(update={"training": training}))
+
+
+def table(zoo: Zoo) -> str:
+    """Rows of roles, columns of GPUs: GiB at the fullest moment, sharded over a machine of 8, and
+    over all of 64."""
+    head = ["student + fake score + teacher", "study, arm", "1 GPU", "8", "64, shard 8", "64"]
+    lines = [head, ["---"] * len(head)]
+    for words, study, arm, backbone in ROWS:
+        run = run_of(study, arm, backbone, zoo)
+        cells = [words, f"`{study}`, `{arm}`"]
+        for gpus, shard in ((1, 1), (8, 8), (64, 8), (64, 64)):
+            execution = run.config.execution.model_copy(update={"shard": shard})
+            there = replace(run, config=run.config.model_copy(update={"execution": execution}))
+            cells.append(f"{plan_run(there, zoo, 'cuda', gpus).peak:.1f}")
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def test_the_table_is_what_the_plan_says(zoo):
+    found = re.search(r"<!-- table: plan -->\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.S)
+    assert found and found[1] == table(zoo)
+
+
+def test_the_run_is_the_arm_of_the_study(zoo):
+    content = yaml.safe_load((EXAMPLES / "dmd_1.3b.yaml").read_text(encoding="utf-8"))
+    made = resolve(content, zoo, "example").plain()
+    content, path = read_study("wan_t2v")
+    arm = runs_of(load_study(content, str(path)), zoo, "wan_t2v")["dmd-4"].plain()
+    for key in ("method", "backbone", "dataset", "training", "execution"):
+        assert made[key] == arm[key], key
+
+
+@pytest.mark.parametrize(
+    ("script", "processes"), [("train_8_gpus.sh", 8), ("train_64_gpus.slurm", 64)]
+)
+def test_a_script_starts_a_run_that_can_be_planned(
+    script, processes, tmp_path, capsys, monkeypatch
+):
+    """The script runs with stand-ins for Slurm and torchrun, which tell what they are given."""
+    path = EXAMPLES / script
+    assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
+    for name, text in {
+        "torchrun": 'printf "%s\\n" "$@" > "$TOLD"',
+        "srun": 'exec "$@"',
+        "scontrol": "echo node1; echo node2",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", path.read_text(), re.M))
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_JOB_NODELIST": "node[1-8]"}
+    environment = os.environ | slurm | {
+        "TOLD": str(tmp_path / "told"), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_JOB_NUM_NODES": asked.get("nodes", "1"),
+    }  # fmt: skip
+    subprocess.run(["bash", str(path)], check=True, cwd=EXAMPLES, env=environment)
+    told = (tmp_path / "told").read_text().splitlines()
+    options = dict(zip(told[::2], told[1::2], strict=False))
+    each = int(options["--nproc_per_node"])
+    assert each * int(options.get("--nnodes", "1")) == processes
+    assert int(asked.get("gpus-per-node", each)) == each
+    given = told[told.index("-m") + 2 :]
+    assert told[told.index("-m") + 1] == "salt_zoo"
+    monkeypatch.chdir(EXAMPLES)
+    few = ["--set", "training.updates=2"]
+    assert main([*given, *few, "--dry-run", "--gpus", str(processes), "--memory", "80"]) == 0
+    text = capsys.readouterr().out
+    assert f"fits {processes} GPUs of 80 GiB" in text and "torchrun --nproc_per_node 8" in text
+
+
+if __name__ == "__main__":
+    print(table(load_zoo()))

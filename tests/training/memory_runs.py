@@ -1,0 +1,50 @@
+"""Trains in one of the processes of torchrun and writes what bytes each of its networks keeps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def memory_run(method: str, execution: dict[str, Any]) -> dict[str, Any]:
+    options = {"steps": 2, "fake_score": {"updates": 1}} if method == "dmd" else {}
+    return {
+        "method": {"name": method, **options},
+        "backbone": {"name": "wan", "size": "test-large"},
+        "dataset": "digits",
+        # two updates: the first makes the optimizer states after its passes
+        "training": {"updates": 2, "batch_size": 8, "trackers": []},
+        "execution": execution,
+    }
+
+
+def main(file: str) -> None:
+    from salt_zoo.config.run import resolve
+    from salt_zoo.plugin.manager import load_zoo
+    from salt_zoo.training.launch import train
+    from salt_zoo.training.sharding import local
+
+    zoo = load_zoo(["tests.sizes.plugin"])
+    run = resolve(memory_run("dmd", {"micro_batch": 2, "shard": 2}), zoo, "test")
+    trainer = train(run, Path(file).parent / "run", zoo, "cpu")
+    networks, found = trainer.networks, {}
+    for role in networks:
+        states = [
+            value
+            for optimizer in networks.optimizers.get(role, ())
+            for kept in optimizer.state.values()
+            for value in kept.values()
+            if value.ndim
+        ]
+        found[role] = [
+            sum(t.numel() * t.element_size() for t in local(list(tensors)))
+            for tensors in (networks[role].parameters(), states)
+        ]
+    rank = trainer.accelerator.process_index
+    Path(f"{file}-{rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,89 @@
+"""Planned memory against what a training allocates, as torch's profiler counts it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from salt_zoo.config.run import Resolved, resolve
+from salt_zoo.planning.plan import GIB, plan_run
+from salt_zoo.training.launch import train
+from tests.training.memory_runs import memory_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def sizes_zoo():
+    from salt_zoo.plugin.manager import load_zoo
+
+    return load_zoo(["tests.sizes.plugin"])
+
+
+def run_of(zoo: Any, method: str, **execution: Any) -> Resolved:
+    return resolve(memory_run(method, execution), zoo, "test")
+
+
+def allocated(run: Resolved, folder: Path, zoo: Any) -> int:
+    """Bytes that a training holds at its fullest moment."""
+    from torch.profiler import ProfilerActivity, profile
+
+    gc.collect()  # what earlier tests have left would be freed inside, as less than nothing
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        train(run, folder, zoo, "cpu")
+    now = most = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("method", ["consistency", "dmd"])
+@pytest.mark.parametrize(
+    "execution",
+    [{}, {"micro_batch": 2}, {"micro_batch": 2, "gradient_checkpointing": True}],
+    ids=["whole", "micro-batch", "checkpointing"],
+)
+def test_planned_memory_is_what_is_allocated(method, execution, sizes_zoo, tmp_path):
+    run = run_of(sizes_zoo, method, **execution)
+    plan = plan_run(run, sizes_zoo, "cpu")
+    measured = allocated(run, tmp_path, sizes_zoo) / GIB
+    assert plan.peak == pytest.approx(measured, rel=0.1)
+
+
+def test_a_sharded_process_holds_what_is_planned(sizes_zoo, tmp_path):
+    """Weights and optimizer states that each of two processes keeps, to the byte. What a pass
+    gathers is not compared: gloo gives its buffers back when it likes."""
+    file = tmp_path / "held"
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, *command, str(Path(__file__).parent / "memory_runs.py"), str(file)],
+        capture_output=True, text=True, timeout=300, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = run_of(sizes_zoo, "dmd", micro_batch=2, shard=2)
+    plan = plan_run(run, sizes_zoo, "cpu", processes=2)
+    for rank in range(2):
+        held = json.loads(Path(f"{file}-{rank}.json").read_text())
+        assert held.keys() == {name.removeprefix("weights ") for name in plan.memory
+                               if name.startswith("weights ")}  # fmt: skip
+        for role, (weights, states) in held.items():
+            # the planned process is the first; the others' last rows may be fewer
+            assert weights <= plan.memory[f"weights {role}"] * GIB
+            if rank == 0:
+                assert weights == pytest.approx(plan.memory[f"weights {role}"] * GIB)
+                assert states == pytest.approx(plan.states.get(role, 0.0) * GIB)
+    whole = plan_run(run_of(sizes_zoo, "dmd", micro_batch=2, shard=1), sizes_zoo, "cpu")
+    assert plan.memory["weights student"] < 0.51 * whole.memory["weights student"]
