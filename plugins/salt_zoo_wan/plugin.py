@@ -21,6 +21,11 @@ def register(zoo):
         "Wan 2.1 text-to-video, 14 B: likewise",
     )
     zoo.datasets.add(
+        "prepared",
+        "salt_zoo_wan.prepared:Prepared",
+        "what 'salt-zoo prepare text' or 'salt-zoo prepare latents' has written",
+    )
+    zoo.datasets.add(
         "prompts",
         "salt_zoo_wan.prompts:Prompts",
         "a text file of prompts, one a line (64 come with it), and latents if there are any",
