@@ -33,7 +33,7 @@ def read_video(
     wanted = [place / frame_rate for place in range(frames)]
     taken: list[np.ndarray] = []
     try:
-        with av.open(file) as container:
+        with av.open(file, mode="r") as container:
             stream = container.streams.video[0]
             shown: np.ndarray | None = None
             began, ended = None, 0.0

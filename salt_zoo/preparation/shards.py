@@ -77,7 +77,7 @@ def _without_padding(value: Tensor) -> Tensor:
 
 def _in_bf16(items: list[Item]) -> list[Item]:
     """In bfloat16 where that changes no number of a shard: what an encoder in bfloat16 has made."""
-    rough = [{name: value.bfloat16() for name, value in item.items()} for item in items]
+    rough: list[Item] = [{name: value.bfloat16() for name, value in item.items()} for item in items]
     exact = all(
         torch.equal(one[name].to(item[name].dtype), item[name])
         for item, one in zip(items, rough, strict=True)
