@@ -11,6 +11,9 @@ from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, reason
 
+#: Seconds: Matroska and WebM round times to the millisecond.
+ROUNDING = 1e-3
+
 
 def read_video(
     file: BinaryIO, named: str, frames: int, frame_rate: float, size: tuple[int, int], channels: int
@@ -40,13 +43,19 @@ def read_video(
             for frame in container.decode(stream):
                 began = frame.time if began is None else began
                 now = float(frame.time - began)
-                while shown is not None and len(taken) < frames and wanted[len(taken)] < now - 1e-6:
+                while (
+                    shown is not None
+                    and len(taken) < frames
+                    and wanted[len(taken)] < now - ROUNDING
+                ):
                     taken.append(shown)
                 if len(taken) == frames:
                     break
                 shown = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
                 ended = now + 1 / float(stream.average_rate or frame_rate)
-            while shown is not None and len(taken) < frames and wanted[len(taken)] < ended - 1e-6:
+            while (
+                shown is not None and len(taken) < frames and wanted[len(taken)] < ended - ROUNDING
+            ):
                 taken.append(shown)
     except Exception as error:  # av raises many kinds for a damaged file
         raise ZooError(f"{named}: cannot be decoded as a video ({reason(error)})") from None
