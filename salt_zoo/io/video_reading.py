@@ -33,8 +33,13 @@ def read_video(
     """
     import av
 
-    wanted = [place / frame_rate for place in range(frames)]
     taken: list[np.ndarray] = []
+
+    def take(shown: np.ndarray | None, until: float) -> None:
+        """All that is wanted while one frame is shown."""
+        while shown is not None and len(taken) < min(frames, (until - ROUNDING) * frame_rate):
+            taken.append(shown)
+
     try:
         with av.open(file, mode="r") as container:
             stream = container.streams.video[0]
@@ -43,20 +48,12 @@ def read_video(
             for frame in container.decode(stream):
                 began = frame.time if began is None else began
                 now = float(frame.time - began)
-                while (
-                    shown is not None
-                    and len(taken) < frames
-                    and wanted[len(taken)] < now - ROUNDING
-                ):
-                    taken.append(shown)
+                take(shown, now)
                 if len(taken) == frames:
                     break
                 shown = frame.to_ndarray(format="gray" if channels == 1 else "rgb24")
                 ended = now + 1 / float(stream.average_rate or frame_rate)
-            while (
-                shown is not None and len(taken) < frames and wanted[len(taken)] < ended - ROUNDING
-            ):
-                taken.append(shown)
+            take(shown, ended)
     except Exception as error:  # av raises many kinds for a damaged file
         raise ZooError(f"{named}: cannot be decoded as a video ({reason(error)})") from None
     if len(taken) < frames:
