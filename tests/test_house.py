@@ -21,6 +21,7 @@ ARROWS: dict[str, dict[str, set[str]]] = {
         "config": {"core", "io", "plugin"},
         "evaluation": {"core", "plugin", "rollout"},
         "training": {"core", "io", "plugin", "rollout", "costs", "config", "evaluation"},
+        "preparation": {"core", "io", "plugin", "config"},
         "planning": {"core", "plugin", "costs", "config", "training"},
         "conformance": {
             "core",
@@ -31,7 +32,7 @@ ARROWS: dict[str, dict[str, set[str]]] = {
             "evaluation",
             "training",
         },
-        "cli": {"core", "io", "plugin", "rollout", "config", "training", "planning"},
+        "cli": {"core", "io", "plugin", "rollout", "config", "training", "preparation", "planning"},
     },
     "benchmarks": {
         "study": set(),

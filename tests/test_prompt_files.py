@@ -110,7 +110,7 @@ def test_what_is_not_there(tmp_path):
         with pytest.raises(ZooError, match="there is no such file"):
             read_prompt_file(tmp_path / name)
     (tmp_path / "p.txt").mkdir()
-    with pytest.raises(ZooError, match="cannot be read"):
+    with pytest.raises(ZooError, match="holds no table of prompts"):
         read_prompt_file(tmp_path / "p.txt")
     (tmp_path / "q.txt").write_text("a cat")
     with pytest.raises(ZooError, match="lines of text, which have no column 'prompt'"):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Condition
+from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.core.transfers import send
-from salt_zoo.io.storage import file_digest
+from salt_zoo.io.storage import digest, file_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 from salt_zoo_wan.checkpoint.files import find_checkpoint
@@ -95,6 +95,10 @@ class DigitsSize(WanSizeDefaults):
                 words = [str(command.digit), command.direction, command.speed]
             rows.append([self._words[word] for word in words])
         return {"text": send(self._rows[torch.tensor(rows)], device)}
+
+    def encoder(self, of: Encoder) -> dict[str, str]:
+        made = VOCABULARY if of == "text" else (MEAN, DEVIATION)
+        return {"vocabulary" if of == "text" else "normalisation": digest(made)}
 
     def encode_video(self, video: Tensor) -> Tensor:
         return (video - MEAN) / DEVIATION

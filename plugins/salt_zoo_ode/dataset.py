@@ -21,7 +21,7 @@ from salt_zoo_ode.store import HEADER, read_folder
 class TrajectoriesConfig(StrictModel):
     """Options of the dataset `trajectories`."""
 
-    #: What `salt-zoo pretrain trajectories --out FOLDER` has written.
+    #: What `salt-zoo prepare trajectories --out FOLDER` has written.
     folder: Path
 
 

@@ -14,7 +14,7 @@ def register(zoo):
     zoo.datasets.add(
         "trajectories",
         "salt_zoo_ode.dataset:Trajectories",
-        "stored ODE trajectories with their prompts, made by 'salt-zoo pretrain trajectories'",
+        "stored ODE trajectories with their prompts, made by 'salt-zoo prepare trajectories'",
     )
     zoo.recipes.add(
         "trajectories",

@@ -1,21 +1,27 @@
-"""`salt-zoo pretrain trajectories`: make trajectories and keep them."""
+"""`salt-zoo prepare trajectories`: make trajectories and keep them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 
 from salt_zoo.config.parts import Part, configure_part
-from salt_zoo.core.condition import unconditional
+from salt_zoo.core.condition import encode, unconditional
 from salt_zoo.core.errors import TrainingError
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Dataset
+from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.io.dealing import deal
+from salt_zoo.io.distributed import on_main
 from salt_zoo.io.printing import show
 from salt_zoo.plugin.foreign import lacks_memory
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.preparation.shards import Progress
+from salt_zoo.training.prepared_text import PreparedText
 from salt_zoo_ode.store import open_folder
 from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
 
@@ -25,6 +31,8 @@ class TrajectoryRecipeConfig(TrajectoryConfig):
 
     #: Whose network makes them.
     backbone: Part
+    #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.
+    text: Path | None = None
     #: Whose training prompts the trajectories are for.
     dataset: Part
     #: Whether they are the teacher's or the initial student's.
@@ -53,53 +61,57 @@ class TrajectoryRecipe:
         self._dataset = configure_part(zoo.datasets, config.dataset, zoo, f"{where}: dataset")
 
     def run(self, folder: Path, device: str) -> int:
-        """Write what `folder` lacks."""
+        """`prepare`, as a recipe of `salt-zoo pretrain`."""
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo.training.devices import find_device
+        from salt_zoo.training.devices import device_of_process
 
+        with training_progress("trajectories", "trajectories") as progress:
+            self.prepare(folder, device_of_process(device), progress)
+        if is_main_process():
+            show(folder)
+        return 0
+
+    def prepare(self, folder: Path, where: torch.device, progress: Progress) -> None:
+        """Write what `folder` lacks; the processes of a distributed run share the work."""
         config = self.config
-        where = find_device(device)
         backbone = self.zoo.backbones.create(config.backbone["name"], self._backbone, self.zoo)
         backbone.to(where)
+        if config.text is not None:
+            PreparedText(config.text).bind(backbone)
         dataset = self.zoo.datasets.create(config.dataset["name"], self._dataset, self.zoo)
         rng = KeyedRNG(config.seed, ("trajectories",), range(config.count), where)
         header = self._header(backbone, dataset, where.type)
         header["prompts"] = dataset.sample(rng.at("data"), "train", False).prompts
-        made = open_folder(folder, header)
-        missing = [shard for shard in range(len(made.shards)) if not made.has(shard)]
-        if missing:
-            start = "teacher" if config.of == "teacher" else "student"
-            network = backbone.network(start).to(where).eval()
-            with_precision(network, config.precision, where, frozen=True)
-        done = config.count - sum(len(made.shards[shard]) for shard in missing)
-        with training_progress("trajectories", "trajectories") as progress:
-            for shard in missing:
-                rows = made.shards[shard]
-                prompts = header["prompts"][rows.start : rows.stop]
-                try:
-                    states = draw_trajectories(
-                        config,
-                        config.of,
-                        network,
-                        rng.for_rows(rows),
-                        backbone.encode_prompts(prompts),
-                        unconditional(backbone, len(rows)),
-                        header["guidance_scale"],
-                        backbone.blocks(network),
-                        backbone.latent_shape,
-                    )
-                except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
-                    if not lacks_memory(error):
-                        raise
-                    raise TrainingError(
-                        f"recipe trajectories: not enough memory for batch_size {len(rows)}; "
-                        "lower it, in another folder"
-                    ) from None
-                made.write(shard, states)
-                done += len(rows)
-                progress(done, config.count, {})
-        show(folder)
-        return 0
+        made = on_main(lambda: open_folder(folder, header))
+        network = None
+        for shard in deal(made.missing):
+            if network is None:
+                start = "teacher" if config.of == "teacher" else "student"
+                network = backbone.network(start).to(where).eval()
+                with_precision(network, config.precision, where, frozen=True)
+            rows = made.shards[shard]
+            prompts = header["prompts"][rows.start : rows.stop]
+            try:
+                states = draw_trajectories(
+                    config,
+                    config.of,
+                    network,
+                    rng.for_rows(rows),
+                    encode(backbone, prompts),
+                    unconditional(backbone, len(rows)),
+                    header["guidance_scale"],
+                    backbone.blocks(network),
+                    backbone.latent_shape,
+                )
+            except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
+                if not lacks_memory(error):
+                    raise
+                raise TrainingError(
+                    f"recipe trajectories: not enough memory for batch_size {len(rows)}; "
+                    "lower it, in another folder"
+                ) from None
+            made.write(shard, states)
+            progress(made.done(), config.count, {})
 
     def _header(self, backbone: Backbone, dataset: Dataset, device: str) -> dict[str, Any]:
         """All that decides what the trajectories are, but the prompts."""

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.differences import difference
 from salt_zoo.io.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
@@ -71,6 +72,15 @@ class TrajectoryFolder:
         """Whether a shard is there, whole and of this header."""
         return self.file(shard).is_file() and not self._fault(shard)
 
+    def missing(self) -> list[int]:
+        """The shards that are not there, or not whole."""
+        return [shard for shard in range(len(self.shards)) if not self.has(shard)]
+
+    def done(self) -> int:
+        """How many trajectories are there."""
+        there = [rows for shard, rows in enumerate(self.shards) if self.file(shard).is_file()]
+        return sum(map(len, there))
+
     def check(self) -> None:
         """A ZooError unless every shard is there, whole and of this header."""
         there = [shard for shard in range(len(self.shards)) if self.file(shard).is_file()]
@@ -78,13 +88,13 @@ class TrajectoryFolder:
             made = sum(len(self.shards[shard]) for shard in there)
             raise ZooError(
                 f"{self.path}: holds {made} of {self.count} trajectories; make the rest with the "
-                "same 'salt-zoo pretrain trajectories' command"
+                "same 'salt-zoo prepare trajectories' command"
             )
         for shard in there:
             if fault := self._fault(shard):
                 raise ZooError(
                     f"{self.file(shard)}: {fault}; make it again with the same "
-                    "'salt-zoo pretrain trajectories' command"
+                    "'salt-zoo prepare trajectories' command"
                 )
 
     def read(self, rows: Sequence[int]) -> Tensor:
@@ -126,9 +136,9 @@ def open_folder(path: Path, header: Mapping[str, Any]) -> TrajectoryFolder:
     prepare_folder(path)
     if (path / HEADER).exists():
         there = read_folder(path).header
-        if difference := _difference(there, header):
+        if found := difference(there, header):
             raise ZooError(
-                f"{path}: holds trajectories of another configuration ({difference}); choose "
+                f"{path}: holds trajectories of another configuration ({found}); choose "
                 "another folder, or delete this one"
             )
     else:
@@ -146,7 +156,7 @@ def read_folder(path: Path) -> TrajectoryFolder:
     if not path.is_dir():
         raise ZooError(
             f"{path}: there is no such folder; make it with "
-            f"'salt-zoo pretrain trajectories --out {path}'"
+            f"'salt-zoo prepare trajectories --out {path}'"
         )
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
@@ -161,21 +171,3 @@ def read_folder(path: Path) -> TrajectoryFolder:
     if missing:
         raise ZooError(f"{file}: damaged (it lacks {min(missing)!r}); make the folder again")
     return TrajectoryFolder(path, header)
-
-
-def _difference(there: Any, here: Any, key: str = "") -> str | None:
-    """The first key whose value is another, with both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in sorted({*there, *here}):
-            inner = f"{key}.{name}" if key else name
-            if found := _difference(there.get(name), here.get(name), inner):
-                return found
-        return None
-    return None if there == here else f"{key} is {_short(there)} there and {_short(here)} here"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 8:
-        return f"a list of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import BackboneDefaults, Condition, Start
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
@@ -135,6 +135,17 @@ class WanBackbone(BackboneDefaults):
     def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:  # type: ignore[override]
         ahead = self.size.encode_ahead
         return (lambda prompts: ahead(prompts, self.device)) if ahead else None
+
+    @property
+    def encode_cost(self) -> Callable[[Sequence[str]], list[str]] | None:  # type: ignore[override]
+        cost = self.size.encode_cost
+        return (lambda prompts: cost(prompts, self.device)) if cost else None
+
+    def encoder(self, of: Encoder) -> Mapping[str, str]:
+        return self.size.encoder(of)
+
+    def encode_once(self, prompts: Sequence[str]) -> Condition:
+        return self.size.encode_once(prompts, self.device)
 
     def encode_video(self, video: Tensor) -> Tensor:
         return self.size.encode_video(video)

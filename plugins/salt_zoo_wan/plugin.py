@@ -26,6 +26,11 @@ def register(zoo):
         "Wan 2.2 text-to-video, 5 B: 48 latent channels, 24 frames a second; likewise",
     )
     zoo.datasets.add(
+        "prepared",
+        "salt_zoo_wan.prepared:Prepared",
+        "what 'salt-zoo prepare text' or 'salt-zoo prepare latents' has written",
+    )
+    zoo.datasets.add(
         "prompts",
         "salt_zoo_wan.prompts:Prompts",
         "a text file of prompts, one a line (64 come with it), and latents if there are any",

@@ -55,19 +55,8 @@ class Prompts:
     def __init__(self, config: PromptsConfig, zoo: Zoo) -> None:
         self.config = config
         lines = read_prompts(config.file)
-        where = config.file or "the bundled prompts"
-        if len(lines) < 2 * config.held_out + 1:
-            raise ZooError(
-                f"{where}: {len(lines)} different prompts are too few to hold out "
-                f"2 x {config.held_out}; add some or lower dataset.held_out"
-            )
-        ranked = sorted(lines, key=latents_name)
-        n = config.held_out
-        self._splits = {
-            "test": ranked[:n],
-            "validation": ranked[n : 2 * n],
-            "train": ranked[2 * n :],
-        }
+        where = str(config.file or "the bundled prompts")
+        self._splits = split_prompts(lines, config.held_out, where)
         if config.latents and not config.latents.is_dir():
             raise ZooError(f"{config.latents}: there is no such folder; see dataset.latents")
 
@@ -108,6 +97,22 @@ class Prompts:
             load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts
         ]
         return send(torch.stack(rows), rng.device)
+
+
+def split_prompts(lines: Sequence[str], held_out: int, where: str) -> dict[str, list[str]]:
+    """Different prompts by split, ranked by their digests.
+
+    Raises:
+        ZooError: there are too few.
+    """
+    if len(lines) < 2 * held_out + 1:
+        raise ZooError(
+            f"{where}: {len(lines)} different prompts are too few to hold out 2 x {held_out}; add "
+            "some or lower dataset.held_out"
+        )
+    ranked = sorted(lines, key=latents_name)
+    test, validation = ranked[:held_out], ranked[held_out : 2 * held_out]
+    return {"test": test, "validation": validation, "train": ranked[2 * held_out :]}
 
 
 def _end_of(path: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Condition
+from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.config_json import read_arguments
@@ -151,6 +151,19 @@ class PublishedSize(WanSizeDefaults):
     def encode_ahead(self, prompts: Sequence[str], device: torch.device | str) -> None:
         """Encode in one go what `encode_prompts` will be asked for."""
         self.text.encode_ahead(prompts, device)
+
+    def encode_once(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
+        """What is not in the cache stays out of it, and the encoder on the device."""
+        return {"text": self.text.encode_once(prompts, device)}
+
+    def encode_cost(self, prompts: Sequence[str], device: torch.device | str) -> list[str]:
+        """Those of the prompts that are not in the cache."""
+        return self.text.missing(prompts, device)
+
+    def encoder(self, of: Encoder) -> dict[str, str]:
+        parts = ("text_encoder", "tokenizer") if of == "text" else ("vae",)
+        components = [self.codec_components.fingerprint(part) for part in parts]
+        return {name: value for found in components for name, value in found.items()}
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels to latents; what has the latents' shape already (a dataset of latents) is kept."""

@@ -10,7 +10,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from salt_zoo.core.protocols import Condition
+from salt_zoo.core.protocols import Condition, Encoder
 
 
 class WanSize(Protocol):
@@ -35,6 +35,17 @@ class WanSize(Protocol):
     encode_ahead: Callable[[Sequence[str], Any], None] | None
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
     coordinates: int
+
+    #: Tells which of some prompts the text encoder would have to run for; None where it is cheap.
+    encode_cost: Callable[[Sequence[str], Any], list[str]] | None
+
+    def encoder(self, of: Encoder) -> Mapping[str, str]:
+        """See `salt_zoo.core.protocols.Backbone`."""
+        ...
+
+    def encode_once(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
+        """`encode_prompts` for prompts that somebody else keeps."""
+        ...
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         """A new `WanTransformer3DModel`."""
@@ -80,6 +91,15 @@ class WanSizeDefaults:
     causal_weights: Path | None = None
     transformer_config: dict[str, Any] | None = None
     encode_ahead: Callable[[Sequence[str], Any], None] | None = None
+    encode_cost: Callable[[Sequence[str], Any], list[str]] | None = None
+
+    def encoder(self: Any, of: Encoder) -> Mapping[str, str]:
+        found: Mapping[str, str] = self.fingerprint()
+        return found
+
+    def encode_once(self: Any, prompts: Sequence[str], device: torch.device | str) -> Condition:
+        found: Condition = self.encode_prompts(prompts, device)
+        return found
 
     def frame_decoder(self: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video

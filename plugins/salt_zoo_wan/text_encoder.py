@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,24 @@ class TextEncoder:
         if new := known.missing(prompts):
             self._encode(new, place, known)
 
+    def missing(self, prompts: Sequence[str], device: torch.device | str) -> list[str]:
+        """Those that the encoder would have to run for, each once."""
+        return self._known(torch.device(device)).missing(prompts)
+
+    def encode_once(self, prompts: Sequence[str], device: torch.device | str) -> Tensor:
+        """As `encode`; what is new is not kept, and the encoder stays on the device."""
+        place = torch.device(device)
+        known = self._known(place)
+        passing = PromptCache(None)
+        new = known.unread(prompts)
+        for prompt, states in self._states(new, place):
+            passing.add(prompt, states)
+        rows = {
+            prompt: (passing if prompt in new else known).rows([prompt], place)[0]
+            for prompt in dict.fromkeys(prompts)
+        }
+        return torch.stack([rows[prompt] for prompt in prompts])
+
     def _known(self, device: torch.device) -> PromptCache:
         """What the encoder has made in the precision that it has on a device."""
         dtype = _dtype(device)
@@ -62,10 +80,18 @@ class TextEncoder:
             self._encodings[dtype] = PromptCache(folder)
         return self._encodings[dtype]
 
+    def _encode(self, prompts: Sequence[str], device: torch.device, known: PromptCache) -> None:
+        for prompt, states in self._states(prompts, device):
+            known.add(prompt, states)
+        self._load(device)[1].to("cpu")  # on a GPU its 11 GB are needed for training
+
     @torch.no_grad()
-    def _encode(
-        self, prompts: Sequence[str], device: torch.device, known: PromptCache, batch: int = 16
-    ) -> None:
+    def _states(
+        self, prompts: Sequence[str], device: torch.device, batch: int = 16
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The states `[tokens, width]` of each prompt, on the CPU."""
+        if not prompts:
+            return
         tokenizer, encoder = self._load(device)
         encoder.to(device)
         for start in range(0, len(prompts), batch):
@@ -84,8 +110,7 @@ class TextEncoder:
             with torch.autocast(device.type, enabled=False):
                 states = encoder(send(tokens.input_ids, device), mask).last_hidden_state.cpu()
             for prompt, state, length in zip(some, states, lengths, strict=True):
-                known.add(prompt, state[:length].clone())
-        encoder.to("cpu")  # on a GPU its 11 GB are needed for training
+                yield prompt, state[:length].clone()
 
     def _load(self, device: torch.device) -> tuple[Any, Any]:
         if self._loaded is None:

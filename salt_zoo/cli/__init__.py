@@ -7,7 +7,17 @@ import os
 from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
-from salt_zoo.cli import export, list_parts, new_part, pretrain, sample, show_part, stream, train
+from salt_zoo.cli import (
+    export,
+    list_parts,
+    new_part,
+    prepare,
+    pretrain,
+    sample,
+    show_part,
+    stream,
+    train,
+)
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.ranks import end_process, is_alone, is_first_of_machine, is_main_process
@@ -17,7 +27,7 @@ from salt_zoo.io.storage import FULL
 from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
 
-COMMANDS = (list_parts, show_part, train, sample, stream, export, pretrain, new_part)
+COMMANDS = (list_parts, show_part, train, sample, stream, export, prepare, pretrain, new_part)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

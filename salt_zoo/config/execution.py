@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -24,3 +25,5 @@ class ExecutionConfig(StrictModel):
     shard: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     #: Recompute activations in the backward pass instead of keeping them.
     gradient_checkpointing: bool = False
+    #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.
+    prepared_text: Path | None = None

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 Start = Literal["teacher", "score", "student", "random"]
 
 
+#: The encoders of a backbone, by what they encode.
+Encoder = Literal["text", "video"]
+
+
+class Encodings(Protocol):
+    """Prompts that were encoded before, see `salt_zoo.core.condition.encode`."""
+
+    def __contains__(self, prompt: object) -> bool: ...
+
+    def find(self, prompt: str, device: torch.device | str) -> Condition | None:
+        """The row of a prompt (without the batch in front) on a device; None: it is not known."""
+        ...
+
+
 class Backbone(Protocol):
     """A pretrained family of velocity networks with its text and video codecs.
 
@@ -80,6 +94,24 @@ class Backbone(Protocol):
         """Frames of a decoded video of `latent_frames` latent frames."""
         ...
 
+    #: Prompts that need no text encoder; None: all are encoded when they are asked for.
+    encodings: Encodings | None
+
+    def encoder(self, of: Encoder) -> Mapping[str, str]:
+        """What identifies the text encoder or the video encoder: names, each with a digest. What
+        one has encoded is of no use to another."""
+        ...
+
+    @property
+    def encode_cost(self) -> Callable[[Sequence[str]], list[str]] | None:
+        """Tells which of some prompts the text encoder would have to run for; None where it is so
+        cheap that nobody asks."""
+        ...
+
+    def encode_once(self, prompts: Sequence[str]) -> Condition:
+        """`encode_prompts` for prompts that somebody else keeps: no cache has to."""
+        ...
+
     @property
     def encode_ahead(self) -> Callable[[Sequence[str]], None] | None:
         """Encodes in one go the prompts that will be encoded next; None where that is cheap."""
@@ -108,6 +140,8 @@ class BackboneDefaults:
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
     encode_ahead: Callable[[Sequence[str]], None] | None = None
+    encodings: Encodings | None = None
+    encode_cost: Callable[[Sequence[str]], list[str]] | None = None
     #: Whether its students make a video block by block.
     streams: ClassVar[bool] = False
     #: Options that change nothing of a network that is loaded (`saved`) and then sampled or
@@ -116,6 +150,15 @@ class BackboneDefaults:
 
     def source(self: Any, start: Start) -> Any:
         return self
+
+    def encoder(self: Any, of: Encoder) -> Mapping[str, str]:
+        """All that identifies the backbone, where its encoders have no digest of their own."""
+        found: Mapping[str, str] = self.fingerprint()
+        return found
+
+    def encode_once(self: Any, prompts: Sequence[str]) -> Condition:
+        found: Condition = self.encode_prompts(prompts)
+        return found
 
     def frame_decoder(self: Any) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video

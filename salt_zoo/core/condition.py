@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,26 @@ def choose(mask: Tensor, yes: Condition, no: Condition) -> Condition:
     }
 
 
+def encode(backbone: Backbone, prompts: Sequence[str]) -> Condition:
+    """The encoded prompts: those that `backbone.encodings` has, the others by the text encoder."""
+    if backbone.encodings is None:
+        return backbone.encode_prompts(prompts)
+    rows: dict[str, Condition] = {}
+    unknown = []
+    for prompt in dict.fromkeys(prompts):
+        row = backbone.encodings.find(prompt, backbone.device)
+        if row is None:
+            unknown.append(prompt)
+        else:
+            rows[prompt] = row
+    if unknown:
+        made = backbone.encode_prompts(unknown)
+        for place, prompt in enumerate(unknown):
+            rows[prompt] = {name: value[place] for name, value in made.items()}
+    names = rows[prompts[0]]
+    return {name: torch.stack([rows[prompt][name] for prompt in prompts]) for name in names}
+
+
 def negative_prompt(backbone: Backbone) -> str:
     """The prompt of a backbone's unconditional branch."""
     return backbone.negative_prompt
@@ -28,10 +50,10 @@ def negative_prompt(backbone: Backbone) -> str:
 
 def unconditional(backbone: Backbone, count: int) -> Condition:
     """What guidance leads away from, for `count` videos: the backbone's negative prompt."""
-    return backbone.encode_prompts([negative_prompt(backbone)] * count)
+    return encode(backbone, [negative_prompt(backbone)] * count)
 
 
 def without_prompt(backbone: Backbone, count: int) -> Condition:
     """The empty prompt for `count` videos, which share its memory."""
-    one = backbone.encode_prompts([""])
+    one = encode(backbone, [""])
     return {name: row.expand(count, *row.shape[1:]) for name, row in one.items()}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from salt_zoo.core.backbone import Backbone
     from salt_zoo.core.rng import KeyedRNG
 
 
 @dataclass(frozen=True)
 class Sample:
     """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts.
+
+    A dataset that has been encoded has `latents` `[B, C, F, H, W]` in place of `video`.
 
     Where the dataset has them, `trajectory` are a flow's states in latents, `[B, K, C, F, H, W]`:
     at the falling `trajectory_times`, then at time 0, so that K is their number and one.
@@ -24,6 +27,7 @@ class Sample:
     video: Tensor | None
     trajectory: Tensor | None = None
     trajectory_times: tuple[float, ...] = ()
+    latents: Tensor | None = None
 
 
 #: The parts of a dataset.
@@ -49,3 +53,16 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class Encoded(Protocol):
+    """A dataset whose prompts or videos a backbone's encoders have encoded before."""
+
+    def bind(self, backbone: Backbone) -> None:
+        """Give a backbone the encodings of its prompts.
+
+        Raises:
+            ZooError: it has other encoders than those that made them.
+        """
+        ...

@@ -8,12 +8,14 @@ in [0, 1] with 1 = noise. All times are the network's own, that is, already shif
 from salt_zoo.core.backbone import (
     Backbone,
     BackboneDefaults,
+    Encoder,
+    Encodings,
     Exportable,
     Recognises,
     Start,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Sample, Split
+from salt_zoo.core.dataset import Dataset, Encoded, Sample, Split
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -45,6 +47,9 @@ __all__ = [
     "Condition",
     "Dataset",
     "Direction",
+    "Encoded",
+    "Encoder",
+    "Encodings",
     "Exportable",
     "FeatureExtractor",
     "MaskedForward",

@@ -25,7 +25,8 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
     """The prompts of a file in their order, doubles among them; never an empty one.
 
     A text file has one a line. `.csv`, `.tsv` (with a header), `.json`, `.jsonl` and `.parquet` are
-    tables; JSON may be texts alone, too.
+    tables; JSON may be texts alone, too. A folder is a data set of the hub, of whose tables those
+    of the training split are read, or all where none is named so.
 
     Args:
         file: UTF-8, with a byte order mark or without.
@@ -35,11 +36,13 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
         ZooError: the file is missing or damaged, has no prompts, or not that column.
     """
     file = Path(file).expanduser()
+    if file.is_dir():
+        return [prompt for one in _tables_of(file) for prompt in read_prompt_file(one, column)]
     ending = file.suffix.lower()
     if ending not in _TABLES and column is not None:
         raise ZooError(f"{file}: is read as lines of text, which have no column {column!r}")
     if ending == ".parquet":
-        rows: Iterable[Any] = _parquet(file)
+        rows: Iterable[Any] = _parquet(file, column)
     else:
         text = _text(file)
         if ending not in _TABLES:
@@ -50,6 +53,20 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
     if not found:
         raise ZooError(f"{file}: holds no prompt")
     return found
+
+
+def _tables_of(folder: Path) -> list[Path]:
+    """The tables of a data set of the hub, by name."""
+    inner = (path for path in folder.rglob("*") if path.suffix.lower() in _TABLES)
+    files = sorted(path for path in inner if not path.relative_to(folder).parts[0].startswith("."))
+    for ending in (".parquet", ".jsonl", ".ndjson", ".csv", ".tsv"):  # not .json: infos and configs
+        if found := [path for path in files if path.suffix.lower() == ending]:
+            training = [p for p in found if "train" in p.relative_to(folder).as_posix().lower()]
+            return training or found
+    raise ZooError(
+        f"{folder}: holds no table of prompts (.parquet, .jsonl, .csv, .tsv); name a file, or the "
+        "folder of a data set"
+    )
 
 
 def _text(file: Path) -> str:
@@ -147,13 +164,17 @@ def _long_fields(most: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _parquet(file: Path) -> list[dict[str, Any]]:
+def _parquet(file: Path, column: str | None) -> list[dict[str, Any]]:
+    """The rows with their prompt alone, where there is a column of that name: tables of hub data
+    sets hold videos, too."""
     import pyarrow.parquet
 
     if not file.is_file():
         raise ZooError(f"{file}: there is no such file")
     try:
-        table = pyarrow.parquet.read_table(file)
+        names = pyarrow.parquet.read_schema(file).names
+        chosen = column or _column(dict.fromkeys(names))
+        table = pyarrow.parquet.read_table(file, columns=[chosen] if chosen in names else None)
         rows: list[dict[str, Any]] = table.to_pylist()
     except Exception as error:  # pyarrow raises many kinds for a damaged file
         words = " ".join(str(error).split())[:100]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.blocks import Blocks, Sampler
-from salt_zoo.core.condition import unconditional
+from salt_zoo.core.condition import encode, unconditional
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Backbone
@@ -100,7 +100,7 @@ def generate(
             rollout(
                 Guided(network, unconditional(backbone, len(texts)), config.guidance_scale),
                 initial_noise(some, blocks, shape),
-                backbone.encode_prompts(texts),
+                encode(backbone, texts),
                 times,
                 blocks=blocks,
                 renoise=renoise_from(some, blocks, shape),

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
+from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.roles import trained_together
@@ -43,11 +44,9 @@ class Batches:
         with torch.no_grad():
             batch = Batch(
                 prompts=sample.prompts,
-                condition=backbone.encode_prompts(sample.prompts),
+                condition=encode(backbone, sample.prompts),
                 unconditional=unconditional(backbone, self._layout.micro_batch),
-                x0=None
-                if sample.video is None
-                else backbone.encode_video(send(sample.video, backbone.device)),
+                x0=self._latents(sample),
                 trajectory=None
                 if sample.trajectory is None
                 else send(sample.trajectory, backbone.device),
@@ -58,10 +57,18 @@ class Batches:
             )
         return batch, self._draws(place)
 
+    def _latents(self, sample: Sample) -> Tensor | None:
+        device = self._backbone.device
+        if sample.latents is not None:
+            return send(sample.latents, device)
+        if sample.video is None:
+            return None
+        return self._backbone.encode_video(send(sample.video, device))
+
     def encode_ahead(self, first: int) -> None:
         """Encode the prompts of the next updates, where a backbone had rather do so in one go."""
-        encode = self._backbone.encode_ahead
-        if encode is None:
+        ahead = self._backbone.encode_ahead
+        if ahead is None:
             return
         self.wait()
         prompts = dict.fromkeys([negative_prompt(self._backbone), ""])
@@ -69,7 +76,8 @@ class Batches:
             for place in self.places(step):
                 rng = self._draws(place).at("data")
                 prompts |= dict.fromkeys(self._dataset.sample(rng, "train", False).prompts)
-        encode([*prompts])
+        known = self._backbone.encodings
+        ahead([one for one in prompts if known is None or one not in known])
 
     def places(self, step: int) -> Iterator[Place]:
         """The micro-batches of an update, in order."""

@@ -93,6 +93,16 @@ def join_processes(device: str) -> None:
         make_accelerator(device, TrainingConfig(trackers=[]), Path())
 
 
+def device_of_process(device: str) -> torch.device:
+    """The device of this process, once it has met the others of its run."""
+    found = find_device(device)
+    join_processes(device)
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(found)
+    return found
+
+
 def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int = 0) -> None:
     """Begin the run's logs, in its folder, or go on with them from `step`: what an interrupted run
     has logged after its last checkpoint does not stand there twice."""

@@ -41,6 +41,7 @@ def train(
     from salt_zoo.training.origin import make_parts  # torch takes seconds to import
     from salt_zoo.training.resuming import find_checkpoint
     from salt_zoo.training.trainer import Trainer, identity_on
+    from salt_zoo.training.unprepared import unprepared
 
     config = resolved.config
     check_folder(folder)
@@ -79,6 +80,9 @@ def train(
                 evaluate_every=config.quality.every,
                 progress=progress,
             )
+        hint = unprepared(parts.method, parts.backbone, parts.dataset, config.training)
+        if hint and accelerator.is_main_process:
+            say(f"note: {hint}")
         on_main(lambda: prepare_folder(folder))  # not before all else is right
         if kept is None or kept.step < config.training.updates:
             start_trackers(accelerator, config.training, kept.step if kept else 0)

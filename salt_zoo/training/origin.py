@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from salt_zoo.core.protocols import Backbone, Dataset
+from salt_zoo.core.protocols import Backbone, Dataset, Encoded
 from salt_zoo.plugin.checked_method import CheckedMethod, make_method
 from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
+from salt_zoo.training.prepared_text import PreparedText
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import Resolved
@@ -84,4 +85,8 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
 
     made, of_method = versions.used_by(method)
     (backbone, dataset), of_inputs = versions.used_by(backbone_and_data)
+    if resolved.config.execution.prepared_text is not None:
+        PreparedText(resolved.config.execution.prepared_text).bind(backbone)
+    if isinstance(dataset, Encoded):
+        dataset.bind(backbone)
     return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs)

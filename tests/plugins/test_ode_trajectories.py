@@ -1,4 +1,4 @@
-"""`salt-zoo pretrain trajectories` and the dataset `trajectories`: what is kept, and mistakes."""
+"""`salt-zoo prepare trajectories` and the dataset `trajectories`: what is kept, and mistakes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(cli):
         changes = [part for key, value in options.items() for part in ("--set", f"{key}={value}")]
         plugins = ("-p", "tests.blocks.plugin", "-p", "tests.gaussian.plugin")
         where = ("--out", folder, "--device", "cpu")
-        return cli("pretrain", "trajectories", *plugins, *where, *changes)
+        return cli("prepare", "trajectories", *plugins, *where, *changes)
 
     return run
 
@@ -219,8 +219,8 @@ def test_wrong_options(changes, message, make, tmp_path):
 
 
 def test_what_must_be_given(cli, tmp_path):
-    ended = cli("pretrain", "trajectories", "--out", tmp_path / "a")
-    assert ended.code == 2 and "recipe trajectories: backbone: this key is required" in ended.error
+    ended = cli("prepare", "trajectories", "--out", tmp_path / "a")
+    assert ended.code == 2 and "prepare trajectories: backbone: this key is required" in ended.error
 
 
 def test_places_that_cannot_be_written_and_full_memory(make, tmp_path, monkeypatch):
@@ -274,7 +274,7 @@ def test_folders_that_are_not_whole(harm, message, make, toys, tmp_path):
 
 
 def test_mistakes_with_the_dataset(make, toys, tmp_path):
-    with pytest.raises(ZooError, match=r"there is no such folder; make it with 'salt-zoo pretrain"):
+    with pytest.raises(ZooError, match=r"there is no such folder; make it with 'salt-zoo prepare"):
         data(tmp_path / "none", toys)
     make(tmp_path / "a")
     with pytest.raises(ZooError, match="the method needs videos and these are trajectories"):

@@ -1,0 +1,1 @@
+"""What is computed once before many trainings: encoded prompts, latents, trajectories."""

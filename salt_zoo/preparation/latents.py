@@ -1,0 +1,131 @@
+"""`salt-zoo prepare latents`: videos through a backbone's video encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from salt_zoo.config.parts import Part, configure_part
+from salt_zoo.core.config import StrictModel
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.protocols import Backbone
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.transfers import send
+from salt_zoo.io.captioned_videos import find_videos
+from salt_zoo.io.packed import PackedFolder
+from salt_zoo.io.storage import digest
+from salt_zoo.io.video_reading import read_video
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.preparation.shards import Progress, prepare_shards
+
+#: What makes the pixels `[items, channels, frames, height, width]` of some items.
+Read = Callable[[range], Tensor]
+
+
+class PrepareLatentsConfig(StrictModel):
+    """What is encoded: videos with captions, or draws from a dataset."""
+
+    #: Whose video encoder; its size decides height, width and frames.
+    backbone: Part
+    #: A folder of videos with a `.txt` of the same name beside each, a .csv or .tsv with the
+    #: columns `path` and `caption`, or webdataset's .tar files.
+    videos: Path | None = None
+    #: Instead of `videos`: its training split.
+    dataset: Part | None = None
+    #: Videos that are drawn from `dataset`.
+    count: Annotated[int, Field(ge=1)] = 2048
+    #: Of the draws from `dataset`, keyed by row.
+    seed: int = 0
+    #: bfloat16 takes half the space.
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    #: Channels of the pixels: 3 for colours, 1 for grey values.
+    channels: Literal[1, 3] = 3
+    #: Videos that are encoded at a time.
+    batch_size: Annotated[int, Field(ge=1)] = 1
+    #: Videos of one file, which one process makes.
+    shard_size: Annotated[int, Field(ge=1)] = 128
+
+    @model_validator(mode="after")
+    def _one_source(self) -> PrepareLatentsConfig:
+        if (self.dataset is None) == (self.videos is None):
+            raise ValueError("give either videos or dataset")
+        return self
+
+
+def prepare_latents(
+    config: PrepareLatentsConfig, zoo: Zoo, folder: Path, device: Any, progress: Progress
+) -> PackedFolder:
+    """Write what `folder` lacks of the videos' latents, `latents` `[C, F, H, W]` an item."""
+    options = configure_part(zoo.backbones, config.backbone, zoo, "prepare latents: backbone")
+    backbone: Backbone = zoo.backbones.create(config.backbone["name"], options, zoo).to(device)
+    prompts, read, source = _videos(config, backbone) if config.videos else _drawn(config, zoo)
+    header = {
+        "kind": "latents",
+        "encoder": dict(backbone.encoder("video")),
+        "source": source,
+        "shape": list(backbone.latent_shape),
+        "dtype": config.dtype,
+        "batch_size": config.batch_size,
+        "shard_size": config.shard_size,
+    }
+    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+    def make(rows: range) -> Mapping[str, Tensor]:
+        latents = backbone.encode_video(send(read(rows), backbone.device))
+        if latents.shape[1:] != backbone.latent_shape:
+            raise ZooError(
+                f"{folder}: the latents are {list(latents.shape[1:])} and the backbone's "
+                f"{list(backbone.latent_shape)}; choose videos of its size"
+            )
+        return {"latents": latents[:, None].to(dtype)}
+
+    return prepare_shards(folder, header, prompts, config.batch_size, make, progress)
+
+
+def _videos(config: PrepareLatentsConfig, backbone: Backbone) -> tuple[list[str], Read, Any]:
+    assert config.videos is not None
+    found = find_videos(config.videos)
+    size = backbone.frame_size
+    if size is None:
+        raise ZooError("prepare latents: the backbone does not tell its frame size; give a dataset")
+    frames = backbone.pixel_frames(backbone.latent_shape[1])
+
+    def read(rows: range) -> Tensor:
+        some = [found[row] for row in rows]
+        pixels = []
+        for video in some:
+            with video.open() as file:
+                pixels.append(
+                    read_video(file, str(video), frames, backbone.frame_rate, size, config.channels)
+                )
+        return torch.stack(pixels)
+
+    names = [[str(one), one.size or one.file.stat().st_size] for one in found]
+    source = {"videos": digest(names), "channels": config.channels, "frames": frames}
+    return [one.caption for one in found], read, source
+
+
+def _drawn(config: PrepareLatentsConfig, zoo: Zoo) -> tuple[list[str], Read, Any]:
+    assert config.dataset is not None
+    options = configure_part(zoo.datasets, config.dataset, zoo, "prepare latents: dataset")
+    name = config.dataset["name"]
+    dataset = zoo.datasets.create(name, options, zoo)
+    rng = KeyedRNG(config.seed, ("latents",), range(config.count)).at("data")
+
+    def read(rows: range) -> Tensor:
+        video: Tensor | None = dataset.sample(rng.for_rows(rows), "train", True).video
+        if video is None:
+            raise ZooError(f"dataset {name!r}: has no videos; choose one with videos, or give some")
+        return video
+
+    source = {
+        "dataset": {"name": name, **options.model_dump(mode="json")},
+        "fingerprint": dict(dataset.fingerprint()),
+        "seed": config.seed,
+    }
+    return list(dataset.sample(rng, "train", False).prompts), read, source
