@@ -32,9 +32,11 @@ def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
 
 
 def _save(network: nn.Module | None, trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
+    from salt_zoo.core.lora import merged
+
     assert network is not None  # it is the first process
     with atomic_folder(folder) as draft:
-        trainer.backbone.save(network, draft)
+        trainer.backbone.save(merged(network), draft)
         record = {
             "run": resolved.plain(),
             "cost": trainer.cost(),
