@@ -104,6 +104,10 @@ class SelfForcingBackbone(WanBackbone):
     def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
+    @property
+    def student_is_score(self) -> bool:  # type: ignore[override]
+        return self._initial_path() is None
+
     def network(self, start: Start) -> nn.Module:
         if start in ("teacher", "score"):
             return self.source(start).network("teacher")

@@ -118,6 +118,10 @@ class WanBackbone(BackboneDefaults):
     def source(self, start: Start) -> WanBackbone:
         return {"teacher": self.teacher, "score": self.score}.get(start, self)
 
+    @property
+    def student_is_score(self) -> bool:  # type: ignore[override]
+        return True
+
     def network(self, start: Start) -> nn.Module:
         if start == "teacher" and self.teacher is not self:
             return self.teacher.network("teacher")

@@ -72,6 +72,12 @@ class Backbone(Protocol):
         teacher, perhaps of another size)."""
         ...
 
+    @property
+    def student_is_score(self) -> bool:
+        """Whether the initial student has the weights of `score`, for the plan of what LoRAs share;
+        the networks themselves are compared when they are made."""
+        ...
+
     def frame_decoder(self) -> Callable[[Tensor], Tensor]:
         """A new decoder for the blocks of one stream in their order, latents to pixels."""
         ...
@@ -108,6 +114,7 @@ class BackboneDefaults:
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
     encode_ahead: Callable[[Sequence[str]], None] | None = None
+    student_is_score: bool = False
     #: Whether its students make a video block by block.
     streams: ClassVar[bool] = False
     #: Options that change nothing of a network that is loaded (`saved`) and then sampled or

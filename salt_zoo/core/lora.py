@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -31,7 +31,7 @@ class LoraConfig(StrictModel):
     alpha: Annotated[float, Field(gt=0)] | None = None
     #: Ends of the names of the linear layers that get adapters, such as `to_q` or `ffn.net.2`; null
     #: is every linear layer in the transformer blocks.
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
 
     @property
     def scale(self) -> float:
@@ -108,7 +108,7 @@ def add_lora(network: nn.Module, config: LoraConfig, where: str) -> None:
         _adapt(layer, config)
 
 
-def _is_target(name: str, targets: list[str] | None) -> bool:
+def _is_target(name: str, targets: Sequence[str] | None) -> bool:
     if targets is None:
         return "blocks." in name
     return any(name == target or name.endswith(f".{target}") for target in targets)
@@ -167,7 +167,8 @@ def merged(network: nn.Module) -> Any:
     if not lora_layers(network):
         return network
     copied = copy.deepcopy(network).float()
-    for layer in lora_layers(copied).values():
+    layers: list[Any] = [*lora_layers(copied).values()]
+    for layer in layers:
         layer.weight += layer.delta()
         del layer.lora_A, layer.lora_B, layer.scale
         layer.__class__ = nn.Linear

@@ -52,6 +52,14 @@ def with_lora(
     }
 
 
+def is_shared(role: NetworkSpec) -> bool:
+    """Whether in a run with LoRAs a role's network, or the one it averages, has its frozen weights
+    in common with others."""
+    if role.factory is not None or role.start in (None, "random"):
+        return False
+    return role.lora is not None or (role.learning_rate is None and role.ema_of is None)
+
+
 def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
     """The roles of one update of `Method.update_order`; the first names it."""
     return (update,) if isinstance(update, str) else tuple(update)

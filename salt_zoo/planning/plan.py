@@ -11,7 +11,7 @@ import functools
 import json
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
-from salt_zoo.core.roles import source, with_averages
+from salt_zoo.core.roles import Originals, is_shared, source, with_averages, with_lora
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.flops import flops_of_passes
@@ -92,7 +93,7 @@ def flops_per_update(run: Resolved, zoo: Zoo) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    flops = flops_of_passes(backbone, _roles(method), _counted(run, backbone, zoo).kinds)
+    flops = flops_of_passes(backbone, _roles(method, training), _counted(run, backbone, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -121,13 +122,19 @@ def make_plan(
     """
     execution = execution or ExecutionConfig()
     micro = make_layout(execution, config.batch_size, processes).micro_batch
-    roles = _roles(method)
+    roles = _roles(method, config)
     counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     checkpointing = execution.gradient_checkpointing
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device != "cpu")
     with on_meta(backbone):
         activations = {
-            name: _activations(source(backbone, "score"), micro, bf16, name == "checkpointing")
+            name: _activations(
+                source(backbone, "score"),
+                micro,
+                bf16,
+                name == "checkpointing",
+                config.lora.get("student"),
+            )
             for name in ("plain", "checkpointing")
         }
         codecs = _once(backbone, ("codecs",), lambda: _codecs(backbone))
@@ -181,8 +188,8 @@ def _dry(zoo: Zoo, backbone: Backbone, method: str, options: str, seed: int) -> 
     return DryRun(make_method(method, checked, zoo), backbone, seed)
 
 
-def _roles(method: Method) -> dict[str, NetworkSpec]:
-    return with_averages(method.roles())
+def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
+    return with_averages(with_lora(method.roles(), config.lora))
 
 
 _MEASURED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -217,16 +224,27 @@ def _weights(
     """Parameters by role; GiB of weights by role, of gradients and of optimizer states."""
     networks = {name: network_of_role(backbone, role) for name, role in roles.items()}
     parameters = {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
+    trainable_size = {
+        name: sum(_size(p) for _, p in trainable(one)) / GIB for name, one in networks.items()
+    }
     for name, role in roles.items():  # frozen ones are held as a training holds them
         if role.learning_rate is None and role.ema_of is None:
-            with_precision(networks[name], "bf16" if bf16 else "fp32", "meta", frozen=True)
+            _hold(networks[name], bf16)
     size = {name: _bytes(one) / GIB for name, one in networks.items()}
-    memory = {f"weights {role}": gib for role, gib in size.items()}
+    bases: dict[str, float] = {}
+    if any(role.lora is not None for role in roles.values()):
+        bases = _bases(backbone, roles, bf16)
+        for name, role in roles.items():
+            if is_shared(role):
+                size[name] = trainable_size[name] if role.lora is not None else 0.0
+    memory = {f"weights {role}": gib for role, gib in size.items()} | bases
     if config.ema:
         memory[f"weights {STUDENT_EMA}"] = size["student"]
     trained = {name: role for name, role in roles.items() if role.learning_rate is not None}
     # of one update at a time
-    memory["gradients"] = max(sum(size[name] for name in update) for update in counted.together)
+    memory["gradients"] = max(
+        sum(trainable_size[name] for name in update) for update in counted.together
+    )
     states = 0.0
     for name, role in trained.items():
         options = config.optimizers.get(name, OptimizerConfig())
@@ -238,6 +256,26 @@ def _weights(
             states += moments * kept / GIB
     memory["optimizer states"] = states
     return parameters, memory
+
+
+def _hold(network: nn.Module, bf16: bool) -> None:
+    with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
+
+
+def _bases(backbone: Backbone, roles: Mapping[str, NetworkSpec], bf16: bool) -> dict[str, float]:
+    """GiB of the frozen weights that LoRAs and frozen roles have in common, each once."""
+    key_of = Originals(backbone, ()).key
+    users: dict[Any, list[str]] = {}
+    for name, role in roles.items():
+        if is_shared(role) and role.start is not None:
+            same = role.start == "student" and backbone.student_is_score
+            users.setdefault(key_of("score" if same else role.start), []).append(name)
+    found = {}
+    for names in users.values():
+        network = network_of_role(backbone, replace(roles[names[0]], lora=None))
+        _hold(network, bf16)
+        found[f"weights shared by {', '.join(names)}"] = _bytes(network) / GIB
+    return found
 
 
 def _codecs(backbone: Backbone) -> dict[str, float]:
@@ -261,13 +299,20 @@ def _held(
             return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
-        return _activations(source(backbone, start), batch, bf16, checkpointing)
+        whose, lora = source(backbone, start), roles[role].lora
+        return _activations(whose, batch, bf16, checkpointing, lora)
 
     moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
     return max(moments, default=0.0) or kept("student")
 
 
-def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -> float:
+def _activations(
+    whose: Backbone,
+    batch: int,
+    bf16: bool,
+    checkpointing: bool,
+    lora: LoraConfig | None = None,
+) -> float:
     """GiB of a training pass over whole videos by a backbone's own kind of network."""
 
     def measure() -> float:
@@ -277,10 +322,13 @@ def _activations(whose: Backbone, batch: int, bf16: bool, checkpointing: bool) -
             def peak(network: Any) -> tuple[float]:
                 return (peak_activation_bytes(network, condition, whose.latent_shape, batch, bf16),)
 
-            (found,) = over_depth(meta_network(whose, checkpointing), peak)
+            network = meta_network(whose, checkpointing)
+            if lora is not None:
+                add_lora(network, lora, "training.lora")
+            (found,) = over_depth(network, peak)
             return found / GIB
 
-    found: float = _once(whose, ("activations", batch, bf16, checkpointing), measure)
+    found: float = _once(whose, ("activations", batch, bf16, checkpointing, lora), measure)
     return found
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from salt_zoo.core.lora import copy_sharing, lora_layers, trainable
 from salt_zoo.core.precision import ResolvedPrecision, with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
-from salt_zoo.core.roles import Originals
+from salt_zoo.core.roles import Originals, is_shared
 
 
 class FrozenBases:
@@ -43,9 +43,7 @@ class FrozenBases:
 
     def is_shared(self, role: NetworkSpec) -> bool:
         """Whether a role's network, or the one it averages, has weights in common with others."""
-        if not self._used or role.factory is not None or role.start in (None, "random"):
-            return False
-        return role.lora is not None or (role.learning_rate is None and role.ema_of is None)
+        return self._used and is_shared(role)
 
     def network(self, role: NetworkSpec) -> Any:
         """A network with modules of its own on the common weights, all of them frozen."""

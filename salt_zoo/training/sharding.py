@@ -101,7 +101,7 @@ def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
 
 
 def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load whole tensors, of all weights or of a LoRA's adapters, into a network that may be sharded.
+    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded.
 
     The first process alone needs to have them; all processes must call it.
     """
