@@ -155,6 +155,38 @@ class Exportable(Backbone, Protocol):
 
 
 @runtime_checkable
+class ExportsLora(Protocol):
+    """A backbone that writes LoRAs as files of other codes."""
+
+    #: Its formats of `export` that are LoRAs.
+    lora_formats: ClassVar[tuple[str, ...]]
+
+    def check_lora(self, path: Path, format: str) -> None:
+        """A ZooError for a name that is not the format's."""
+        ...
+
+    def save_lora(self, network: nn.Module, folder: Path) -> None:
+        """Write the adapters of a trained network (`salt_zoo.core.lora`) beside what `save` has
+        written of the merged one."""
+        ...
+
+    def export_lora(self, folder: Path, path: Path, format: str) -> None:
+        """Write what `save_lora` has written in another format.
+
+        Raises:
+            ZooError: the student was no LoRA.
+        """
+        ...
+
+    def extract_lora(
+        self, network: nn.Module, base: nn.Module, rank: int, path: Path, format: str
+    ) -> Mapping[str, float]:
+        """Write the LoRA of `rank` that is nearest to the difference of two whole networks; returns
+        the share that is lost of it, by layer and, under an empty name, of all weights."""
+        ...
+
+
+@runtime_checkable
 class Recognises(Protocol):
     """A class of backbones that load other codes' weights."""
 

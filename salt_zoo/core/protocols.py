@@ -9,6 +9,7 @@ from salt_zoo.core.backbone import (
     Backbone,
     BackboneDefaults,
     Exportable,
+    ExportsLora,
     Recognises,
     Start,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Dataset",
     "Direction",
     "Exportable",
+    "ExportsLora",
     "FeatureExtractor",
     "MaskedForward",
     "Memory",
