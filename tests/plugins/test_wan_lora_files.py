@@ -49,7 +49,6 @@ def velocity(transformer):
 
 def by_diffusers(base, path):
     """What a stock pipeline computes with a LoRA file."""
-    pytest.importorskip("peft")
     pipeline = WanPipeline(
         tokenizer=None,
         text_encoder=None,
@@ -188,3 +187,27 @@ def test_other_files_are_refused(tensors, said, base, tmp_path):
     safetensors.torch.save_file({n: torch.ones(s) for n, s in tensors.items()}, path)
     with pytest.raises(ZooError, match=said):
         read_lora(path, shapes)
+
+
+def test_a_student_begins_with_a_merged_lora(trained, tmp_path):
+    """`backbone.initial: [teacher, FILE]`; a LoRA alone is refused with the way to give it."""
+    from salt_zoo.plugin.manager import load_zoo
+    from salt_zoo_self_forcing.backbone import SelfForcingBackboneConfig
+
+    zoo = load_zoo(["tests.sizes.plugin"])
+
+    def backbone(initial):
+        config = SelfForcingBackboneConfig(size="test-small", initial=initial)
+        return zoo.backbones.create("self-forcing", config, zoo)
+
+    lora = str(trained / "student" / LORA_FILE)
+    made = backbone(["teacher", lora])
+    found = made.network("student").transformer.state_dict()
+    student = WanTransformer3DModel.from_pretrained(trained / "student" / "transformer")
+    assert all(torch.allclose(found[n], v, atol=1e-6) for n, v in student.state_dict().items())
+    assert f"initial LoRA/{LORA_FILE}" in made.fingerprint()
+    assert backbone("teacher").student_is_score and not made.student_is_score
+    with pytest.raises(ZooError, match=r"a LoRA .*\[BASE, LORA\]"):
+        backbone(lora).network("student")
+    with pytest.raises(ZooError, match=r"there is no such file; see backbone\.initial"):
+        backbone(["teacher", str(tmp_path / "none.safetensors")]).fingerprint()
