@@ -237,7 +237,7 @@ def _weights(
         for name, role in roles.items():
             if is_shared(role):
                 size[name] = trainable_size[name] if role.lora is not None else 0.0
-    memory = {f"weights {role}": gib for role, gib in size.items()} | bases
+    memory = {f"weights {role}": gib for role, gib in size.items() if gib} | bases
     if config.ema:
         memory[f"weights {STUDENT_EMA}"] = size["student"]
     trained = {name: role for name, role in roles.items() if role.learning_rate is not None}

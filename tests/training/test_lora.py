@@ -198,3 +198,14 @@ def test_a_plan_counts_adapters_as_trained_and_the_base_once(method, backbone, m
     assert plan.passes == others.passes
     assert 0.7 * others.flops < plan.flops < others.flops  # no gradients of the frozen weights
     assert trainer.cost()["flops"] == pytest.approx(2 * plan.flops, rel=0.3)  # exits are drawn
+
+
+def test_in_bf16_the_base_is_held_in_it_and_adapters_in_float32(tmp_path):
+    run = run_of(*CELLS[1])
+    run["training"]["precision"] = "bf16"
+    networks = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu").networks
+    for role in ("student", "fake_score", "student_ema"):
+        for name, layer in lora_layers(networks[role]).items():
+            assert layer.weight.dtype == torch.bfloat16, name
+            assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
+            assert layer.lora_B.any(), name
