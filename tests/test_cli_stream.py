@@ -257,7 +257,7 @@ WINDOW = ("--memory", "window")
         ((*WINDOW, "--switch", "40:"), "write FRAME:PROMPT"),
         ((*WINDOW, "--switch", f"9:{THREE}", "--switch", f"9:{SEVEN}"), "has a prompt already"),
         ((*WINDOW, "--switch", "40:a dog"), "'a dog'"),
-        ((*WINDOW, "--switch", f"2:{THREE}"), "can change is 3"),
+        ((*WINDOW, "--switch", f"2:{THREE}"), "the earliest frame for a switch is 3"),
         (("--frames", 10, "--switch", f"10:{THREE}"), "--switch 10: past the end; the last"),
         (("--seconds", 2, "--switch", f"8:{THREE}"), "--switch 8: past the end; the last"),
         (("--memory", "windw"), "unknown memory 'windw'; did you mean 'window'"),

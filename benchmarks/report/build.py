@@ -19,7 +19,7 @@ from benchmarks.evaluate.records import EvalResult
 from benchmarks.report import formats
 from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
 from benchmarks.report.figures import quality_plot, training_plot
-from benchmarks.report.formats import duration, quantity
+from benchmarks.report.formats import duration, flops, quantity, whole
 from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report.model import Setting, View
 from benchmarks.report.style import SERIES, later_lap, standalone
@@ -140,6 +140,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         "level",
         "percent",
         "level_text",
+        "flops",
+        "whole",
     ):
         environment.filters[name] = getattr(formats, name)
     environment.filters["column_title"] = column_title
@@ -196,8 +198,8 @@ def _together(arms: Sequence[ArmCost]) -> str:
     count = sum(len(arm.seeds) for arm in arms)
     return (
         f"{count} training{'s' if count != 1 else ''} in total: "
-        f"{quantity(total(lambda arm: arm.updates))} updates, {quantity(total(_passes))} passes, "
-        f"{quantity(total(lambda arm: arm.flops))} FLOPs, "
+        f"{whole(total(lambda arm: arm.updates))} updates, {quantity(total(_passes))} passes, "
+        f"{flops(total(lambda arm: arm.flops))}, "
         f"{duration(total(lambda arm: arm.seconds))} of one worker, excluding evaluation."
     )
 

@@ -99,6 +99,25 @@ def quantity(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def whole(value: float | None) -> str:
+    """A number of updates for people, every digit of it.
+
+    >>> whole(1011), whole(None)
+    ('1,011', '–')
+    """
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def flops(value: float | None) -> str:
+    """Floating-point operations with the unit's prefix.
+
+    >>> flops(6.61e12)
+    '6.61 TFLOPs'
+    """
+    text = quantity(value)
+    return f"{text[:-1]} {text[-1]}FLOPs" if text[-1:].isalpha() else f"{text} FLOPs"
+
+
 def duration(seconds: float | None) -> str:
     """
     >>> duration(42), duration(282), duration(7400)

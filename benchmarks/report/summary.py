@@ -11,13 +11,14 @@ from benchmarks.report.drift import sentence as drift_sentence
 from benchmarks.report.formats import (
     decimals,
     duration,
+    flops,
     in_steps,
     interval,
     level_text,
     listed,
     number,
-    quantity,
     signed,
+    whole,
 )
 from benchmarks.report.model import View
 from benchmarks.stats.schema import (
@@ -102,8 +103,7 @@ def _undistilled(entry: Undistilled, places: int) -> str:
 def _cost(cost: AnswerCost) -> list[str]:
     if cost.updates is None:
         return ["–"]
-    updates, flops = quantity(cost.updates), quantity(cost.flops)
-    return [f"{updates} updates", f"{flops} FLOPs", duration(cost.seconds)]
+    return [f"{whole(cost.updates)} updates", flops(cost.flops), duration(cost.seconds)]
 
 
 def answer(view: View) -> list[str]:

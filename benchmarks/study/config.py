@@ -44,7 +44,7 @@ class LongConfig(StrictModel):
     #: The first of the evaluation's prompts, with its noise.
     prompts: Prompts = 64
     videos_per_prompt: Videos = 1
-    #: None is the evaluation's. Those that need the whole video or make rollouts of their own are
+    #: null is the evaluation's. Those that need the whole video or make rollouts of their own are
     #: left out.
     metrics: EvalResult | None = None
     #: Videos of each arm that the report shows.
@@ -111,10 +111,10 @@ class StudyConfig(StrictModel):
     budget_of: str | None = None
     evaluation: EvaluationConfig
     hypotheses: list[Hypothesis] = Field(default_factory=list)
-    #: The metric of quality by which the report's first table is written; None is the first of
+    #: The metric of quality by which the report's first table is written; null is the first of
     #: `evaluation.metrics` that judges quality.
     primary_metric: str | None = None
-    #: How many settings of each arm were tried before; None says that the study does not say.
+    #: How many settings of each arm were tried before; null says that the study does not say.
     tuning: Tuning | None = None
     #: What a paper claims, each by the hypotheses that it stands or falls with.
     claims: list[Claim] = Field(default_factory=list)

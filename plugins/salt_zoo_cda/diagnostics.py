@@ -43,7 +43,7 @@ class CacheDiagnosticConfig(StrictModel):
 class CacheDistanceConfig(CacheDiagnosticConfig):
     """Options of `cache-distance`."""
 
-    #: The layer that is looked at, counted from 0, or from the last one with -1, -2, ...; None is
+    #: The layer that is looked at, counted from 0, or from the last one with -1, -2, ...; null is
     #: the mean over all.
     layer: int | None = None
 

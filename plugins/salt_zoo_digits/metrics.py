@@ -58,21 +58,29 @@ class Share(Score):
 
 
 class Motion(Share):
+    """The path that fits the centroids best belongs to the commanded motion."""
+
     of = staticmethod(measures.motion_correct)
 
 
 class Rigidity(Score):
+    """Share of the pixels' energy that no rigid digit on the commanded path explains."""
+
     direction = "lower"
     bounds = (0.0, 1.0)
     of = staticmethod(measures.rigidity_error)
 
 
 class CentroidError(Score):
+    """Distance in pixels of the centroids to the commanded path that fits best."""
+
     direction = "lower"
     of = staticmethod(measures.centroid_error)
 
 
 class Displacement(Score):
+    """Length of the centroids' track over the commanded one: below 1 is too slow."""
+
     direction = "target"
     target = 1.0
     of = staticmethod(measures.displacement_ratio)
@@ -90,6 +98,8 @@ class Flicker(Score):
 
 
 class ClassAccuracy(Share):
+    """The judge's mean over frames is highest for the commanded digit."""
+
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].mean(dim=1).argmax(dim=-1)
@@ -97,6 +107,8 @@ class ClassAccuracy(Share):
 
 
 class Consistency(Share):
+    """The judge sees the digit of the first frame in every frame, whichever it is."""
+
     @staticmethod
     def of(pixels: Tensor, prompts: Sequence[str], first: int) -> Tensor:
         found = judged(pixels)[1].argmax(dim=-1)

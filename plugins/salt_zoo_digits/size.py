@@ -52,7 +52,7 @@ TRANSFORMER = {
 class DigitsSizeConfig(StrictModel):
     """Options of the size `digits`."""
 
-    #: A folder or file of weights, as `backbone.initial` takes them; None is the shipped teacher.
+    #: A folder or file of weights, as `backbone.initial` takes them; null is the shipped teacher.
     weights: Path | None = None
 
 

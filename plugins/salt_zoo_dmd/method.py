@@ -48,7 +48,7 @@ class DMDConfig(StrictModel):
     #: its descendants): its first update is then made with a fake score that is still the teacher.
     #: From the second update on both orders alternate alike.
     order: Literal["fake-score-first", "student-first"] = "fake-score-first"
-    #: Terms of the student's loss: options by registered name. None switches one off.
+    #: Terms of the student's loss: options by registered name. null switches one off.
     objectives: dict[str, Any] = {"distribution-matching": {}}
 
     _one_list = field_validator("steps", mode="before")(one_list)

@@ -27,7 +27,7 @@ class ClipScoreConfig(StrictModel):
     model: str = "ViT-B-32"
     #: A tag of open_clip, whose weights are downloaded once (0.6 GB), or a local file of weights.
     pretrained: str = "laion2b_s34b_b79k"
-    #: Frames of each video that are looked at, evenly spread from the first to the last; None: all.
+    #: Frames of each video that are looked at, evenly spread from the first to the last; null: all.
     frames: Annotated[int, Field(ge=1)] | None = 8
     #: Frames encoded at a time.
     batch_size: Annotated[int, Field(ge=1)] = 32

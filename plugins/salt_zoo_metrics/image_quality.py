@@ -31,12 +31,12 @@ class ImageQualityConfig(StrictModel):
     #: A local file of its weights, for `musiq-spaq` `musiq_spaq_ckpt-358bb6af.pth`, instead of the
     #: download.
     weights: Path | None = None
-    #: What pyiqa's number is multiplied by. None: 0.01 for the MUSIQs with a scale of 100, as
+    #: What pyiqa's number is multiplied by. null: 0.01 for the MUSIQs with a scale of 100, as
     #: VBench does, else 1.
     scale: Annotated[float, Field(gt=0)] | None = None
-    #: Larger frames are first shrunk to so many pixels on their longer side; None: never.
+    #: Larger frames are first shrunk to so many pixels on their longer side; null: never.
     longer_side: Annotated[int, Field(ge=1)] | None = 512
-    #: Frames of each video that are scored, evenly spread; None: all.
+    #: Frames of each video that are scored, evenly spread; null: all.
     frames: Annotated[int, Field(ge=1)] | None = None
     #: Frames scored at a time.
     batch_size: Annotated[int, Field(ge=1)] = 8

@@ -32,7 +32,7 @@ class OdeRegressionConfig(TrajectoryConfig):
     guidance_scale: float = 5.0
     #: What a block sees of those before it: their states at times of their own (`noisy`), likewise
     #: but as often their endpoints as each of the states (`mixed`, CausVid's step list that ends at
-    #: 0), or their endpoints (`clean`, Causal Forcing). None is clean for trajectories that were
+    #: 0), or their endpoints (`clean`, Causal Forcing). null is clean for trajectories that were
     #: made here on their own past, else mixed.
     context: Literal["noisy", "mixed", "clean"] | None = None
     #: Further terms of the student's loss, on rollouts of its own: options by registered name.

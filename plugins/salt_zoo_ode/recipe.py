@@ -33,7 +33,7 @@ class TrajectoryRecipeConfig(TrajectoryConfig):
     count: Annotated[int, Field(ge=1)] = 2048
     #: Trajectories that are made at a time, and kept in one file.
     batch_size: Annotated[int, Field(ge=1)] = 32
-    #: None is what the backbone's teacher is usually sampled with.
+    #: null is what the backbone's teacher is usually sampled with.
     guidance_scale: float | None = None
     #: Of the network's passes; what is kept is float32. auto is bf16 on CUDA.
     precision: Precision = "auto"

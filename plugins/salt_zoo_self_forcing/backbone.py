@@ -38,7 +38,7 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
     context_noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
     #: Where the student starts: a folder (a student's, of diffusers, of Wan's own code), a file of
     #: Self Forcing, Causal Forcing, LongLive, Salt or another code of Wan, or an index of shards;
-    #: `teacher` for the bidirectional teacher's weights. None is the size's own causal weights
+    #: `teacher` for the bidirectional teacher's weights. null is the size's own causal weights
     #: where it has some, else the teacher's. A list is one of these and LoRA files that are merged
     #: into it: `[teacher, lora.safetensors]`.
     initial: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None

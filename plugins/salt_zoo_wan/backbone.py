@@ -51,7 +51,7 @@ class WanBackboneConfig(StrictModel):
     #: Options of that size, as its plugin documents them.
     options: dict[str, Any] = Field(default_factory=dict)
     #: A teacher of another size, with the same latents and prompts: the score that a student is
-    #: distilled from, and a study's rows `teacher`, `teacher-naive` and `teacher-guided`. None is a
+    #: distilled from, and a study's rows `teacher`, `teacher-naive` and `teacher-guided`. null is a
     #: teacher of the student's size.
     teacher: TeacherSizeConfig | None = None
 

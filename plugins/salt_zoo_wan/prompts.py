@@ -33,12 +33,12 @@ class PromptsConfig(StrictModel):
     """Options of the dataset `prompts`."""
 
     #: A text file, one prompt a line, or a table (.csv, .tsv, .json, .jsonl, .parquet) with a
-    #: column `prompt`, `prompt_en`, `caption` or `text`; None is the bundled list of 64.
+    #: column `prompt`, `prompt_en`, `caption` or `text`; null is the bundled list of 64.
     file: Path | None = None
     #: Prompts kept back for validation, and as many for test.
     held_out: Annotated[int, Field(ge=1)] = 16
     #: A folder with a file for each training prompt, named by `latents_name(prompt)`, each with one
-    #: tensor `latents` `[C, F, H, W]` of the backbone's shape. None: the data is prompts only.
+    #: tensor `latents` `[C, F, H, W]` of the backbone's shape. null: the data is prompts only.
     latents: Path | None = None
 
 

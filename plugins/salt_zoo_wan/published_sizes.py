@@ -34,13 +34,13 @@ class PublishedSizeConfig(StrictModel):
     """Options of the sizes `wan2.1-t2v-1.3b` and `wan2.1-t2v-14b`."""
 
     #: A hub id, a folder (a pipeline's, a transformer's only, Wan's own, a saved student's), one
-    #: file of weights or an index of shards. None is the published model on the hub.
+    #: file of weights or an index of shards. null is the published model on the hub.
     weights: str | None = None
     #: Branch, tag or commit of a hub id.
     revision: str = "main"
     #: Where text encoder and VAE come from if `weights` has none: a hub id or a pipeline folder.
     codecs: str | None = None
-    #: The folder in which encoded prompts are kept for later runs; None is `salt-zoo/text` in
+    #: The folder in which encoded prompts are kept for later runs; null is `salt-zoo/text` in
     #: `$XDG_CACHE_HOME` (or `~/.cache`), and main memory where that cannot be written.
     text_cache: Path | None = None
     #: What guidance leads away from, wherever it is used; the default is Wan's own.

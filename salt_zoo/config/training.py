@@ -28,7 +28,7 @@ class OptimizerConfig(StrictModel):
 
     #: AdamW, or Muon for the matrices inside the transformer blocks and AdamW for the rest.
     name: Literal["adamw", "muon"] = "adamw"
-    #: None is the method's own rate for the role.
+    #: null is the method's own rate for the role.
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

@@ -89,9 +89,9 @@ def arm_with(evaluation):
             "unknown arm 'sc'",
         ),
         ({"seeds": [0, 1, 0]}, "seeds: 0 is listed twice"),
-        ({"evaluation": {"metrics": ["digits-fd"], "nfe": [1, 1]}}, "evaluation.nfe: 1 stands"),
+        ({"evaluation": {"metrics": ["digits-fd"], "nfe": [1, 1]}}, "nfe: 1 is listed twice"),
         ({"evaluation": {"metrics": ["digits-fd"], "samplers": ["sde", "sde"]}}, "samplers: 'sde'"),
-        ({"evaluation": {"metrics": ["digits-fd", "digits-fd"]}}, "metrics: 'digits-fd' stands"),
+        ({"evaluation": {"metrics": ["digits-fd", "digits-fd"]}}, "'digits-fd' is listed twice"),
         (
             {"evaluation": {"metrics": [{"name": "digits-fd", "label": "A b"}]}},
             "evaluation.metrics.0",
