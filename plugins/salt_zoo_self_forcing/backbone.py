@@ -21,6 +21,7 @@ from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.lora_files import merge_lora
 from salt_zoo_wan.sizes import transformer_config
 
 
@@ -38,8 +39,9 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
     #: Where the student starts: a folder (a student's, of diffusers, of Wan's own code), a file of
     #: Self Forcing, Causal Forcing, LongLive, Salt or another code of Wan, or an index of shards;
     #: `teacher` for the bidirectional teacher's weights. null is the size's own causal weights
-    #: where it has some, else the teacher's.
-    initial: str | None = None
+    #: where it has some, else the teacher's. A list is one of these and LoRA files that are merged
+    #: into it: `[teacher, lora.safetensors]`.
+    initial: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
 
     @field_validator("memory", mode="before")
     @classmethod
@@ -104,6 +106,10 @@ class SelfForcingBackbone(WanBackbone):
     def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
+    @property
+    def student_is_score(self) -> bool:  # type: ignore[override]
+        return self._initial_path() is None and not self._initial_loras()
+
     def network(self, start: Start) -> nn.Module:
         if start in ("teacher", "score"):
             return self.source(start).network("teacher")
@@ -120,6 +126,10 @@ class SelfForcingBackbone(WanBackbone):
 
     def fingerprint(self) -> Mapping[str, str]:
         found = dict(super().fingerprint())
+        for lora in self._initial_loras():
+            if not lora.is_file():
+                raise ZooError(f"{lora}: there is no such file; see backbone.initial")
+            found[f"initial LoRA/{lora.name}"] = file_digest(lora)
         path = self._initial_path()
         if path is None:
             return found
@@ -134,14 +144,28 @@ class SelfForcingBackbone(WanBackbone):
 
     def _initial_path(self) -> Path | None:
         """The folder or file of the student's first weights; None for the teacher's."""
-        if self.config.initial == "teacher":
+        initial = self.config.initial
+        if isinstance(initial, tuple):
+            initial = initial[0]
+        if initial == "teacher":
             return None
-        if self.config.initial is not None:
-            return Path(self.config.initial).expanduser()
+        if initial is not None:
+            return Path(initial).expanduser()
         return self.size.causal_weights
+
+    def _initial_loras(self) -> list[Path]:
+        """The LoRA files that are merged into the student's first weights."""
+        initial = self.config.initial
+        return [Path(p).expanduser() for p in initial[1:]] if isinstance(initial, tuple) else []
 
     def _initial(self) -> WanTransformer3DModel:
         """A transformer with the student's first weights."""
+        transformer = self._initial_base()
+        for lora in self._initial_loras():
+            merge_lora(transformer, lora)
+        return transformer
+
+    def _initial_base(self) -> WanTransformer3DModel:
         path = self._initial_path()
         if path is None:
             return self.size.transformer("teacher")

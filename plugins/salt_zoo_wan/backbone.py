@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,15 @@ from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
 from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.lora_extract import extract_lora
+from salt_zoo_wan.checkpoint.lora_files import (
+    LORA_FILE,
+    LORA_FORMATS,
+    adapter_factors,
+    check_lora_target,
+    read_lora,
+    write_lora,
+)
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.sizes import WanSize, transformer_config
@@ -118,6 +128,10 @@ class WanBackbone(BackboneDefaults):
     def source(self, start: Start) -> WanBackbone:
         return {"teacher": self.teacher, "score": self.score}.get(start, self)
 
+    @property
+    def student_is_score(self) -> bool:  # type: ignore[override]
+        return True
+
     def network(self, start: Start) -> nn.Module:
         if start == "teacher" and self.teacher is not self:
             return self.teacher.network("teacher")
@@ -210,6 +224,46 @@ class WanBackbone(BackboneDefaults):
         """Write `network` in a form of other codes, see `checkpoint.export`."""
         transformer: Any = network.transformer
         export_transformer(transformer, path, format)
+
+    lora_formats: ClassVar[tuple[str, ...]] = LORA_FORMATS
+
+    def check_lora(self, path: Path, format: str) -> None:
+        """A ZooError for a name that does not end as the format's files do."""
+        check_lora_target(path, format)
+
+    def save_lora(self, network: nn.Module, folder: Path) -> None:
+        """Write the adapters as diffusers' `load_lora_weights` reads them from a folder."""
+        write_lora(adapter_factors(network), folder / LORA_FILE, "lora")
+
+    def export_lora(self, folder: Path, path: Path, format: str) -> None:
+        """Write a saved student's LoRA in a format of `checkpoint.lora_files`."""
+        saved = folder / LORA_FILE
+        if not saved.is_file():
+            raise ZooError(
+                f"{folder}: was not trained as a LoRA (it has no {LORA_FILE}); extract one of a "
+                "rank: --rank 64"
+            )
+        write_lora(read_lora(saved, self._linear_layers()), path, format)
+
+    def extract_lora(
+        self, network: nn.Module, base: nn.Module, rank: int, path: Path, format: str
+    ) -> Mapping[str, float]:
+        """Write the nearest LoRA of a rank; the errors are in the file's header, too."""
+        student: Any = network
+        origin: Any = base
+        found = extract_lora(student.transformer, origin.transformer, rank)
+        header = {"relative_error": repr(found.error), "relative_errors": json.dumps(found.errors)}
+        write_lora(found.factors, path, format, header)
+        return {**found.errors, "": found.error}
+
+    def _linear_layers(self) -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            transformer = self.size.transformer("random")
+        return {
+            name: tuple(layer.weight.shape)
+            for name, layer in transformer.named_modules()
+            if isinstance(layer, nn.Linear)
+        }
 
     def prepare(self) -> None:
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""

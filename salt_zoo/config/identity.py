@@ -27,6 +27,8 @@ def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[s
     """
     kept = {key: value for key, value in content.items() if key not in NO_WEIGHT}
     training = {k: v for k, v in content.get("training", {}).items() if k not in HARMLESS}
+    if not training.get("lora"):
+        training.pop("lora", None)  # without one a run is what it was before there were any
     return {**kept, "training": {**training, "precision": precision}}
 
 

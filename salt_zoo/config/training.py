@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from salt_zoo.core.config import StrictModel, once
+from salt_zoo.core.lora import LoraConfig
 from salt_zoo.core.precision import Precision
 
 Positive = Annotated[int, Field(ge=1)]
@@ -69,6 +70,9 @@ class TrainingConfig(StrictModel):
     #: Videos of an update, over all processes and passes.
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
     optimizers: dict[str, OptimizerConfig] = Field(default_factory=dict)
+    #: Roles that are trained as LoRAs, by name: `{student: {rank: 64}, fake_score: {rank: 64}}`.
+    #: They share their frozen weights with each other and with the teacher.
+    lora: dict[str, LoraConfig] = Field(default_factory=dict)
     schedule: ScheduleConfig = ScheduleConfig()
     #: Norm to which the gradient of each trained network is clipped.
     clip: Annotated[float, Field(gt=0)] = 10.0

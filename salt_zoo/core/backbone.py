@@ -86,6 +86,12 @@ class Backbone(Protocol):
         teacher, perhaps of another size)."""
         ...
 
+    @property
+    def student_is_score(self) -> bool:
+        """Whether the initial student has the weights of `score`, for the plan of what LoRAs share;
+        the networks themselves are compared when they are made."""
+        ...
+
     def frame_decoder(self) -> Callable[[Tensor], Tensor]:
         """A new decoder for the blocks of one stream in their order, latents to pixels."""
         ...
@@ -142,6 +148,7 @@ class BackboneDefaults:
     encode_ahead: Callable[[Sequence[str]], None] | None = None
     encodings: Encodings | None = None
     encode_cost: Callable[[Sequence[str]], list[str]] | None = None
+    student_is_score: bool = False
     #: Whether its students make a video block by block.
     streams: ClassVar[bool] = False
     #: Options that change nothing of a network that is loaded (`saved`) and then sampled or
@@ -187,6 +194,38 @@ class Exportable(Backbone, Protocol):
 
     def export(self, network: nn.Module, path: Path, format: str) -> None:
         """Write `network` to `path`."""
+        ...
+
+
+@runtime_checkable
+class ExportsLora(Protocol):
+    """A backbone that writes LoRAs as files of other codes."""
+
+    #: Its formats of `export` that are LoRAs.
+    lora_formats: ClassVar[tuple[str, ...]]
+
+    def check_lora(self, path: Path, format: str) -> None:
+        """A ZooError for a name that is not the format's."""
+        ...
+
+    def save_lora(self, network: nn.Module, folder: Path) -> None:
+        """Write the adapters of a trained network (`salt_zoo.core.lora`) beside what `save` has
+        written of the merged one."""
+        ...
+
+    def export_lora(self, folder: Path, path: Path, format: str) -> None:
+        """Write what `save_lora` has written in another format.
+
+        Raises:
+            ZooError: the student was no LoRA.
+        """
+        ...
+
+    def extract_lora(
+        self, network: nn.Module, base: nn.Module, rank: int, path: Path, format: str
+    ) -> Mapping[str, float]:
+        """Write the LoRA of `rank` that is nearest to the difference of two whole networks; returns
+        the share that is lost of it, by layer and, under an empty name, of all weights."""
         ...
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.lora import add_lora
 from salt_zoo.core.protocols import Backbone, Checkpointable, FeatureExtractor, NetworkSpec, Start
 from salt_zoo.core.roles import source
 
@@ -60,7 +61,11 @@ def network_of_role(backbone: Backbone, role: NetworkSpec) -> Any:
     if role.factory is None:
         assert role.start is not None
         with on_meta(whose := source(backbone, role.start)):
-            return meta_network(whose)
+            network = meta_network(whose)
+        if role.lora is not None:
+            add_lora(network, role.lora, "training.lora")
+            network.requires_grad_(False)
+        return network
     with on_meta(backbone):
         try:
             with torch.device("meta"):

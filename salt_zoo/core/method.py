@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from salt_zoo.core.backbone import Backbone
     from salt_zoo.core.blocks import Blocks, ExitStep, RolloutPath
+    from salt_zoo.core.lora import LoraConfig
     from salt_zoo.core.rng import KeyedRNG
 
 
@@ -34,6 +35,8 @@ class NetworkSpec:
             by the run's seed and the role; a frozen one is put into its mode of evaluation. Plans
             call it inside `torch.device("meta")`, and run the module's `forward` there: shapes
             without data.
+        lora: its weights are frozen and adapters are trained; the configuration's word
+            (`training.lora`), not a method's.
     """
 
     start: Start | None = None
@@ -41,6 +44,7 @@ class NetworkSpec:
     ema_of: str | None = None
     decay: float = 0.99
     factory: Callable[[Backbone], nn.Module] | None = None
+    lora: LoraConfig | None = None
 
 
 @dataclass(frozen=True)

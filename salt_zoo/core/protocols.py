@@ -11,6 +11,7 @@ from salt_zoo.core.backbone import (
     Encoder,
     Encodings,
     Exportable,
+    ExportsLora,
     Recognises,
     Start,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Encoder",
     "Encodings",
     "Exportable",
+    "ExportsLora",
     "FeatureExtractor",
     "MaskedForward",
     "Memory",

@@ -9,17 +9,55 @@ from dataclasses import replace
 
 from torch import nn
 
+from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.lora import LoraConfig
 from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
 
 
 def with_averages(roles: Mapping[str, NetworkSpec]) -> dict[str, NetworkSpec]:
-    """The same roles, where an average has the start and the factory of the role it follows."""
+    """The same roles, where an average has the start, factory and LoRA of the role it follows."""
+
+    def as_followed(role: NetworkSpec) -> NetworkSpec:
+        if role.ema_of is None:
+            return role
+        its = roles[role.ema_of]
+        return replace(role, start=its.start, factory=its.factory, lora=its.lora)
+
+    return {name: as_followed(role) for name, role in roles.items()}
+
+
+def with_lora(
+    roles: Mapping[str, NetworkSpec], configs: Mapping[str, LoraConfig]
+) -> dict[str, NetworkSpec]:
+    """The same roles, those in `configs` as LoRAs.
+
+    Raises:
+        ZooError: a role is not there, not trained, no velocity network, or starts from random
+            weights.
+    """
+    able = [
+        name
+        for name, role in roles.items()
+        if role.learning_rate is not None and role.factory is None and role.start != "random"
+    ]
+    for name in configs:
+        if name not in able:
+            raise ZooError(
+                f"training.lora.{name}: the method trains no network of that name that starts from "
+                f"pretrained weights; {did_you_mean(name, able)}"
+            )
     return {
-        name: role
-        if role.ema_of is None
-        else replace(role, start=roles[role.ema_of].start, factory=roles[role.ema_of].factory)
+        name: replace(role, lora=configs[name]) if name in configs else role
         for name, role in roles.items()
     }
+
+
+def is_shared(role: NetworkSpec) -> bool:
+    """Whether in a run with LoRAs a role's network, or the one it averages, has its frozen weights
+    in common with others."""
+    if role.factory is not None or role.start in (None, "random"):
+        return False
+    return role.lora is not None or (role.learning_rate is None and role.ema_of is None)
 
 
 def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
@@ -54,20 +92,20 @@ class Originals:
         self._backbone = backbone
         self._sources: dict[Start, Backbone] = {}
         starts = [role.start for role in roles if role.start and not role.ema_of]
-        self._wanted = Counter(self._key(start) for start in starts if start != "random")
+        self._wanted = Counter(self.key(start) for start in starts if start != "random")
         self._made: dict[Hashable, nn.Module] = {}
 
     def network(self, start: Start) -> nn.Module:
         """A new network as a role that starts as `start` has it."""
         if start == "random":
             return make_network(self._backbone, start)
-        key = self._key(start)
+        key = self.key(start)
         self._wanted[key] -= 1
         if key not in self._made:
             self._made[key] = make_network(self._backbone, start)
         return copy.deepcopy(self._made[key]) if self._wanted[key] else self._made.pop(key)
 
-    def _key(self, start: Start) -> Hashable:
+    def key(self, start: Start) -> Hashable:
         """The same for starts whose networks are the same."""
         if start == "student":
             return start

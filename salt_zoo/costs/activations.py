@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from salt_zoo.core.lora import trainable
 from salt_zoo.core.protocols import Condition
 
 
@@ -41,10 +42,12 @@ def peak_activation_bytes(
     with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about fused kernels; nothing is computed
         # on the CPU: its attention keeps no matrix of all pairs of tokens, as CUDA's does not
-        network = network.to_empty(device="cpu").requires_grad_(True)
+        network = network.to_empty(device="cpu")
+        for _, parameter in trainable(network):
+            parameter.requires_grad_(True)
         x = torch.empty(batch, *latent_shape)
         text = {k: torch.empty(batch, *v.shape[1:], dtype=v.dtype) for k, v in condition.items()}
-        for parameter in network.parameters():  # gradients are a part of their own
+        for _, parameter in trainable(network):  # gradients are a part of their own
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
         peak = _Peak(network.parameters())
         with peak:

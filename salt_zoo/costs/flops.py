@@ -3,6 +3,7 @@ counter sees the attention, which it misses where a CPU runs it fused."""
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import kept_network, on_meta
 from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
 from salt_zoo.core.roles import source
@@ -52,23 +54,35 @@ def flops_of_passes(
                 continue
             start = roles[role].start
             assert start is not None
-            total += number * sum(flops_of_pass(backbone, start, kind, checkpointing))
+            lora = roles[role].lora
+            total += number * sum(flops_of_pass(backbone, start, kind, checkpointing, lora))
         found[role] = total
     return found
 
 
 def flops_of_pass(
-    backbone: Backbone, start: Start, kind: Pass, checkpointing: bool = False
+    backbone: Backbone,
+    start: Start,
+    kind: Pass,
+    checkpointing: bool = False,
+    lora: LoraConfig | None = None,
 ) -> Flops:
-    """FLOPs of one pass over one video by a network that starts as `start`; measured once."""
+    """FLOPs of one pass over one video by a network that starts as `start`; measured once.
+
+    Args:
+        lora: its adapters, whose gradients are then all that a backward pass takes of weights.
+    """
     whose = source(backbone, start)
     known = _KNOWN.setdefault(whose, {})
-    key = (kind, checkpointing)
+    key = (kind, checkpointing, lora)
     if key not in known:
         with on_meta(whose):
             condition = whose.encode_prompts([""])
 
             network = kept_network(whose, checkpointing and kind.recorded)
+            if lora is not None:
+                network = copy.deepcopy(network)
+                add_lora(network, lora, "training.lora")
 
             def measure(network: Any) -> Flops:
                 blocks = whose.blocks(network)
@@ -84,7 +98,8 @@ def _measure(
     network: Any, kind: Pass, condition: Condition, shape: tuple[int, ...], blocks: Blocks
 ) -> Flops:
     """Of one whole video: a pass over fewer or more frames counts by their number."""
-    network.requires_grad_(kind.weights)
+    for _, weight in trainable(network):
+        weight.requires_grad_(kind.weights)
     channels, frames, height, width = shape
     text = {name: value[:1].to("meta") for name, value in condition.items()}
 

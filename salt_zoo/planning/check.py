@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.lora import add_lora
+from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.protocols import Backbone, Method
+from salt_zoo.core.roles import with_lora
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
@@ -45,6 +49,10 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
+        for name, role in with_lora(method.roles(), training.lora).items():
+            if role.lora is not None:
+                network = network_of_role(backbone, replace(role, lora=None))
+                add_lora(network, role.lora, f"training.lora.{name}")
         _dry_update(method, backbone, run.config.seed)
 
 

@@ -6,16 +6,18 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.roles import Originals, is_shared
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
@@ -77,7 +79,8 @@ def measured_networks(
             with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
         head = role.factory is not None
         # an average is never passed by the training
-        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, frozen)
+        still = frozen or role.lora is not None  # a LoRA's base takes no gradients
+        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, still)
         found[name] = MeasuredNetwork(network, count, head, needs)
     return found
 
@@ -91,12 +94,42 @@ def weights_and_gradients(
 ) -> dict[str, float]:
     """GiB on each device of the weights by role, and of the gradients."""
     size = {name: one.held(shard) / GIB for name, one in networks.items()}
-    memory = {f"weights {role}": gib for role, gib in size.items()}
+    trained = {
+        name: one.held_of((p for _, p in trainable(one.network)), shard) / GIB
+        for name, one in networks.items()
+    }
+    if any(role.lora is not None for role in roles.values()):
+        for name, role in roles.items():  # the rest is counted by `shared_bases`
+            if is_shared(role):
+                size[name] = trained[name] if role.lora is not None else 0.0
+    memory = {f"weights {role}": gib for role, gib in size.items() if gib}
     if config.ema:
         memory[f"weights {STUDENT_EMA}"] = size["student"]
     # of one update at a time
-    memory["gradients"] = max(sum(size[name] for name in update) for update in counted.together)
+    memory["gradients"] = max(sum(trained[name] for name in update) for update in counted.together)
     return memory
+
+
+def shared_bases(
+    backbone: Backbone, roles: Mapping[str, NetworkSpec], bf16: bool, shard: int
+) -> dict[str, float]:
+    """GiB on each device of the frozen weights that LoRAs and frozen roles have in common, each
+    once; nothing where no role is a LoRA."""
+    if all(role.lora is None for role in roles.values()):
+        return {}
+    key_of = Originals(backbone, ()).key
+    users: dict[Any, list[str]] = {}
+    for name, role in roles.items():
+        if is_shared(role) and role.start is not None:
+            same = role.start == "student" and backbone.student_is_score
+            users.setdefault(key_of("score" if same else role.start), []).append(name)
+    found = {}
+    for names in users.values():
+        network = network_of_role(backbone, replace(roles[names[0]], lora=None))
+        with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
+        held = sum(local_size(p, shard) for p in network.parameters())
+        found[f"weights shared by {', '.join(names)}"] = held / GIB
+    return found
 
 
 def loading_gib(
@@ -164,7 +197,12 @@ def gathered_bytes(network: nn.Module, bf16: bool, frozen: bool) -> int:
 
 
 def activation_gib(
-    whose: Backbone, batch: int, bf16: bool, checkpointing: bool, sharded: bool
+    whose: Backbone,
+    batch: int,
+    bf16: bool,
+    checkpointing: bool,
+    sharded: bool,
+    lora: LoraConfig | None = None,
 ) -> float:
     """GiB of a training pass over whole videos by a backbone's own kind of network."""
     gathered = bf16 and sharded  # in float32 it makes no difference
@@ -177,10 +215,13 @@ def activation_gib(
                 shape = whose.latent_shape
                 return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
 
-            (found,) = over_depth(meta_network(whose, checkpointing), peak)
+            network = meta_network(whose, checkpointing)
+            if lora is not None:
+                add_lora(network, lora, "training.lora")
+            (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora)
     found: float = once(whose, key, measure)
     return found
 

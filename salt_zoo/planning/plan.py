@@ -21,7 +21,7 @@ from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.meta import meta_network, on_meta
 from salt_zoo.core.precision import resolve_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
-from salt_zoo.core.roles import source, with_averages
+from salt_zoo.core.roles import source, with_averages, with_lora
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.planning.memory import (
@@ -31,6 +31,7 @@ from salt_zoo.planning.memory import (
     measured_networks,
     once,
     optimizer_states,
+    shared_bases,
     size_of,
     weights_and_gradients,
 )
@@ -112,7 +113,7 @@ def flops_per_update(run: Resolved, zoo: Zoo) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    flops = flops_of_passes(backbone, _roles(method), _counted(run, backbone, zoo).kinds)
+    flops = flops_of_passes(backbone, _roles(method, training), _counted(run, backbone, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -149,21 +150,27 @@ def make_plan(
     kind = torch.device(device).type
     layout = make_layout(execution, config.batch_size, processes, 0, kind, node)
     micro = layout.micro_batch
-    roles = _roles(method)
+    roles = _roles(method, config)
     counted = counted or count_forward_passes(method, backbone, config.updates, seed)
     checkpointing = execution.gradient_checkpointing
     bf16 = resolve_precision(config.precision, kind) == "bf16"
     with on_meta(backbone):
         activations = {
             name: activation_gib(
-                source(backbone, "score"), micro, bf16, name == "checkpointing", layout.sharded
+                source(backbone, "score"),
+                micro,
+                bf16,
+                name == "checkpointing",
+                layout.sharded,
+                config.lora.get("student"),
             )
             for name in ("plain", "checkpointing")
         }
         codecs = once(backbone, ("codecs",), lambda: _codecs(backbone))
         networks = measured_networks(backbone, roles, bf16)
         kept = _memory_bytes(backbone, micro, bf16)
-    memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
+        memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
+        memory |= shared_bases(backbone, roles, bf16, layout.shard)
     states = optimizer_states(networks, roles, config, layout.shard)
     memory["optimizer states"] = sum(states.values())
     if kept:
@@ -221,8 +228,8 @@ def _dry(zoo: Zoo, backbone: Backbone, method: str, options: str, seed: int) -> 
     return DryRun(make_method(method, checked, zoo), backbone, seed)
 
 
-def _roles(method: Method) -> dict[str, NetworkSpec]:
-    return with_averages(method.roles())
+def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
+    return with_averages(with_lora(method.roles(), config.lora))
 
 
 def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
@@ -261,7 +268,8 @@ def _held(
             return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
-        return activation_gib(source(backbone, start), batch, bf16, checkpointing, sharded)
+        whose, lora = source(backbone, start), roles[role].lora
+        return activation_gib(whose, batch, bf16, checkpointing, sharded, lora)
 
     moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
     return max(moments, default=0.0) or kept("student")

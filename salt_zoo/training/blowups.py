@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from salt_zoo.core.errors import TrainingError
+from salt_zoo.core.lora import trainable
 from salt_zoo.training.checkpoints import checkpoints
 from salt_zoo.training.networks import Networks
 
@@ -65,7 +66,7 @@ def blame(logged: str, networks: Networks) -> str:
 def _largest(network: nn.Module) -> float:
     """The largest absolute weight; infinite where one is not finite."""
     largest = [
-        float(weight.detach().abs().max()) for weight in network.parameters() if weight.numel()
+        float(weight.detach().abs().max()) for _, weight in trainable(network) if weight.numel()
     ]
     sizes = [size if size == size else float("inf") for size in largest]
     return max(sizes, default=0.0)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.lora import trainable_state
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.storage import atomic_folder, readable_errors
@@ -87,7 +88,7 @@ def save_checkpoint(
 
 def _write_whole(networks: Networks, draft: Path) -> None:
     for role in networks.saved_roles():
-        tensors = _apart(networks[role].state_dict())
+        tensors = _apart(trainable_state(networks[role]))
         safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
     optimizers = {
         role: [optimizer.state_dict() for optimizer in optimizers]
@@ -254,7 +255,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             f"{path}: an incomplete or corrupt safetensors file ({_first_line(error)}); download "
             "or export it again"
         ) from None
-    wanted = network.state_dict()
+    wanted = trainable_state(network)
     if missing := sorted(wanted.keys() - tensors.keys()):
         raise ZooError(f"{path}: lacks {missing[0]!r} ({len(missing)} of {len(wanted)} tensors)")
     if unknown := sorted(tensors.keys() - wanted.keys()):

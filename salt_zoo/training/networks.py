@@ -12,12 +12,14 @@ from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.lora import add_lora, copy_sharing, trainable
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.roles import Originals, with_averages
+from salt_zoo.core.roles import with_averages, with_lora
 from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import is_sharded, local, shard, skeleton, whole_weights
@@ -65,7 +67,7 @@ class Networks(Mapping[str, Any]):
         if config.ema:
             every[STUDENT_EMA] = NetworkSpec(ema_of="student", decay=config.ema.decay)
         #: By name; averages as what they follow.
-        self.roles = with_averages(every)
+        self.roles = with_averages(with_lora(every, config.lora))
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
         self._ema_start = config.ema.start if config.ema else 0
@@ -73,7 +75,9 @@ class Networks(Mapping[str, Any]):
         self._skeletons: dict[str, nn.Module] = {}  # of sharded networks, for whole copies
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        originals = Originals(backbone, self.roles.values())
+        bases = FrozenBases(backbone, self.roles, self.precision)
+        originals = bases.originals
+        shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
         mesh = layout.mesh(device.type) if layout.sharded else None
         # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
@@ -85,6 +89,10 @@ class Networks(Mapping[str, Any]):
                     network = copies.pop(name)
                 elif role.factory is not None:
                     network = role.factory(backbone)
+                elif bases.is_shared(role):
+                    network = bases.network(role)
+                    if role.lora is not None:
+                        add_lora(network, role.lora, f"training.lora.{name}")
                 else:
                     assert role.start is not None
                     with made_on(backbone, loading):
@@ -97,7 +105,8 @@ class Networks(Mapping[str, Any]):
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
                 if spec.ema_of == name:
-                    copies[other] = copy.deepcopy(network)
+                    copied = copy.deepcopy if role.lora is None else copy_sharing
+                    copies[other] = copied(network)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
                 if isinstance(network, Checkpointable):
                     network.enable_gradient_checkpointing()
@@ -108,7 +117,12 @@ class Networks(Mapping[str, Any]):
                     )
             if mesh is not None and role.factory is None:  # a head is small and stays whole
                 self._skeletons[name] = skeleton(network)
-                network = shard(network, mesh, self.precision, frozen=frozen)
+                given = dict(network.named_parameters())
+                # adapters are in float32 and their base is held as a frozen network is
+                no_casts = frozen or role.lora is not None
+                network = shard(network, mesh, self.precision, frozen=no_casts)
+                if bases.is_shared(role):
+                    share_shards(network, given, shards)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(
@@ -148,7 +162,8 @@ class Networks(Mapping[str, Any]):
     def training(self, roles: Sequence[str]) -> Iterator[None]:
         """Only `roles` take gradients inside the block."""
         for role in roles:
-            self._networks[role].requires_grad_(True)
+            for _, parameter in trainable(self._networks[role]):
+                parameter.requires_grad_(True)
         try:
             yield
         finally:
@@ -163,8 +178,8 @@ class Networks(Mapping[str, Any]):
                 continue
             for own, its in zip(*(self._networks[n].buffers() for n in (name, role)), strict=True):
                 own.copy_(its)  # statistics, and what never changes
-            mean = local(list(self._networks[name].parameters()))
-            weights = local(list(self._networks[role].parameters()))
+            mean = local([weight for _, weight in trainable(self._networks[name])])
+            weights = local([weight for _, weight in trainable(self._networks[role])])
             if name == STUDENT_EMA and step < self._ema_start:
                 torch._foreach_copy_(mean, weights)
             else:

@@ -8,21 +8,23 @@ import torch
 from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig, ScheduleConfig
+from salt_zoo.core.lora import trainable
 from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 
 
 def make_optimizers(
     network: nn.Module, config: OptimizerConfig, learning_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the rest."""
+    """AdamW for all that is trained, or Muon for the matrices of the blocks and AdamW for the rest.
+
+    Of a LoRA the adapters are trained.
+    """
     rate = config.learning_rate or learning_rate
     matrices: list[nn.Parameter] = []
     if config.name == "muon":
-        matrices = [
-            p for name, p in network.named_parameters() if "blocks." in name and p.ndim == 2
-        ]
+        matrices = [p for name, p in trainable(network) if "blocks." in name and p.ndim == 2]
     taken = {id(p) for p in matrices}
-    rest = [p for p in network.parameters() if id(p) not in taken]
+    rest = [p for _, p in trainable(network) if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
         optimizers.append(_adamw(rest, rate, config))

@@ -19,6 +19,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.lora import lora_layers, trainable_state
 from salt_zoo.training.networks import Networks
 
 #: Between a role and the name of its weight, and between a weight and the name of a state.
@@ -56,16 +57,16 @@ def read_shards(networks: Networks, folder: Path) -> None:
     alone = not distributed.is_initialized()
     dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
     for role in networks.saved_roles():  # tensors that are no parameters are copies here
-        networks[role].load_state_dict(
-            {name: tensors[f"{role}{_ROLE}{name}"] for name in networks[role].state_dict()}
-        )
+        state = trainable_state(networks[role])
+        found = {name: tensors[f"{role}{_ROLE}{name}"] for name in state}
+        networks[role].load_state_dict(found, strict=not lora_layers(networks[role]))
 
 
 def _weights(networks: Networks) -> dict[str, Tensor]:
     return {
         f"{role}{_ROLE}{name}": tensor
         for role in networks.saved_roles()
-        for name, tensor in networks[role].state_dict().items()
+        for name, tensor in trainable_state(networks[role]).items()
     }
 
 

@@ -22,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from salt_zoo.core.lora import lora_layers
 from salt_zoo.core.precision import ResolvedPrecision
 
 # It warns of operations in place on what a unit returns; neither diffusers' Wan nor we make any.
@@ -100,12 +101,15 @@ def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
 
 
 def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load a whole state dict, which the first process alone needs to have, into a network that
-    may be sharded. All processes must call it."""
+    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded.
+
+    The first process alone needs to have them; all processes must call it.
+    """
+    whole = not lora_layers(network)  # else they are the adapters
     if not is_sharded(network):
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, strict=whole)
         return
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=whole)
     set_model_state_dict(network, dict(tensors), options=options)
 
 

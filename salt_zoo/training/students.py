@@ -32,9 +32,14 @@ def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
 
 
 def _save(network: nn.Module | None, trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
+    from salt_zoo.core.lora import lora_layers, merged
+    from salt_zoo.core.protocols import ExportsLora
+
     assert network is not None  # it is the first process
     with atomic_folder(folder) as draft:
-        trainer.backbone.save(network, draft)
+        trainer.backbone.save(merged(network), draft)
+        if lora_layers(network) and isinstance(trainer.backbone, ExportsLora):
+            trainer.backbone.save_lora(network, draft)
         record = {
             "run": resolved.plain(),
             "cost": trainer.cost(),

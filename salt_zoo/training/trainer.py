@@ -20,6 +20,7 @@ from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.lora import trainable
 from salt_zoo.core.precision import backward_in, resolve_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
 from salt_zoo.core.roles import trained_together
@@ -205,7 +206,7 @@ class Trainer:
 
     def _update(self, role: str, factor: float) -> Tensor:
         """Average the gradients over the processes, clip them, and step the role's optimizers."""
-        parameters = list(self.networks[role].parameters())
+        parameters = [weight for _, weight in trainable(self.networks[role])]
         if role not in self._fed:
             self._feed(role, parameters)
         if not is_sharded(self.networks[role]):  # FSDP has averaged them in the backward pass

@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any
 
 
+def held(networks: Any) -> int:
+    """Bytes of the weights of all networks in this process."""
+    from salt_zoo.training.sharding import local
+
+    weights = local([weight for role in networks for weight in networks[role].parameters()])
+    storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights}
+    return sum(storages.values())
+
+
 def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from safetensors.torch import save_file
 
@@ -21,6 +30,8 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
         resolved = resolve(content, zoo, folder)
         try:
             trainer = train(resolved, Path(folder), zoo, "cpu")
+            rank = trainer.accelerator.process_index
+            (Path(folder) / f"held-{rank}.json").write_text(json.dumps(held(trainer.networks)))
             student = trainer.networks.whole_network("student_ema")
             if student is not None and trainer.accelerator.is_main_process:
                 save_file(student.state_dict(), Path(folder) / "student.safetensors")

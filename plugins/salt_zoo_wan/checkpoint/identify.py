@@ -17,7 +17,8 @@ _LORA = re.compile(
 _KINDS = (
     (
         _LORA,
-        "a LoRA or differences, not a whole model: merge it into its base model and give that",
+        "a LoRA or differences, not a whole model: merge it into its base model and give that (for "
+        "backbone.initial a list merges LoRA files: [BASE, LORA])",
     ),
     (
         re.compile(r"(^|\.)_?flat_param"),

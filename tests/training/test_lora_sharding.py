@@ -1,0 +1,58 @@
+"""LoRAs on one base that is sharded over two real processes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+
+from salt_zoo.config.run import resolve
+from salt_zoo.core.lora import trainable
+from salt_zoo.training.launch import train
+from tests.test_matrix import ZOO
+from tests.training.test_lora import CELLS, run_of
+from tests.training.test_sharding import torchrun  # noqa: F401
+
+pytestmark = pytest.mark.slow
+
+SHARDED = {"micro_batch": 1, "shard": 2, "gradient_checkpointing": True}
+
+
+def test_two_processes_are_one(torchrun, tmp_path):  # noqa: F811
+    """Logs, weights, a resumed run, and a base that a process has half of, once."""
+    jobs, alone = [], []
+    for number, cell in enumerate(CELLS[:2]):
+        run = run_of(*cell) | {"execution": SHARDED}
+        jobs.append((run, tmp_path / f"sharded-{number}"))
+    run["training"] |= {"checkpoint_every": 1}
+    first = json.loads(json.dumps(run))
+    first["training"]["updates"] = 1
+    train(resolve(first | {"execution": {}}, ZOO, "test"), tmp_path / "resumed", ZOO, "cpu")
+    jobs.append((run, tmp_path / "resumed"))  # one process, then two
+    torchrun(jobs)
+    alone = [
+        train(resolve(run | {"execution": {}}, ZOO, "test"), tmp_path / f"alone-{n}", ZOO, "cpu")
+        for n, (run, _) in enumerate(jobs[:2])
+    ]
+    for (_, folder), one in zip(jobs, [*alone, alone[1]], strict=True):
+        state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+        for logs, other in zip(one.history, state["history"], strict=False):
+            for key in logs.keys() - {"seconds"}:
+                assert other[key] == pytest.approx(logs[key], rel=1e-3, abs=1e-6), key
+        found = safetensors.torch.load_file(folder / "student.safetensors")
+        student = one.networks["student_ema"].state_dict()
+        assert found.keys() == student.keys()
+        adapters = [name for name, _ in trainable(one.networks["student_ema"])]
+        assert all(torch.equal(found[n], student[n]) for n in found.keys() - set(adapters))
+        off = torch.cat([(found[name] - student[name]).abs().flatten() for name in adapters])
+        assert off.mean() < 1e-6
+        weights = {
+            id(p): p.numel() * p.element_size()
+            for role in one.networks
+            for p in one.networks[role].parameters()
+        }
+        for rank in (0, 1):
+            held = json.loads((folder / f"held-{rank}.json").read_text())
+            assert held == pytest.approx(sum(weights.values()) / 2, rel=0.1)
