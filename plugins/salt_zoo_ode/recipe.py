@@ -10,7 +10,6 @@ from pydantic import Field
 
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.errors import TrainingError
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.core.ranks import is_main_process
@@ -18,7 +17,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.printing import show
-from salt_zoo.plugin.foreign import lacks_memory
+from salt_zoo.plugin.foreign import fitting_batch
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.shards import Progress
 from salt_zoo.training.prepared_text import PreparedText
@@ -91,7 +90,7 @@ class TrajectoryRecipe:
                 with_precision(network, config.precision, where, frozen=True)
             rows = made.shards[shard]
             prompts = header["prompts"][rows.start : rows.stop]
-            try:
+            with fitting_batch("recipe trajectories", len(rows)):
                 states = draw_trajectories(
                     config,
                     config.of,
@@ -103,13 +102,6 @@ class TrajectoryRecipe:
                     backbone.blocks(network),
                     backbone.latent_shape,
                 )
-            except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
-                if not lacks_memory(error):
-                    raise
-                raise TrainingError(
-                    f"recipe trajectories: not enough memory for batch_size {len(rows)}; "
-                    "lower it, in another folder"
-                ) from None
             made.write(shard, states)
             progress(made.done(), config.count, {})
 

@@ -109,6 +109,20 @@ def lacks_memory(error: BaseException) -> bool:
     )
 
 
+@contextmanager
+def fitting_batch(where: str, batch_size: int) -> Iterator[None]:
+    """Lack of memory for a batch becomes a `TrainingError` that says what to lower; `where` is the
+    folder or the recipe. A folder is keyed by its batch size, so another one needs another."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
+        if not lacks_memory(error):
+            raise
+        raise TrainingError(
+            f"{where}: not enough memory for batch_size {batch_size}; lower it, in another folder"
+        ) from None
+
+
 def show_traceback(error: BaseException) -> None:
     """Print where an error comes from, if that is asked for."""
     if os.environ.get(TRACEBACK):

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.errors import TrainingError
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.packed import Item, PackedFolder, open_packed
-from salt_zoo.plugin.foreign import lacks_memory
+from salt_zoo.plugin.foreign import fitting_batch
 
 #: Called with (items done, items in all, {}).
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -42,16 +41,8 @@ def prepare_shards(
         rows = made.shards[shard]
         for first in range(rows.start, rows.stop, batch_size):
             some = range(first, min(first + batch_size, rows.stop))
-            try:
-                with torch.no_grad():
-                    found = {name: value.cpu() for name, value in make(some).items()}
-            except (MemoryError, RuntimeError) as error:  # a CPU's lack is a RuntimeError
-                if not lacks_memory(error):
-                    raise
-                raise TrainingError(
-                    f"{folder}: not enough memory for batch_size {batch_size}; lower it, in "
-                    "another folder"
-                ) from None
+            with fitting_batch(str(folder), batch_size), torch.no_grad():
+                found = {name: value.cpu() for name, value in make(some).items()}
             full = {name: value.shape[1] for name, value in found.items()}
             items += [
                 {name: _without_padding(value[row]) for name, value in found.items()}

@@ -5,11 +5,14 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from salt_zoo.config.run import resolve
+from salt_zoo.training.launch import train
 from tests.plugins.test_wan_published_sizes import make_backbone, tiny_wan  # noqa: F401
 
 CAPTIONS = ["a red fox", "waves, at night", "a red fox"]
@@ -61,6 +64,29 @@ def in_form(videos, tmp_path) -> Callable[[str], Path]:
         return tmp_path / "all.tar"
 
     return form
+
+
+def same_weights(one: Any, other: Any) -> bool:
+    """Whether two trainers' students are bitwise the same."""
+    weights = [trainer.networks["student"].state_dict() for trainer in (one, other)]
+    return all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.fixture
+def resumed_bitwise(zoo, tmp_path) -> Callable[[dict[str, Any]], Any]:
+    """Trains 4 updates at once and in two halves, which must agree; returns the trainer."""
+
+    def go(run: dict[str, Any]) -> Any:
+        def until(updates: int, name: str) -> Any:
+            run["training"]["updates"] = updates
+            return train(resolve(run, zoo, "test"), tmp_path / name, zoo, "cpu")
+
+        whole = until(4, "whole")
+        until(2, "parts")
+        assert same_weights(whole, until(4, "parts"))
+        return whole
+
+    return go
 
 
 @pytest.fixture(autouse=True)

@@ -9,17 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.captioned_videos import find_videos
 from salt_zoo.io.packed_reader import PackedReader
 from salt_zoo.io.video_reading import cover, read_video
-from salt_zoo.training.launch import train as train_run
 from salt_zoo_wan.prepared import Prepared, PreparedConfig
 from tests.plugins.test_wan_published_sizes import make_backbone
 from tests.preparation.conftest import CAPTIONS, write_video
-from tests.preparation.test_prepare_text import of_wan, same_weights
+from tests.preparation.test_prepare_text import of_wan
 
 DIGITS = ("--set", "backbone=wan", "--set", "dataset=digits", "--set", "count=50")
 
@@ -70,7 +68,9 @@ def test_frames_cover_the_size():
     assert torch.equal(cover(ramp, (16, 64)), ramp)
 
 
-def test_a_dataset_is_drawn_by_row_and_trained_with(cli, zoo, run_content, tmp_path):
+def test_a_dataset_is_drawn_by_row_and_trained_with(
+    cli, zoo, run_content, resumed_bitwise, tmp_path
+):
     where = ("--out", tmp_path / "latents", "--device", "cpu", "--set", "batch_size=8")
     assert cli("prepare", "latents", *where, *DIGITS, "--set", "shard_size=20").code == 0
     data = Prepared(PreparedConfig(folder=tmp_path / "latents", held_out=2), zoo)
@@ -91,14 +91,7 @@ def test_a_dataset_is_drawn_by_row_and_trained_with(cli, zoo, run_content, tmp_p
     assert set(sample.prompts) <= splits[0]
     run = run_content()
     run["dataset"] = {"name": "prepared", "folder": str(tmp_path / "latents"), "held_out": 2}
-
-    def until(updates, name):
-        run["training"]["updates"] = updates
-        return train_run(resolve(run, zoo, "test"), tmp_path / name, zoo, "cpu")
-
-    whole = until(4, "whole")
-    until(2, "parts")
-    assert same_weights(whole, until(4, "parts"))
+    resumed_bitwise(run)
 
 
 def test_bfloat16_takes_half_the_space(cli, tmp_path):

@@ -11,13 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.config.run import resolve
 from salt_zoo.core.condition import encode, unconditional
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.packed_reader import PackedReader
-from salt_zoo.training.launch import train as train_run
 from salt_zoo.training.prepared_text import PreparedText
 from tests.plugins.test_wan_published_sizes import make_backbone
+from tests.preparation.conftest import same_weights
 
 DIGITS = ("--set", "backbone=wan", "--set", "dataset=digits", "--set", "shard_size=60")
 PROMPTS = ["a red fox", 'waves, at "night"', "ein Vögelchen"]
@@ -38,12 +37,6 @@ def of_wan(folder, **options):
     options = {"weights": folder, "height": 32, "width": 48, "frames": 9, **options}
     inner = ", ".join(f"{key}: {value}" for key, value in options.items())
     return "--set", "backbone={name: wan, size: wan2.1-t2v-1.3b, options: {" + inner + "}}"
-
-
-def same_weights(one, other):
-    """Whether two trainers' students are bitwise the same."""
-    weights = [trainer.networks["student"].state_dict() for trainer in (one, other)]
-    return all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def times(folder):
@@ -142,20 +135,14 @@ def test_a_run_on_prepared_text_is_the_run(prepare, train, tmp_path):
     assert same_weights(plain, prepared)
 
 
-def test_a_run_of_the_folder_alone_resumes_bitwise(prepare, run_content, zoo, tmp_path):
+def test_a_run_of_the_folder_alone_resumes_bitwise(prepare, run_content, resumed_bitwise, tmp_path):
     """The dataset `prepared` of text, for a data-free method; its rows are read ahead."""
     assert prepare().code == 0
     run = run_content()
     run["method"] = {"name": "dmd", "steps": 2, "fake_score": {"updates": 1}}
     run["dataset"] = {"name": "prepared", "folder": str(tmp_path / "text")}
 
-    def until(updates, name):
-        run["training"]["updates"] = updates
-        return train_run(resolve(run, zoo, "test"), tmp_path / name, zoo, "cpu")
-
-    whole = until(4, "whole")
-    until(2, "parts")
-    assert same_weights(whole, until(4, "parts"))
+    whole = resumed_bitwise(run)
     prompts = set(whole.dataset.prompts("train"))
     assert len(prompts) == 160 - 2 * 16 and "" not in prompts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from salt_zoo.cli import main
+from tests.two_processes import ROOT, environment, run_in_two_processes
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("--set", "backbone={name: wan, size: test-small}", "--set", "dataset=digits")
 COMMANDS = {
     "text": ("--set", "shard_size=30"),
@@ -35,11 +34,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def environment() -> dict[str, str]:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # for `tests`
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
@@ -54,18 +48,9 @@ def test_two_processes_are_one(alone, tmp_path):
     (tmp_path / "commands.json").write_text(
         json.dumps([command(kind, tmp_path / kind) for kind in COMMANDS])
     )
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = [str(Path(__file__).parent / "prepared_runs.py"), str(tmp_path / "commands.json")]
-    done = subprocess.run(
-        [sys.executable, *launch, *script],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == [str(tmp_path / kind) for kind in COMMANDS]  # said once
+    script = Path(__file__).parent / "prepared_runs.py"
+    said = run_in_two_processes(script, tmp_path / "commands.json")
+    assert said.split() == [str(tmp_path / kind) for kind in COMMANDS]  # said once
     for kind in COMMANDS:
         assert content(tmp_path / kind) == content(alone / kind), kind
 

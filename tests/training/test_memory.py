@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,7 @@ from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.training.launch import train
 from tests.training.memory_runs import memory_run
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.two_processes import run_in_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -65,14 +61,7 @@ def test_a_sharded_process_holds_what_is_planned(sizes_zoo, tmp_path):
     """Weights and optimizer states that each of two processes keeps, to the byte. What a pass
     gathers is not compared: gloo gives its buffers back when it likes."""
     file = tmp_path / "held"
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, *command, str(Path(__file__).parent / "memory_runs.py"), str(file)],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(Path(__file__).parent / "memory_runs.py", file, timeout=300)
     run = run_of(sizes_zoo, "dmd", micro_batch=2, shard=2)
     plan = plan_run(run, sizes_zoo, "cpu", processes=2)
     for rank in range(2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
 from salt_zoo.training.layout import make_layout
 from tests.test_matrix import CELLS, ZOO, bidirectional, content
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.two_processes import run_in_two_processes
 
 pytestmark = pytest.mark.slow
 
@@ -43,24 +41,11 @@ Torchrun = Callable[[list[tuple[dict[str, Any], Path]]], None]
 @pytest.fixture(scope="module")
 def torchrun(tmp_path_factory) -> Torchrun:
     """Trains runs, each in its folder, in one pair of processes."""
-    import subprocess
-    import sys
 
     def go(jobs: list[tuple[dict[str, Any], Path]]) -> None:
         path = tmp_path_factory.mktemp("jobs") / "jobs.json"
         path.write_text(json.dumps([(run, str(folder)) for run, folder in jobs]))
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        script = [str(Path(__file__).parent / "sharded_runs.py"), str(path)]
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]  # for `tests`
-        done = subprocess.run(
-            [sys.executable, *command, *script],
-            capture_output=True,
-            text=True,
-            timeout=1500,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_in_two_processes(Path(__file__).parent / "sharded_runs.py", path)
 
     return go
 
