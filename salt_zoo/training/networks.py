@@ -22,7 +22,14 @@ from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
-from salt_zoo.training.sharding import is_sharded, local, shard, skeleton, whole_weights
+from salt_zoo.training.sharding import (
+    is_sharded,
+    local,
+    settle_gradient_types,
+    shard,
+    skeleton,
+    whole_weights,
+)
 
 
 @contextlib.contextmanager
@@ -123,6 +130,8 @@ class Networks(Mapping[str, Any]):
                 network = shard(network, mesh, self.precision, frozen=no_casts)
                 if bases.is_shared(role):
                     share_shards(network, given, shards)
+                if role.learning_rate is not None and role.lora is None:
+                    settle_gradient_types(network)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(

@@ -63,6 +63,19 @@ def shard(
     return network
 
 
+def settle_gradient_types(network: nn.Module) -> None:
+    """Initialise FSDP while the weights of a sharded network take gradients, which they do not
+    afterwards.
+
+    By itself it waits for the first pass, and then takes the types of gradients from the weights
+    that are trainable at that moment. A student's first pass may be a frozen one, for its fake
+    score; its own update in bfloat16 would then fail (pytorch#186998).
+    """
+    network.requires_grad_(True)
+    network._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+    network.requires_grad_(False)
+
+
 def skeleton(network: nn.Module) -> nn.Module:
     """A copy of `network` whose weights and buffers have no data."""
     empty: dict[int, Any] = {}

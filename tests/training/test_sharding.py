@@ -88,6 +88,33 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     assert difference.mean() < 1e-6  # two updates of 1e-3
 
 
+HALF = [("consistency", "wan"), ("dmd", "wan"), ("dmd", "self-forcing"), ("cda", "self-forcing")]
+
+
+def in_bf16(run: dict[str, Any]) -> dict[str, Any]:
+    return run | {"training": run["training"] | {"precision": "bf16"}}
+
+
+@pytest.fixture(scope="module")
+def together_in_bf16(torchrun, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bf16")
+    torchrun([(in_bf16(sharded(run_of(*cell, None))), folder / "-".join(cell)) for cell in HALF])
+    return folder
+
+
+@pytest.mark.parametrize(("method", "backbone"), HALF)
+def test_two_processes_are_one_in_bf16(method, backbone, together_in_bf16, tmp_path):
+    """Also where a network's first pass is a frozen one, as the student's in DMD is."""
+    alone = train(
+        resolve(in_bf16(run_of(method, backbone, None)), ZOO, "test"), tmp_path, ZOO, "cpu"
+    )
+    folder = together_in_bf16 / f"{method}-{backbone}"
+    state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    for one, other in zip(alone.history, state["history"], strict=True):
+        for key in one.keys() - {"seconds"}:
+            assert other[key] == pytest.approx(one[key], rel=0.05, abs=1e-3), key
+
+
 def moments(run: dict[str, Any], folder: Path) -> dict[str, torch.Tensor]:
     """What a process alone loads from the newest checkpoint: weights, and moments by weight."""
     kept, lines = newest_whole(folder / "checkpoints")
