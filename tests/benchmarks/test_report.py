@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.evaluate.pictures import shown_videos
 from benchmarks.report.build import write_report
-from benchmarks.report.formats import decimals, number, quantity
+from benchmarks.report.formats import decimals, number
 from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
 from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines
@@ -154,7 +154,7 @@ def test_all_trainings_in_total(written: tuple[Any, Results, Path]) -> None:
     counts = [len(arm.seeds) for arm in results.arms]
     trained = zip(results.arms, counts, strict=True)
     updates = sum(arm.updates * count for arm, count in trained if count)
-    sentence = f"{sum(counts)} trainings in total: {quantity(updates)} updates, "
+    sentence = f"{sum(counts)} trainings in total: {updates:,.0f} updates, "
     for name in ("index.html", "report.md"):
         assert sentence in (folder / name).read_text()
 
