@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_memory, check_method, check_metric
 from salt_zoo.core.errors import MissingPackage
 from salt_zoo.core.protocols import NetworkSpec
+from salt_zoo.planning.plan import plan_run
+from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.training.launch import train
 from tests.blocks.plugin import Means, ToyBackbone, ToyNetwork
 
 
@@ -35,7 +40,7 @@ class Method:
             "teacher": NetworkSpec("teacher"),
         }
 
-    def update_order(self, step: int) -> Any:
+    def update_order(self, index: int) -> Any:
         return ["student"]
 
     def train(self, step: Any) -> Any:
@@ -66,6 +71,25 @@ class Meddling(Method):
         return super().loss(step, x, t)
 
 
+class Loading(Meddling):
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        step.networks["teacher"].load_state_dict(step.networks["student"].state_dict())
+        return Method.loss(self, step, x, t)
+
+
+class Copying(Method):
+    """It passes a copy of its own, which has the hooks of the original."""
+
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        mine = copy.deepcopy(step.networks["student"]).requires_grad_(False)
+        return super().loss(step, x, t) + mine(x, t, step.batch.condition).mean()
+
+
+class Idle(Method):
+    def roles(self) -> Any:
+        return super().roles() | {"critic": NetworkSpec("student", learning_rate=1e-2)}
+
+
 class Looking(Method):
     """How often it evaluates the teacher depends on values, which no plan has."""
 
@@ -79,7 +103,7 @@ class Looking(Method):
 METHODS = {
     Unkeyed: "networks.student.* of a resumed run is not that of an uninterrupted one",
     Counting: "of a resumed run is not that of an uninterrupted one",
-    Meddling: "the role 'teacher' is frozen and has changed",
+    Idle: "the role 'critic' has a learning rate, and update_order names it in none of 2 updates",
     Looking: "role 'teacher': 4 passes forward have happened, 0 are planned",
 }
 
@@ -90,6 +114,39 @@ def test_a_method_that_breaks_a_promise(method, said):
     zoo.methods.add("broken", method, "a broken method")
     with pytest.raises(AssertionError, match=said):
         check_method("broken", "toy-blocks", "toy-blocks", zoo)
+
+
+FORBIDDEN = {
+    Meddling: "changed the weights of 'teacher'",
+    Loading: "changed the weights of 'teacher'",
+    Copying: "role 'student': a copy of its network was passed",
+}
+
+
+@pytest.mark.parametrize(("method", "said"), FORBIDDEN.items(), ids=lambda one: str(one)[:40])
+def test_weights_are_changed_by_optimizers_alone(method, said, tmp_path):
+    """Training, plan and check refuse the same, and all say how it is done."""
+    zoo = toys()
+    zoo.methods.add("broken", method, "a broken method")
+    content = {
+        "method": "broken",
+        "backbone": "toy-blocks",
+        "dataset": "toy-blocks",
+        "training": {"updates": 1, "batch_size": 2, "trackers": []},
+    }
+    run = resolve(content, zoo, "test")
+    refused = {
+        "check": lambda: check_method("broken", "toy-blocks", "toy-blocks", zoo),
+        "train": lambda: train(run, tmp_path, zoo, "cpu"),
+        "plan": lambda: plan_run(run, zoo),
+    }
+    for name, call in refused.items():
+        with pytest.raises(ForeignError, match="method 'broken'") as caught:
+            call()
+        line = str(caught.value)
+        assert "NetworkSpec(copy_of=...)" in line
+        # which network it is, a plan does not know
+        assert (said if method is Copying or name != "plan" else "writes to the weights") in line
 
 
 def test_a_sound_method():

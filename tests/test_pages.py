@@ -40,6 +40,7 @@ EXAMPLES: dict[str, str] = dict(BLOCK.findall(GUIDE.read_text(encoding="utf-8"))
 #: Examples that are a plugin by themselves, by the registry that each adds a part to.
 PLUGINS = {
     "guidance_distillation.py": ("methods", "guidance-distillation"),
+    "progressive_distillation.py": ("methods", "progressive-distillation"),
     "smoothness.py": ("objectives", "smoothness"),
     "gan_head.py": ("objectives", "gan-head"),
     "strided.py": ("memories", "strided"),
@@ -78,8 +79,10 @@ def pages_zoo(folder: Path) -> Zoo:
 def run(pages_zoo: Zoo, tmp_path: Path) -> Callable[..., tuple[Any, dict[str, float]]]:
     """Trains a few updates; returns the trainer and the last logs."""
 
-    def start(content: dict[str, Any], name: str = "run") -> tuple[Any, dict[str, float]]:
-        training = {"updates": 1, "batch_size": 2, "trackers": []}
+    def start(
+        content: dict[str, Any], name: str = "run", updates: int = 1
+    ) -> tuple[Any, dict[str, float]]:
+        training = {"updates": updates, "batch_size": 2, "trackers": []}
         content = merge(content, {"training": training})
         logs: list[dict[str, float]] = []
         trainer = train(
@@ -100,7 +103,7 @@ def on_digits(backbone: str, method: dict[str, Any], **options: Any) -> dict[str
 
 
 def test_every_file_of_the_guide_is_known():
-    others = {"student.yaml", "test_plugins.py", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
+    others = {"run.yaml", "student.yaml", "test_plugins.py", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
     assert EXAMPLES.keys() == PLUGINS.keys() | others
 
 
@@ -130,6 +133,34 @@ def test_the_method_trains(backbone, run):
     frames = pytest.approx(2)  # videos: the student has each frame once, the teacher twice
     assert counts["student"]["backward"] == frames
     assert counts["teacher"]["backward"] == 0
+
+
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+def test_the_phases_halve_the_steps(backbone, run):
+    """The first teacher is guided (twice the passes), the second is the student of the first."""
+    method = {"name": "progressive-distillation", "updates": 1, "steps": [2, 1]}
+    trainer, logs = run(on_digits(backbone, method), updates=2)
+    assert logs["student/loss"] > 0
+    assert [trainer.method.update_order(index) for index in range(3)] == [
+        ["student"], ["teacher", "student"], ["student"],
+    ]  # fmt: skip
+    forward = trainer.counter.counts["teacher"]["forward"]
+    assert forward == pytest.approx(2 * 2 * 2 + 2 * 2 + extra(trainer, [2, 1]))
+    student, teacher = (trainer.networks[role].state_dict() for role in ("student", "teacher"))
+    assert any(not torch.equal(value, student[name]) for name, value in teacher.items())
+
+
+def extra(trainer: Any, guided: list[int]) -> float:
+    """Videos that a teacher has committed to its memory, all blocks but the last of each."""
+    frames = trainer.backbone.latent_shape[1]
+    blocks = trainer.backbone.blocks().split(frames)
+    return sum(2 * factor * (frames - (blocks[-1].stop - blocks[-1].start)) / frames
+               for factor in guided)  # fmt: skip
+
+
+def test_the_run_of_the_guide_resolves(pages_zoo):
+    content = yaml.safe_load(EXAMPLES["run.yaml"])
+    assert resolve(content, pages_zoo, "run.yaml").config.training.updates == 200
 
 
 def test_the_objective_is_a_term_of_dmd(run):

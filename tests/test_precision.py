@@ -262,7 +262,7 @@ class Observant:
             "teacher": NetworkSpec("teacher"),
         }
 
-    def update_order(self, step: int) -> list[str]:
+    def update_order(self, index: int) -> list[str]:
         return ["student"]
 
     def train(self, step: Any) -> dict[str, torch.Tensor]:

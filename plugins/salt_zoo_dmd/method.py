@@ -80,7 +80,7 @@ class DMD:
         }
         return self.objectives.beside(own)
 
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+    def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         trained = self.objectives.trained
         update = ("fake_score", *trained) if trained else "fake_score"
         fake_score = [update] * self.config.fake_score.updates

@@ -6,13 +6,15 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
-from salt_zoo.core.errors import did_you_mean, shown
+from salt_zoo.core.errors import ZooError, did_you_mean, shown, text_of
+from salt_zoo.core.method import check_followed, trained_together
 from salt_zoo.core.protocols import (
     Backbone,
     Method,
@@ -23,6 +25,7 @@ from salt_zoo.core.protocols import (
     TrainStep,
 )
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.weights import cannot_write, weight_versions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,6 +64,8 @@ class CheckedMethod:
             if isinstance(method, NeedsTrajectories):
                 self.stored_times = tuple(method.stored_times)
         self._trained: tuple[str, ...] | None = None
+        self._copies: tuple[str, ...] = ()
+        self._modules: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         if name == "method":  # not there yet
@@ -87,10 +92,13 @@ class CheckedMethod:
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         if "student" not in trained:
             raise self.error("it has no trained network of the role 'student'")
-        for name, role in roles.items():
-            if role.ema_of is not None and role.ema_of not in trained:
-                raise self.error(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        try:
+            check_followed(roles)
+        except ZooError as error:
+            raise self.error(text_of(error)) from None
         self._trained = tuple(trained)
+        self._copies = tuple(name for name, role in roles.items() if role.copy_of is not None)
+        self._modules = {name for name, role in roles.items() if role.factory is not None}
         return roles
 
     def _check_role(self, name: Any, role: Any) -> None:
@@ -115,14 +123,30 @@ class CheckedMethod:
             raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
 
     def _check_origin(self, name: str, role: NetworkSpec) -> None:
-        if role.ema_of is None and (role.start is None) == (role.factory is None):
+        if role.ema_of is not None and role.copy_of is not None:
+            raise self.error(
+                f"role {name!r} is an average of {role.ema_of!r} and a copy of {role.copy_of!r}; "
+                "leave out one of the two"
+            )
+        if role.copy_of is not None and role.start is not None:
+            raise self.error(
+                f"role {name!r} has the start {role.start!r} and is a copy of {role.copy_of!r}, as "
+                "which it begins; leave out the start"
+            )
+        if role.copy_of is not None and role.learning_rate is not None:
+            raise self.error(
+                f"role {name!r} is a copy of {role.copy_of!r} and has a learning rate; a copy is "
+                "frozen between the moments at which update_order names it"
+            )
+        if role.follows is None and (role.start is None) == (role.factory is None):
             both = "neither a start nor" if role.start is None else "both a start and"
             raise self.error(f"role {name!r} has {both} a factory; give it one of the two")
         if role.factory is None:
             return
-        if role.ema_of is not None:
+        if role.follows is not None:
+            does = "averages" if role.ema_of is not None else "copies"
             raise self.error(
-                f"role {name!r} has a factory, and averages {role.ema_of!r}, of which it is a "
+                f"role {name!r} has a factory, and {does} {role.follows!r}, of which it is a "
                 "copy; leave out the factory"
             )
         if name == "student":
@@ -154,14 +178,14 @@ class CheckedMethod:
 
         return make
 
-    def update_order(self, step: int) -> list[str | tuple[str, ...]]:
-        """The updates of `step` in order, each a role or several, the student among them."""
+    def update_order(self, index: int) -> list[str | tuple[str, ...]]:
+        """The updates of step `index` in order, each a role or several, the student among them."""
         if self._trained is None:
             self.roles()
         assert self._trained is not None
-        told = f"update_order({step})"
+        told = f"update_order({index})"
         with foreign(f"{self.title}, {told}"):
-            found = self.method.update_order(step)
+            found = self.method.update_order(index)
             wrong = isinstance(found, str) or not isinstance(found, Iterable)
             order = [] if wrong else list(itertools.islice(found, MOST_UPDATES + 1))
         if wrong:
@@ -180,18 +204,39 @@ class CheckedMethod:
                 )
             roles += update if isinstance(update, tuple) else [update]
         for role in roles:
-            if not isinstance(role, str) or role not in self._trained:
-                hint = did_you_mean(str(role), self._trained)
+            if not isinstance(role, str) or role not in (*self._trained, *self._copies):
+                hint = did_you_mean(str(role), (*self._trained, *self._copies))
                 raise self.error(f"{told} names {shown(role)}, which is not trained; {hint}")
+        for update in updates:
+            copies = [role for role in self._copies if role in update]
+            if copies and isinstance(update, tuple):
+                raise self.error(
+                    f"{told} trains {shown(update)} together, and {copies[0]!r} is a copy; a copy "
+                    "is an entry of its own"
+                )
         if "student" not in roles:
             raise self.error(f"{told} leaves out the student, which is trained once a step")
         return updates
+
+    def never_trained(self, updates: int) -> list[str]:
+        """The roles with a learning rate that none of the first `updates` updates trains."""
+        if self._trained is None:
+            self.roles()
+        left = dict.fromkeys(self._trained or ())
+        for step in range(updates):
+            for update in self.update_order(step):
+                for role in trained_together(update):
+                    left.pop(role, None)
+            if not left:
+                break
+        return [*left]
 
     def train(self, step: TrainStep) -> dict[str, Tensor]:
         """The scalars to log of one update."""
         import torch
 
-        with foreign(f"{self.title}, update of {step.role!r} in step {step.index + 1}"):
+        update = f"{self.title}, update of {step.role!r} in step {step.index + 1}"
+        with self._weights_stay(step, update), foreign(update):
             found = self.method.train(step)
             logs = dict(found) if isinstance(found, Mapping) else None
         if logs is None:
@@ -213,6 +258,32 @@ class CheckedMethod:
                     f"{value.device}; it must be one number on the networks' device or the CPU"
                 )
         return logs
+
+    @contextmanager
+    def _weights_stay(self, step: TrainStep, update: str) -> Iterator[None]:
+        """Refuses a method that changes the weights of a velocity network by itself: in a plan it
+        cannot, a LoRA has them in common with others, and no checkpoint would hold those of a
+        frozen one. (The weights of a factory's module, such as a critic's that are clipped, are
+        its own.)"""
+        if self._trained is None:
+            self.roles()
+        rule = (
+            "only optimizers change weights; a role that takes over another's is declared as "
+            "NetworkSpec(copy_of=...) and copied when update_order names it (plugins/README.md)"
+        )
+        networks = {name: step.networks[name] for name in {*step.networks} - self._modules}
+        before = {name: weight_versions(network) for name, network in networks.items()}
+        try:
+            yield
+        except ForeignError as error:
+            if cannot_write(error.__cause__):
+                raise ForeignError(
+                    f"{update}: it writes to the weights of a network; {rule}"
+                ) from None
+            raise
+        for name, network in networks.items():
+            if weight_versions(network) != before[name]:
+                raise ForeignError(f"{update}: it changed the weights of {name!r}; {rule}")
 
     def state_dict(self) -> dict[str, Any]:
         """Its state as plain values, and tensors on the CPU; nothing where it has none."""

@@ -49,7 +49,7 @@ class WithObjectives:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
 
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+    def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         """The networks of the objectives together, where they train some, and the student."""
         trained = self.objectives.trained
         return [trained, "student"] if trained else ["student"]

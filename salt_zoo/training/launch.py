@@ -80,6 +80,12 @@ def train(
                 evaluate_every=config.quality.every,
                 progress=progress,
             )
+        if accelerator.is_main_process:
+            for role in trainer.never_trained():
+                say(
+                    f"warning: the role {role!r} has a learning rate and an optimizer, and none of "
+                    f"{config.training.updates} updates trains it"
+                )
         hint = unprepared(parts.method, parts.backbone, parts.dataset, config.training)
         if hint and accelerator.is_main_process:
             say(f"note: {hint}")
