@@ -103,7 +103,13 @@ def on_digits(backbone: str, method: dict[str, Any], **options: Any) -> dict[str
 
 
 def test_every_file_of_the_guide_is_known():
-    others = {"run.yaml", "student.yaml", "test_plugins.py", "pyproject.toml", "salt_zoo_contrast/plugin.py"}
+    others = {
+        "run.yaml",
+        "student.yaml",
+        "test_plugins.py",
+        "pyproject.toml",
+        "salt_zoo_contrast/plugin.py",
+    }
     assert EXAMPLES.keys() == PLUGINS.keys() | others
 
 

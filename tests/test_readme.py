@@ -30,7 +30,9 @@ def test_the_stream_of_the_readme_runs_when_pasted(capsys):
 
 def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
     (tmp_path / "endpoint_regression.py").write_text(PLUGIN, encoding="utf-8")
-    (command,) = re.findall(r"`(python -m benchmarks\.run quick -p endpoint_regression\.py .*?)`", README)
+    (command,) = re.findall(
+        r"`(python -m benchmarks\.run quick -p endpoint_regression\.py .*?)`", README
+    )
     arguments = shlex.split(command)[1:]
     done = subprocess.run(
         [sys.executable, *arguments, "--out", "out", *SMALL],
