@@ -186,3 +186,17 @@ def test_torch_is_not_imported_for_a_part_without_it(plugin, shell):
     code = f"{call}; print('torch' in sys.modules)"
     ended = shell("-c", code, "show", "method", "bare", "-p", plugin)
     assert (ended.code, ended.err) == (0, "") and ended.out.endswith("\nFalse\n")
+
+
+def test_a_metric_says_how_its_scores_are_read(zoo, cli):
+    shown = {
+        "digits-fd": "direction: lower (lower is better); kind: quality",
+        "digits-sharpness": "direction: target (closest to 1 is best); kind: description",
+        "semigroup-defect": "direction: lower (lower is better); kind: diagnostic",
+        "saturation": "direction: none (no direction); kind: description",
+    }
+    for name, line in shown.items():
+        assert line in cli("show", "metric", name).out.splitlines(), name
+    for entry in zoo.metrics:
+        assert describe_part(zoo.metrics, entry.name).reading.startswith("direction: ")
+    assert describe_part(zoo.methods, "dmd").reading == ""

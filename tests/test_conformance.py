@@ -248,6 +248,9 @@ METRICS = {
     "reduce_many gives": {"reduce_many": lambda self, rows: 2 * rows.mean(dim=1)},
     "leave the bounds": {"bounds": (0.9, 1.0)},
     "direction is 'best'": {"direction": "best"},
+    "must have a target": {"direction": "target"},
+    "kind is 'vote'": {"kind": "vote"},
+    "a metric of quality needs a direction": {"direction": "none", "kind": "quality"},
 }
 
 
