@@ -96,6 +96,14 @@ def test_options_are_documented(zoo):
     assert not missing
 
 
+def test_the_short_form_of_steps_is_shown_and_true(zoo, cli):
+    for name in ("dmd", "sc-dmd", "cda", "consistency"):
+        (text,) = (o.text for o in describe_part(zoo.methods, name).options
+                   if o.key in ("steps", "rollout.steps"))  # fmt: skip
+        assert text.endswith("`steps: 8` is `{8: 1.0}`."), name
+    assert zoo.methods.configure("dmd", {"steps": 8}, "test").steps == {8: 1.0}
+
+
 def test_json_is_what_a_registration_says(cli):
     shown = json.loads(cli("show", "method", "sc-dmd", "--json").out)
     assert shown["plugin"] == "dmd" and shown["summary"] and shown["about"]

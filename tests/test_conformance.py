@@ -18,7 +18,11 @@ from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.training.launch import train
+from salt_zoo_self_forcing.cache import KVCache, Placement
+from salt_zoo_self_forcing.masks import Span
+from salt_zoo_self_forcing.memories.window import WindowMemory
 from tests.blocks.plugin import Means, ToyBackbone, ToyNetwork
+from tests.conftest import PROMPT
 
 
 def toys() -> Zoo:
@@ -210,6 +214,38 @@ def backbone_with(network: type[ToyNetwork], memory: type[Means] = Means) -> Zoo
 def test_a_network_that_breaks_a_promise(network, said):
     with pytest.raises(AssertionError, match=said):
         check_memory("broken", "one", backbone_with(network))
+
+
+class Wider(WindowMemory):
+    """It declares a frame more than its cache shows."""
+
+    def span(self, frames: int) -> Span:
+        return Span(self.ring.size + 1, self.ring.sink)
+
+
+class Overwriting(WindowMemory):
+    """Its next block takes the slots of the sink, which it declares as seen."""
+
+    def place(self, cache: KVCache, frames: int) -> Placement:
+        placed = super().place(cache, frames)
+        own = range(frames) if cache.count >= self.ring.size else placed.slots
+        return Placement([*own], placed.used, placed.positions)
+
+
+@pytest.mark.parametrize("memory", [Wider, Overwriting, WindowMemory])
+def test_a_block_sees_what_its_memory_declares(memory):
+    zoo = load_zoo()
+    zoo.memories.add("mine", memory, "a window")
+    part = {
+        "name": "self-forcing",
+        "size": "digits",
+        "memory": {"name": "mine", "frames": 9, "sink": 3},
+    }
+    if memory is WindowMemory:
+        check_memory(part, PROMPT, zoo)
+        return
+    with pytest.raises(AssertionError, match="block 3 of 12 frames does not see what the memory"):
+        check_memory(part, PROMPT, zoo)
 
 
 def test_a_memory_that_breaks_at_a_switch():

@@ -39,7 +39,8 @@ class DMDConfig(StrictModel):
     """Options of `dmd` and `sc-dmd`; the defaults are those of Self Forcing (arXiv 2506.08009)."""
 
     learning_rate: Rate = 2e-6
-    #: The step lists of training rollouts by number of steps, each with its probability.
+    #: The step lists of training rollouts by number of steps, each with its probability; `steps: 8`
+    #: is `{8: 1.0}`.
     steps: StepLists = {4: 1.0}
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"

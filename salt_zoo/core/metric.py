@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 #: Which scores are better: `higher` ones, `lower` ones, those nearest to a target, or none.
 Direction = Literal["higher", "lower", "target", "none"]
-#: What a metric is for. `quality`: it judges videos, so it may select the best arm. `diagnostic`: it
-#: explains a method and can be good where videos are bad (a collapsed student has no semigroup
+#: What a metric is for. `quality`: it judges videos, so it may select the best arm. `diagnostic`:
+#: it explains a method and can be good where videos are bad (a collapsed student has no semigroup
 #: defect); hypotheses may name it, but it selects no arm. `description`: what videos are like.
 MetricKind = Literal["quality", "diagnostic", "description"]
 

@@ -90,8 +90,8 @@ class Reading:
 def direction_words(direction: Direction, target: float | None) -> str:
     """The direction of a metric in words; empty where it has none.
 
-    >>> direction_words("target", 1.0), direction_words("lower", None), direction_words("none", None)
-    ('closest to 1 is best', 'lower is better', '')
+    >>> direction_words("target", 1.0), direction_words("lower", None)
+    ('closest to 1 is best', 'lower is better')
     """
     if direction == "target":
         return f"closest to {target:g} is best"

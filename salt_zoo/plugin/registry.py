@@ -137,7 +137,8 @@ class Registry:
             return self._entries[name]
         except KeyError:
             hint = did_you_mean(str(name), self._entries)
-            raise ZooError(f"unknown {self.kind} {name!r}; {hint}") from None
+            more = "a plugin in a file is loaded with -p FILE"
+            raise ZooError(f"unknown {self.kind} {name!r}; {hint}; {more}") from None
 
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""

@@ -21,7 +21,7 @@ Config = TypeVar("Config", bound=BaseModel)
 class RolloutConfig(StrictModel):
     """The rollouts on which further objectives are computed."""
 
-    #: Step lists by number of steps, each with its probability.
+    #: Step lists by number of steps, each with its probability; `steps: 8` is `{8: 1.0}`.
     steps: StepLists = {4: 1.0}
     sampler: Sampler = "sde"
 

@@ -61,6 +61,11 @@ def train(
         kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
         for line in warnings if accelerator.is_main_process else ():
             say(f"warning: {line}")
+        if kept is not None and accelerator.is_main_process:
+            done, updates = kept.step, config.training.updates
+            goes = f"resuming after update {done} of {updates}"
+            goes = goes if done < updates else f"all {updates} updates are done"
+            say(f"note: {goes} ({kept.folder})")
         with ExitStack() as begun:
             on_main(lambda: begun.enter_context(run_yaml.written(resolved.plain(), folder)))
             trainer = Trainer(
