@@ -39,8 +39,8 @@ class NetworkSpec:
             by the run's seed and the role; a frozen one is put into its mode of evaluation. Plans
             call it inside `torch.device("meta")`, and run the module's `forward` there: shapes
             without data.
-        lora: its weights are frozen and adapters are trained; the configuration's word
-            (`training.lora`), not a method's.
+        lora: its weights are frozen and adapters are trained; set by the configuration
+            (`training.lora`), not by a method.
     """
 
     start: Start | None = None

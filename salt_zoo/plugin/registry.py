@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.plugin.foreign import BrokenPart, explain
+from salt_zoo.plugin.whole_protocols import check_protocols
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -157,17 +158,20 @@ class Registry:
         """Make the part `name` from options that `configure` returned.
 
         Raises:
-            ZooError: the plugin's code fails; the line names the plugin.
+            ZooError: the plugin's code fails, or the part has half of a protocol; the line names
+                the plugin.
         """
         entry = self[name]
         factory = entry.load()
         try:
-            return factory(config, zoo)
+            part = factory(config, zoo)
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
+        check_protocols(part, self.kind, f"{self.kind} {entry}")
+        return part
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import with_averages, with_lora
 from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.plugin.whole_protocols import check_protocols
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
@@ -103,6 +104,7 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
+                    check_protocols(network, "network", f"the network of the role {name!r}")
             place = device if role.factory is not None else loading
             network = network.to(place).requires_grad_(False)
             frozen = role.is_frozen

@@ -103,7 +103,7 @@ def test_the_best_of_a_target_is_the_nearest(tmp_path: Path) -> None:
         assert "closest to 1 is best" in shown and "higher is better" not in shown
 
 
-def test_a_diagnostic_and_a_description_have_no_vote(tmp_path: Path) -> None:
+def test_a_diagnostic_and_a_description_select_no_arm(tmp_path: Path) -> None:
     sizes = {
         "still": {"defect": 0.0, "motion": 0.9, "error": 0.5},
         "good": {"defect": 0.3, "motion": 0.1, "error": 0.2},
