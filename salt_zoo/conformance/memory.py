@@ -75,11 +75,10 @@ def check_memory(
 @torch.no_grad()
 def _check_mask(backbone: Backbone, network: Any, prompt: str, blocks: int) -> None:
     """Over the longest video of at most `blocks` blocks for which the memory has a mask."""
-    if not isinstance(network, MaskedForward):
-        return
+    can_mask = network.can_mask if isinstance(network, MaskedForward) else lambda frames: False
     timeline, layout = Timeline.of(backbone, network), backbone.blocks(network)
     counts = [timeline.latents(count) for count in range(blocks, 0, -1)]
-    frames = next((count for count in counts if network.can_mask(count)), None)
+    frames = next((count for count in counts if can_mask(count)), None)
     if frames is None:
         return
     channels, _, height, width = backbone.latent_shape

@@ -21,7 +21,7 @@ from salt_zoo.core.roles import Originals, is_shared
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
 

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import itertools
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -20,10 +18,10 @@ from salt_zoo.core.protocols import (
     Method,
     NeedsTrajectories,
     NetworkSpec,
-    Start,
     Stateful,
     TrainStep,
 )
+from salt_zoo.plugin.checked_roles import check_role
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
 from salt_zoo.plugin.weights import cannot_write, weight_versions
 
@@ -32,13 +30,6 @@ if TYPE_CHECKING:
 
 #: No step has more updates: `update_order` without an end must not be waited for.
 MOST_UPDATES = 100_000
-#: Names of roles are names of files in a checkpoint.
-ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
-#: The checkpoint's own file beside those of the roles.
-OPTIMIZERS = "optimizers"
-#: The role that the trainer adds: the student's EMA, which is evaluated and saved.
-STUDENT_EMA = "student_ema"
-OWN = (STUDENT_EMA, OPTIMIZERS)
 
 
 def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
@@ -86,7 +77,7 @@ class CheckedMethod:
                 "salt_zoo.core.protocols.NetworkSpec that has a 'student'"
             )
         for name, role in roles.items():
-            self._check_role(name, role)
+            check_role(name, role, self.error)
             if role.factory is not None:
                 roles[name] = replace(role, factory=self._factory(name, role.factory))
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
@@ -100,65 +91,6 @@ class CheckedMethod:
         self._copies = tuple(name for name, role in roles.items() if role.copy_of is not None)
         self._modules = {name for name, role in roles.items() if role.factory is not None}
         return roles
-
-    def _check_role(self, name: Any, role: Any) -> None:
-        if not isinstance(name, str) or not ROLE.fullmatch(name) or name in OWN:
-            raise self.error(
-                f"{shown(name)} cannot be a role's name: write letters, digits and _, and not "
-                f"{' or '.join(map(repr, OWN))}, which are the trainer's own"
-            )
-        if not isinstance(role, NetworkSpec):
-            raise self.error(f"role {name!r} is {shown(role)}, not a NetworkSpec")
-        if role.start is not None and role.start not in get_args(Start):
-            hint = did_you_mean(str(role.start), get_args(Start))
-            raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
-        self._check_origin(name, role)
-        rate = role.learning_rate
-        if rate is not None and not (_is_number(rate) and rate > 0):
-            raise self.error(
-                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
-                "or None for a frozen network"
-            )
-        if not (_is_number(role.decay) and 0 <= role.decay <= 1):
-            raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
-
-    def _check_origin(self, name: str, role: NetworkSpec) -> None:
-        if role.ema_of is not None and role.copy_of is not None:
-            raise self.error(
-                f"role {name!r} is an average of {role.ema_of!r} and a copy of {role.copy_of!r}; "
-                "leave out one of the two"
-            )
-        if role.copy_of is not None and role.start is not None:
-            raise self.error(
-                f"role {name!r} has the start {role.start!r} and is a copy of {role.copy_of!r}, as "
-                "which it begins; leave out the start"
-            )
-        if role.copy_of is not None and role.learning_rate is not None:
-            raise self.error(
-                f"role {name!r} is a copy of {role.copy_of!r} and has a learning rate; a copy is "
-                "frozen between the moments at which update_order names it"
-            )
-        if role.follows is None and (role.start is None) == (role.factory is None):
-            both = "neither a start nor" if role.start is None else "both a start and"
-            raise self.error(f"role {name!r} has {both} a factory; give it one of the two")
-        if role.factory is None:
-            return
-        if role.follows is not None:
-            does = "averages" if role.ema_of is not None else "copies"
-            raise self.error(
-                f"role {name!r} has a factory, and {does} {role.follows!r}, of which it is a "
-                "copy; leave out the factory"
-            )
-        if name == "student":
-            raise self.error(
-                "role 'student' has a factory; the student is a velocity network of the backbone "
-                f"and has a start ({', '.join(get_args(Start))})"
-            )
-        if not callable(role.factory):
-            raise self.error(
-                f"role {name!r} has the factory {shown(role.factory)}; it must be a function of "
-                "the backbone that returns a torch module"
-            )
 
     def _factory(
         self, name: str, factory: Callable[[Backbone], nn.Module]
@@ -330,7 +262,3 @@ def _plain(value: Any, path: str) -> Any:
                 raise TypeError(f"{path} has the key {shown(key)}, which is no text and no number")
         return {key: _plain(one, f"{path}[{key!r}]") for key, one in value.items()}
     raise TypeError(f"{path} is {shown(value)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
