@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,8 @@ import pytest
 import torch
 import yaml
 
+from salt_zoo.config.field_types import types_of_run
+from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.run import resolve
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo, load_zoo
@@ -154,6 +157,15 @@ def extra(trainer: Any, guided: list[int]) -> float:
 def test_the_run_of_the_guide_resolves(pages_zoo):
     content = yaml.safe_load(EXAMPLES["run.yaml"])
     assert resolve(content, pages_zoo, "run.yaml").config.training.updates == 200
+    page = GUIDE.read_text(encoding="utf-8")
+    lines = re.findall(r"^salt-zoo train run\.yaml .*$", page, flags=re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:  # each replaces a part of it
+        words = shlex.split(line)
+        changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+        changed = apply_overrides(yaml.safe_load(EXAMPLES["run.yaml"]), changes,
+                                  types_of_run(pages_zoo))  # fmt: skip
+        resolve(changed, pages_zoo, line)
 
 
 def test_the_objective_is_a_term_of_dmd(run):

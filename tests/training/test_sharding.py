@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def run_of(method: str, backbone: str, memory: str | None, micro: int = 2) -> dict[str, Any]:
     made = content(method, backbone, memory)
-    made["training"] |= {"batch_size": 4, "ema": {"decay": 0.5, "start": 0}}
+    made["training"] |= {"batch_size": 4, "log_every": 1, "ema": {"decay": 0.5, "start": 0}}
     return made | {"execution": {"micro_batch": micro}}
 
 
