@@ -15,20 +15,23 @@ from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
 
 
 def with_averages(roles: Mapping[str, NetworkSpec]) -> dict[str, NetworkSpec]:
-    """The same roles, each after the one that it follows, as an average or a copy, and with that
-    one's start, factory and LoRA."""
+    """The same roles in the same order, but each after the one that it follows, as an average or a
+    copy, and with that one's start, factory and LoRA."""
+    found: dict[str, NetworkSpec] = {}
 
-    def as_followed(role: NetworkSpec) -> NetworkSpec:
-        if role.follows is None:
-            return role
-        its = as_followed(roles[role.follows])
-        return replace(role, start=its.start, factory=its.factory, lora=its.lora)
+    def add(name: str) -> None:
+        role = roles[name]
+        if name in found:
+            return
+        if role.follows is not None:
+            add(role.follows)
+            its = found[role.follows]
+            role = replace(role, start=its.start, factory=its.factory, lora=its.lora)
+        found[name] = role
 
-    def depth(name: str) -> int:
-        followed = roles[name].follows
-        return 0 if followed is None else 1 + depth(followed)
-
-    return {name: as_followed(roles[name]) for name in sorted(roles, key=depth)}
+    for name in roles:
+        add(name)
+    return found
 
 
 def with_lora(
