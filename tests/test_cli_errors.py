@@ -288,6 +288,8 @@ def toys_file(tmp_path):
         "from salt_zoo import hookimpl\n"
         "class Odd:\n"
         "    def __init__(self, config, zoo): pass\n"
+        "    def prompts(self, split): return ['a 7 moving left slowly']\n"
+        "    def real(self, prompts, rng, split, frames=None): return None\n"
         "    def fingerprint(self): return {}\n"
         "    def sample(self, draws, split, videos): raise KeyError('bug')\n"
         "@hookimpl\n"

@@ -21,7 +21,7 @@ from salt_zoo.core.roles import Originals, is_shared
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
 
@@ -74,13 +74,12 @@ def measured_networks(
     for name, role in roles.items():
         network = network_of_role(backbone, role)
         count = sum(p.numel() for p in network.parameters())
-        frozen = role.learning_rate is None and role.ema_of is None
-        if frozen:
+        if role.is_frozen:
             with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
         head = role.factory is not None
-        # an average is never passed by the training
-        still = frozen or role.lora is not None  # a LoRA's base takes no gradients
-        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, still)
+        # only weights that are trained have gradients; a LoRA's base has none
+        still = role.learning_rate is None or role.lora is not None
+        needs = 0 if head else gathered_bytes(network, bf16 and not role.is_frozen, still)
         found[name] = MeasuredNetwork(network, count, head, needs)
     return found
 
@@ -137,13 +136,13 @@ def loading_gib(
 ) -> float:
     """GiB of main memory that a process of a sharded run needs while its networks are made: each
     starts as a whole copy in float32, and the largest one is there with its copies for the roles
-    that share its weights and for its averages."""
-    following = [role.ema_of for role in roles.values() if role.ema_of]
+    that share its weights and for what follows it."""
+    following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
     copies = {
         name: (2 + following.count(name)) * 4 * networks[name].parameters
         for name, role in roles.items()
-        if role.ema_of is None and role.factory is None
+        if role.follows is None and role.factory is None
     }
     return max(copies.values(), default=0) / GIB
 

@@ -24,12 +24,12 @@ from salt_zoo.core.lora import trainable_state
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.storage import atomic_folder, readable_errors
-from salt_zoo.plugin import checked_method as methods
+from salt_zoo.plugin import checked_roles
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
 from salt_zoo.training.sharding import load_whole_weights, shard_states
 
-STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
+STATE, OPTIMIZERS = "state.json", f"{checked_roles.OPTIMIZERS}.pt"
 #: The states of a `Stateful` method, one of each process.
 METHOD = "method.pt"
 

@@ -21,9 +21,9 @@ from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.lora import trainable
+from salt_zoo.core.method import trained_together
 from salt_zoo.core.precision import backward_in, resolve_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
-from salt_zoo.core.roles import trained_together
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.io.distributed import on_main
@@ -168,6 +168,9 @@ class Trainer:
         for update in self.method.update_order(step):
             roles = trained_together(update)
             first = roles[0]
+            if self.networks.roles[first].copy_of:
+                self.networks.update_copy(first)
+                continue
             with self.networks.training(roles):
                 for part in range(self.layout.accumulation):
                     train_step = self._train_step(Place(first, step, taken[first], part))
@@ -278,6 +281,10 @@ class Trainer:
             ) from None
         self.counter.scale(before / self.accelerator.num_processes)
         return self.kept.step
+
+    def never_trained(self) -> list[str]:
+        """The roles with a learning rate that no update of the run trains."""
+        return self._checked.never_trained(self.config.updates)
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the method itself; see `salt_zoo.core.protocols.Stateful`."""

@@ -14,6 +14,7 @@ import torch
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
 from salt_zoo.training.layout import make_layout
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 def run_of(method: str, backbone: str, memory: str | None, micro: int = 2) -> dict[str, Any]:
     made = content(method, backbone, memory)
-    made["training"] |= {"batch_size": 4, "ema": {"decay": 0.5, "start": 0}}
+    made["training"] |= {"batch_size": 4, "log_every": 1, "ema": {"decay": 0.5, "start": 0}}
     return made | {"execution": {"micro_batch": micro}}
 
 
@@ -86,6 +87,23 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     assert found.keys() == student.keys()
     difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
     assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_a_copy_is_of_shards(torchrun, tmp_path):
+    """A teacher that becomes the student before the second update, which is then fitted to it."""
+    zoo, runs = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"]), {}
+    for name, lora in (("whole", {}), ("lora", {"student": {"rank": 2}})):
+        runs[name] = run_of("phases", "wan", None)
+        runs[name]["training"] |= {"lora": lora, "log_every": 1}
+    torchrun([(sharded(run), tmp_path / name) for name, run in runs.items()])
+    for name, run in runs.items():
+        alone = train(resolve(run, zoo, "test"), tmp_path / f"{name}-alone", zoo, "cpu")
+        folder = tmp_path / name / "checkpoints" / "step-000002"
+        state = json.loads((folder / "state.json").read_text())
+        assert len(alone.history) == 2
+        for one, other in zip(alone.history, state["history"], strict=True):
+            for key in one.keys() - {"seconds"}:
+                assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), (name, key)
 
 
 HALF = [("consistency", "wan"), ("dmd", "wan"), ("dmd", "self-forcing"), ("cda", "self-forcing")]
