@@ -35,6 +35,7 @@ from salt_zoo.core.network import (
     FeatureExtractor,
     MaskedForward,
     Memory,
+    SequenceParallel,
     VelocityNetwork,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "Objective",
     "Recognises",
     "Sample",
+    "SequenceParallel",
     "Split",
     "Start",
     "Stateful",

@@ -33,7 +33,8 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
     """
     training = run.config.training
     with _mistakes_only(where):
-        make_layout(run.config.execution.model_copy(update={"shard": "auto"}), training.batch_size)
+        alone = run.config.execution.model_copy(update={"shard": "auto", "sequence": 1})
+        make_layout(alone, training.batch_size)
     if "wandb" in training.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError(
             f"{where}: training.trackers: wandb is not installed; run: pip install wandb"

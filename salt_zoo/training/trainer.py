@@ -141,8 +141,7 @@ class Trainer:
                 self.counter.paused = True
                 self._batches.wait()  # it uses the data set, too
                 measure = functools.partial(self.evaluate, self.networks, step)
-                # a sharded network makes its passes in all processes
-                quality = measure() if self.layout.sharded else on_main(measure)
+                quality = measure() if self.layout.together else on_main(measure)
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
             if main:
@@ -276,7 +275,7 @@ class Trainer:
             raise ZooError(
                 f"{self.kept.folder}: its state cannot be read ({reason(error)}); delete the folder"
             ) from None
-        self.counter.scale(before / self.accelerator.num_processes)
+        self.counter.scale(before / self.layout.data_processes)
         return self.kept.step
 
     def method_state(self) -> dict[str, Any]:
@@ -289,15 +288,15 @@ class Trainer:
         Passes and FLOPs are those of all processes, without the recomputation of gradient
         checkpointing.
         """
-        world = self.accelerator.num_processes
+        shares = self.layout.data_processes  # what shares a video is counted in each
         flops = flops_of_passes(self.backbone, self.networks.roles, self.counter.passes)
         return {
             "updates": self.config.updates,
             "passes": {
-                role: {kind: world * number for kind, number in count.items()}
+                role: {kind: shares * number for kind, number in count.items()}
                 for role, count in self.counter.counts.items()
             },
-            "flops": world * sum(flops.values()),
+            "flops": shares * sum(flops.values()),
             "seconds": round(self.seconds, 1),
         }
 
