@@ -1,4 +1,4 @@
-"""Sequence parallelism: several processes share the tokens of one video (Ulysses, arXiv 2309.14509).
+"""Sequence parallelism: processes share the tokens of a video (Ulysses, arXiv 2309.14509).
 
 Each holds a part of the tokens; for attention they exchange so that each holds all tokens of a part
 of the heads. Own functions on torch's public collectives, because they differentiate in any order

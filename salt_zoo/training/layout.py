@@ -74,9 +74,7 @@ class Layout:
 
         shape = (self.data_processes, self.sequence)
         mesh = init_device_mesh(device_type, shape, mesh_dim_names=("data", "sequence"))
-        return SequenceGroup(
-            self.sequence, self.rank % self.sequence, mesh["sequence"].get_group()
-        )
+        return SequenceGroup(self.sequence, self.rank % self.sequence, mesh["sequence"].get_group())
 
 
 #: A process alone that passes a video at a time.
