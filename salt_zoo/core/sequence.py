@@ -47,8 +47,17 @@ class SequenceGroup:
         return found
 
     def own_tokens(self, x: Tensor, dim: int) -> Tensor:
-        """This process's part of the tokens in dimension `dim`, which the group's size divides."""
-        count = x.shape[dim] // self.size
+        """This process's part of the tokens in dimension `dim`.
+
+        Raises:
+            ZooError: the group's size does not divide them.
+        """
+        count, rest = divmod(x.shape[dim], self.size)
+        if rest:
+            raise ZooError(
+                f"execution.sequence: a pass of {x.shape[dim]} tokens cannot be shared by "
+                f"{self.size} processes; write a divisor, or 1"
+            )
         return x.narrow(dim, self.rank * count, count)
 
     def all_tokens(self, x: Tensor) -> Tensor:

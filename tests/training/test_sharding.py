@@ -192,6 +192,19 @@ def test_a_process_holds_its_share(torchrun, tmp_path):
         ({"micro_batch": 3}, 4, 1, "execution.micro_batch: training.batch_size 4 cannot be split"),
         ({}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes"),
         ({"micro_batch": 1}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes in"),
+        ({"sequence": 2}, 4, 3, "execution.sequence: 3 processes cannot be split into groups of 2"),
+        (
+            {"sequence": 2},
+            3,
+            4,
+            "batch_size: 3 cannot be split over 2 groups of 2 processes; write",
+        ),
+        (
+            {"sequence": 4, "micro_batch": 3},
+            4,
+            4,
+            "batch_size 4 cannot be split over 1 group of 4 processes in passes of 3; write a",
+        ),
     ],
 )
 def test_a_layout_that_does_not_divide(execution, batch, world, said):
