@@ -39,8 +39,7 @@ def check_shares(transformer: WanTransformer3DModel, tokens: Iterable[int], proc
     fits = [n for n in range(1, heads + 1) if not any(count % n for count in (heads, *passes))]
     words = ", ".join(map(str, fits[:-1])) + " or " * (len(fits) > 1) + str(fits[-1])
     raise ZooError(
-        f"execution.sequence: {what} cannot be shared by {processes} processes; "
-        f"write {words}"
+        f"execution.sequence: {what} cannot be shared by {processes} processes; write {words}"
     )
 
 

@@ -43,8 +43,7 @@ class SequenceGroup:
 
     def given_whole(self, x: Tensor) -> Tensor:
         """`x`, the whole input of what follows on parts: it gets the gradients of all parts."""
-        found: Tensor = _Given.apply(x, self)
-        return found
+        return _apply(_Given, x, self)
 
     def own_tokens(self, x: Tensor, dim: int) -> Tensor:
         """This process's part of the tokens in dimension `dim`.
@@ -62,21 +61,18 @@ class SequenceGroup:
 
     def all_tokens(self, x: Tensor) -> Tensor:
         """The tokens of all processes: `[B, N / size, D]` to `[B, N, D]`."""
-        found: Tensor = _Gather.apply(x, self)
-        return found
+        return _apply(_Gather, x, self)
 
     def to_heads(self, x: Tensor) -> Tensor:
         """Own tokens of all heads `[B, N / size, D]` to all tokens of own heads `[B, N, D / size]`.
 
         D is heads times their width, the heads one after the other.
         """
-        found: Tensor = _Exchange.apply(x, self, True)
-        return found
+        return _apply(_Exchange, x, self, True)
 
     def to_tokens(self, x: Tensor) -> Tensor:
         """What `to_heads` did, undone: `[B, N, D / size]` to `[B, N / size, D]`."""
-        found: Tensor = _Exchange.apply(x, self, False)
-        return found
+        return _apply(_Exchange, x, self, False)
 
     @torch.no_grad()
     def total(self, x: Tensor) -> Tensor:
@@ -96,10 +92,10 @@ class SequenceGroup:
 
     def _all_gather(self, x: Tensor) -> Tensor:
         """`[size, *x.shape]`"""
-        found = x.new_empty(self.size * x.shape[0], *x.shape[1:])
-        if self.group is not None:
-            distributed.all_gather_into_tensor(found, x.contiguous(), group=self.group)
-        return found.view(self.size, *x.shape)
+        found = x.new_empty(self.size, *x.shape)
+        if self.group is not None:  # into parts: what gathers into one has another name every year
+            distributed.all_gather(list(found.unbind()), x.contiguous(), group=self.group)
+        return found
 
 
 def share_tokens(network: Any, group: SequenceGroup, shape: Sequence[int]) -> None:
@@ -114,6 +110,11 @@ def share_tokens(network: Any, group: SequenceGroup, shape: Sequence[int]) -> No
             "write 1"
         )
     network.enable_sequence_parallelism(group, shape)
+
+
+def _apply(function: Any, x: Tensor, *rest: Any) -> Tensor:
+    found: Tensor = function.apply(x, *rest)
+    return found
 
 
 class _Exchange(Function):
@@ -134,11 +135,11 @@ class _Exchange(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _Exchange.apply(gradients[0].contiguous(), ctx.group, not ctx.to_heads), None, None
+        return _apply(_Exchange, gradients[0].contiguous(), ctx.group, not ctx.to_heads), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Exchange.apply(tangents[0].contiguous(), ctx.group, ctx.to_heads)
+        return _apply(_Exchange, tangents[0].contiguous(), ctx.group, ctx.to_heads)
 
 
 class _Gather(Function):
@@ -152,11 +153,11 @@ class _Gather(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _Split.apply(gradients[0], ctx.group) * ctx.group.size, None
+        return _apply(_Split, gradients[0], ctx.group) * ctx.group.size, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Gather.apply(tangents[0], ctx.group)
+        return _apply(_Gather, tangents[0], ctx.group)
 
 
 class _Split(Function):
@@ -169,11 +170,11 @@ class _Split(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _Gather.apply(gradients[0], ctx.group) / ctx.group.size, None
+        return _apply(_Gather, gradients[0], ctx.group) / ctx.group.size, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Split.apply(tangents[0], ctx.group)
+        return _apply(_Split, tangents[0], ctx.group)
 
 
 class _Given(Function):
@@ -187,7 +188,7 @@ class _Given(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _Mean.apply(gradients[0], ctx.group), None
+        return _apply(_Mean, gradients[0], ctx.group), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -204,8 +205,8 @@ class _Mean(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return _Given.apply(gradients[0], ctx.group), None
+        return _apply(_Given, gradients[0], ctx.group), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        return _Mean.apply(tangents[0], ctx.group)
+        return _apply(_Mean, tangents[0], ctx.group)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def run_of(method: str, backbone: str, memory: str | None, micro: int = 2) -> dict[str, Any]:
     made = content(method, backbone, memory)
-    made["training"] |= {"batch_size": 4, "ema": {"decay": 0.5, "start": 0}}
+    made["training"] |= {"batch_size": 4, "log_every": 1, "ema": {"decay": 0.5, "start": 0}}
     return made | {"execution": {"micro_batch": micro}}
 
 
@@ -78,6 +78,7 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     alone = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu")
     folder = together / f"{method}-{backbone}-{memory}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
@@ -110,6 +111,7 @@ def test_two_processes_are_one_in_bf16(method, backbone, together_in_bf16, tmp_p
     )
     folder = together_in_bf16 / f"{method}-{backbone}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=0.05, abs=1e-3), key
