@@ -113,7 +113,7 @@ def make_layout(
         if batch_size % shares:
             raise ZooError(
                 f"training.batch_size: {batch_size} cannot be split over {over}; "
-                "write a multiple of them"
+                f"write a multiple of them{_or_share(batch_size, world, shares)}"
             )
         micro = batch_size // shares
     elif batch_size % (micro * shares):
@@ -123,9 +123,18 @@ def make_layout(
             if batch_size % shares == 0
             else f"training.batch_size: {batch_size} cannot be split over {over} in "
             f"passes of {micro}; write a multiple of {micro * shares}"
+            f"{_or_share(batch_size, world, shares)}"
         )
     return Layout(world, rank, _shard(execution, world, device_type, node), micro,
                   batch_size // (micro * shares), sequence)  # fmt: skip
+
+
+def _or_share(batch_size: int, world: int, shares: int) -> str:
+    """What else would do where there are more processes than videos."""
+    if batch_size >= shares:
+        return ""
+    sizes = (n for n in range(1, world + 1) if world % n == 0)
+    return f", or execution.sequence={next(n for n in sizes if batch_size % (world // n) == 0)}"
 
 
 def _shard(execution: ExecutionConfig, world: int, device_type: str, node: int | None) -> int:

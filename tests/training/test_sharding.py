@@ -201,6 +201,7 @@ def test_a_process_holds_its_share(torchrun, tmp_path):
             4,
             "batch_size: 3 cannot be split over 2 groups of 2 processes; write",
         ),
+        ({"micro_batch": 1}, 6, 16, "write a multiple of 16, or execution.sequence=8$"),
         (
             {"sequence": 4, "micro_batch": 3},
             4,
