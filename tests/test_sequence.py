@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import Plan, plan_run
+from salt_zoo.training.checkpoints import newest_whole
 from salt_zoo.training.layout import make_layout
 from salt_zoo_self_forcing.memories.full import FullMemory
 from salt_zoo_wan.network import WanNetwork
@@ -28,6 +30,22 @@ def test_processes_that_share_a_video_have_its_rows():
     assert rows[0] == rows[1] == [0, 1, 6, 7]
     assert rows[2] == rows[3] == [2, 3, 8, 9]
     assert rows[4] == rows[5] == [4, 5, 10, 11]
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(2, 1), (4, 0), (1, 0)])
+def test_processes_that_share_a_video_have_the_state_of_its_method(
+    saved, loaded, train, tmp_path, monkeypatch
+):
+    """Process 3 of 4 in pairs: a run of as many shares goes on with that of the second pair."""
+    trainer = train(tmp_path, training={"updates": 1})
+    trainer.kept = newest_whole(tmp_path / "checkpoints")[0]
+    trainer.layout = make_layout(ExecutionConfig(sequence=2), 2, 4, 3)
+    told = []
+    monkeypatch.setattr(trainer, "_checked", SimpleNamespace(load_state_dict=told.append))
+    states = [{"share": n} for n in range(saved)]
+    monkeypatch.setattr("salt_zoo.training.trainer.load_checkpoint", lambda *given: states)
+    trainer._resume()
+    assert told == [{"share": loaded}]
 
 
 def shape(frames: int) -> tuple[int, ...]:

@@ -49,11 +49,15 @@ class Layout:
         """Shares into which a batch is split."""
         return self.world // self.sequence
 
+    @property
+    def share(self) -> int:
+        """Which of these shares this process passes."""
+        return self.rank // self.sequence
+
     def rows(self, part: int) -> range:
         """The rows of the global batch that this process passes in the accumulation step `part`;
         those that share a video pass the same ones."""
-        share = self.rank // self.sequence
-        first = (part * self.data_processes + share) * self.micro_batch
+        first = (part * self.data_processes + self.share) * self.micro_batch
         return range(first, first + self.micro_batch)
 
     def mesh(self, device_type: str) -> DeviceMesh:

@@ -244,7 +244,8 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
-        states = gather_object([self.method_state()])
+        # processes that share videos have the same one
+        states = gather_object([self.method_state()])[:: self.layout.sequence]
         state = {
             "step": step,
             "identity": self._identity,
@@ -261,10 +262,9 @@ class Trainer:
         if self.kept is None:
             return 0
         states = load_checkpoint(self.kept, self.networks, self.backbone.device)
-        if states:  # of another number of processes: all go on from the first's
-            own = self.accelerator.process_index
-            whole = len(states) == self.accelerator.num_processes
-            self._checked.load_state_dict(states[own if whole else 0])
+        if states:  # of another number of shares: all go on from the first's
+            whole = len(states) == self.layout.data_processes
+            self._checked.load_state_dict(states[self.layout.share if whole else 0])
         state = self.kept.state
         try:
             self.seconds = float(state["seconds"])
