@@ -3,9 +3,11 @@
 Tokens are dealt after the patch embedding and put together after the last projection. Around each
 self-attention they are exchanged for heads: after the norms of queries and keys, which are over all
 heads, and before the rotation, whose table is that of all tokens. Cross-attention needs nothing:
-each process has all of the prompt. diffusers' own context parallelism would be a second mechanism
-beside that of causal networks, computes attention once more in each backward pass, and has no
-gradient of the input.
+each process has all of the prompt.
+
+Not diffusers' own context parallelism: it would be a second mechanism beside that of causal
+networks, it computes attention once more in each backward pass, its attention has no second or
+forward derivative, and of the gradient of the input each process would have a part.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class SequenceGroup:
     """The processes that share a video, and this one's place among them.
 
     What enters and leaves a network is whole and the same in all of them, and so is its gradient.
-    Gradients of weights are so that their mean over the group is the true one: who averages over
-    all processes of a run, as for shares of a batch, need not know of the group.
+    Gradients of weights are such that their mean over the group is the true one: an average over
+    all processes of a run, as data parallelism takes it, is right without knowing of the group.
 
     Args:
         size, rank: processes, and this one.

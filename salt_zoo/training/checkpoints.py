@@ -190,7 +190,7 @@ def load_checkpoint(
     checkpoint: Checkpoint, networks: Networks, device: Any
 ) -> list[Mapping[str, Any]]:
     """Load the weights and optimizer states into `networks`, and return the method's states: one of
-    each process, none where it had none.
+    each share of a batch, none where it had none.
 
     Raises:
         ZooError: a file is missing, or of another network.
