@@ -36,6 +36,7 @@ from salt_zoo.core.network import (
     FeatureExtractor,
     MaskedForward,
     Memory,
+    SequenceParallel,
     VelocityNetwork,
 )
 
@@ -67,6 +68,7 @@ __all__ = [
     "Objective",
     "Recognises",
     "Sample",
+    "SequenceParallel",
     "Split",
     "Start",
     "Stateful",

@@ -18,6 +18,7 @@ from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared
+from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
@@ -202,8 +203,10 @@ def activation_gib(
     checkpointing: bool,
     sharded: bool,
     lora: LoraConfig | None = None,
+    sequence: int = 1,
 ) -> float:
-    """GiB of a training pass over whole videos by a backbone's own kind of network."""
+    """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
+    `sequence` processes that make it together."""
     gathered = bf16 and sharded  # in float32 it makes no difference
 
     def measure() -> float:
@@ -217,12 +220,20 @@ def activation_gib(
             network = meta_network(whose, checkpointing)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
+            shared_over(network, sequence, whose)
             (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered, lora)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence)
     found: float = once(whose, key, measure)
     return found
+
+
+def shared_over(network: Any, processes: int, backbone: Backbone) -> Any:
+    """The network, as one of `processes` that share a video has it, for shapes."""
+    if processes > 1:
+        share_tokens(network, SequenceGroup(processes), backbone.latent_shape)
+    return network
 
 
 def size_of(tensor: Tensor) -> int:

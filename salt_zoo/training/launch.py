@@ -54,7 +54,8 @@ def train(
             {
                 "inputs": on_main(parts.inputs),
                 "code": parts.code,
-                "processes": accelerator.num_processes,
+                # into which a batch is split
+                "processes": accelerator.num_processes // config.execution.sequence,
             }
         )
         same = identity_on(resolved.plain(), config.training, accelerator)

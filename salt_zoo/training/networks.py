@@ -19,6 +19,7 @@ from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import with_averages, with_lora
+from salt_zoo.core.sequence import share_tokens
 from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.whole_protocols import check_protocols
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
@@ -87,6 +88,7 @@ class Networks(Mapping[str, Any]):
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
         mesh = layout.mesh(device.type) if layout.sharded else None
+        sequence = layout.sequence_group(device.type)
         # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
         loading = torch.device("cpu") if layout.sharded else device
         for name, role in self.roles.items():
@@ -133,6 +135,8 @@ class Networks(Mapping[str, Any]):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
                     settle_gradient_types(network)
+            if sequence is not None and role.factory is None:  # a head passes what is whole
+                share_tokens(network, sequence, backbone.latent_shape)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(

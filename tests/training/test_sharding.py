@@ -79,6 +79,7 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     alone = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu")
     folder = together / f"{method}-{backbone}-{memory}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
@@ -128,6 +129,7 @@ def test_two_processes_are_one_in_bf16(method, backbone, together_in_bf16, tmp_p
     )
     folder = together_in_bf16 / f"{method}-{backbone}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=0.05, abs=1e-3), key
@@ -210,6 +212,20 @@ def test_a_process_holds_its_share(torchrun, tmp_path):
         ({"micro_batch": 3}, 4, 1, "execution.micro_batch: training.batch_size 4 cannot be split"),
         ({}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes"),
         ({"micro_batch": 1}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes in"),
+        ({"sequence": 2}, 4, 3, "execution.sequence: 3 processes cannot be split into groups of 2"),
+        (
+            {"sequence": 2},
+            3,
+            4,
+            "batch_size: 3 cannot be split over 2 groups of 2 processes; write",
+        ),
+        ({"micro_batch": 1}, 6, 16, "write a multiple of 16, or execution.sequence=8$"),
+        (
+            {"sequence": 4, "micro_batch": 3},
+            4,
+            4,
+            "batch_size 4 cannot be split over 1 group of 4 processes in passes of 3; write a",
+        ),
     ],
 )
 def test_a_layout_that_does_not_divide(execution, batch, world, said):
