@@ -32,12 +32,12 @@ def register(zoo):
     )
     zoo.sizes.add(
         "wan2.2-t2v-a14b",
-        "salt_zoo_wan.published_sizes:TextExperts22",
+        "salt_zoo_wan.expert_sizes:TextExperts22",
         "Wan 2.2 text-to-video, two experts of 14 B as a teacher, or one of them: likewise",
     )
     zoo.sizes.add(
         "wan2.2-i2v-a14b",
-        "salt_zoo_wan.published_sizes:ImageExperts22",
+        "salt_zoo_wan.expert_sizes:ImageExperts22",
         "Wan 2.2 image-to-video, two experts of 14 B as a teacher, or one of them: likewise",
     )
     zoo.sizes.add(

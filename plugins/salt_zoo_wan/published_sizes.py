@@ -31,12 +31,11 @@ from salt_zoo_wan.published_configs import (
     Published,
 )
 from salt_zoo_wan.published_options import (
-    ExpertsConfig,
     HighResolutionConfig,
     PublishedSizeConfig,
     PublishedSizeConfig720p,
 )
-from salt_zoo_wan.sizes import Experts, WanSizeDefaults
+from salt_zoo_wan.sizes import WanSizeDefaults
 from salt_zoo_wan.text_encoder import TextEncoder
 from salt_zoo_wan.vae import VideoCodec
 
@@ -290,46 +289,6 @@ class HighResolutionSize(PublishedSize):
 
     def _first_frame_codec(self) -> ImageCodec | None:
         return LatentsOfImage(self.video) if self.config.from_image else None
-
-
-class Experts22(PublishedSize):
-    """Wan 2.2's A14B: two experts with Wan 2.1's VAE, which share the times of one flow."""
-
-    Config = ExpertsConfig
-    config: ExpertsConfig
-    guidance_scale = 4.0  # Wan's for high noise; for low noise it has 3
-
-    def __init__(self, config: ExpertsConfig, zoo: Zoo) -> None:
-        super().__init__(config, zoo)
-        boundary = PUBLISHED[self.name].boundary
-        if config.expert != "both" or boundary is None:
-            return
-        if self.file is not None:
-            raise ZooError(
-                f"{self.file}: is of one network and {self.name!r} has two; set expert to low or "
-                "high, or give a diffusers folder"
-            )
-        high, low = (
-            type(self)(config.model_copy(update={"expert": side}), zoo) for side in ("high", "low")
-        )
-        self.experts = Experts(high, low, boundary)
-
-    def _transformers(self, published: Published) -> tuple[str, ...]:
-        every = published.transformers
-        return {"both": every, "high": every[:1], "low": every[1:]}[self.config.expert]
-
-
-class TextExperts22(Experts22):
-    """Wan 2.2's A14B from text."""
-
-    name = "wan2.2-t2v-a14b"
-
-
-class ImageExperts22(Experts22):
-    """Wan 2.2's A14B from a first frame."""
-
-    name = "wan2.2-i2v-a14b"
-    guidance_scale = 3.5
 
 
 def _takes_channels(config: Mapping[str, Any]) -> bool:
