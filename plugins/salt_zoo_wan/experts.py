@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 
 from salt_zoo.core.protocols import Condition, Memory
 from salt_zoo_wan.network import WanNetwork
@@ -69,7 +69,7 @@ class WanExperts(nn.Module):
         is_high = (t if t.ndim == 1 else t.amax(dim=1)) >= self.boundary
         rows = {expert: side.nonzero()[:, 0] for expert, side in
                 ((self.high, is_high), (self.low, ~is_high))}  # fmt: skip
-        wanted = self._wanted_by_any([len(its) > 0 for its in rows.values()])
+        wanted = self._wanted_by_any([len(its) > 0 for its in rows.values()], t.device)
         parts, order, idle = [], [], []
         for (expert, its), runs in zip(rows.items(), wanted, strict=True):
             if len(its) == len(t):
@@ -85,12 +85,11 @@ class WanExperts(nn.Module):
             whole = whole + 0 * other.sum() if other.requires_grad else whole
         return whole
 
-    def _wanted_by_any(self, mine: list[bool]) -> list[bool]:
+    def _wanted_by_any(self, mine: list[bool], device: torch.device) -> list[bool]:
         """Which experts any process has rows for, where they gather sharded weights together."""
-        weight = next(self.parameters())
-        if not isinstance(weight, DTensor):
+        if not isinstance(self, FSDPModule):
             return mine
-        sides = torch.tensor(mine, dtype=torch.int32, device=weight.to_local().device)
+        sides = torch.tensor(mine, dtype=torch.int32, device=device)
         torch.distributed.all_reduce(sides, torch.distributed.ReduceOp.MAX)
         return [bool(side) for side in sides.tolist()]
 
