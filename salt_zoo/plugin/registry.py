@@ -14,6 +14,7 @@ from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.core.facts import share
 from salt_zoo.plugin.foreign import BrokenPart, explain
+from salt_zoo.plugin.whole_protocols import check_protocols
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -139,7 +140,8 @@ class Registry:
             return self._entries[name]
         except KeyError:
             hint = did_you_mean(str(name), self._entries)
-            raise ZooError(f"unknown {self.kind} {name!r}; {hint}") from None
+            more = "a plugin in a file is loaded with -p FILE"
+            raise ZooError(f"unknown {self.kind} {name!r}; {hint}; {more}") from None
 
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""
@@ -158,7 +160,8 @@ class Registry:
         """Make the part `name` from options that `configure` returned.
 
         Raises:
-            ZooError: the plugin's code fails; the line names the plugin.
+            ZooError: the plugin's code fails, or the part has half of a protocol; the line names
+                the plugin.
         """
         entry = self[name]
         factory = entry.load()
@@ -169,6 +172,7 @@ class Registry:
         except (Exception, SystemExit) as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
+        check_protocols(made, self.kind, f"{self.kind} {entry}")
         share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
         return made
 
