@@ -86,6 +86,7 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.config = config
+        self._check_student()
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")
