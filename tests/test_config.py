@@ -123,6 +123,26 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         ),
         (
             RunConfig,
+            {**RUN, "training": {"optimizers": {"a": {"betas": [0.1]}}}},
+            "training.optimizers.a.betas.1: this key is required",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"steps": []}},
+            "quality.steps: should have at least 1 item, not []",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"steps": [4, 2, 4]}},
+            "quality.steps: 4 is listed twice",
+        ),
+        (
+            RunConfig,
+            {**RUN, "method": {"name": 3, "steps": 4}},
+            "method: its 'name' must be a text, not 3",
+        ),
+        (
+            RunConfig,
             {**RUN, "method": 3},
             "method: must be a name, or a group of keys with a 'name', not 3",
         ),
@@ -166,8 +186,8 @@ def test_values_cannot_change_later():
         (b"a: 1\n b: 2", "line 2: not valid YAML"),
         (b"a: \x00", "not valid YAML"),
         (b"\xff\xfe\xff", "cannot be read"),
-        (b"- 1\n- 2", "expected a mapping, got a list"),
-        (b"only text", "expected a mapping, got a str"),
+        (b"- 1\n- 2", "should be a group of keys, not [1, 2]"),
+        (b"only text", "should be a group of keys, not 'only text'"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
@@ -246,3 +266,20 @@ def test_what_is_set_is_there(path, value):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=6))
 def test_the_last_override_of_a_key_holds(pairs):
     assert apply_overrides({}, [f"{key}={value}" for key, value in pairs]) == dict(pairs)
+
+
+class Required(StrictModel):
+    arms: dict[str, dict[str, int]]
+    rest: dict[str, int] = {}
+
+
+def test_only_what_has_a_default_may_be_left_out():
+    """The remedy of a line must not lead to the next one."""
+    for content, message in (
+        ({"arms": None}, "arms: should be a group of keys, not None; write its keys"),
+        ({"arms": {"a": None}}, "arms.a: should be a group of keys, not None; write its keys"),
+        ({"arms": {}, "rest": None}, "not None; omit it for its defaults, or write its keys"),
+    ):
+        with pytest.raises(ZooError) as raised:
+            validate(Required, content, "here")
+        assert str(raised.value).endswith(message)

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
+from salt_zoo.core.config import said
+from salt_zoo.core.errors import shown
 from salt_zoo.core.protocols import Composite
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import Registry
@@ -15,8 +17,10 @@ def named(part: Any) -> Any:
     """A part that is written as its name alone, as a group of keys."""
     if isinstance(part, str):
         part = {"name": part}
-    if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+    if not isinstance(part, dict) or "name" not in part:
         raise ValueError("must be a name, or a group of keys with a 'name'")
+    if not isinstance(part["name"], str):
+        raise said(f"its 'name' must be a text, not {shown(part['name'])}")
     return part
 
 

@@ -50,7 +50,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ZooError(f"{path}: expected a mapping, got a {type(content).__name__}")
+        raise ZooError(
+            f"{path}: should be a group of keys, not {shown(content)}; write KEY: VALUE lines"
+        )
     return content
 
 
@@ -72,7 +74,8 @@ def _read(path: Path) -> str:
             f"{path}: cannot be read (byte {error.start} is not UTF-8); save it as UTF-8"
         ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read ({_one_line(error)})") from None
+        why = error.strerror if isinstance(error, OSError) else None
+        raise ZooError(f"{path}: cannot be read ({why or _one_line(error)})") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:
