@@ -137,7 +137,10 @@ def test_what_is_to_be_sampled(cli, tmp_path, trained):
         (("-p", ""), "-p '': no module of that name"),
         (("--set", "backbone.sizes=x"), "sizes: unknown key; did you mean 'size'"),
         (("--set", "backbon.size=x"), "did you mean 'backbone'"),
-        (("--set", "backbone.size=digit"), "backbone.size: unknown size 'digit'; did you mean 'digits'"),
+        (
+            ("--set", "backbone.size=digit"),
+            "backbone.size: unknown size 'digit'; did you mean 'digits'",
+        ),
     ],
 )
 def test_wrong_options(arguments, message, trained, cli, tmp_path):

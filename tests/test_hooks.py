@@ -7,6 +7,7 @@ import inspect
 
 import pluggy
 import pytest
+import torch
 
 from salt_zoo import hookimpl
 from salt_zoo.plugin import spec as hookspecs
@@ -121,6 +122,30 @@ def test_a_failing_hook_costs_one_line_not_the_run(error, recorded, train, tmp_p
     assert " ".join(str(error).split()) in line
     assert failing.asked == 1
     assert len(recorder.of("step_finished")) == 4 == len(trainer.history)
+
+
+class Meddling:
+    """A plugin whose hook changes what every network computes with."""
+
+    @hookimpl
+    def step_finished(self):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+
+
+def test_settings_that_a_hook_changes_are_put_back_and_told_once(recorded, train, tmp_path, capsys):
+    plain = train(tmp_path / "plain", recorded[0])
+    zoo = load_zoo()
+    zoo.add_plugin("meddling", Meddling)
+    trainer = train(tmp_path / "meddled", zoo)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "warning: plugin 'meddling' changed torch's default dtype, torch's gradient mode in "
+        "step_finished, which is undone"
+    )
+    wanted = plain.networks["student"].state_dict()
+    for name, value in trainer.networks["student"].state_dict().items():
+        assert torch.equal(value, wanted[name])
 
 
 def test_an_interrupt_in_a_hook_is_an_interrupt():

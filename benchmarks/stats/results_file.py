@@ -32,7 +32,7 @@ def plain_json(content: Any) -> Any:
     """Content that JSON can hold: numbers with 7 digits, and null for those that are not finite."""
     content = storage.plain(content)
     if isinstance(content, Mapping):
-        return {str(key): plain_json(value) for key, value in content.items()}
+        return {_key(key): plain_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [plain_json(value) for value in content]
     if isinstance(content, bool | np.bool_):
@@ -42,6 +42,11 @@ def plain_json(content: Any) -> Any:
     if isinstance(content, float | np.floating):
         return float(f"{content:.7g}") if math.isfinite(content) else None
     return content if isinstance(content, str) or content is None else str(content)
+
+
+def _key(key: Any) -> str:
+    """A key that any reader can hold: names of files may have bytes that are no letters."""
+    return str(key).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_results(

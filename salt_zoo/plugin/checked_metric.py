@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from salt_zoo.core.errors import TrainingError, ZooError, shown, text_of
 from salt_zoo.core.protocols import Metric, MetricDefaults
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.surroundings import settings_kept
 
 _DEFAULTS = MetricDefaults()
 
@@ -52,7 +54,7 @@ class CheckedMetric:
 
     def prepare(self) -> None:
         """Fetch its weights, where it has any."""
-        with foreign(f"{self.title}, prepare()"):
+        with settings_kept(), foreign(f"{self.title}, prepare()"):
             self._prepare()
 
     def _optional(self, name: str) -> Any:
@@ -76,11 +78,13 @@ class CheckedMetric:
         """
         # its own, so that no metric works on what another one left
         own = replace(videos, pixels=videos.pixels.clone(), prompts=list(videos.prompts))
-        with self._unchanged(videos.network), self._named("measure()"):
+        with settings_kept(), self._unchanged(videos.network), self._named("measure()"):
             found = self.metric.measure(own)
         count = len(videos.prompts)
         if not isinstance(found, Tensor):
             raise self.error(f"measure() returned {shown(found)}; it must be a tensor of rows")
+        if found.layout != torch.strided:
+            raise self.error(f"measure() returned a {found.layout} tensor; make it dense")
         if found.ndim not in (1, 2) or len(found) != count or found.is_complex():
             raise self.error(
                 f"measure() returned a tensor of the shape {list(found.shape)} for {count} videos; "

@@ -13,19 +13,22 @@ from salt_zoo.core.errors import ZooError, shown, text_of
 from salt_zoo.io.printing import say
 from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.foreign import ForeignError, foreign, show_traceback
+from salt_zoo.plugin.surroundings import settings_kept
 
 
 class GuardedHooks:
     """The hooks of all plugins as functions; a plugin that raises costs a warning, not the run.
 
     A hook returns what its implementations returned, without None, last registered first. An
-    implementation that has failed once is not called again.
+    implementation that has failed once is not called again. Settings of the process that it
+    changes are put back.
     """
 
     def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
         self._manager = manager
         self._plugins = plugins
         self._failed: set[tuple[str, str]] = set()
+        self._meddled: set[tuple[str, str]] = set()
         self._cache: dict[tuple[str, int], list[tuple[str, Any]]] = {}
 
     def __getattr__(self, hook: str) -> Callable[..., list[Any]]:
@@ -38,8 +41,9 @@ class GuardedHooks:
                 if (name, hook) in self._failed:
                     continue
                 what = f"plugin {name!r} failed in {hook} and is not asked again"
+                changed: list[str] = []
                 try:
-                    with foreign(what):
+                    with settings_kept() as changed, foreign(what):
                         found = caller(**{key: _own(value) for key, value in arguments.items()})
                         if hook == "report_sections":
                             found = [_sections(one) for one in found]
@@ -51,6 +55,12 @@ class GuardedHooks:
                     if not isinstance(error, ForeignError):  # the plugin's own message
                         text = f"{what}: {text}"
                     say(f"warning: {text}")
+                if changed and (name, hook) not in self._meddled:
+                    self._meddled.add((name, hook))
+                    say(
+                        f"warning: plugin {name!r} changed {', '.join(changed)} in {hook}, which "
+                        "is undone"
+                    )
             return results
 
         return call

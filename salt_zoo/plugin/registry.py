@@ -44,7 +44,9 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:  # foreign code may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code may fail in any way
             raise BrokenPart(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
         if not callable(found):
             raise BrokenPart(f"{self}: {self.target} cannot be called")
@@ -162,9 +164,9 @@ class Registry:
         factory = entry.load()
         try:
             return factory(config, zoo)
-        except ZooError:
+        except (ZooError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
 

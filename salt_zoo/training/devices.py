@@ -43,9 +43,7 @@ def find_device(name: str) -> torch.device:
                 f"cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
             )
         if not is_alone():
-            raise ZooError(
-                f"{at}: with several processes, each uses its own device; write cuda"
-            )
+            raise ZooError(f"{at}: with several processes, each uses its own device; write cuda")
     return device
 
 
