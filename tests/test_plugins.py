@@ -14,6 +14,7 @@ import pytest
 
 from salt_zoo import hookimpl
 from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.surroundings import exits_raised
 
 PEPPER = Path(__file__).parent / "third_party" / "salt_zoo_pepper"
 
@@ -44,6 +45,7 @@ BREAKAGES = {
     "syntax error": ("def register(zoo:\n", "SyntaxError"),
     "raises at import": ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
     "exits at import": ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    "ends the process at import": ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
     "cancelled at import": ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
     "another BaseException": (
         "class Odd(BaseException): pass\nraise Odd('odd')",
@@ -118,6 +120,18 @@ def test_a_broken_plugin_costs_one_line_and_nothing_else(how, tmp_path, zoo, cli
     expected = names(zoo)
     expected["methods"] = sorted([*expected["methods"], "null"])
     assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == expected
+
+
+def test_a_process_that_foreign_code_forks_may_end():
+    import os
+
+    with exits_raised():
+        child = os.fork()
+        if not child:
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        with pytest.raises(SystemExit, match=r"os._exit\(5\)"):
+            os._exit(5)
 
 
 def test_the_hooks_of_a_broken_plugin_are_not_called(tmp_path):

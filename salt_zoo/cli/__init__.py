@@ -26,6 +26,7 @@ from salt_zoo.io.signals import exit_code, signals_clean_up
 from salt_zoo.io.storage import FULL
 from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
+from salt_zoo.plugin.surroundings import exits_raised
 
 COMMANDS = (list_parts, show_part, train, sample, stream, export, prepare, pretrain, new_part)
 
@@ -97,7 +98,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     variable SALT_ZOO_TRACEBACK is set.
     """
     lenient_outputs()
-    with signals_clean_up(), results_only():
+    with signals_clean_up(), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
             return run() or 0
         return _guarded(run)
