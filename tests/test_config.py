@@ -123,6 +123,16 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         ),
         (
             RunConfig,
+            {**RUN, "execution": {"shard": -1}},
+            "execution.shard: should be greater than or equal to 1, not -1",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"metrics": [3]}},
+            "quality.metrics.0: must be a name, or a group of keys with a 'name', not 3",
+        ),
+        (
+            RunConfig,
             {**RUN, "training": {"optimizers": {"a": {"betas": [0.1]}}}},
             "training.optimizers.a.betas.1: this key is required",
         ),
@@ -235,13 +245,14 @@ def test_overrides(override, expected):
         ("a..b=3", "write KEY=VALUE"),
         ("a.b=[", "not valid YAML"),
         ("arms.2.n=1", "arms is a list of 2"),
+        ("none.0=1", "is a list of 0, so '0' is not in it; write the whole list, as in none=[a"),
         ("arms.x.n=1", "'x' must be a number"),
         ("arms.².n=1", "must be a number"),
         ("rate.size=digits", "rate is 0.5, not a group of keys"),
     ],
 )
 def test_overrides_that_cannot_be(override, message):
-    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "rate": 0.5}
+    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "rate": 0.5, "none": []}
     with pytest.raises(ZooError) as raised:
         apply_overrides(content, [override])
     assert message in str(raised.value) and repr(override) in str(raised.value)

@@ -118,9 +118,12 @@ def _guarded(run: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), results().fileno())
         return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+            return 1
+        if error.filename is None or not error.strerror:
             raise
-        _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+        _tell(f"error: {error.filename}: {error.strerror}")  # a file, and so a person's to mend
         return 1
     except Exception as error:
         if lacks_memory(error):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from salt_zoo.core.annotations import annotations_at, models_at, takes_none
+from salt_zoo.core.annotations import annotations_at, models_at, takes_none, written
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.strict_numbers import strict_numbers
 
@@ -84,7 +84,7 @@ _OFF = (False, "off", "no", "none", "None", "false", "")
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path = ".".join(_part(part) for part in first["loc"])
+    path = ".".join(_part(part) for part in written(model, first["loc"]))
     # the options of a part are validated by themselves: `where` then ends in the part's key
     at = f"{where}{'.' if ': ' in where else ': '}{path}" if path else where
     if first["type"] == "extra_forbidden":

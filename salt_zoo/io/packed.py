@@ -179,7 +179,8 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     file = path / HEADER
     if not path.is_dir():
-        raise ZooError(f"{path}: there is no such folder; 'salt-zoo prepare' makes one")
+        what = "is a file, not such a folder" if path.exists() else "there is no such folder"
+        raise ZooError(f"{path}: {what}; 'salt-zoo prepare' makes one")
     try:
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = header["format"]
