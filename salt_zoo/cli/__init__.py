@@ -106,7 +106,9 @@ def guarded(run: Callable[[], int | None]) -> int:
 
 def _guarded(run: Callable[[], int | None]) -> int:
     try:
-        return run() or 0
+        code = run() or 0
+        results().flush()  # a full disk is found here, and not when nobody listens any more
+        return code
     except ZooError as error:
         _tell(f"error: {error}")
         return error.exit_code
