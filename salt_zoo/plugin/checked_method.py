@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
@@ -22,7 +23,10 @@ from salt_zoo.core.protocols import (
     Stateful,
     TrainStep,
 )
+from salt_zoo.core.strict_numbers import LARGEST_RATE
+from salt_zoo.io.printing import say_once
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.surroundings import settings_kept
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,11 +60,14 @@ class CheckedMethod:
                     raise BrokenPart(
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
                     )
+                if inspect.iscoroutinefunction(getattr(method, wanted)):
+                    raise BrokenPart(f"{title}: its {wanted}() is async; it must be plain")
             self.needs_data = bool(method.needs_data)
             self.stored_times: tuple[float, ...] = ()
             if isinstance(method, NeedsTrajectories):
                 self.stored_times = tuple(method.stored_times)
         self._trained: tuple[str, ...] | None = None
+        self._told = False  # that it changes settings of the process
 
     def __getattr__(self, name: str) -> Any:
         if name == "method":  # not there yet
@@ -106,10 +113,10 @@ class CheckedMethod:
             raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
         self._check_origin(name, role)
         rate = role.learning_rate
-        if rate is not None and not (_is_number(rate) and rate > 0):
+        if rate is not None and not (_is_number(rate) and 0 < rate <= LARGEST_RATE):
             raise self.error(
-                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
-                "or None for a frozen network"
+                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0 "
+                f"and at most {LARGEST_RATE:g}, or None for a frozen network"
             )
         if not (_is_number(role.decay) and 0 <= role.decay <= 1):
             raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
@@ -191,9 +198,13 @@ class CheckedMethod:
         """The scalars to log of one update."""
         import torch
 
-        with foreign(f"{self.title}, update of {step.role!r} in step {step.index + 1}"):
+        where = f"{self.title}, update of {step.role!r} in step {step.index + 1}"
+        with settings_kept() as changed, foreign(where):
             found = self.method.train(step)
             logs = dict(found) if isinstance(found, Mapping) else None
+        if changed and not self._told:
+            self._told = True
+            say_once(f"{self.title} changed {', '.join(changed)} in train(), which is undone")
         if logs is None:
             raise self.error(
                 f"train() returned {shown(found)}; it must be a mapping from names to scalar "
@@ -225,6 +236,8 @@ class CheckedMethod:
             raise self.error(f"state_dict() returned {shown(found)}; it must be a mapping")
         try:
             plain: dict[str, Any] = _plain(state, "state_dict()")
+        except RecursionError:
+            raise self.error("state_dict() contains itself, or is nested too deep") from None
         except TypeError as error:
             raise self.error(
                 f"{error}; a state is made of tensors, numbers, texts, lists and mappings"

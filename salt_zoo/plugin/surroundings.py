@@ -31,8 +31,7 @@ def _torch_settings() -> dict[str, Setting]:
         _entered[-1].__enter__()
 
     def flushes() -> bool:  # nothing says so but arithmetic
-        with torch.device("cpu"):
-            return not bool(torch.tensor(_DENORMAL, dtype=torch.float32).mul(0.5))
+        return _DENORMAL * 0.5 == 0
 
     return {
         "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
@@ -69,8 +68,8 @@ def _torch_settings() -> dict[str, Setting]:
 
 #: By which a run is interrupted.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: A float32 below the normal ones.
-_DENORMAL = 1e-39
+#: Below the normal numbers of Python's floats; their units flush as those of torch's do.
+_DENORMAL = 1e-310
 _AUTOCAST = ("cpu", "cuda")
 #: Modes that stay entered as long as they are referred to.
 _entered: list[Any] = []
