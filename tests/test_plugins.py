@@ -318,6 +318,12 @@ MEDDLES = {
     "empties a table and raises": ("zoo.methods._entries.clear(); 1 / 0", "ZeroDivisionError"),
     "replaces a part": ("zoo.methods._entries['dmd'] = None", "altered method 'dmd'"),
     "adds what is no entry": ("zoo.methods._entries['mine'] = None", "without zoo.methods.add"),
+    "empties the list of plugins": ("zoo.plugins.clear()", "altered zoo.plugins"),
+    "replaces the list of plugins": ("zoo.plugins = []", "altered zoo.plugins"),
+    "has a name too long for a file": (
+        "zoo.metrics.add('m' * 300, len, 'x')",
+        "at most 80 letters",
+    ),
     "replaces a table": ("zoo.methods = {}", "replaced zoo.methods"),
     "cannot tell why": (
         "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
@@ -363,7 +369,7 @@ SETTINGS = {
     "torch's oneDNN": "torch.backends.mkldnn.enabled = False",
     "torch's flushing of small numbers": "torch.set_flush_denormal(True)",
     "numpy's handling of errors": "import numpy; numpy.seterr(all='raise')",
-    "warnings, which it made errors": "import warnings; warnings.simplefilter('error')",
+    "warnings into errors": "import warnings; warnings.simplefilter('error')",
     "the recursion limit": "import sys; sys.setrecursionlimit(500)",
     "the handling of signals": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
     "the current folder": "os.chdir('/')",

@@ -44,7 +44,7 @@ def _metric(metric: Any) -> Any:
     part = named(metric)
     label = part.get("label", part["name"])
     if not isinstance(label, str) or not NAME.fullmatch(label):
-        raise ValueError("the label must be lower-case words joined by hyphens")
+        raise ValueError("the label must be lower-case words joined by hyphens, at most 80 letters")
     return part if part.keys() != {"name"} else part["name"]
 
 

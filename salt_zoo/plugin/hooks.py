@@ -26,7 +26,7 @@ class GuardedHooks:
 
     def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
         self._manager = manager
-        self._plugins = plugins
+        self.plugins = plugins
         self._failed: set[tuple[str, str]] = set()
         self._meddled: set[tuple[str, str]] = set()
         self._cache: dict[tuple[str, int], list[tuple[str, Any]]] = {}
@@ -67,10 +67,10 @@ class GuardedHooks:
 
     def _callers(self, hook: str) -> list[tuple[str, Any]]:
         """Every plugin that implements `hook`, with a caller of it alone."""
-        key = (hook, len(self._plugins))  # hooks are called every step, plugins are loaded once
+        key = (hook, len(self.plugins))  # hooks are called every step, plugins are loaded once
         if key not in self._cache:
             self._cache[key] = []
-            for name in reversed(self._plugins):
+            for name in reversed(self.plugins):
                 plugin = self._manager.get_plugin(name)
                 names = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
                 if hook in names:

@@ -14,7 +14,8 @@ from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.plugin.foreign import BrokenPart, explain
 
-NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+#: Of a part; names of metrics are parts of names of files.
+NAME = re.compile(r"(?=.{1,80}\Z)[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -101,7 +102,8 @@ class Registry:
         """
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise RegistrationError(
-                f"{self.kind} name {name!r}: write lower-case words joined by hyphens"
+                f"{self.kind} name {shown(name)}: write lower-case words joined by hyphens, at "
+                "most 80 letters"
             )
         if name in self._entries:
             owner = self._entries[name].plugin

@@ -106,7 +106,7 @@ def _python_settings() -> dict[str, Setting]:
         warnings.filters[:] = filters  # type: ignore[index]
 
     settings: dict[str, Setting] = {
-        "warnings, which it made errors": (errors, keep_errors),
+        "warnings into errors": (errors, keep_errors),
         "the handling of signals": (
             lambda: [signal.getsignal(one) for one in _SIGNALS],
             lambda handlers: [signal.signal(*one) for one in zip(_SIGNALS, handlers, strict=True)],
