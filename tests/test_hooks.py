@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 
 import pluggy
 import pytest
@@ -190,7 +191,10 @@ def test_an_unknown_hook_is_no_attribute():
         Zoo().hook.step_finnished(step=1)
 
 
-SECTIONS = [[3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]]
+SECTIONS = [
+    *([3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]),
+    itertools.repeat(("title", "text")),
+]
 
 
 @pytest.mark.parametrize("made", SECTIONS, ids=str)

@@ -169,6 +169,8 @@ DECLARED = [
     {"own_steps": True},
     {"version": "2"},
     {"mean": "yes"},
+    {"own_sampler": "euler"},
+    {"whole_video": "no"},
     {"kind": property(lambda self: 1 / 0)},
 ]
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.errors import TrainingError, ZooError, shown, text_of
 from salt_zoo.core.protocols import Metric, MetricDefaults
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
@@ -41,11 +42,20 @@ class CheckedMetric:
             self.direction: Any = metric.direction
             #: The defaults of what a metric may leave out.
             self.own_steps: Any = self._optional("own_steps")
-            self.own_sampler = str(self._optional("own_sampler"))
-            self.whole_video = bool(self._optional("whole_video"))
+            self.own_sampler: Any = self._optional("own_sampler")
+            self.whole_video: Any = self._optional("whole_video")
             self.mean: Any = self._optional("mean")
             self.bounds: Any = self._optional("bounds")
             self._prepare: Callable[[], None] = self._optional("prepare")
+            if self.own_sampler not in get_args(Sampler):
+                raise BrokenPart(
+                    f"{title}: own_sampler is {shown(self.own_sampler)}; it must be one of "
+                    f"{', '.join(get_args(Sampler))}"
+                )
+            if not isinstance(self.whole_video, bool):
+                raise BrokenPart(
+                    f"{title}: whole_video is {shown(self.whole_video)}; it must be True or False"
+                )
 
     @property
     def has_clips(self) -> bool:

@@ -15,6 +15,9 @@ from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.foreign import ForeignError, foreign, show_traceback
 from salt_zoo.plugin.surroundings import settings_kept
 
+#: Of one plugin in a report.
+MOST_SECTIONS = 1000
+
 
 class GuardedHooks:
     """The hooks of all plugins as functions; a plugin that raises costs a warning, not the run.
@@ -123,6 +126,8 @@ def _sections(found: Any) -> list[tuple[str, str]]:
         raise TypeError(f"it returned {shown(found)}; it must be a list of pairs (title, text)")
     sections = []
     for one in found:
+        if len(sections) >= MOST_SECTIONS:
+            raise ValueError(f"it has no end: more than {MOST_SECTIONS} sections")
         pair = tuple(one) if isinstance(one, list | tuple) else ()
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise TypeError(f"a section is {shown(one)}; it must be a pair of texts, (title, text)")
