@@ -188,7 +188,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path}: holds nothing that 'salt-zoo prepare' has made (it has no {HEADER})"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{file}: corrupt ({reason(error)}); prepare the folder again") from None
     if version != FORMAT:
         raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")

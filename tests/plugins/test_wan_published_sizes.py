@@ -381,3 +381,13 @@ def test_a_training_encodes_its_prompts_in_one_go(train, tiny_wan, tmp_path, mon
     assert {first.backbone.negative_prompt, ""} < set(encoded[0])
     train(tmp_path / "again", **run)
     assert len(encoded) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 10**5, "[]", "{}", "\xff"], ids=["deep", "list", "empty", "bytes"]
+)
+def test_a_damaged_index_of_shards_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.index.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ZooError, match=r"model.index.json: damaged \(.*\); download it again"):
+        is_complete(tmp_path, "transformer")
