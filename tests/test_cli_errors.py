@@ -127,6 +127,15 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
             {"execution": {"micro_batch": 3}},
             "execution.micro_batch: training.batch_size 2 cannot be split over 1 process in passes",
         ),
+        (
+            {"execution": {"sequence": 3}},
+            "execution.sequence: 4 heads of attention cannot be shared by 3 processes; "
+            "write 1, 2 or 4",
+        ),
+        (
+            {"execution": {"sequence": 2}},
+            "execution.sequence: 1 process cannot be split into groups of 2; start a multiple of 2",
+        ),
         ({"training": {"trackers": ["wandb"]}}, "training.trackers: wandb is not installed"),
         ({"quality": {"every": 1, "metrics": ["digits-fdd"]}}, "did you mean 'digits-fd'"),
         ({"quality": {"every": 1}}, "quality: metrics: name at least one"),
@@ -308,6 +317,8 @@ def toys_file(tmp_path):
         "from salt_zoo import hookimpl\n"
         "class Odd:\n"
         "    def __init__(self, config, zoo): pass\n"
+        "    def prompts(self, split): return ['a 7 moving left slowly']\n"
+        "    def real(self, prompts, rng, split, frames=None): return None\n"
         "    def fingerprint(self): return {}\n"
         "    def sample(self, draws, split, videos): raise KeyError('bug')\n"
         "@hookimpl\n"

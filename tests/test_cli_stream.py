@@ -260,6 +260,10 @@ WINDOW = ("--memory", "window")
         ((*WINDOW, "--switch", f"2:{THREE}"), "the earliest frame for a switch is 3"),
         (("--frames", 10, "--switch", f"10:{THREE}"), "--switch 10: past the end; the last"),
         (("--seconds", 2, "--switch", f"8:{THREE}"), "--switch 8: past the end; the last"),
+        (
+            ("--memory", "{name: window, frames: 6}"),
+            "--memory window --set backbone.memory.frames=6",
+        ),
         (("--memory", "windw"), "unknown memory 'windw'; did you mean 'window'"),
         ((*WINDOW, "--set", "backbone.memory.frame=6"), "did you mean 'frames'"),
         ((*WINDOW, "--set", "backbone.memory.frames=4"), "raise its 'frames'"),

@@ -36,7 +36,7 @@ class Sound:
     def roles(self) -> Any:
         return {"student": STUDENT}
 
-    def update_order(self, step: int) -> Any:
+    def update_order(self, index: int) -> Any:
         return ["student"]
 
     def train(self, step: Any) -> Any:
@@ -92,9 +92,17 @@ ROLES = [
     {"student": STUDENT, "head": NetworkSpec("student", factory=Head)},
     {"student": STUDENT, "head": NetworkSpec(factory=Head, ema_of="student")},
     {"student": STUDENT, "head": NetworkSpec(factory=3)},  # type: ignore[arg-type]
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="nobody")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="copy")},
+    {"student": STUDENT, "copy": NetworkSpec("teacher", copy_of="student")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", ema_of="student")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", learning_rate=1e-4)},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", factory=Head)},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="teacher"), "teacher": NetworkSpec("teacher")},
 ]
 ORDERS = [
     *(None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3),
+    *([("student", "copy")], ["copy"]),
     *([()], [("student", "student")], [("student", "teacher")], [("student", 3)]),
 ]
 
@@ -109,7 +117,8 @@ def test_roles_of_a_wrong_form(roles: Any):
 
 @pytest.mark.parametrize("order", [*ORDERS, itertools.repeat("student")], ids=str)
 def test_update_orders_of_a_wrong_form(order: Any):
-    roles = {"student": STUDENT, "teacher": NetworkSpec("teacher")}
+    copy = NetworkSpec(copy_of="student")
+    roles = {"student": STUDENT, "teacher": NetworkSpec("teacher"), "copy": copy}
     method = broken(Zoo(), roles=lambda self: roles, update_order=lambda self, step: order)
     with pytest.raises(ForeignError) as caught:
         method.update_order(0)
@@ -183,7 +192,7 @@ def test_settings_that_an_update_changes_are_put_back_and_told_once(capsys):
         return {}
 
     method = broken(Zoo(), train=meddle)
-    step = type("TrainStep", (), {"role": "student", "index": 4})
+    step = type("TrainStep", (), {"role": "student", "index": 4, "networks": {}})
     for _ in range(2):
         assert method.train(step) == {}
         assert torch.is_grad_enabled() and torch.ones(1).device.type == "cpu"
@@ -258,7 +267,7 @@ ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionErr
 @pytest.mark.parametrize("part", ["roles", "update_order", "train"])
 def test_any_exception_is_one_line(part: str, error: BaseException):
     method = broken(Zoo(), **{part: raising(error)})
-    step = type("TrainStep", (), {"role": "student", "index": 4})
+    step = type("TrainStep", (), {"role": "student", "index": 4, "networks": {}})
     with pytest.raises(ForeignError) as caught:
         method.roles() if part == "roles" else getattr(method, part)(step if part == "train" else 0)
     line = str(caught.value)

@@ -7,13 +7,14 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.io.printing import LONGEST, one_line, results_only, say, show, visible
+from salt_zoo.io.printing import LONGEST, noted_if_slow, one_line, results_only, say, show, visible
 
 
 @given(st.text(max_size=50))
@@ -122,3 +123,12 @@ def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):
 def test_a_result_is_not_cut(capsys):
     show("x" * 5000)
     assert len(capsys.readouterr().out) == 5001
+
+
+def test_what_takes_long_is_noted_and_the_rest_is_not(capsys):
+    with noted_if_slow("planning", seconds=60):
+        pass
+    assert capsys.readouterr().err == ""
+    with noted_if_slow("planning", seconds=0.01):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "note: planning\n"

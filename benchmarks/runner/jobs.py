@@ -182,7 +182,7 @@ def _train(
     stamp: Mapping[str, Any],
 ) -> tuple[Any, Any] | None:
     """Train, or resume, and save; returns the student and its backbone, or None where
-    the student is sharded."""
+    its passes take several processes."""
 
     def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
         progress(step, updates, "training")
@@ -196,7 +196,7 @@ def _train(
         write_sealed(job.folder / TRAINED, record)
 
     on_main(save)
-    if trainer.layout.sharded:
+    if trainer.layout.together:
         return None
     return trainer.networks.eval_network, trainer.backbone
 

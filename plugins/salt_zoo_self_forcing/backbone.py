@@ -17,6 +17,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Start
 from salt_zoo.io.storage import file_digest
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
@@ -86,6 +87,7 @@ class SelfForcingBackbone(WanBackbone):
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")
         self.policy: Policy = zoo.memories.create(name, checked, zoo)
+        check_required(self.policy, Policy, f"memory {zoo.memories[name]}")
         self._blocks = Blocks(
             config.block_frames,
             first=1 if config.independent_first_frame else None,

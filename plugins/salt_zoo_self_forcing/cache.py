@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo.core.transfers import send
 from salt_zoo_self_forcing.masks import Span
 
@@ -39,7 +40,7 @@ class Policy(Protocol):
     """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
 
     It has no state of its own: one policy serves all memories of a network, in training and after.
-    It may also be a `PreparedPolicy`.
+    It may also be a `PreparedPolicy`, or be one that `NeedsAllHeads`.
     """
 
     def capacity(self, frames: int) -> int:
@@ -79,9 +80,19 @@ class PreparedPolicy(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsAllHeads(Protocol):
+    """A policy that does not treat every head alike and by itself, so that processes cannot each
+    keep a part of the heads (`execution.sequence`)."""
+
+    #: Why, for the error.
+    needs_all_heads: str
+
+
 @dataclass(frozen=True)
 class CacheShape:
-    """Sizes of the keys (and of the values) of a network for a batch of videos."""
+    """Sizes of the keys (and of the values) of a network for a batch of videos; `heads` are those
+    that this process keeps."""
 
     rows: int
     layers: int
@@ -99,14 +110,19 @@ class KVCache:
     which no committed frame that is still visible uses, so that nothing is concatenated; only
     `commit` makes them part of the memory. A pass with gradient writes nothing.
 
+    Args:
+        group: the processes that each keep a part of the heads.
+
     Attributes:
         count: committed frames since it was emptied.
         origin: the position of the first of them.
         version: grows with every change, so that a late reader notices.
     """
 
-    def __init__(self, policy: Policy, shape: CacheShape, frames: int) -> None:
-        self.policy, self.shape = policy, shape
+    def __init__(
+        self, policy: Policy, shape: CacheShape, frames: int, group: SequenceGroup | None = None
+    ) -> None:
+        self.policy, self.shape, self.group = policy, shape, group
         self.slots = policy.capacity(frames)
         size = (shape.rows, self.slots * shape.tokens, shape.heads, shape.width)
         # zeros: a slot that was never written must not hold a NaN
@@ -177,9 +193,14 @@ class KVCache:
             seen = min(self.count, self.slots) * self.shape.tokens
             for own, wanted in zip(mine, its, strict=True):
                 own, wanted = (x[:, :seen].flatten(1).float() for x in (own, wanted))
-                found.append((own - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-12))
+                found.append(self._norm(own - wanted) / self._norm(wanted).clamp(min=1e-12))
         keys, values = torch.stack(found, dim=1).chunk(2, dim=1)
         return (keys + values) / 2
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """Of the rows of `x` `[rows, numbers]` over all heads."""
+        norm = x.norm(dim=1)
+        return norm if self.group is None else self.group.total(norm.square()).sqrt()
 
     def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""

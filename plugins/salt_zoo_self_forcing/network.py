@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,12 @@ from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError
 from salt_zoo.core.precision import compute_dtype
 from salt_zoo.core.protocols import Condition
+from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
-from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
+from salt_zoo_self_forcing.cache import CacheShape, KVCache, NeedsAllHeads, Policy
 from salt_zoo_self_forcing.masks import TokenMask, frame_mask
 from salt_zoo_self_forcing.positions import rotary_table
 from salt_zoo_wan.network import WanNetwork, coordinate_channels
@@ -54,13 +57,25 @@ class CausalWanNetwork(WanNetwork):
         shape = CacheShape(
             rows=x.shape[0],
             layers=config.num_layers,
-            heads=config.num_attention_heads,
+            heads=config.num_attention_heads // (self.sequence.size if self.sequence else 1),
             width=config.attention_head_dim,
             tokens=rows * columns,
             dtype=compute_dtype(self, x.device.type),
             device=x.device,
         )
-        return KVCache(self.policy, shape, x.shape[2])
+        return KVCache(self.policy, shape, x.shape[2], self.sequence)
+
+    def enable_sequence_parallelism(self, group: SequenceGroup, shape: Sequence[int]) -> None:
+        """As `WanNetwork`'s; each process remembers its heads."""
+        if isinstance(self.policy, NeedsAllHeads):
+            raise ZooError(
+                f"execution.sequence: the memory cannot be shared by {group.size} processes: "
+                f"{self.policy.needs_all_heads}; write 1, or choose another backbone.memory"
+            )
+        super().enable_sequence_parallelism(group, shape)
+
+    def frames_of_passes(self, frames: int) -> list[int]:
+        return [part.stop - part.start for part in self.partition.split(frames)]
 
     def forward(
         self,

@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", help="backbone whose initial student is used without --checkpoint"
     )
-    parser.add_argument("--memory", help="memory, e.g. window (default: the checkpoint's own)")
+    parser.add_argument(
+        "--memory",
+        help="name of a memory, e.g. window (default: the checkpoint's own); its options: "
+        "--set backbone.memory.frames=6",
+    )
     parser.add_argument("--nfe", type=int, help="denoising steps per block (default: 4)")
     parser.add_argument("--sampler", choices=("sde", "ode"), help="default: sde")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: 1, no guidance)")
@@ -175,6 +179,11 @@ def with_memory(content: dict[str, Any], name: str | None, zoo: Zoo) -> dict[str
         raise ZooError(
             f"--memory {name}: the backbone {content['name']!r} has none, because it is not "
             "autoregressive; stream with the backbone self-forcing"
+        )
+    if name.lstrip().startswith(("{", "[")) or ":" in name or "=" in name:
+        raise ZooError(
+            f"--memory {name}: takes a memory's name; its options are set beside it, as in "
+            "--memory window --set backbone.memory.frames=6"
         )
     old = content.get("memory")
     same = isinstance(old, dict) and old.get("name") == name

@@ -10,12 +10,16 @@ from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
 from salt_zoo.core.blocks import ExitStep
-from salt_zoo.core.protocols import Backbone
+from salt_zoo.core.protocols import Backbone, MaskedForward
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.rollout.forcing import forward_teacher_forced
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import full_time, initial_noise, iter_rollout, renoise_from
 from salt_zoo.rollout.stream import Timeline, stream
+
+#: Relative, of velocities: sums over keys in another order are rounded otherwise.
+TOLERANCE = 1e-3
 
 _RNG = KeyedRNG(0, ("conformance",), range(2))
 
@@ -28,6 +32,8 @@ def check_memory(
     - a stream is bitwise the video that is made at once, with and without guidance;
     - a longer video begins as a shorter one;
     - a pass changes nothing that is remembered, with or without gradient: only `update_cache` does;
+    - a block sees of the blocks before it what the memory declares: where it has an equivalent mask
+      (`MaskedForward`), one masked pass over a video gives the velocities of its blocks one by one;
     - the prompt may change, and what is made before that stays what it was.
 
     Args:
@@ -62,7 +68,36 @@ def check_memory(
     assert torch.equal(_probed(made, network, prompt, frames), whole), (
         "a pass has changed what is remembered; only update_cache may do that"
     )
+    _check_mask(made, network, prompt, blocks)
     _check_switch(made, network, prompt, blocks)
+
+
+@torch.no_grad()
+def _check_mask(backbone: Backbone, network: Any, prompt: str, blocks: int) -> None:
+    """Over the longest video of at most `blocks` blocks for which the memory has a mask."""
+    can_mask = network.can_mask if isinstance(network, MaskedForward) else lambda frames: False
+    timeline, layout = Timeline.of(backbone, network), backbone.blocks(network)
+    counts = [timeline.latents(count) for count in range(blocks, 0, -1)]
+    frames = next((count for count in counts if can_mask(count)), None)
+    if frames is None:
+        return
+    channels, _, height, width = backbone.latent_shape
+    x0, x = (_RNG.randn((channels, frames, height, width), key) for key in ("clean", "noisy"))
+    t = torch.full((len(x), frames), 0.7)
+    condition = backbone.encode_prompts([prompt] * len(x))
+
+    def velocities(masked: bool) -> Tensor:
+        passes = forward_teacher_forced(network, x, t, x0, condition, layout, masked=masked)
+        return torch.cat([v for _, v in passes], dim=2)
+
+    whole, apart = velocities(True), velocities(False)
+    for block, part in enumerate(layout.split(frames)):
+        one, other = whole[:, :, part], apart[:, :, part]
+        away = float((one - other).norm() / other.norm().clamp(min=1e-12))
+        assert away < TOLERANCE, (
+            f"block {block} of {frames} frames does not see what the memory declares: its velocity "
+            f"in one masked pass is off by {away:.2g} from that with the cache"
+        )
 
 
 def _probed(backbone: Backbone, network: Any, prompt: str, frames: int) -> Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
-from salt_zoo.core.protocols import Direction
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -20,7 +19,9 @@ from salt_zoo.evaluation.videos import (
     measure,
 )
 from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.metric_reading import Reading
 from salt_zoo.rollout.generate import SamplingConfig
 
 #: Relative: sums of other batches are rounded otherwise.
@@ -41,7 +42,9 @@ def check_metric(
       when it is measured again;
     - `reduce` does not depend on the order of the rows, is their mean where the metric declares
       `mean`, and agrees with `reduce_many`;
-    - scores lie within `bounds`, and `direction` is one.
+    - scores lie within `bounds`;
+    - what it declares fits together: `direction` and `kind` are ones that there are, a metric of
+      quality has a direction, and `direction = "target"` has a `target`.
 
     Args:
         metric, dataset: as in a study's YAML.
@@ -57,6 +60,10 @@ def check_metric(
     """
     part = _part(metric)
     made = make_metric(part["name"], configure_part(zoo.metrics, part, zoo, "check_metric"), zoo)
+    try:
+        Reading.of(made, made.title)
+    except BrokenPart as broken:
+        raise AssertionError(str(broken)) from None
     made.prepare()
     videos = _videos(_part(dataset), None if backbone is None else _part(backbone), zoo, prompts)
     rows, again, first, second = (
@@ -65,8 +72,6 @@ def check_metric(
     )
     assert _near(rows, again), "the same videos have other rows when they are measured again"
     assert _near(rows, torch.cat([first, second])), "a row depends on other videos of its batch"
-    directions = get_args(Direction)
-    assert made.direction in directions, f"direction is {made.direction!r}, not one of {directions}"
     if not rows.isnan().any():
         _check_reduction(made, rows)
     return rows

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -108,6 +109,27 @@ def say(line: str) -> None:
     """One line for people, on stderr."""
     lenient_outputs()
     print(one_line(line), file=sys.stderr)
+
+
+@contextmanager
+def noted_if_slow(line: str, seconds: float = 5.0) -> Iterator[None]:
+    """Tells what the block is busy with (`note: ...` on stderr) once it has taken so long."""
+
+    def note() -> None:
+        with suppress(OSError, ValueError):  # nobody reads any more
+            say(f"note: {line}")
+
+    if not is_main_process():
+        yield
+        return
+    timer = threading.Timer(seconds, note)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def say_once(line: str) -> None:

@@ -13,6 +13,7 @@ from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.protocols import Backbone, Method
 from salt_zoo.core.roles import with_lora
+from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
@@ -33,7 +34,8 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
     """
     training = run.config.training
     with _mistakes_only(where):
-        make_layout(run.config.execution.model_copy(update={"shard": "auto"}), training.batch_size)
+        alone = run.config.execution.model_copy(update={"shard": "auto", "sequence": 1})
+        make_layout(alone, training.batch_size)
     if "wandb" in training.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError(
             f"{where}: training.trackers: wandb is not installed; run: pip install wandb"
@@ -53,6 +55,11 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))
                 add_lora(network, role.lora, f"training.lora.{name}")
+        if (processes := run.config.execution.sequence) > 1:
+            for role in method.roles().values():
+                if role.factory is None and role.ema_of is None:
+                    shape = backbone.latent_shape
+                    share_tokens(network_of_role(backbone, role), SequenceGroup(processes), shape)
         _dry_update(method, backbone, run.config.seed)
 
 

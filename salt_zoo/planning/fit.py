@@ -8,6 +8,7 @@ from typing import Any
 
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
+from salt_zoo.core.errors import ZooError
 from salt_zoo.planning.plan import PASSING, Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 
@@ -91,7 +92,7 @@ def find_fit(
     runs: Mapping[str, Resolved], zoo: Zoo, gpus: int, memory: float, node: int = NODE
 ) -> Fit:
     """Try the switches of `execution` in order: as written, gradient checkpointing, micro-batches
-    of one video, weights sharded over more and more GPUs.
+    of one video, weights sharded over more and more GPUs, videos shared by more and more GPUs.
 
     Args:
         runs: by label; all must fit under one setting.
@@ -105,7 +106,12 @@ def find_fit(
     room, tried = memory - RESERVED, []
     written = next(iter(runs.values())).config.execution
     for what, execution in _settings(written, gpus, min(node, gpus)):
-        tried.append(_setting(what, execution, runs, zoo, gpus, node))
+        try:
+            tried.append(_setting(what, execution, runs, zoo, gpus, node))
+        except ZooError:
+            if execution.sequence == written.sequence:
+                raise
+            continue  # heads, tokens or a memory that so many cannot share
         if tried[-1].peak <= room:
             return Fit(gpus, room, tuple(tried))
     return Fit(gpus, room, tuple(tried), _more(tried[-1].execution, runs, zoo, gpus, room, node))
@@ -128,6 +134,13 @@ def _settings(
         if gpus % shard == 0 and (shard % before == 0):
             now = now.model_copy(update={"shard": shard})
             yield f"sharded over {shard} GPUs", now
+    # last: it costs transfers in every layer, and each video takes more GPUs
+    for sequence in range(now.sequence + 1, gpus + 1):
+        if gpus % sequence == 0 and sequence % now.sequence == 0:
+            yield (
+                f"videos shared by {sequence} GPUs",
+                now.model_copy(update={"sequence": sequence}),
+            )
 
 
 def _setting(
@@ -158,7 +171,9 @@ def _more(
     node: int,
 ) -> int | None:
     batches = [run.config.training.batch_size for run in runs.values()]
-    while (gpus := 2 * gpus) <= MOST_GPUS and not any(batch % gpus for batch in batches):
+    while (gpus := 2 * gpus) <= MOST_GPUS:
+        if any(batch % (gpus // execution.sequence) for batch in batches):
+            return None
         sharded = execution.model_copy(update={"shard": gpus})
         if _setting("", sharded, runs, zoo, gpus, node).peak <= room:
             return gpus

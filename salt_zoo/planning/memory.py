@@ -18,10 +18,11 @@ from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared
+from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
 
@@ -74,13 +75,12 @@ def measured_networks(
     for name, role in roles.items():
         network = network_of_role(backbone, role)
         count = sum(p.numel() for p in network.parameters())
-        frozen = role.learning_rate is None and role.ema_of is None
-        if frozen:
+        if role.is_frozen:
             with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
         head = role.factory is not None
-        # an average is never passed by the training
-        still = frozen or role.lora is not None  # a LoRA's base takes no gradients
-        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, still)
+        # only weights that are trained have gradients; a LoRA's base has none
+        still = role.learning_rate is None or role.lora is not None
+        needs = 0 if head else gathered_bytes(network, bf16 and not role.is_frozen, still)
         found[name] = MeasuredNetwork(network, count, head, needs)
     return found
 
@@ -137,13 +137,13 @@ def loading_gib(
 ) -> float:
     """GiB of main memory that a process of a sharded run needs while its networks are made: each
     starts as a whole copy in float32, and the largest one is there with its copies for the roles
-    that share its weights and for its averages."""
-    following = [role.ema_of for role in roles.values() if role.ema_of]
+    that share its weights and for what follows it."""
+    following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
     copies = {
         name: (2 + following.count(name)) * 4 * networks[name].parameters
         for name, role in roles.items()
-        if role.ema_of is None and role.factory is None
+        if role.follows is None and role.factory is None
     }
     return max(copies.values(), default=0) / GIB
 
@@ -203,8 +203,10 @@ def activation_gib(
     checkpointing: bool,
     sharded: bool,
     lora: LoraConfig | None = None,
+    sequence: int = 1,
 ) -> float:
-    """GiB of a training pass over whole videos by a backbone's own kind of network."""
+    """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
+    `sequence` processes that make it together."""
     gathered = bf16 and sharded  # in float32 it makes no difference
 
     def measure() -> float:
@@ -218,12 +220,20 @@ def activation_gib(
             network = meta_network(whose, checkpointing)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
+            shared_over(network, sequence, whose)
             (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered, lora)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence)
     found: float = once(whose, key, measure)
     return found
+
+
+def shared_over(network: Any, processes: int, backbone: Backbone) -> Any:
+    """The network, as one of `processes` that share a video has it, for shapes."""
+    if processes > 1:
+        share_tokens(network, SequenceGroup(processes), backbone.latent_shape)
+    return network
 
 
 def size_of(tensor: Tensor) -> int:

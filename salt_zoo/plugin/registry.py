@@ -12,7 +12,9 @@ from pydantic import BaseModel
 
 from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
+from salt_zoo.core.facts import share
 from salt_zoo.plugin.foreign import BrokenPart, explain
+from salt_zoo.plugin.whole_protocols import check_protocols
 
 #: Of a part; names of metrics are parts of names of files.
 NAME = re.compile(r"(?=.{1,80}\Z)[a-z0-9]+([-_.][a-z0-9]+)*")
@@ -80,6 +82,7 @@ class Registry:
     def __init__(self, kind: str, plural: str) -> None:
         self.kind, self.plural = kind, plural
         self._entries: dict[str, Entry] = {}
+        self._facts: dict[Any, dict[Any, Any]] = {}  # of parts, by what they are made from
         self.plugin = "salt_zoo"  # whose registrations are being taken
         #: The names that were looked up, where somebody wants to know; see `Zoo.watching`.
         self.seen: set[str] | None = None
@@ -141,7 +144,8 @@ class Registry:
             return self._entries[name]
         except KeyError:
             hint = did_you_mean(str(name), self._entries)
-            raise ZooError(f"unknown {self.kind} {name!r}; {hint}") from None
+            more = "a plugin in a file is loaded with -p FILE"
+            raise ZooError(f"unknown {self.kind} {name!r}; {hint}; {more}") from None
 
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""
@@ -160,17 +164,21 @@ class Registry:
         """Make the part `name` from options that `configure` returned.
 
         Raises:
-            ZooError: the plugin's code fails; the line names the plugin.
+            ZooError: the plugin's code fails, or the part has half of a protocol; the line names
+                the plugin.
         """
         entry = self[name]
         factory = entry.load()
         try:
-            return factory(config, zoo)
+            made = factory(config, zoo)
         except (ZooError, KeyboardInterrupt):
             raise
         except BaseException as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
+        check_protocols(made, self.kind, f"{self.kind} {entry}")
+        share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
+        return made
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

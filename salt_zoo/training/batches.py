@@ -10,9 +10,9 @@ from torch import Tensor
 
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
+from salt_zoo.core.method import trained_together
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
-from salt_zoo.core.roles import trained_together
 from salt_zoo.core.transfers import send
 from salt_zoo.training.layout import Layout
 from salt_zoo.training.prefetch import Place, Prefetch
@@ -35,6 +35,7 @@ class Batches:
     ) -> None:
         self._method, self._backbone, self._dataset = method, backbone, dataset
         self._config, self._seed, self._layout = config, seed, layout
+        self._copies = {name for name, role in method.roles().items() if role.copy_of is not None}
         device = torch.device(backbone.device)
         self._data = Prefetch(self._sample, self._after, device)
 
@@ -84,6 +85,8 @@ class Batches:
         taken: Counter[str] = Counter()
         for update in self._method.update_order(step):
             role = trained_together(update)[0]
+            if role in self._copies:
+                continue
             for part in range(self._layout.accumulation):
                 yield Place(role, step, taken[role], part)
             taken[role] += 1

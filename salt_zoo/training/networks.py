@@ -8,17 +8,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora, copy_sharing, trainable
+from salt_zoo.core.method import check_followed
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import with_averages, with_lora
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.core.sequence import share_tokens
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
+from salt_zoo.plugin.whole_protocols import check_protocols
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
@@ -67,13 +70,11 @@ class Networks(Mapping[str, Any]):
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
-        for name, role in roles.items():
-            if role.ema_of and role.ema_of not in trained:
-                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        check_followed(roles)
         every = dict(roles)
         if config.ema:
             every[STUDENT_EMA] = NetworkSpec(ema_of="student", decay=config.ema.decay)
-        #: By name; averages as what they follow.
+        #: By name; averages and copies as what they follow, and after it.
         self.roles = with_averages(with_lora(every, config.lora))
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
@@ -85,14 +86,15 @@ class Networks(Mapping[str, Any]):
         bases = FrozenBases(backbone, self.roles, self.precision)
         originals = bases.originals
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
-        copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
+        copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
         mesh = layout.mesh(device.type) if layout.sharded else None
+        sequence = layout.sequence_group(device.type)
         # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
         loading = torch.device("cpu") if layout.sharded else device
         for name, role in self.roles.items():
             with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
                 torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
-                if role.ema_of:
+                if role.follows:
                     network = copies.pop(name)
                 elif role.factory is not None:
                     network = role.factory(backbone)
@@ -104,14 +106,15 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
+                    check_protocols(network, "network", f"the network of the role {name!r}")
             place = device if role.factory is not None else loading
             network = network.to(place).requires_grad_(False)
-            frozen = role.learning_rate is None and role.ema_of is None
+            frozen = role.is_frozen
             if frozen and role.factory is not None:
                 network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
-                if spec.ema_of == name:
+                if spec.follows == name:
                     copied = copy.deepcopy if role.lora is None else copy_sharing
                     copies[other] = copied(network)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
@@ -132,6 +135,8 @@ class Networks(Mapping[str, Any]):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
                     settle_gradient_types(network)
+            if sequence is not None and role.factory is None:  # a head passes what is whole
+                share_tokens(network, sequence, backbone.latent_shape)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(
@@ -185,14 +190,32 @@ class Networks(Mapping[str, Any]):
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
-            for own, its in zip(*(self._networks[n].buffers() for n in (name, role)), strict=True):
-                own.copy_(its)  # statistics, and what never changes
-            mean = local([weight for _, weight in trainable(self._networks[name])])
-            weights = local([weight for _, weight in trainable(self._networks[role])])
             if name == STUDENT_EMA and step < self._ema_start:
-                torch._foreach_copy_(mean, weights)
+                self._copy(role, name)
             else:
+                self._copy_buffers(role, name)
+                mean, weights = (self._trainable(n) for n in (name, role))
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
+
+    @torch.no_grad()
+    def update_copy(self, role: str) -> None:
+        """Give a role with `copy_of` the weights that the other role has now."""
+        followed = self.roles[role].copy_of
+        assert followed is not None
+        self._copy(followed, role)
+
+    def _copy(self, source: str, target: str) -> None:
+        self._copy_buffers(source, target)
+        torch._foreach_copy_(self._trainable(target), self._trainable(source))
+
+    def _copy_buffers(self, source: str, target: str) -> None:
+        pairs = zip(*(self._networks[name].buffers() for name in (target, source)), strict=True)
+        for own, its in pairs:
+            own.copy_(its)  # statistics, and what never changes
+
+    def _trainable(self, role: str) -> list[Tensor]:
+        """This process's part of what training changes."""
+        return local([weight for _, weight in trainable(self._networks[role])])
 
     def whole_network(self, role: str) -> nn.Module | None:
         """The network of `role`, whole: itself if it is not sharded, else a copy on the CPU for
@@ -209,4 +232,4 @@ class Networks(Mapping[str, Any]):
 
     def saved_roles(self) -> list[str]:
         """The roles whose weights a checkpoint must hold; frozen ones are made as at the start."""
-        return [n for n, r in self.roles.items() if r.learning_rate is not None or r.ema_of]
+        return [name for name, role in self.roles.items() if not role.is_frozen]

@@ -75,7 +75,7 @@ def test_comparisons_are_every_pair_and_the_naive_teacher(results: Results) -> N
     assert len(accuracy) == 4 * 3 // 2 + 4
     assert {("dmd", "teacher-naive"), ("consistency", "dmd")} <= accuracy
     assert len(results.comparisons) == 10 * 4 * 2 * 2
-    # a diagnostic has no vote
+    # a diagnostic selects no best arm
     voting = [c for c in results.comparisons if c.metric != "defect"]
     # and at one step all samplers are one
     voting = [c for c in voting if (c.nfe, c.sampler) != (1, "ode")]

@@ -10,6 +10,7 @@ import torch
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo_wan.components import is_complete
 
 TRANSFORMER = {
     "patch_size": [1, 2, 2],
