@@ -27,7 +27,7 @@ class GuardedHooks:
     changes are put back.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
+    def __init__(self, manager: pluggy.PluginManager, plugins: list[str]) -> None:
         self._manager = manager
         self.plugins = plugins
         self._failed: set[tuple[str, str]] = set()
@@ -124,7 +124,7 @@ def _sections(found: Any) -> list[tuple[str, str]]:
     """What `report_sections` returned, if it is what it should be."""
     if isinstance(found, str) or not isinstance(found, Iterable):
         raise TypeError(f"it returned {shown(found)}; it must be a list of pairs (title, text)")
-    sections = []
+    sections: list[tuple[str, str]] = []
     for one in found:
         if len(sections) >= MOST_SECTIONS:
             raise ValueError(f"it has no end: more than {MOST_SECTIONS} sections")

@@ -159,10 +159,10 @@ def exits_raised() -> Iterator[None]:
     the command without a word and, with 0, as if all were done. Processes forked inside do exit."""
     leave, process = os._exit, os.getpid()
 
-    def told(code: int) -> NoReturn:
+    def told(status: int) -> NoReturn:
         if os.getpid() != process or threading.current_thread() is not threading.main_thread():
-            leave(code)
-        raise SystemExit(f"os._exit({code})")
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
 
     os._exit = told
     try:
