@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
@@ -57,6 +57,14 @@ class WanBackboneConfig(StrictModel):
     teacher: TeacherSizeConfig | None = None
 
 
+def _size_options(config: WanBackboneConfig | TeacherSizeConfig, zoo: Zoo, where: str) -> BaseModel:
+    """The checked options of the size that is named there."""
+    if config.size not in zoo.sizes:
+        hint = did_you_mean(config.size, (entry.name for entry in zoo.sizes))
+        raise ZooError(f"{where}.size: unknown size {shown(config.size)}; {hint}")
+    return zoo.sizes.configure(config.size, config.options, f"{where}.options")
+
+
 class WanBackbone(BackboneDefaults):
     """Wan at one size, bidirectional: the student starts from the weights of its size.
 
@@ -75,7 +83,7 @@ class WanBackbone(BackboneDefaults):
 
     def __init__(self, config: WanBackboneConfig, zoo: Zoo) -> None:
         self.config = config
-        options = zoo.sizes.configure(config.size, config.options, "backbone.options")
+        options = _size_options(config, zoo, "backbone")
         self.size: WanSize = zoo.sizes.create(config.size, options, zoo)
         self.latent_shape = self.size.latent_shape
         self.frame_rate = self.size.frame_rate
@@ -100,7 +108,7 @@ class WanBackbone(BackboneDefaults):
         """
         assert config.teacher is not None
         where = "backbone.teacher"
-        zoo.sizes.configure(config.teacher.size, config.teacher.options, f"{where}.options")
+        _size_options(config.teacher, zoo, where)
         made = WanBackbone(WanBackboneConfig(**config.teacher.model_dump()), zoo)
         if made.latent_shape != self.latent_shape:
             raise ZooError(

@@ -49,7 +49,10 @@ class Prepared:
 
     def __init__(self, config: PreparedConfig, zoo: Zoo) -> None:
         self.config = config
-        self.reader = PackedReader(config.folder)
+        try:
+            self.reader = PackedReader(config.folder)
+        except ZooError as error:
+            raise ZooError(f"dataset.folder: {error}") from None
         self._has_latents = self.reader.kind == "latents"
         items = defaultdict(list)
         for item, prompt in enumerate(self.reader.prompts):

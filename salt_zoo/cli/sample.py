@@ -209,14 +209,16 @@ def sampling_config(
     }
     own = validate(SamplingConfig, usual | chosen.remembered, f"{chosen.where}, sampling")
     asked = {
-        "steps": options.nfe,
-        "sampler": options.sampler,
-        "timestep_shift": options.shift,
-        "guidance_scale": options.guidance,
+        "steps": ("--nfe", options.nfe),
+        "sampler": ("--sampler", options.sampler),
+        "timestep_shift": ("--shift", options.shift),
+        "guidance_scale": ("--guidance", options.guidance),
     }
-    given = {key: value for key, value in asked.items() if value is not None}
-    where = "wrong option (--nfe, --sampler, --shift, --guidance)"
-    return validate(SamplingConfig, own.model_dump() | given, where)
+    given = {key: value for key, (_, value) in asked.items() if value is not None}
+    for key in given:  # each by itself, so that the line names the option
+        flag, value = asked[key]
+        validate(SamplingConfig, usual | {key: value}, f"{flag} {value}")
+    return validate(SamplingConfig, own.model_dump() | given, "--nfe")
 
 
 def make(

@@ -155,7 +155,7 @@ def check_length(options: argparse.Namespace) -> None:
     if options.frames is not None and options.frames > MOST_FRAMES:
         raise ZooError(f"--frames: at most {MOST_FRAMES:,}; omit it to stream until Ctrl-C")
     if options.seconds is not None and not (0 < options.seconds < math.inf):
-        raise ZooError(f"--seconds {options.seconds}: must be more than 0")
+        raise ZooError(f"--seconds {options.seconds}: must be a number above 0")
     if ending != ".mp4" and options.frames is None and options.seconds is None:
         raise ZooError(
             f"--out {options.out}: only .mp4 can grow without end; give --frames N or --seconds S"

@@ -25,7 +25,10 @@ class PreparedText:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.reader = PackedReader(folder, "text")
+        try:
+            self.reader = PackedReader(folder, "text")
+        except ZooError as error:
+            raise ZooError(f"execution.prepared_text: {error}") from None
         self._places = {prompt: place for place, prompt in enumerate(self.reader.prompts)}
         self._rows: OrderedDict[tuple[str, torch.device], Condition] = OrderedDict()
 

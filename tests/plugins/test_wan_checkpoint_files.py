@@ -182,7 +182,7 @@ def test_a_distributed_checkpoint(weights, tmp_path):
 
 
 def test_other_folders(weights, tmp_path):
-    assert "has no whole transformer" in message(tmp_path)
+    assert "without a whole transformer" in message(tmp_path)
     (tmp_path / "step-3").mkdir()
     safetensors.torch.save_file(weights, tmp_path / "step-3" / "a.safetensors")
     assert f"give {tmp_path / 'step-3'}" in message(tmp_path)

@@ -177,7 +177,9 @@ def _stored_scale(path: Path) -> float:
         root = values["r"] ** 0.5 if values.get("use_rslora") else values["r"]
         if plain and not values.get("use_dora"):
             return float(values["lora_alpha"]) / float(root)
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+    except (
+        ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError,
+    ):  # fmt: skip
         pass
     raise ZooError(
         f"{path}: its scale cannot be told from 'lora_adapter_metadata' (scales by layer, DoRA); "
