@@ -131,15 +131,12 @@ def test_the_search_shares_videos_last():
     run["training"]["batch_size"] = 8
     runs = {"": resolve(run, ZOO, "test")}
     fit = find_fit(runs, ZOO, 8, 2.0 + 1e-6)
-    assert [setting.what for setting in fit.tried][-3:] == [
-        "micro-batches of 1",
+    assert [setting.what for setting in fit.tried][-2:] == [
         "videos shared by 2 GPUs",
         "videos shared by 4 GPUs",
     ]
     peaks = [setting.peak for setting in fit.tried]
     assert fit.found is None and peaks == sorted(peaks, reverse=True)
-    assert fit.tried[-1].changes == {
-        "gradient_checkpointing": True, "micro_batch": 1, "shard": 8, "sequence": 4,
-    }  # fmt: skip
+    assert fit.tried[-1].changes["shard"] == 8 and fit.tried[-1].changes["sequence"] == 4
     enough = find_fit(runs, ZOO, 8, 2.0 + (peaks[-2] + peaks[-1]) / 2)
     assert enough.found is not None and enough.found.changes["sequence"] == 4
