@@ -11,8 +11,10 @@ from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.planning.check import check_training
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import Plan, plan_run
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints import newest_whole
 from salt_zoo.training.layout import make_layout
 from salt_zoo_self_forcing.memories.full import FullMemory
@@ -102,6 +104,14 @@ def test_networks_that_share_nothing():
     run = resolve(content("dmd", "gaussian", None) | {"execution": {"sequence": 2}}, ZOO, "test")
     with pytest.raises(ZooError, match="networks cannot share a video among processes; write 1"):
         plan_run(run, ZOO, "cpu", processes=2)
+
+
+def test_a_method_whose_first_role_follows_another_is_checked():
+    zoo = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"])
+    run = content("dmd", "self-forcing", "full") | {"execution": {"sequence": 3}}
+    resolved = resolve(run | {"method": {"name": "phases"}}, zoo, "test")
+    with pytest.raises(ZooError, match="^test: execution.sequence: 4 heads of attention"):
+        check_training(resolved, zoo, "test")
 
 
 def plan(processes: int, **execution: Any) -> Plan:
