@@ -110,7 +110,7 @@ def test_a_method_whose_first_role_follows_another_is_checked():
     zoo = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"])
     run = content("dmd", "self-forcing", "full") | {"execution": {"sequence": 3}}
     resolved = resolve(run | {"method": {"name": "phases"}}, zoo, "test")
-    with pytest.raises(ZooError, match="^test: execution.sequence: 4 heads of attention"):
+    with pytest.raises(ZooError, match=r"^test: execution\.sequence: 4 heads of attention"):
         check_training(resolved, zoo, "test")
 
 
