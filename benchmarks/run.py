@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    from salt_zoo.training.devices import find_device  # torch takes seconds to import
+    from salt_zoo.training.devices import check_device, find_device  # imports torch
 
     check_plan_options(options)
+    check_device(options.device)
     study, where, dropped = _study(options, zoo)
     study, broken = without_broken(study, zoo, where)
     out = options.out or Path("reports") / study.name

@@ -98,6 +98,17 @@ def test_wrong_configurations(changes, message, write_run, mistake):
         (("--set", "training.updates"), "write KEY=VALUE"),
         (("--device", "gpu"), "--device gpu: unknown device"),
         (("--device", "cuda:99"), "--device cuda:99"),
+        (("--device", "cpu:5"), "--device cpu:5: there is one CPU; write cpu"),
+        (("--device", "gpu", "--dry-run"), "--device gpu: unknown device"),
+        (
+            ("--set", "execution.prepared_text=nowhere"),
+            "execution.prepared_text: nowhere: there is no such folder",
+        ),
+        (
+            ("--set", f"execution.prepared_text={__file__}"),
+            f"execution.prepared_text: {__file__}: is a file, not such a folder",
+        ),
+        (("--set", "dataset={name: prepared, folder: nowhere}"), "dataset.folder: nowhere: there"),
         (("-p", "missing.py"), "-p missing.py: there is no such file"),
     ],
 )
@@ -247,6 +258,15 @@ def test_a_loss_that_is_not_a_number(write_run, shell, tmp_path):
     assert f"with another --out, or here once {out / 'checkpoints'} is deleted" in ended.error
     assert sorted(os.listdir(out)) == ["checkpoints", "run.yaml"]
     assert os.listdir(out / "checkpoints") == ["step-000002"]
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path, capsys):
+    """Whoever opens it, and wherever."""
+    from salt_zoo.cli import guarded
+
+    file = tmp_path / "nowhere" / "x"
+    assert guarded(lambda: file.write_text("x")) == 1
+    assert capsys.readouterr().err == f"error: {file}: No such file or directory\n"
 
 
 def test_no_memory(write_run, cli, tmp_path):

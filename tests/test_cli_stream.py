@@ -279,9 +279,9 @@ WINDOW = ("--memory", "window")
         (("--frames", 10**40), "--frames: at most 100,000,000"),
         (("--seconds", "1e300"), "--seconds 1e+300: at most 2.5e+07"),
         (("--frames", 0), "--frames 0: must be at least 1"),
-        (("--seconds", 0), "--seconds 0.0: must be more than 0"),
-        (("--seconds", "nan"), "must be more than 0"),
-        ((*WINDOW, "--nfe", 0), "steps: should be greater than or equal to 1"),
+        (("--seconds", 0), "--seconds 0.0: must be a number above 0"),
+        (("--seconds", "inf"), "--seconds inf: must be a number above 0"),
+        ((*WINDOW, "--nfe", 0), "--nfe 0: steps: should be greater than or equal to 1"),
         ((*WINDOW, "--device", "tpu"), "unknown device"),
     ],
 )

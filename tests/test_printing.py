@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -83,6 +85,30 @@ def test_standard_output_gets_results_alone(capfd):
     captured = capfd.readouterr()
     assert captured.out == "the result\nafter it\n"
     assert captured.err == "a data set\na metric\n"
+
+
+PAST_PYTHON = """
+import os, subprocess
+from salt_zoo.io.printing import results_only, show
+with results_only():
+    os.write(1, b"a library")
+    subprocess.run(["echo", "a program"])
+    show("the result")
+print("after it")
+"""
+
+
+def test_what_is_printed_past_python_is_no_result(shell):
+    ended = shell("-c", PAST_PYTHON)
+    assert ended.out == "the result\nafter it\n"
+    assert "a library" in ended.err and "a program" in ended.err
+    command = [sys.executable, "-m", "salt_zoo", "list"]
+    with open("/dev/full", "w") as disk:
+        full = subprocess.run(command, stdout=disk, stderr=subprocess.PIPE, text=True)
+    assert full.returncode == 1 and "No space left on device" in full.stderr
+    assert full.stderr.count("\n") == 1
+    shut = subprocess.run(["sh", "-c", f"{shlex.join(command)} >&-"], capture_output=True)
+    assert (shut.returncode, shut.stdout, shut.stderr) == (0, b"", b"")
 
 
 def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):

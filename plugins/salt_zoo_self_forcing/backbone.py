@@ -11,6 +11,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field, field_validator
 from torch import nn
 
+from salt_zoo.config.parts import named
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Start
@@ -47,11 +48,7 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
     @field_validator("memory", mode="before")
     @classmethod
     def _named(cls, memory: Any) -> Any:
-        if isinstance(memory, str):
-            memory = {"name": memory}
-        if not isinstance(memory, dict) or not isinstance(memory.get("name"), str):
-            raise ValueError("must be a name, or a group of keys with a 'name'")
-        return memory
+        return named(memory)
 
 
 #: What a bidirectional network has no use for.
@@ -86,6 +83,7 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.config = config
+        self._check_student()
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")

@@ -36,6 +36,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from salt_zoo.config.field_types import types_of_run
     from salt_zoo.config.run import resolve
     from salt_zoo.planning.check import check_data, check_training
+    from salt_zoo.training.devices import check_device
 
     check_plan_options(options)
     if options.out is None and not options.dry_run:
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     with noted_if_slow("checking the run by its first update, without the networks' arithmetic"):
         check_training(resolved, zoo, str(options.config))
     if options.dry_run:
+        check_device(options.device)
         command = ["salt_zoo", "train", str(options.config), "--out", str(options.out or "RUN")]
         print_fit({"": resolved}, zoo, options, [*command, *given_again(options)])
         return 0

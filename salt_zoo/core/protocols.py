@@ -17,7 +17,7 @@ from salt_zoo.core.backbone import (
     Start,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Encoded, Sample, Split
+from salt_zoo.core.dataset import Dataset, Encoded, EncodedFirstFrames, Sample, Split
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -51,6 +51,7 @@ __all__ = [
     "Dataset",
     "Direction",
     "Encoded",
+    "EncodedFirstFrames",
     "Encoder",
     "Encodings",
     "Exportable",

@@ -4,6 +4,7 @@ short, and an output that knows few letters is no error."""
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 import unicodedata
@@ -59,14 +60,44 @@ _results: TextIO | None = None
 @contextmanager
 def results_only() -> Iterator[None]:
     """Inside the block standard output gets what `show` prints and nothing else: what plugins and
-    libraries print goes to standard error, from whichever thread."""
+    libraries print goes to standard error, from whichever thread, past Python or by a program that
+    they start."""
     global _results
     before, stdout = _results, sys.stdout
-    _results, sys.stdout = stdout, sys.stderr
+    with _apart(stdout) as _results:
+        sys.stdout = sys.stderr
+        try:
+            yield
+        finally:
+            sys.stdout = stdout
+    _results = before
+
+
+@contextmanager
+def _apart(stdout: TextIO | None) -> Iterator[TextIO]:
+    """`stdout` as a stream of its own, while its file descriptor is that of standard error."""
+    if stdout is None:  # it was closed: nobody wants results
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            yield nowhere
+        return
     try:
-        yield
+        if stdout.fileno() != 1:
+            raise OSError("it is not standard output")
+        stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError):  # it is a test's, or standard error is closed
+        yield stdout
+        return
+    apart = os.fdopen(kept, "w", encoding=stdout.encoding, errors=stdout.errors)
+    try:
+        yield apart
     finally:
-        _results, sys.stdout = before, stdout
+        with suppress(OSError):  # what could not be written was an error before
+            apart.flush()
+        os.dup2(kept, 1)
+        with suppress(OSError):
+            apart.close()
 
 
 def results() -> TextIO:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from salt_zoo.core import first_frame
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
@@ -73,9 +74,13 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
 
     with _mistakes_only(where):
         method = zoo.methods.create(run.config.method["name"], run.method, zoo)
+        backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
         dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
         rng = step_rng(run.config.seed, "student", 0, 0, range(1), "cpu")
-        dataset.sample(rng.at("data"), "train", method.needs_data)
+        image = backbone.image_shape is not None
+        sample = dataset.sample(rng.at("data"), "train", method.needs_data or image)
+        if image:
+            first_frame.check_sample(backbone, sample)
 
 
 def _dry_update(method: Method, backbone: Backbone, seed: int) -> None:

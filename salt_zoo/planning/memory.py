@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.condition import example
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
@@ -211,7 +212,7 @@ def activation_gib(
 
     def measure() -> float:
         with on_meta(whose):
-            condition = whose.encode_prompts([""])
+            condition = example(whose)
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape

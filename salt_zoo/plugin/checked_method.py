@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from salt_zoo.core.protocols import (
     Stateful,
     TrainStep,
 )
+from salt_zoo.io.printing import say_once
 from salt_zoo.plugin.checked_roles import check_role
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.surroundings import settings_kept
 from salt_zoo.plugin.weights import cannot_write, weight_versions
 
 if TYPE_CHECKING:
@@ -50,11 +53,14 @@ class CheckedMethod:
                     raise BrokenPart(
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
                     )
+                if inspect.iscoroutinefunction(getattr(method, wanted)):
+                    raise BrokenPart(f"{title}: its {wanted}() is async; it must be plain")
             self.needs_data = bool(method.needs_data)
             self.stored_times: tuple[float, ...] = ()
             if isinstance(method, NeedsTrajectories):
                 self.stored_times = tuple(method.stored_times)
         self._trained: tuple[str, ...] | None = None
+        self._told = False  # that it changes settings of the process
         self._copies: tuple[str, ...] = ()
         self._modules: set[str] = set()
 
@@ -168,9 +174,12 @@ class CheckedMethod:
         import torch
 
         update = f"{self.title}, update of {step.role!r} in step {step.index + 1}"
-        with self._weights_stay(step, update), foreign(update):
+        with settings_kept() as changed, self._weights_stay(step, update), foreign(update):
             found = self.method.train(step)
             logs = dict(found) if isinstance(found, Mapping) else None
+        if changed and not self._told:
+            self._told = True
+            say_once(f"{self.title} changed {', '.join(changed)} in train(), which is undone")
         if logs is None:
             raise self.error(
                 f"train() returned {shown(found)}; it must be a mapping from names to scalar "
@@ -228,6 +237,8 @@ class CheckedMethod:
             raise self.error(f"state_dict() returned {shown(found)}; it must be a mapping")
         try:
             plain: dict[str, Any] = _plain(state, "state_dict()")
+        except RecursionError:
+            raise self.error("state_dict() contains itself, or is nested too deep") from None
         except TypeError as error:
             raise self.error(
                 f"{error}; a state is made of tensors, numbers, texts, lists and mappings"

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from salt_zoo.core.errors import did_you_mean, shown
 from salt_zoo.core.protocols import NetworkSpec, Start
+from salt_zoo.core.strict_numbers import LARGEST_RATE
 from salt_zoo.plugin.foreign import ForeignError
 
 #: Names of roles are names of files in a checkpoint.
@@ -40,10 +41,10 @@ def check_role(name: Any, role: Any, error: Fail) -> None:
         raise error(f"role {name!r} starts as {shown(role.start)}; {hint}")
     _check_origin(name, role, error)
     rate = role.learning_rate
-    if rate is not None and not (_is_number(rate) and rate > 0):
+    if rate is not None and not (_is_number(rate) and 0 < rate <= LARGEST_RATE):
         raise error(
-            f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
-            "or None for a frozen network"
+            f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0 "
+            f"and at most {LARGEST_RATE:g}, or None for a frozen network"
         )
     if not (_is_number(role.decay) and 0 <= role.decay <= 1):
         raise error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")

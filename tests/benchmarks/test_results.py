@@ -189,6 +189,15 @@ def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) 
     json.dumps(results.to_json(), allow_nan=False)
 
 
+def test_names_of_files_that_are_no_text_do_not_cost_the_report(study: Any, tmp_path: Path) -> None:
+    """Keys of provenance are names of a data set's files, whose bytes may be no UTF-8."""
+    provenance = {**study.provenance, "inputs": {"clip-\udcff.npy": {"\ud800": 1}}}
+    results = build(study, provenance=provenance)
+    write_results(results, study.measured, tmp_path)
+    (name,) = read_results(tmp_path).provenance.model_dump()["inputs"]
+    assert name == "clip-\\udcff.npy"
+
+
 def test_written_files(study: Any, results: Results, tmp_path: Path) -> None:
     write_results(results, study.measured, tmp_path)
     assert read_results(tmp_path) == results

@@ -31,6 +31,7 @@ ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("1.3B + 1.3B + 1.3B", "wan_t2v", "dmd-4", {}),
     ("1.3B + 1.3B + 14B, autoregressive", "self_forcing_1.3b", "self-forcing", {}),
     ("14B + 14B + 14B", "wan_t2v", "dmd-4", LARGE),
+    ("14B + 14B + 14B, image-to-video", "wan_i2v", "dmd-4", {}),
 ]
 GPUS = (1, 8, 64)
 #: Of the table of shared videos, on 8 GPUs: the study's arm with a student of 14 B.
