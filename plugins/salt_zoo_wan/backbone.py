@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import init_empty_weights
 from pydantic import Field
 from torch import Tensor, nn
 
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start, StoredWeights
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
-from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.load import load_transformer, stored_transformer
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
 from salt_zoo_wan.checkpoint.lora_files import (
     LORA_FILE,
@@ -31,7 +32,7 @@ from salt_zoo_wan.checkpoint.lora_files import (
 )
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.pipeline import write_pipeline
-from salt_zoo_wan.sizes import WanSize, transformer_config
+from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
 
 
 class TeacherSizeConfig(StrictModel):
@@ -138,6 +139,20 @@ class WanBackbone(BackboneDefaults):
         weights: Literal["teacher", "random"] = "random" if start == "random" else "teacher"
         network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
         return network.to(self.device)
+
+    def empty_network(self, start: Start) -> nn.Module:
+        """As `network`, without data but for its buffers: loading by slices fills it."""
+        with init_empty_weights(include_buffers=False):
+            return WanNetwork(self.size.transformer("random").eval(), self.size.coordinates)
+
+    def stored_weights(self, start: Start) -> StoredWeights | str:
+        """The tensors of `network(start)` in their files, or why they are not to be had there."""
+        return self._stored(files_of(self.size))
+
+    def _stored(self, place: Path | None) -> StoredWeights | str:
+        if place is None:
+            return f"the size {self.config.size!r} does not say in which files its weights are"
+        return stored_transformer(place, transformer_config(self.size), "transformer.")
 
     def blocks(self, network: Any = None) -> Blocks:
         return Blocks()

@@ -135,11 +135,10 @@ class PublishedSize(WanSizeDefaults):
         """
         if start == "random":
             return WanTransformer3DModel(**self.transformer_config)
-        if self.file is not None:
-            return load_transformer(self.file, self.transformer_config).float()
-        return load_transformer(
-            self.components.folder("transformer"), self.transformer_config
-        ).float()
+        return load_transformer(self.transformer_files(), self.transformer_config).float()
+
+    def transformer_files(self) -> Path:
+        return self.file if self.file is not None else self.components.folder("transformer")
 
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""

@@ -12,8 +12,10 @@ from salt_zoo.core.backbone import (
     Encodings,
     Exportable,
     ExportsLora,
+    LoadsSlices,
     Recognises,
     Start,
+    StoredWeights,
 )
 from salt_zoo.core.config import Composite
 from salt_zoo.core.dataset import Dataset, Encoded, Sample, Split
@@ -54,6 +56,7 @@ __all__ = [
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
+    "LoadsSlices",
     "MaskedForward",
     "Memory",
     "Method",
@@ -69,6 +72,7 @@ __all__ = [
     "Split",
     "Start",
     "Stateful",
+    "StoredWeights",
     "TrainStep",
     "VelocityNetwork",
 ]

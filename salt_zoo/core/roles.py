@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from torch import nn
 
@@ -74,11 +75,19 @@ def source(backbone: Backbone, start: Start) -> Backbone:
     return backbone.source(start)
 
 
+def maker(
+    backbone: Backbone, start: Start
+) -> tuple[Backbone, Literal["teacher", "student", "random"]]:
+    """The backbone that makes the network of a start, and what it calls that start."""
+    if start in ("teacher", "score"):
+        return source(backbone, start), "teacher"
+    return backbone, "student" if start == "student" else "random"
+
+
 def make_network(backbone: Backbone, start: Start) -> nn.Module:
     """A new network as a role that starts as `start` has it."""
-    if start in ("teacher", "score"):
-        return source(backbone, start).network("teacher")
-    return backbone.network("student" if start == "student" else "random")
+    whose, known = maker(backbone, start)
+    return whose.network(known)
 
 
 class Originals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from salt_zoo.training.sharding import (
     skeleton,
     whole_weights,
 )
+from salt_zoo.training.sliced_loading import SlicedLoading, can_load_slices
 
 
 @contextlib.contextmanager
@@ -41,6 +43,14 @@ def made_on(backbone: Backbone, device: torch.device) -> Iterator[None]:
         yield
     finally:
         backbone.to(before)
+
+
+@contextlib.contextmanager
+def _drawn(seed: int, role: str) -> Iterator[None]:
+    """What modules draw from torch's own generator depends on the seed and the role alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KeyedRNG(seed).generator("initial weights", role).initial_seed())
+        yield
 
 
 class Networks(Mapping[str, Any]):
@@ -89,10 +99,16 @@ class Networks(Mapping[str, Any]):
         mesh = layout.mesh(device.type) if layout.sharded else None
         # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
         loading = torch.device("cpu") if layout.sharded else device
+        drawn = functools.partial(_drawn, seed)
+        slices = None
+        if layout.sharded and can_load_slices(backbone, self.roles):
+            slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
         for name, role in self.roles.items():
-            with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
-                torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
-                if role.ema_of:
+            sliced = slices if role.factory is None else None
+            with drawn(name):
+                if sliced:
+                    network = sliced.empty(name)
+                elif role.ema_of:
                     network = copies.pop(name)
                 elif role.factory is not None:
                     network = role.factory(backbone)
@@ -104,14 +120,15 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
-            place = device if role.factory is not None else loading
-            network = network.to(place).requires_grad_(False)
+            if not sliced:
+                network = network.to(device if role.factory is not None else loading)
+            network.requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
             if frozen and role.factory is not None:
                 network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
-                if spec.ema_of == name:
+                if spec.ema_of == name and not sliced:
                     copied = copy.deepcopy if role.lora is None else copy_sharing
                     copies[other] = copied(network)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
@@ -128,7 +145,9 @@ class Networks(Mapping[str, Any]):
                 # adapters are in float32 and their base is held as a frozen network is
                 no_casts = frozen or role.lora is not None
                 network = shard(network, mesh, self.precision, frozen=no_casts)
-                if bases.is_shared(role):
+                if sliced:
+                    sliced.fill(name, network, device)
+                elif bases.is_shared(role):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
                     settle_gradient_types(network)
