@@ -24,6 +24,7 @@ from salt_zoo.costs.passes import Passes
 from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
+from salt_zoo.training.sliced_loading import can_load_slices
 
 GIB = 2**30
 
@@ -133,11 +134,20 @@ def shared_bases(
 
 
 def loading_gib(
-    networks: Mapping[str, MeasuredNetwork], roles: Mapping[str, NetworkSpec], ema: bool
+    backbone: Backbone,
+    networks: Mapping[str, MeasuredNetwork],
+    roles: Mapping[str, NetworkSpec],
+    ema: bool,
 ) -> float:
-    """GiB of main memory that a process of a sharded run needs while its networks are made: each
-    starts as a whole copy in float32, and the largest one is there with its copies for the roles
-    that share its weights and for its averages."""
+    """GiB of main memory that a process of a sharded run needs while its networks are made.
+
+    By slices it is one weight at a time. Else each network starts as a whole copy in float32, and
+    the largest one is there with its copies for the roles that share its weights and for its
+    averages.
+    """
+    if can_load_slices(backbone, roles):
+        weights = (p for one in networks.values() for p in one.network.parameters())
+        return max(4 * p.numel() for p in weights) / GIB
     following = [role.ema_of for role in roles.values() if role.ema_of]
     following += ["student"] if ema else []
     copies = {

@@ -192,7 +192,9 @@ def make_plan(
         memory=memory,
         states=states,
         shard=layout.shard,
-        loading=loading_gib(networks, roles, config.ema is not None) if layout.sharded else 0.0,
+        loading=loading_gib(backbone, networks, roles, config.ema is not None)
+        if layout.sharded
+        else 0.0,
         activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),

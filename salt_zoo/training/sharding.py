@@ -97,6 +97,20 @@ def local(tensors: list[Any]) -> list[Tensor]:
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
+def own_rows(weight: Any) -> tuple[slice, bool]:
+    """The rows of a weight that this process has, as `torch.chunk` deals them: all of one that is
+    not sharded; and whether it is of the first of the groups that have a copy each."""
+    rows = weight.shape[0] if weight.ndim else 1
+    if not isinstance(weight, DTensor):
+        return slice(0, rows), True
+    mesh = weight.device_mesh
+    each = -(-rows // mesh["shard"].size())
+    place = mesh.get_local_rank("shard")
+    own = slice(min(place * each, rows), min((place + 1) * each, rows))
+    assert own.stop - own.start == len(weight.to_local())
+    return own, mesh.get_local_rank("replicate") == 0
+
+
 def whole(value: Tensor) -> Tensor:
     """A scalar of sharded weights, such as a norm, as a plain tensor."""
     return value.full_tensor() if isinstance(value, DTensor) else value

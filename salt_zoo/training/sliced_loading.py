@@ -7,6 +7,7 @@ the first process makes the whole network and sends each weight on its own.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -14,8 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.finite import count_not_finite, weights_not_finite
@@ -23,10 +24,11 @@ from salt_zoo.core.lora import add_lora, lora_layers, trainable
 from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.precision import ResolvedPrecision, with_precision
 from salt_zoo.core.protocols import Backbone, LoadsSlices, NetworkSpec, StoredWeights
+from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.roles import Originals, is_shared, make_network, maker
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.printing import say
-from salt_zoo.training.sharding import load_whole_weights, local
+from salt_zoo.training.sharding import local, own_rows
 
 
 def can_load_slices(backbone: Backbone, roles: Mapping[str, NetworkSpec]) -> bool:
@@ -92,38 +94,49 @@ class SlicedLoading:
     def fill(self, name: str, network: nn.Module, device: torch.device) -> None:
         """Give a sharded network this process's part of its weights; all processes must call it.
 
+        Buffers and adapters have their values already: no file has them.
+
         Raises:
             ZooError: the weights cannot be loaded, or have numbers that are not finite.
         """
         role = self._roles[name]
-        _materialise(network, device)
-        if role.ema_of is not None:
-            _copy_parts(self._filled[role.ema_of], network, dict(network.named_parameters()))
-        elif (donor := self._donor(role, network)) is not None:
-            _copy_parts(donor, network, _frozen(network))
+        donor = self._donor(role, network)
+        if donor is None:
+            self._load(name, network, device)
+            if self.is_shared(role):
+                for other, filled in self._filled.items():
+                    if self.is_shared(self._roles[other]):
+                        _share_equal(network, filled, device)
+        elif self.is_shared(role) and self.is_shared(self._roles[donor]):
+            given = _frozen(self._filled[donor])
+            network.load_state_dict(given, strict=False, assign=True)
         else:
-            self._load(name, network)
-        if self.is_shared(role):
-            for other, filled in self._filled.items():
-                if self.is_shared(self._roles[other]):
-                    _share_equal(network, filled, device)
+            given = _frozen(self._filled[donor])
+            parts = {
+                n: given[n].to_local().to(w.dtype, copy=True) for n, w in _frozen(network).items()
+            }
+            _assign_parts(network, parts)
+        if role.ema_of is not None and role.lora is not None:
+            _copy_adapters(self._filled[role.ema_of], network)
         self._filled[name] = network
 
     def _key(self, role: NetworkSpec) -> Hashable:
         assert role.start is not None
         return ("random", id(role)) if role.start == "random" else self._key_of(role.start)
 
-    def _donor(self, role: NetworkSpec, network: nn.Module) -> nn.Module | None:
-        """A network with the same weights, in float32 or in the types that are wanted."""
+    def _donor(self, role: NetworkSpec, network: nn.Module) -> str | None:
+        """The role of a network with the same weights, in float32 or in the types that are wanted:
+        for an average what it follows."""
         wanted = _frozen(network)
         for name, filled in self._filled.items():
-            if self._roles[name].ema_of is None and self._key(self._roles[name]) == self._key(role):
-                weights = _frozen(filled)
-                if all(weights[n].dtype in (torch.float32, w.dtype) for n, w in wanted.items()):
-                    return filled
+            if role.ema_of not in (None, name) or self._key(self._roles[name]) != self._key(role):
+                continue
+            weights = _frozen(filled)
+            if all(weights[n].dtype in (torch.float32, w.dtype) for n, w in wanted.items()):
+                return name
         return None
 
-    def _load(self, name: str, network: nn.Module) -> None:
+    def _load(self, name: str, network: nn.Module, device: torch.device) -> None:
         role = self._roles[name]
         assert role.start is not None
         whose, start = maker(self._backbone, role.start)
@@ -131,65 +144,70 @@ class SlicedLoading:
         if start != "random":
             stored = whose.stored_weights(start)
             if isinstance(stored, StoredWeights):
-                _read_slices(network, stored)
+                _assign_parts(network, _read_slices(network, stored, device))
                 return
-            say(
-                f"note: the weights of {name!r} cannot be read in parts: {stored}; the first "
-                "process loads the whole network and sends them one by one"
-            )
-        whole: list[nn.Module] = []
+            if is_main_process():
+                say(
+                    f"note: the weights of {name!r} cannot be read in parts: {stored}; the first "
+                    "process loads the whole network and sends them one by one"
+                )
+        whole: dict[str, Tensor] = {}
 
         def load() -> None:
             with self._drawn(name):
                 made = make_network(self._backbone, role.start or "random")
-            trained = role.learning_rate is not None and not self.is_shared(role)
-            whole.append(with_precision(made, self._precision, "cpu", frozen=not trained))
+            whole.update(made.named_parameters())
 
         on_main(load)
-        load_whole_weights(network, whole[0].state_dict() if whole else {})
+        _assign_parts(network, _receive(network, whole, device))
 
 
-def _frozen(network: nn.Module) -> dict[str, nn.Parameter]:
+def _frozen(network: nn.Module) -> dict[str, Any]:
     """The weights that come from outside: all but a LoRA's adapters."""
     adapters = dict(trainable(network)) if lora_layers(network) else {}
     return {n: weight for n, weight in network.named_parameters() if n not in adapters}
 
 
-@torch.no_grad()
-def _materialise(network: nn.Module, device: torch.device) -> None:
-    """Give the weights memory on `device`. Buffers and adapters keep their values: no file has
-    them, and `to_empty` would leave rubbish."""
+def _assign_parts(network: nn.Module, parts: Mapping[str, Tensor]) -> None:
+    """Make tensors this process's parts of the weights that are on the meta device.
 
-    def tensors() -> dict[str, Any]:
-        return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-    kept = {n: local([t])[0].clone() for n, t in tensors().items() if not t.is_meta}
-    network.to_empty(device=device)
-    now = tensors()
-    for name, value in kept.items():
-        local([now[name]])[0].copy_(value)
-
-
-@torch.no_grad()
-def _copy_parts(donor: nn.Module, network: nn.Module, wanted: Mapping[str, Any]) -> None:
-    """Copy this process's parts of the wanted weights; both networks are sharded alike."""
-    given = dict(donor.named_parameters())
-    for name, weight in wanted.items():
-        local([weight])[0].copy_(local([given[name]])[0])
+    Not by `to_empty`, which would leave rubbish in buffers that no file has.
+    """
+    weights = _frozen(network)
+    state = {
+        name: DTensor.from_local(
+            part,
+            weights[name].device_mesh,
+            weights[name].placements,
+            run_check=False,
+            shape=weights[name].shape,
+            stride=weights[name].stride(),
+        )
+        for name, part in parts.items()
+    }
+    network.load_state_dict(state, strict=False, assign=True)
 
 
 @torch.no_grad()
-def _read_slices(network: nn.Module, stored: StoredWeights) -> None:
-    """Read this process's rows of every weight from mapped files, and look at each number."""
-    bad = {}
+def _copy_adapters(followed: nn.Module, network: nn.Module) -> None:
+    for (_, own), (_, its) in zip(trainable(network), trainable(followed), strict=True):
+        local([own])[0].copy_(local([its])[0])
+
+
+@torch.no_grad()
+def _read_slices(
+    network: nn.Module, stored: StoredWeights, device: torch.device
+) -> dict[str, Tensor]:
+    """This process's rows of every weight, read from mapped files; looks at each number."""
+    parts, bad = {}, {}
     for name, weight in _frozen(network).items():
         if name not in stored.tensors:
             raise ZooError(f"{stored.place}: lacks {name!r}")
-        rows, counts = _own_rows(weight)
+        rows, counts = own_rows(weight)
         # float64 is rounded twice, as where a network is loaded whole
-        part = stored.tensors[name][rows].float()
-        local([weight])[0].copy_(part)
-        if counts and (number := count_not_finite(part)):
+        read = stored.tensors[name][rows].float()
+        parts[name] = torch.empty_like(weight.to_local(), device=device).copy_(read)
+        if counts and (number := count_not_finite(read)):
             bad[name] = number
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, bad)
@@ -198,17 +216,23 @@ def _read_slices(network: nn.Module, stored: StoredWeights) -> None:
         totals.update(one)
     for name, number in totals.items():
         raise weights_not_finite(stored.place, name, number, stored.tensors[name].numel())
+    return parts
 
 
-def _own_rows(weight: Any) -> tuple[slice, bool]:
-    """The rows of a sharded weight that this process has, as `torch.chunk` deals them; and whether
-    it is of the first of the groups that have a copy each."""
-    mesh: DeviceMesh = weight.device_mesh
-    size, place = mesh["shard"].size(), mesh.get_local_rank("shard")
-    each = -(-len(weight) // size)
-    rows = slice(min(place * each, len(weight)), min((place + 1) * each, len(weight)))
-    assert rows.stop - rows.start == len(weight.to_local())
-    return rows, mesh.get_local_rank("replicate") == 0
+@torch.no_grad()
+def _receive(
+    network: nn.Module, whole: Mapping[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """This process's rows of every weight, of which the first process has all in `whole`."""
+    parts = {}
+    for name, weight in _frozen(network).items():
+        tensor = torch.empty(weight.shape, dtype=weight.dtype, device=device)
+        if whole:
+            tensor.copy_(whole[name])
+        distributed.broadcast(tensor, src=0)
+        rows, _ = own_rows(weight)
+        parts[name] = tensor[rows].clone()
+    return parts
 
 
 @torch.no_grad()
@@ -226,3 +250,4 @@ def _share_equal(network: nn.Module, other: nn.Module, device: torch.device) -> 
     distributed.all_reduce(same, op=distributed.ReduceOp.MIN)
     shared = {name: theirs[name] for name, yes in zip(names, same.tolist(), strict=True) if yes}
     network.load_state_dict(shared, strict=False, assign=True)
+    gc.collect()  # FSDP refers to what has been replaced in circles

@@ -1,6 +1,6 @@
 """Makes the networks of runs in one of the processes of torchrun: the file given lists (content,
-folder). Writes the first process's whole copy of every role's weights, and what each process has
-allocated."""
+folder). Writes the first process's whole copy of every role's weights, what each process has
+allocated and what it has said."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 
-def make_networks(content: dict[str, Any], zoo: Any, world: int, rank: int) -> Any:
+def make_networks(content: dict[str, Any], zoo: Any, world: int, rank: int) -> tuple[Any, int]:
+    """The networks of a run, and the bytes that were held at the fullest moment of making them."""
     from salt_zoo.config.run import resolve
     from salt_zoo.training.layout import make_layout
     from salt_zoo.training.networks import Networks
@@ -21,7 +23,9 @@ def make_networks(content: dict[str, Any], zoo: Any, world: int, rank: int) -> A
     resolved = resolve(content, zoo, "test")
     config, parts = resolved.config, make_parts(resolved, zoo)
     layout = make_layout(config.execution, config.training.batch_size, world, rank)
-    return Networks(parts.method.roles(), parts.backbone, config.training, config.seed, layout)
+    return most_allocated(
+        lambda: Networks(parts.method.roles(), parts.backbone, config.training, config.seed, layout)
+    )
 
 
 def most_allocated(do: Callable[[], Any]) -> tuple[Any, int]:
@@ -44,18 +48,29 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from safetensors.torch import save_file
 
     from salt_zoo.core.errors import ZooError
+    from salt_zoo.core.roles import make_network
     from salt_zoo.plugin.manager import load_zoo
+    from salt_zoo.training import sliced_loading
     from salt_zoo.training.sharding import local, whole_weights
     from tests.training.sharded_runs import held
 
     distributed.init_process_group("gloo")
     world, rank = distributed.get_world_size(), distributed.get_rank()
-    zoo = load_zoo(["tests.sizes.plugin", "tests.training.random_start"])
+    zoo = load_zoo(["tests.sizes.plugin", "tests.training.one_network"])
+    whole: list[Any] = []  # networks that this process has made
+
+    def make(*arguments: Any) -> Any:
+        whole.append(arguments)
+        return make_network(*arguments)
+
+    sliced_loading.make_network = make
     for content, place in jobs:
         folder = Path(place)
         folder.mkdir(parents=True, exist_ok=True)
+        whole.clear()
         try:
-            networks, most = most_allocated(lambda: make_networks(content, zoo, world, rank))
+            with open(folder / f"said-{rank}.txt", "w") as said, redirect_stderr(said):
+                networks, most = make_networks(content, zoo, world, rank)
         except ZooError as error:
             (folder / f"error-{rank}.txt").write_text(str(error))
             continue
@@ -66,7 +81,7 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
                 save_file(
                     {n: t.clone() for n, t in tensors.items()}, folder / f"{role}.safetensors"
                 )
-        numbers = {"held": held(networks), "most": most}
+        numbers = {"held": held(networks), "most": most, "whole": len(whole)}
         (folder / f"numbers-{rank}.json").write_text(json.dumps(numbers))
     distributed.destroy_process_group()
 
