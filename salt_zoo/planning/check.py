@@ -16,6 +16,7 @@ from salt_zoo.core.roles import with_lora
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.eight_bit import require_torchao
 from salt_zoo.training.layout import make_layout
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
+            if training.optimizers[name].name == "adamw8bit":
+                require_torchao(name)
         for name, role in with_lora(method.roles(), training.lora).items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))

@@ -22,6 +22,7 @@ from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
 from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.training.eight_bit import moment_bytes
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
 from salt_zoo.training.sliced_loading import can_load_slices
@@ -58,6 +59,10 @@ class MeasuredNetwork:
     def held(self, shard: int) -> int:
         """Bytes of the weights on each of `shard` devices."""
         return self.held_of(self.network.parameters(), shard)
+
+    def numbers_of(self, tensor: Tensor, shard: int) -> int:
+        """Numbers of a tensor on the first of `shard` devices."""
+        return local_size(tensor, 1 if self.is_head else shard) // tensor.element_size()
 
     def held_of(self, tensors: Iterable[Tensor], shard: int) -> int:
         return sum(local_size(tensor, 1 if self.is_head else shard) for tensor in tensors)
@@ -171,6 +176,12 @@ def optimizer_states(
             continue
         options = config.optimizers.get(name, OptimizerConfig())
         total = 0
+        if options.name == "adamw8bit":  # without torchao, which the machine need not have
+            parts = (
+                networks[name].numbers_of(p, shard) for _, p in trainable(networks[name].network)
+            )
+            states[name] = sum(map(moment_bytes, parts)) / GIB
+            continue
         for optimizer in make_optimizers(networks[name].network, options, role.learning_rate):
             # AdamW keeps two moments, Muon one
             moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
