@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.config import StrictModel, once
+
+#: Kinds of networks that are never trained themselves.
+Offload = Literal["frozen", "averages"]
 
 
 class ExecutionConfig(StrictModel):
@@ -23,6 +26,9 @@ class ExecutionConfig(StrictModel):
     #: Processes that share one copy of every network, its gradients and optimizer states (FSDP2);
     #: 1 keeps a whole copy in each. `auto` is the GPUs of a node on CUDA, 1 on a CPU.
     shard: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    #: Networks whose weights are kept in main memory and sent to the device block by block in each
+    #: pass (FSDP2's CPU offload): `frozen` ones, such as a teacher, and `averages`.
+    offload: Annotated[list[Offload], AfterValidator(once)] = Field(default_factory=list)
     #: Recompute activations in the backward pass instead of keeping them.
     gradient_checkpointing: bool = False
     #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.

@@ -61,6 +61,26 @@ def is_shared(role: NetworkSpec) -> bool:
     return role.lora is not None or (role.learning_rate is None and role.ema_of is None)
 
 
+def is_offloaded(role: NetworkSpec, offload: Sequence[str]) -> bool:
+    """Whether a role is one of those that `execution.offload` names; a head never is."""
+    if role.factory is not None or role.learning_rate is not None:
+        return False
+    return ("averages" if role.ema_of else "frozen") in offload
+
+
+def check_offload(roles: Mapping[str, NetworkSpec], offload: Sequence[str]) -> None:
+    """Refuse to offload what trained networks use.
+
+    Raises:
+        ZooError: a role is a LoRA.
+    """
+    if offload and any(role.lora is not None for role in roles.values()):
+        raise ZooError(
+            "execution.offload: LoRAs have their frozen weights in common with other networks, "
+            "which are on the device; write offload: []"
+        )
+
+
 def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
     """The roles of one update of `Method.update_order`; the first names it."""
     return (update,) if isinstance(update, str) else tuple(update)

@@ -12,7 +12,7 @@ from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.protocols import Backbone, Method
-from salt_zoo.core.roles import with_lora
+from salt_zoo.core.roles import check_offload, with_lora
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
@@ -52,7 +52,9 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                 )
             if training.optimizers[name].name == "adamw8bit":
                 require_torchao(name)
-        for name, role in with_lora(method.roles(), training.lora).items():
+        roles = with_lora(method.roles(), training.lora)
+        check_offload(roles, run.config.execution.offload)
+        for name, role in roles.items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))
                 add_lora(network, role.lora, f"training.lora.{name}")

@@ -91,7 +91,7 @@ def find_fit(
     runs: Mapping[str, Resolved], zoo: Zoo, gpus: int, memory: float, node: int = NODE
 ) -> Fit:
     """Try the switches of `execution` in order: as written, gradient checkpointing, micro-batches
-    of one video, weights sharded over more and more GPUs.
+    of one video, weights sharded over more and more GPUs, and offloaded.
 
     Args:
         runs: by label; all must fit under one setting.
@@ -104,7 +104,8 @@ def find_fit(
     """
     room, tried = memory - RESERVED, []
     written = next(iter(runs.values())).config.execution
-    for what, execution in _settings(written, gpus, min(node, gpus)):
+    lora = any(run.config.training.lora for run in runs.values())
+    for what, execution in _settings(written, gpus, min(node, gpus), lora):
         tried.append(_setting(what, execution, runs, zoo, gpus, node))
         if tried[-1].peak <= room:
             return Fit(gpus, room, tuple(tried))
@@ -112,7 +113,7 @@ def find_fit(
 
 
 def _settings(
-    written: ExecutionConfig, gpus: int, node: int
+    written: ExecutionConfig, gpus: int, node: int, lora: bool
 ) -> Iterator[tuple[str, ExecutionConfig]]:
     now = written
     yield "as written", now
@@ -128,6 +129,12 @@ def _settings(
         if gpus % shard == 0 and (shard % before == 0):
             now = now.model_copy(update={"shard": shard})
             yield f"sharded over {shard} GPUs", now
+    if lora:
+        return
+    for kind, what in (("frozen", "frozen networks"), ("averages", "averages, too,")):
+        if kind not in now.offload:
+            now = now.model_copy(update={"offload": [*now.offload, kind]})
+            yield f"{what} in main memory", now
 
 
 def _setting(

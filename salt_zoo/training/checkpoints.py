@@ -28,7 +28,7 @@ from salt_zoo.plugin import checked_method as methods
 from salt_zoo.training.eight_bit import is_eight_bit, load_plain_state, plain_state
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
-from salt_zoo.training.sharding import load_whole_weights, shard_states
+from salt_zoo.training.sharding import load_whole_weights, shard_states, whole_parts
 
 STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
 #: The states of a `Stateful` method, one of each process.
@@ -89,7 +89,7 @@ def save_checkpoint(
 
 def _write_whole(networks: Networks, draft: Path) -> None:
     for role in networks.saved_roles():
-        tensors = _apart(trainable_state(networks[role]))
+        tensors = _apart(whole_parts(trainable_state(networks[role])))
         safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
     optimizers = {
         role: [plain_state(one) if is_eight_bit(one) else one.state_dict() for one in optimizers]

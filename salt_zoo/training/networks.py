@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from salt_zoo.config.execution import Offload
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora, copy_sharing, trainable
@@ -18,7 +19,7 @@ from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.roles import with_averages, with_lora
+from salt_zoo.core.roles import check_offload, is_offloaded, with_averages, with_lora
 from salt_zoo.plugin.checked_method import STUDENT_EMA
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
@@ -69,6 +70,7 @@ class Networks(Mapping[str, Any]):
         layout: Layout = ALONE,
         *,
         gradient_checkpointing: bool = False,
+        offload: Sequence[Offload] = (),
     ) -> None:
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
@@ -92,19 +94,30 @@ class Networks(Mapping[str, Any]):
         self._skeletons: dict[str, nn.Module] = {}  # of sharded networks, for whole copies
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        bases = FrozenBases(backbone, self.roles, self.precision)
-        originals = bases.originals
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
-        mesh = layout.mesh(device.type) if layout.sharded else None
-        # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
-        loading = torch.device("cpu") if layout.sharded else device
+        check_offload(self.roles, offload)
+        offloaded = {name for name, role in self.roles.items() if is_offloaded(role, offload)}
+        # heads are small and stay whole
+        in_units = [
+            name
+            for name, role in self.roles.items()
+            if role.factory is None and (layout.sharded or name in offloaded)
+        ]
+        mesh = layout.mesh(device.type) if in_units else None
         drawn = functools.partial(_drawn, seed)
-        slices = None
-        if layout.sharded and can_load_slices(backbone, self.roles):
+        slices, by_slices = None, set[str]()
+        if can_load_slices(backbone, self.roles):
             slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
+            followed = {name: self.roles[name].ema_of for name in in_units}
+            by_slices = {name for name, its in followed.items() if its is None or its in in_units}
+        rest = {name: role for name, role in self.roles.items() if name not in by_slices}
+        bases = FrozenBases(backbone, rest, self.precision)
+        originals = bases.originals
+        # whole networks may fit no GPU: `shard` moves them there unit by unit
+        loading = torch.device("cpu") if set(in_units) - by_slices else device
         for name, role in self.roles.items():
-            sliced = slices if role.factory is None else None
+            sliced = slices if name in by_slices else None
             with drawn(name):
                 if sliced:
                     network = sliced.empty(name)
@@ -120,8 +133,9 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
+            place = loading if name in in_units else device
             if not sliced:
-                network = network.to(device if role.factory is not None else loading)
+                network = network.to(place)
             network.requires_grad_(False)
             frozen = role.learning_rate is None and role.ema_of is None
             if frozen and role.factory is not None:
@@ -130,7 +144,7 @@ class Networks(Mapping[str, Any]):
             for other, spec in self.roles.items():
                 if spec.ema_of == name and not sliced:
                     copied = copy.deepcopy if role.lora is None else copy_sharing
-                    copies[other] = copied(network)
+                    copies[other] = copied(network).to("cpu" if other in offloaded else place)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
                 if isinstance(network, Checkpointable):
                     network.enable_gradient_checkpointing()
@@ -139,14 +153,16 @@ class Networks(Mapping[str, Any]):
                         "execution.gradient_checkpointing: this backbone's networks have none; "
                         "set it to false"
                     )
-            if mesh is not None and role.factory is None:  # a head is small and stays whole
+            if mesh is not None and name in in_units:
                 self._skeletons[name] = skeleton(network)
                 given = dict(network.named_parameters())
                 # adapters are in float32 and their base is held as a frozen network is
-                no_casts = frozen or role.lora is not None
-                network = shard(network, mesh, self.precision, frozen=no_casts)
+                no_casts = frozen or role.lora is not None or not layout.sharded
+                network = shard(
+                    network, mesh, self.precision, frozen=no_casts, offload=name in offloaded
+                )
                 if sliced:
-                    sliced.fill(name, network, device)
+                    sliced.fill(name, network, device, offload=name in offloaded)
                 elif bases.is_shared(role):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
@@ -208,6 +224,8 @@ class Networks(Mapping[str, Any]):
                 own.copy_(its)  # statistics, and what never changes
             mean = local([weight for _, weight in trainable(self._networks[name])])
             weights = local([weight for _, weight in trainable(self._networks[role])])
+            if mean[0].device != weights[0].device:  # it is offloaded
+                weights = [w.to(mean[0].device) for w in weights]
             if name == STUDENT_EMA and step < self._ema_start:
                 torch._foreach_copy_(mean, weights)
             else:

@@ -19,7 +19,13 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from salt_zoo.core.lora import lora_layers
@@ -40,12 +46,23 @@ class HasShardUnits(Protocol):
 
 
 def shard(
-    network: nn.Module, mesh: DeviceMesh, precision: ResolvedPrecision, *, frozen: bool
+    network: nn.Module,
+    mesh: DeviceMesh,
+    precision: ResolvedPrecision,
+    *,
+    frozen: bool,
+    offload: bool = False,
 ) -> nn.Module:
     """Shard the weights of `network` in place over the second dimension of `mesh` and replicate
     them over the first; returns the same object.
 
     Without `shard_units` the whole network is one unit, gathered at once.
+
+    Args:
+        frozen: weights are gathered in the types that they are held in.
+        offload: the shards are in main memory, and a unit is sent to the device for its pass. Not
+            by diffusers' group offloading: that takes a block's weights away after the forward
+            pass, also from the backward pass that goes through a frozen network.
     """
     # Trained weights are gathered in bfloat16 and their gradients summed in float32. Inputs stay:
     # casting them would round the times (0.9 to 0.8984) and the rotary tables.
@@ -54,12 +71,17 @@ def shard(
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+    place = OffloadPolicy()
+    if offload:
+        place = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     if isinstance(network, HasShardUnits):
         for unit in network.shard_units():
-            fully_shard(unit, mesh=mesh, mp_policy=policy)
+            fully_shard(unit, mesh=mesh, mp_policy=policy, offload_policy=place)
     # By default the root keeps its gathered weights after a pass; an optimizer or an average would
     # then see whole tensors that are thrown away.
-    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    fully_shard(
+        network, mesh=mesh, mp_policy=policy, offload_policy=place, reshard_after_forward=True
+    )
     return network
 
 
@@ -95,6 +117,11 @@ def is_sharded(network: nn.Module) -> bool:
 def local(tensors: list[Any]) -> list[Tensor]:
     """This process's part of each tensor: itself where it is not sharded."""
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+
+
+def whole_parts(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a network of which this process holds all, also where it is offloaded."""
+    return dict(zip(state, local(list(state.values())), strict=True))
 
 
 def own_rows(weight: Any) -> tuple[slice, bool]:

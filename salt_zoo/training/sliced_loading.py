@@ -91,18 +91,24 @@ class SlicedLoading:
                 add_lora(network, role.lora, f"training.lora.{name}", "cpu")
         return network
 
-    def fill(self, name: str, network: nn.Module, device: torch.device) -> None:
+    def fill(
+        self, name: str, network: nn.Module, device: torch.device, *, offload: bool = False
+    ) -> None:
         """Give a sharded network this process's part of its weights; all processes must call it.
 
         Buffers and adapters have their values already: no file has them.
 
+        Args:
+            device: of the run.
+            offload: the part is kept in main memory.
+
         Raises:
             ZooError: the weights cannot be loaded, or have numbers that are not finite.
         """
-        role = self._roles[name]
+        role, place = self._roles[name], torch.device("cpu") if offload else device
         donor = self._donor(role, network)
         if donor is None:
-            self._load(name, network, device)
+            self._load(name, network, device, place)
             if self.is_shared(role):
                 for other, filled in self._filled.items():
                     if self.is_shared(self._roles[other]):
@@ -113,7 +119,8 @@ class SlicedLoading:
         else:
             given = _frozen(self._filled[donor])
             parts = {
-                n: given[n].to_local().to(w.dtype, copy=True) for n, w in _frozen(network).items()
+                name: given[name].to_local().to(place, weight.dtype, copy=True)
+                for name, weight in _frozen(network).items()
             }
             _assign_parts(network, parts)
         if role.ema_of is not None and role.lora is not None:
@@ -136,7 +143,9 @@ class SlicedLoading:
                 return name
         return None
 
-    def _load(self, name: str, network: nn.Module, device: torch.device) -> None:
+    def _load(
+        self, name: str, network: nn.Module, device: torch.device, place: torch.device
+    ) -> None:
         role = self._roles[name]
         assert role.start is not None
         whose, start = maker(self._backbone, role.start)
@@ -144,7 +153,7 @@ class SlicedLoading:
         if start != "random":
             stored = whose.stored_weights(start)
             if isinstance(stored, StoredWeights):
-                _assign_parts(network, _read_slices(network, stored, device))
+                _assign_parts(network, _read_slices(network, stored, place))
                 return
             if is_main_process():
                 say(
@@ -159,7 +168,8 @@ class SlicedLoading:
             whole.update(made.named_parameters())
 
         on_main(load)
-        _assign_parts(network, _receive(network, whole, device))
+        parts = _receive(network, whole, device)
+        _assign_parts(network, {n: part.to(place) for n, part in parts.items()})
 
 
 def _frozen(network: nn.Module) -> dict[str, Any]:
