@@ -13,11 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -154,17 +150,20 @@ def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
     return tensors
 
 
+@torch.no_grad()
 def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded.
+    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded or
+    offloaded.
 
-    The first process alone needs to have them; all processes must call it.
+    Every process has them: of a mapped file, only its own rows are read.
     """
-    whole = not lora_layers(network)  # else they are the adapters
     if not is_sharded(network):
-        network.load_state_dict(tensors, strict=whole)
+        network.load_state_dict(tensors, strict=not lora_layers(network))
         return
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=whole)
-    set_model_state_dict(network, dict(tensors), options=options)
+    state = network.state_dict()
+    for name, tensor in tensors.items():
+        rows, _ = own_rows(state[name])
+        local([state[name]])[0].copy_(tensor[rows] if tensor.ndim else tensor)
 
 
 def shard_states(optimizer: torch.optim.Optimizer) -> None:

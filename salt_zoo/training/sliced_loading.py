@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -64,7 +64,7 @@ class SlicedLoading:
         self._drawn = drawn
         self._with_lora = any(role.lora is not None for role in roles.values())
         self._key_of = Originals(backbone, ()).key
-        self._begun: set[Hashable] = set()
+        self._begun: dict[str, Hashable] = {}  # the first role of each start
         self._filled: dict[str, nn.Module] = {}  # by role; nothing is trained before all are made
 
     def is_shared(self, role: NetworkSpec) -> bool:
@@ -83,10 +83,12 @@ class SlicedLoading:
             network = whose.empty_network(start)
             if self.is_shared(role):
                 network = with_precision(network, self._precision, "meta", frozen=True)
-            key = self._key(role)
-            if key in self._begun:  # a whole network would be a copy, for which nothing is drawn
+            # Adapters are drawn after their network, as where networks are whole: of those that
+            # start alike, all but the first are copies there, for which nothing is drawn.
+            if self._key(role) in self._begun.values():
                 drawing.enter_context(self._drawn(name))
-            self._begun.add(key)
+            else:
+                self._begun[name] = self._key(role)
             if role.lora is not None:
                 add_lora(network, role.lora, f"training.lora.{name}", "cpu")
         return network
@@ -134,9 +136,11 @@ class SlicedLoading:
     def _donor(self, role: NetworkSpec, network: nn.Module) -> str | None:
         """The role of a network with the same weights, in float32 or in the types that are wanted:
         for an average what it follows."""
+        if role.ema_of is not None:
+            return role.ema_of
         wanted = _frozen(network)
         for name, filled in self._filled.items():
-            if role.ema_of not in (None, name) or self._key(self._roles[name]) != self._key(role):
+            if self._key(self._roles[name]) != self._key(role):
                 continue
             weights = _frozen(filled)
             if all(weights[n].dtype in (torch.float32, w.dtype) for n, w in wanted.items()):
@@ -165,11 +169,17 @@ class SlicedLoading:
         def load() -> None:
             with self._drawn(name):
                 made = make_network(self._backbone, role.start or "random")
+                if role.lora is not None and name in self._begun:
+                    add_lora(made, role.lora, f"training.lora.{name}")
             whole.update(made.named_parameters())
 
         on_main(load)
-        parts = _receive(network, whole, device)
-        _assign_parts(network, {n: part.to(place) for n, part in parts.items()})
+        parts = {n: part.to(place) for n, part in _receive(_frozen(network), whole, device)}
+        _assign_parts(network, parts)
+        if role.lora is not None and name in self._begun:
+            adapters = dict(trainable(network))
+            for adapter, part in _receive(adapters, whole, device):
+                local([adapters[adapter]])[0].detach().copy_(part)
 
 
 def _frozen(network: nn.Module) -> dict[str, Any]:
@@ -184,17 +194,18 @@ def _assign_parts(network: nn.Module, parts: Mapping[str, Tensor]) -> None:
     Not by `to_empty`, which would leave rubbish in buffers that no file has.
     """
     weights = _frozen(network)
-    state = {
-        name: DTensor.from_local(
+    state = {}
+    for name, part in parts.items():
+        meta = weights[name]
+        made = DTensor.from_local(
             part,
-            weights[name].device_mesh,
-            weights[name].placements,
+            meta.device_mesh,
+            meta.placements,
             run_check=False,
-            shape=weights[name].shape,
-            stride=weights[name].stride(),
+            shape=meta.shape,
+            stride=meta.stride(),
         )
-        for name, part in parts.items()
-    }
+        state[name] = made.to(part.device)  # it has gone to the mesh's device
     network.load_state_dict(state, strict=False, assign=True)
 
 
@@ -231,18 +242,16 @@ def _read_slices(
 
 @torch.no_grad()
 def _receive(
-    network: nn.Module, whole: Mapping[str, Tensor], device: torch.device
-) -> dict[str, Tensor]:
+    weights: Mapping[str, Any], whole: Mapping[str, Tensor], device: torch.device
+) -> Iterator[tuple[str, Tensor]]:
     """This process's rows of every weight, of which the first process has all in `whole`."""
-    parts = {}
-    for name, weight in _frozen(network).items():
+    for name, weight in weights.items():
         tensor = torch.empty(weight.shape, dtype=weight.dtype, device=device)
         if whole:
             tensor.copy_(whole[name])
         distributed.broadcast(tensor, src=0)
         rows, _ = own_rows(weight)
-        parts[name] = tensor[rows].clone()
-    return parts
+        yield name, tensor[rows].clone()
 
 
 @torch.no_grad()

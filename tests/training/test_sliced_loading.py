@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from salt_zoo.config.run import resolve
+from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_digits.size import CAUSAL, TEACHER, TRANSFORMER
 from salt_zoo_wan.checkpoint.export import export_transformer
@@ -66,6 +68,9 @@ def runs(files: Path) -> dict[str, dict[str, Any]]:
             CAUSAL_WAN | {"initial": str(files / "causal.pt")}, precision="bf16"
         ),
         "lora": run_of(CAUSAL_WAN | {"initial": "teacher"}, lora=adapted),
+        "lora-no-files": run_of(
+            CAUSAL_WAN | {"size": "test-small", "initial": "teacher"}, lora=adapted
+        ),
         "lora-bf16": run_of({"name": "wan"}, lora={"student": {"rank": 4}}, precision="bf16"),
     }
 
@@ -82,8 +87,9 @@ def single(files: Path) -> dict[str, dict[str, Any]]:
         ),
         "no-files": run_of({"name": "wan", "size": "test-large"}, "one-network"),
     }
-    for run in every.values():
-        run["training"]["ema"] = None
+    for name, run in every.items():
+        if name != "random":  # whose average is its copy
+            run["training"]["ema"] = None
     return every
 
 
@@ -131,7 +137,8 @@ def test_the_first_process_alone_makes_whole_networks(name, together):
     made = [
         json.loads((together / name / f"numbers-{n}.json").read_text())["whole"] for n in (0, 1)
     ]
-    assert made == [int(name in (*WHOLE, "random")), 0]
+    wanted = {"lora-no-files": 2}.get(name, int(name in (*WHOLE, "random")))  # two starts
+    assert made == [wanted, 0]
 
 
 def test_a_process_allocates_its_part(together):
@@ -156,3 +163,11 @@ def test_numbers_that_are_not_finite_are_found_in_all_parts(together):
     for rank in range(2):
         said = (together / "nan" / f"error-{rank}.txt").read_text()
         assert "nan.safetensors: 'transformer.blocks.3.ffn.net.2.weight' has 3 of" in said
+
+
+def test_the_plan_counts_a_weight_at_a_time():
+    run = run_of({"name": "wan"}) | {"execution": {"shard": 2, "micro_batch": 1}}
+    plan = plan_run(resolve(run, ZOO, "test"), ZOO, "cpu", processes=2)
+    (network, _) = make_networks(run_of({"name": "wan"}), ZOO, 1, 0)
+    largest = max(p.numel() for p in network["student"].parameters())
+    assert plan.loading * GIB == 4 * largest
