@@ -51,7 +51,7 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                     f"{did_you_mean(name, trained)}"
                 )
             if training.optimizers[name].name == "adamw8bit":
-                require_torchao(name)
+                require_torchao(f"training.optimizers.{name}.name")
         roles = with_lora(method.roles(), training.lora)
         check_offload(roles, run.config.execution.offload)
         for name, role in roles.items():

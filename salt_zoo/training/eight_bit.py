@@ -28,12 +28,11 @@ MOMENTS: Mapping[str, bool] = {"exp_avg": True, "exp_avg_sq": False}
 _TABLE = 4 * 256
 
 
-def require_torchao(role: str) -> None:
-    """A ZooError where torchao is not installed."""
+def require_torchao(where: str = "training.optimizers") -> None:
+    """A ZooError at the key `where`, if torchao is not installed."""
     if importlib.util.find_spec("torchao") is None:
         raise ZooError(
-            f"training.optimizers.{role}.name: adamw8bit needs torchao, which is not installed; "
-            "run: pip install torchao"
+            f"{where}: adamw8bit needs torchao, which is not installed; run: pip install torchao"
         )
 
 
@@ -41,6 +40,7 @@ def make_adamw8bit(
     parameters: Iterable[nn.Parameter], rate: float, config: OptimizerConfig
 ) -> torch.optim.Optimizer:
     """torchao's optimizer. It compiles its update for every shape of a weight, once a process."""
+    require_torchao()
     from torchao.optim import AdamW8bit
 
     made: torch.optim.Optimizer = AdamW8bit(

@@ -27,6 +27,7 @@ from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import (
     is_sharded,
     local,
+    settle_gathered,
     settle_gradient_types,
     shard,
     skeleton,
@@ -167,6 +168,8 @@ class Networks(Mapping[str, Any]):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
                     settle_gradient_types(network)
+                if not layout.sharded:
+                    settle_gathered(network)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(

@@ -94,6 +94,19 @@ def settle_gradient_types(network: nn.Module) -> None:
     network.requires_grad_(False)
 
 
+def settle_gathered(network: nn.Module) -> None:
+    """Gather each unit once, outside of inference mode.
+
+    A group of one process asks the tensors that it gathers into for their version, which those of
+    inference mode have not; they are made in the first pass, which may be a measurement's.
+    """
+    network._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            module.reshard()
+
+
 def skeleton(network: nn.Module) -> nn.Module:
     """A copy of `network` whose weights and buffers have no data."""
     empty: dict[int, Any] = {}

@@ -70,6 +70,7 @@ def test_a_run_goes_on_with_and_without(tmp_path):
     """What an average has kept in main memory is in the checkpoint."""
     run = run_of("dmd", "wan", None)
     run["training"] |= {"updates": 3, "checkpoint_every": 1}
+    run["quality"] = {"every": 1, "prompts": 2, "steps": [1], "metrics": ["digits-class"]}
     whole = trained(run, tmp_path / "whole")
     for updates, execution in ((1, BOTH), (2, []), (3, BOTH)):
         part = run | {"training": run["training"] | {"updates": updates}}
@@ -78,14 +79,24 @@ def test_a_run_goes_on_with_and_without(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_sharded_processes_are_bitwise_the_same(torchrun, tmp_path):  # noqa: F811
-    """Also saved, and with their shards loaded by one process."""
-    run = sharded(run_of("dmd", "self-forcing", "window"))
-    torchrun([(run, tmp_path / "plain"), (offloaded(run), tmp_path / "offloaded")])
-    first, second = (tmp_path / name / "student.safetensors" for name in ("plain", "offloaded"))
-    assert first.read_bytes() == second.read_bytes()
-    alone = run | {"execution": {}}
-    same(*(trained(alone, tmp_path / name) for name in ("plain", "offloaded")))
+def test_two_processes_are_bitwise_the_same(torchrun, tmp_path):  # noqa: F811
+    """Sharded, also with the shards loaded by one process; and with a whole copy in each, where one
+    alone measures."""
+    shards = sharded(run_of("dmd", "self-forcing", "window"))
+    copies = run_of("dmd", "self-forcing", "window") | {
+        "quality": {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-class"]},
+        "execution": {"micro_batch": 2, "shard": 1},
+    }
+    names = {"sharded": shards, "copies": copies}
+    jobs = []
+    for name, run in names.items():
+        jobs += [(run, tmp_path / name), (offloaded(run), tmp_path / f"{name}-offloaded")]
+    torchrun(jobs)
+    for name in names:
+        one, other = (tmp_path / n / "student.safetensors" for n in (name, f"{name}-offloaded"))
+        assert one.read_bytes() == other.read_bytes()
+    alone = shards | {"execution": {}}
+    same(*(trained(alone, tmp_path / name) for name in ("sharded", "sharded-offloaded")))
 
 
 def test_the_plan_moves_them_to_main_memory():
