@@ -180,7 +180,10 @@ class Bootstrap:
         b = Replicates(b.values, b.resampled[:, :resamples])
         if bounds:
             bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-        return self._interval([(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)], bounds)
+        groups = [(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)]
+        # resampled seeds go by position: in an order of their own, a - b mirrors b - a
+        groups.sort(key=lambda group: group[1].values.tolist())
+        return self._interval(groups, bounds)
 
     def _interval(self, groups: Sequence[tuple[float, Replicates]], bounds: Bounds) -> Interval:
         """The interval of a signed sum over groups whose seeds are independent of each other."""

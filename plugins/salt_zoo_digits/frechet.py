@@ -20,10 +20,14 @@ class Gaussian:
     def of(cls, rows: Tensor) -> Gaussian:
         """Fitted to features `[N, D]`, N >= 2."""
         rows = rows.double()
-        covariance = torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+        return cls.with_moments(
+            rows.mean(dim=0), torch.cov(rows.T).reshape(rows.shape[1], rows.shape[1])
+        )
+
+    @classmethod
+    def with_moments(cls, mean: Tensor, covariance: Tensor) -> Gaussian:
         values, vectors = torch.linalg.eigh(covariance)
-        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-        return cls(rows.mean(dim=0), covariance, root)
+        return cls(mean, covariance, (vectors * values.clamp(min=0).sqrt()) @ vectors.T)
 
 
 def frechet_distance(real: Gaussian, other: Gaussian) -> float:

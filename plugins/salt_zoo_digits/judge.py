@@ -12,7 +12,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.io.storage import atomic_folder, file_digest, write_json
 from salt_zoo_digits.data import DIGIT, SIZE, images
 
 #: The shipped judge, made by `salt-zoo pretrain digits-judge`.
@@ -59,22 +58,23 @@ def shipped_judge() -> Judge:
 def judge_video(judge: Judge, videos: Tensor) -> tuple[Tensor, Tensor]:
     """Features `[N, F, 32]` and class probabilities `[N, F, 10]` of every frame of
     `[N, 1, F, 16, 16]`, clamped to [0, 1]."""
-    features, logits = judge(rearrange(videos.clamp(0, 1), "n c f h w -> (n f) c h w"))
+    frames = rearrange(videos.clamp(0, 1), "n c f h w -> (n f) c h w")
+    # what the convolutions make of so many frames fits in a CPU's cache: twice as fast
+    judged = [judge(part) for part in frames.split(144)]
+    features, logits = (torch.cat(parts) for parts in zip(*judged, strict=True))
     by_video = "(n f) d -> n f d"
     n = len(videos)
     return rearrange(features, by_video, n=n), rearrange(logits.softmax(-1), by_video, n=n)
 
 
 def train_judge(
-    folder: Path,
     steps: int,
     batch_size: int,
     progress: Callable[[int, int, Mapping[str, float]], None] = lambda step, steps, logs: None,
-) -> dict[str, float]:
-    """Train a judge on digits at random places with varied contrast and noise, and save it.
+) -> Judge:
+    """Train a judge on digits at random places with varied contrast and noise.
 
-    `progress` is told of every step. Returns its accuracy on single frames of the validation and of
-    the test split.
+    `progress` is told of every step.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(KeyedRNG(0).generator("judge").initial_seed())
@@ -96,18 +96,7 @@ def train_judge(
         optimizer.step()
         schedule.step()
         progress(step + 1, steps, {})
-    judge.eval()
-    found = {split: _accuracy(judge, split) for split in ("train", "validation", "test")}
-    with atomic_folder(folder) as draft:
-        safetensors.torch.save_file(judge.state_dict(), draft / "judge.safetensors")
-        log = {
-            "steps": steps,
-            "batch_size": batch_size,
-            "frame_accuracy": found,
-            "files": {"judge.safetensors": file_digest(draft / "judge.safetensors")},
-        }
-        write_json(draft / "training.json", log)
-    return found
+    return judge.eval().requires_grad_(False)
 
 
 def _labels(classes: tuple[tuple[int, ...], ...]) -> Tensor:
@@ -127,7 +116,8 @@ def _placed(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def _accuracy(judge: Judge, split: str) -> float:
+def frame_accuracy(judge: Judge, split: str) -> float:
+    """The share of a split's digits, each in a frame of its own, that it sees right."""
     pictures, classes = images(split)
     frames = _placed(pictures, KeyedRNG(0).generator("judge", split))
     return float((judge(frames)[1].argmax(-1) == _labels(classes)).float().mean())

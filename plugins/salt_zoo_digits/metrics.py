@@ -8,20 +8,16 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import NoOptions
 from salt_zoo_digits import measures
-from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
 from salt_zoo_digits.judge import judge_video, shipped_judge
+from salt_zoo_digits.reference import Features, shipped_reference
 
 #: Scores of pixels and prompts, for clips that begin at the given frame of their videos.
 Measure = Callable[[Tensor, Sequence[str], int], Tensor]
-
-#: Real training videos that fix the scale of sharpness and diversity and the Frechet references.
-REFERENCE = 1536
 
 
 @functools.lru_cache(maxsize=1)  # tensors hash by identity: three metrics share one judgement
@@ -124,7 +120,7 @@ class Sharpness(Score):
     kind: MetricKind = "description"
 
     def __init__(self, config: NoOptions, zoo: Zoo) -> None:
-        self.real = measures.laplacian_energy(reference_videos()[0]).mean()
+        self.real = shipped_reference().laplacian_energy
 
     def measure(self, videos: Videos) -> Tensor:
         return measures.laplacian_energy(videos.pixels) / self.real
@@ -148,9 +144,7 @@ class Diversity(Score):
     target = 1.0
 
     def __init__(self, config: NoOptions, zoo: Zoo) -> None:
-        pixels, prompts = reference_videos()
-        distances = measures.distance_within_prompt(pixels[:768], prompts[:768])
-        self.real = distances.nanmean()
+        self.real = shipped_reference().distance_within_prompt
 
     def measure(self, videos: Videos) -> Tensor:
         return measures.distance_within_prompt(videos.pixels, videos.prompts) / self.real
@@ -168,25 +162,22 @@ class FrechetAppearance(MetricDefaults):
     def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass
 
-    @functools.cached_property
-    def _reference(self) -> tuple[Tensor, Gaussian]:
-        """The features' scale and the Gaussian of real videos: judged when first needed."""
-        features = self.features(reference_videos()[0])
-        scale = features.std(dim=0)
-        return scale, Gaussian.of(features / scale)
+    @property
+    def real(self) -> Features:
+        return shipped_reference().appearance
 
     def features(self, pixels: Tensor) -> Tensor:
         return judged(pixels)[0].mean(dim=1)
 
     def measure(self, videos: Videos) -> Tensor:
-        return where_finite(videos.pixels, self.features(videos.pixels) / self._reference[0])
+        return where_finite(videos.pixels, self.features(videos.pixels) / self.real.scale)
 
     def reduce(self, rows: Tensor) -> float:
-        return frechet_distance(self._reference[1], Gaussian.of(rows))
+        return frechet_distance(self.real.gaussian, Gaussian.of(rows))
 
     def reduce_many(self, rows: Tensor) -> Tensor:
         """`reduce` of every `[N, D]` in `[R, N, D]`."""
-        return frechet_distances(self._reference[1], rows)
+        return frechet_distances(self.real.gaussian, rows)
 
 
 class FrechetMotion(FrechetAppearance):
@@ -197,6 +188,10 @@ class FrechetMotion(FrechetAppearance):
 
     whole_video = True
 
+    @property
+    def real(self) -> Features:
+        return shipped_reference().motion
+
     def features(self, pixels: Tensor) -> Tensor:
         return measures.centroid_velocities(pixels)
 
@@ -206,11 +201,3 @@ def where_finite(pixels: Tensor, scores: Tensor) -> Tensor:
     digit in it, too."""
     broken = ~pixels.flatten(1).isfinite().all(dim=1)
     return scores.float().masked_fill(broken.view(-1, *[1] * (scores.ndim - 1)), float("nan"))
-
-
-@functools.cache
-def reference_videos() -> tuple[Tensor, list[str]]:
-    """Real videos of the train split, made once a process."""
-    sample = Digits().sample(KeyedRNG(0, ("reference",), range(REFERENCE)), "train")
-    assert sample.video is not None
-    return sample.video, sample.prompts

@@ -82,7 +82,7 @@ class JudgeConfig(StrictModel):
 
 
 class JudgeRecipe:
-    """Cross-entropy on single frames of the train split."""
+    """Cross-entropy on single frames of the train split; and what metrics compare with."""
 
     Config = JudgeConfig
 
@@ -91,11 +91,28 @@ class JudgeRecipe:
 
     def run(self, folder: Path, device: str) -> int:
         """Write the judge to `folder/judge`; it is small enough for any CPU, whatever `device`."""
+        import safetensors.torch
+
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo_digits.judge import train_judge
+        from salt_zoo.io.storage import atomic_folder, file_digest, write_json
+        from salt_zoo_digits.judge import frame_accuracy, train_judge
+        from salt_zoo_digits.reference import FILE, Reference, real_videos
 
         steps, batch_size = self.config.steps, self.config.batch_size
         with training_progress("digits-judge", "steps") as progress:
-            found = train_judge(folder / "judge", steps, batch_size, progress)
+            judge = train_judge(steps, batch_size, progress)
+        found = {split: frame_accuracy(judge, split) for split in ("train", "validation", "test")}
+        with atomic_folder(folder / "judge") as draft:
+            safetensors.torch.save_file(judge.state_dict(), draft / "judge.safetensors")
+            Reference.of(*real_videos(), judge).save(draft / FILE)
+            log = {
+                "steps": steps,
+                "batch_size": batch_size,
+                "frame_accuracy": found,
+                "files": {
+                    path.name: file_digest(path) for path in sorted(draft.glob("*.safetensors"))
+                },
+            }
+            write_json(draft / "training.json", log)
         show(json.dumps(found))
         return 0

@@ -4,7 +4,6 @@ counter sees the attention, which it misses where a CPU runs it fused."""
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.facts import facts
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import kept_network, on_meta
 from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
@@ -24,8 +24,6 @@ from salt_zoo.costs.module_passes import ModulePass
 
 #: FLOPs of a forward and of the backward pass.
 Flops = tuple[float, float]
-
-_KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def flops_of_passes(
@@ -67,14 +65,17 @@ def flops_of_pass(
     checkpointing: bool = False,
     lora: LoraConfig | None = None,
 ) -> Flops:
-    """FLOPs of one pass over one video by a network that starts as `start`; measured once.
+    """FLOPs of one pass over one video by a network that starts as `start`; measured once for all
+    backbones that are made alike.
 
     Args:
         lora: its adapters, whose gradients are then all that a backward pass takes of weights.
     """
     whose = source(backbone, start)
-    known = _KNOWN.setdefault(whose, {})
-    key = (kind, checkpointing, lora)
+    known = facts(backbone)
+    # a teacher is made anew with every backbone
+    whose_start = None if whose is backbone else start
+    key = (whose_start, kind, checkpointing, lora)
     if key not in known:
         with on_meta(whose):
             condition = whose.encode_prompts([""])

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
+from salt_zoo.core.facts import share
 from salt_zoo.plugin.foreign import BrokenPart, explain
 
 NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
@@ -77,6 +78,7 @@ class Registry:
     def __init__(self, kind: str, plural: str) -> None:
         self.kind, self.plural = kind, plural
         self._entries: dict[str, Entry] = {}
+        self._facts: dict[Any, dict[Any, Any]] = {}  # of parts, by what they are made from
         self.plugin = "salt_zoo"  # whose registrations are being taken
         #: The names that were looked up, where somebody wants to know; see `Zoo.watching`.
         self.seen: set[str] | None = None
@@ -161,12 +163,14 @@ class Registry:
         entry = self[name]
         factory = entry.load()
         try:
-            return factory(config, zoo)
+            made = factory(config, zoo)
         except ZooError:
             raise
         except (Exception, SystemExit) as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
+        share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
+        return made
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

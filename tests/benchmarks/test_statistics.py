@@ -43,6 +43,16 @@ def test_interval_covers_the_truth(seeds: int, of_seed: float, of_prompt: float)
 
 
 @pytest.mark.parametrize("paired", [True, False])
+def test_a_difference_mirrors_its_reverse(paired: bool) -> None:
+    generator = np.random.default_rng(7)
+    a, b = (BOOTSTRAP.means(two_way(generator, 4, 1.0, 0.5)) for _ in range(2))
+    there, back = BOOTSTRAP.difference(a, b, paired), BOOTSTRAP.difference(b, a, paired)
+    assert (back.value, back.low, back.high, back.p) == pytest.approx(
+        (-there.value, -there.high, -there.low, there.p), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("paired", [True, False])
 def test_difference_covers_the_truth(paired: bool) -> None:
     generator = np.random.default_rng(6)
     hits = 0

@@ -14,6 +14,8 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import COMMANDS, Digits
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
+from salt_zoo_digits.judge import judge_video, shipped_judge
+from salt_zoo_digits.reference import Features, Reference, real_videos, shipped_reference
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +172,26 @@ def test_every_registered_metric_scores_real_videos(real):
     assert found["digits-sharpness"] == pytest.approx(1, abs=0.1)
     assert found["digits-diversity"] == pytest.approx(1, abs=0.1)
     assert found["digits-sharpness-error"] == pytest.approx(abs(1 - found["digits-sharpness"]))
+
+
+def test_the_shipped_reference_is_that_of_real_videos():
+    found, wanted = shipped_reference(), Reference.of(*real_videos(), shipped_judge())
+
+    def tensors(features: Features) -> tuple[torch.Tensor, ...]:
+        return features.scale, features.gaussian.mean, features.gaussian.covariance
+
+    # another processor's convolutions round otherwise
+    for one, other in ((found.appearance, wanted.appearance), (found.motion, wanted.motion)):
+        for a, b in zip(tensors(one), tensors(other), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.laplacian_energy, wanted.laplacian_energy)
+    torch.testing.assert_close(found.distance_within_prompt, wanted.distance_within_prompt)
+
+
+def test_judging_in_parts_is_judging_at_once(real):
+    videos, _ = real
+    judge = shipped_judge()
+    features, probabilities = judge_video(judge, videos)
+    whole, logits = judge(videos.clamp(0, 1).transpose(1, 2).flatten(0, 1))
+    torch.testing.assert_close(features, whole.unflatten(0, (len(videos), -1)))
+    torch.testing.assert_close(probabilities, logits.softmax(-1).unflatten(0, (len(videos), -1)))
