@@ -1,4 +1,4 @@
-"""Loading the networks of a sharded run by slices: no process holds a whole one.
+"""Loading networks that are sharded or offloaded by slices: no process makes a whole one.
 
 A network is made on the meta device, sharded, and given memory for this process's part alone, into
 which its rows of every weight are read. Weights that no file has as they are make the exception:
@@ -33,19 +33,15 @@ from salt_zoo.training.sharding import local, own_rows
 
 def can_load_slices(backbone: Backbone, roles: Mapping[str, NetworkSpec]) -> bool:
     """Whether the backbones of all roles are `LoadsSlices`."""
-    whose = {id(one): one for one in _makers(backbone, roles)}.values()
+    makers = [maker(backbone, role.start)[0] for role in roles.values() if role.start is not None]
     return all(
         isinstance(one, LoadsSlices) and not is_overridden(type(one), "network", "empty_network")
-        for one in whose
+        for one in makers
     )
 
 
-def _makers(backbone: Backbone, roles: Mapping[str, NetworkSpec]) -> list[Backbone]:
-    return [maker(backbone, role.start)[0] for role in roles.values() if role.start is not None]
-
-
 class SlicedLoading:
-    """Makes the velocity networks of a sharded run: `empty`, then `shard`, then `fill`.
+    """Makes velocity networks that are sharded or offloaded: `empty`, then `shard`, then `fill`.
 
     Args:
         backbone: one that `can_load_slices`.
@@ -159,7 +155,7 @@ class SlicedLoading:
             if isinstance(stored, StoredWeights):
                 _assign_parts(network, _read_slices(network, stored, place))
                 return
-            if is_main_process():
+            if is_main_process() and distributed.get_world_size() > 1:
                 say(
                     f"note: the weights of {name!r} cannot be read in parts: {stored}; the first "
                     "process loads the whole network and sends them one by one"

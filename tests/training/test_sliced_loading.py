@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from salt_zoo.config.run import resolve
+from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.sliced_loading import can_load_slices
 from salt_zoo_digits.size import CAUSAL, TEACHER, TRANSFORMER
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
 from salt_zoo_wan.checkpoint.export import export_transformer
 from salt_zoo_wan.checkpoint.load import load_transformer
 from tests.training.sliced_runs import make_networks
@@ -171,3 +174,13 @@ def test_the_plan_counts_a_weight_at_a_time():
     (network, _) = make_networks(run_of({"name": "wan"}), ZOO, 1, 0)
     largest = max(p.numel() for p in network["student"].parameters())
     assert plan.loading * GIB == 4 * largest
+
+
+def test_a_backbone_that_replaces_network_alone_is_not_loaded_by_slices():
+    class Other(WanBackbone):
+        def network(self, start):
+            return super().network(start)
+
+    roles = {"student": NetworkSpec("student", learning_rate=1e-3)}
+    wan, other = (kind(WanBackboneConfig(), ZOO) for kind in (WanBackbone, Other))
+    assert can_load_slices(wan, roles) and not can_load_slices(other, roles)
