@@ -30,7 +30,7 @@ from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.errors import ZooError, shown
 from salt_zoo.core.ranks import end_process
-from salt_zoo.io.printing import say
+from salt_zoo.io.printing import noted_if_slow, say
 from salt_zoo.io.storage import check_folder
 from salt_zoo.planning.check import check_data, check_training
 from salt_zoo.plugin.checked_metric import make_metric
@@ -62,16 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    from salt_zoo.training.devices import find_device  # torch takes seconds to import
+    from salt_zoo.training.devices import check_device, find_device  # imports torch
 
     check_plan_options(options)
+    check_device(options.device)
     study, where, dropped = _study(options, zoo)
     study, broken = without_broken(study, zoo, where)
     out = options.out or Path("reports") / study.name
     if not options.dry_run:  # before budgets are matched, which takes a while
         find_device(options.device)
         check_folder(out)
-    runs = plan_runs(study, zoo, where)
+    matching = " and matching their budgets" if study.match == "compute" else ""
+    with noted_if_slow(f"checking {len(study.arms)} arms{matching}, without arithmetic"):
+        runs = plan_runs(study, zoo, where)
     if dropped:
         say(
             f"{dropped} of the study's hypotheses are left out: with these options they are not "

@@ -119,8 +119,8 @@ class Ended:
 
     @property
     def error(self) -> str:
-        """Its one line on stderr."""
-        lines = self.err.splitlines()
+        """Its one line on stderr, beside notes of what is going on."""
+        lines = [line for line in self.err.splitlines() if not line.startswith("note: ")]
         assert len(lines) == 1, self.err
         return lines[0]
 

@@ -98,6 +98,17 @@ def test_wrong_configurations(changes, message, write_run, mistake):
         (("--set", "training.updates"), "write KEY=VALUE"),
         (("--device", "gpu"), "--device gpu: unknown device"),
         (("--device", "cuda:99"), "--device cuda:99"),
+        (("--device", "cpu:5"), "--device cpu:5: there is one CPU; write cpu"),
+        (("--device", "gpu", "--dry-run"), "--device gpu: unknown device"),
+        (
+            ("--set", "execution.prepared_text=nowhere"),
+            "execution.prepared_text: nowhere: there is no such folder",
+        ),
+        (
+            ("--set", f"execution.prepared_text={__file__}"),
+            f"execution.prepared_text: {__file__}: is a file, not such a folder",
+        ),
+        (("--set", "dataset={name: prepared, folder: nowhere}"), "dataset.folder: nowhere: there"),
         (("-p", "missing.py"), "-p missing.py: there is no such file"),
     ],
 )
@@ -115,6 +126,15 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
         (
             {"execution": {"micro_batch": 3}},
             "execution.micro_batch: training.batch_size 2 cannot be split over 1 process in passes",
+        ),
+        (
+            {"execution": {"sequence": 3}},
+            "execution.sequence: 4 heads of attention cannot be shared by 3 processes; "
+            "write 1, 2 or 4",
+        ),
+        (
+            {"execution": {"sequence": 2}},
+            "execution.sequence: 1 process cannot be split into groups of 2; start a multiple of 2",
         ),
         ({"training": {"trackers": ["wandb"]}}, "training.trackers: wandb is not installed"),
         ({"quality": {"every": 1, "metrics": ["digits-fdd"]}}, "did you mean 'digits-fd'"),
@@ -240,6 +260,15 @@ def test_a_loss_that_is_not_a_number(write_run, shell, tmp_path):
     assert os.listdir(out / "checkpoints") == ["step-000002"]
 
 
+def test_a_file_that_cannot_be_opened_is_one_line(tmp_path, capsys):
+    """Whoever opens it, and wherever."""
+    from salt_zoo.cli import guarded
+
+    file = tmp_path / "nowhere" / "x"
+    assert guarded(lambda: file.write_text("x")) == 1
+    assert capsys.readouterr().err == f"error: {file}: No such file or directory\n"
+
+
 def test_no_memory(write_run, cli, tmp_path):
     plugin = tmp_path / "greedy.py"
     plugin.write_text(
@@ -288,6 +317,8 @@ def toys_file(tmp_path):
         "from salt_zoo import hookimpl\n"
         "class Odd:\n"
         "    def __init__(self, config, zoo): pass\n"
+        "    def prompts(self, split): return ['a 7 moving left slowly']\n"
+        "    def real(self, prompts, rng, split, frames=None): return None\n"
         "    def fingerprint(self): return {}\n"
         "    def sample(self, draws, split, videos): raise KeyError('bug')\n"
         "@hookimpl\n"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,16 +28,16 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.fixture
-def limit_files():
-    """Lets the kernel refuse files above a size; like a full disk, and every user may."""
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """The kernel refuses files above a size; like a full disk, and every user may. Not longer than
+    the command: pytest's own output may go to a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size: int) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 #: Optimizer states are then twice the weights.
@@ -74,32 +76,32 @@ def test_a_disk_that_is_full_from_the_start(small_disk, write_run, cli):
 @pytest.mark.parametrize(
     ("size", "writer"), [(100_000, "safetensors"), (2_000_000, "torch.save of the optimizers")]
 )
-def test_every_writer_of_a_checkpoint(size, writer, limit_files, write_run, cli, tmp_path):
+def test_every_writer_of_a_checkpoint(size, writer, write_run, cli, tmp_path):
     config, out = write_run(training=TWO_MOMENTS), tmp_path / "out"
-    limit_files(size)
-    ended = cli("train", config, "--out", out)
+    with limited_files(size):
+        ended = cli("train", config, "--out", out)
     assert (ended.code, ended.out) == (1, "")
     assert str(out / "checkpoints" / "step-000002") in ended.error
     assert "free some space" in ended.error
     assert os.listdir(out / "checkpoints") == []
 
 
-def test_a_student_that_cannot_be_saved(limit_files, write_run, cli, tmp_path):
+def test_a_student_that_cannot_be_saved(write_run, cli, tmp_path):
     config, out = write_run(), tmp_path / "out"
     assert cli("train", config, "--out", out).code == 0
     before = (out / "student" / "salt_zoo.json").read_bytes()
-    limit_files(100_000)
-    ended = cli("train", config, "--out", out)
+    with limited_files(100_000):
+        ended = cli("train", config, "--out", out)
     assert ended.code == 1 and str(out / "student") in ended.error
     assert (out / "student" / "salt_zoo.json").read_bytes() == before
     assert sorted(os.listdir(out)) == ["checkpoints", "run.yaml", "student"]
 
 
-def test_a_video_that_cannot_be_saved(limit_files, write_run, cli, tmp_path):
+def test_a_video_that_cannot_be_saved(write_run, cli, tmp_path):
     config, out = write_run(), tmp_path / "out"
     assert cli("train", config, "--out", out).code == 0
-    limit_files(1000)
     sample = ("sample", "a 7 moving up slowly", "--nfe", 1, "--checkpoint", out)
-    ended = cli(*sample, "--out", tmp_path / "videos" / "a.png")
+    with limited_files(1000):
+        ended = cli(*sample, "--out", tmp_path / "videos" / "a.png")
     assert ended.code == 1 and "a.png" in ended.error
     assert os.listdir(tmp_path / "videos") == []

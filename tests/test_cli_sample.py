@@ -128,14 +128,19 @@ def test_what_is_to_be_sampled(cli, tmp_path, trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--nfe", 0), "steps: should be greater than or equal to 1, not 0"),
-        (("--shift", 0), "timestep_shift: should be greater than 0"),
-        (("--guidance", "nan"), "guidance_scale: should be a finite number"),
+        (("--nfe", 0), "--nfe 0: steps: should be greater than or equal to 1, not 0"),
+        (("--shift", 0), "--shift 0.0: timestep_shift: should be greater than 0"),
+        (("--guidance", "nan"), "--guidance nan: guidance_scale: should be a finite number"),
         (("--device", "cuda:77"), "--device cuda:77"),
         (("--device", "tpu"), "--device tpu: unknown device"),
+        (("--device", ""), "--device '': unknown device"),
+        (("-p", ""), "-p '': no module of that name"),
         (("--set", "backbone.sizes=x"), "sizes: unknown key; did you mean 'size'"),
         (("--set", "backbon.size=x"), "did you mean 'backbone'"),
-        (("--set", "backbone.size=digit"), "unknown size 'digit'; did you mean 'digits'"),
+        (
+            ("--set", "backbone.size=digit"),
+            "backbone.size: unknown size 'digit'; did you mean 'digits'",
+        ),
     ],
 )
 def test_wrong_options(arguments, message, trained, cli, tmp_path):

@@ -96,6 +96,14 @@ def test_options_are_documented(zoo):
     assert not missing
 
 
+def test_the_short_form_of_steps_is_shown_and_true(zoo, cli):
+    for name in ("dmd", "sc-dmd", "cda", "consistency"):
+        (text,) = (o.text for o in describe_part(zoo.methods, name).options
+                   if o.key in ("steps", "rollout.steps"))  # fmt: skip
+        assert text.endswith("`steps: 8` is `{8: 1.0}`."), name
+    assert zoo.methods.configure("dmd", {"steps": 8}, "test").steps == {8: 1.0}
+
+
 def test_json_is_what_a_registration_says(cli):
     shown = json.loads(cli("show", "method", "sc-dmd", "--json").out)
     assert shown["plugin"] == "dmd" and shown["summary"] and shown["about"]
@@ -186,3 +194,17 @@ def test_torch_is_not_imported_for_a_part_without_it(plugin, shell):
     code = f"{call}; print('torch' in sys.modules)"
     ended = shell("-c", code, "show", "method", "bare", "-p", plugin)
     assert (ended.code, ended.err) == (0, "") and ended.out.endswith("\nFalse\n")
+
+
+def test_a_metric_says_how_its_scores_are_read(zoo, cli):
+    shown = {
+        "digits-fd": "direction: lower (lower is better); kind: quality",
+        "digits-sharpness": "direction: target (closest to 1 is best); kind: description",
+        "semigroup-defect": "direction: lower (lower is better); kind: diagnostic",
+        "saturation": "direction: none (no direction); kind: description",
+    }
+    for name, line in shown.items():
+        assert line in cli("show", "metric", name).out.splitlines(), name
+    for entry in zoo.metrics:
+        assert describe_part(zoo.metrics, entry.name).reading.startswith("direction: ")
+    assert describe_part(zoo.methods, "dmd").reading == ""

@@ -260,6 +260,10 @@ WINDOW = ("--memory", "window")
         ((*WINDOW, "--switch", f"2:{THREE}"), "the earliest frame for a switch is 3"),
         (("--frames", 10, "--switch", f"10:{THREE}"), "--switch 10: past the end; the last"),
         (("--seconds", 2, "--switch", f"8:{THREE}"), "--switch 8: past the end; the last"),
+        (
+            ("--memory", "{name: window, frames: 6}"),
+            "--memory window --set backbone.memory.frames=6",
+        ),
         (("--memory", "windw"), "unknown memory 'windw'; did you mean 'window'"),
         ((*WINDOW, "--set", "backbone.memory.frame=6"), "did you mean 'frames'"),
         ((*WINDOW, "--set", "backbone.memory.frames=4"), "raise its 'frames'"),
@@ -275,9 +279,9 @@ WINDOW = ("--memory", "window")
         (("--frames", 10**40), "--frames: at most 100,000,000"),
         (("--seconds", "1e300"), "--seconds 1e+300: at most 2.5e+07"),
         (("--frames", 0), "--frames 0: must be at least 1"),
-        (("--seconds", 0), "--seconds 0.0: must be more than 0"),
-        (("--seconds", "nan"), "must be more than 0"),
-        ((*WINDOW, "--nfe", 0), "steps: should be greater than or equal to 1"),
+        (("--seconds", 0), "--seconds 0.0: must be a number above 0"),
+        (("--seconds", "inf"), "--seconds inf: must be a number above 0"),
+        ((*WINDOW, "--nfe", 0), "--nfe 0: steps: should be greater than or equal to 1"),
         ((*WINDOW, "--device", "tpu"), "unknown device"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 
@@ -11,7 +12,15 @@ import pytest
 def test_a_run_and_what_it_leaves(write_run, cli, tmp_path):
     folder = tmp_path / "out"
     ended = cli("train", write_run(), "--out", folder, "--device", "cpu")
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
+    begins, ends = ended.err.splitlines()
+    assert begins == (
+        f"note: training teacher-forcing for 4 student updates in {folder}; "
+        "logs: none (training.trackers)"
+    )
+    assert re.fullmatch(
+        r"teacher-forcing 4/4 student updates  student/loss \S+  done in \d+ s", ends
+    )
     assert ended.out == f"{folder / 'student'}\n"
     assert sorted(os.listdir(folder)) == ["checkpoints", "run.yaml", "student"]
     assert sorted(os.listdir(folder / "checkpoints")) == ["step-000002", "step-000004"]
@@ -42,15 +51,29 @@ def test_the_same_command_again_does_no_update(write_run, cli, tmp_path):
     assert cli("train", run, "--out", tmp_path / "out").code == 0
     student = tmp_path / "out" / "student" / "transformer" / "diffusion_pytorch_model.safetensors"
     before = student.read_bytes()
-    assert cli("train", run, "--out", tmp_path / "out").code == 0
+    again = cli("train", run, "--out", tmp_path / "out")
+    assert again.code == 0
+    newest = tmp_path / "out" / "checkpoints" / "step-000004"
+    assert f"note: all 4 updates are done ({newest})" in again.err.splitlines()
     assert student.read_bytes() == before
+
+
+def test_a_resumed_run_and_its_logs_are_told(write_run, cli, tmp_path):
+    folder = tmp_path / "out"
+    assert cli("train", write_run(training={"updates": 2}), "--out", folder).code == 0
+    longer = cli("train", write_run(training={"trackers": ["tensorboard"]}), "--out", folder)
+    newest = folder / "checkpoints" / "step-000002"
+    lines = longer.err.splitlines()
+    assert f"note: resuming after update 2 of 4 ({newest})" in lines
+    assert any(line.endswith(f"logs: tensorboard --logdir {folder / 'logs'}") for line in lines)
+    assert [*(folder / "logs").rglob("events*")]
 
 
 def test_quality_during_training_is_shown(write_run, cli, tmp_path):
     quality = {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-motion"]}
     ended = cli("train", write_run(quality=quality), "--out", tmp_path / "out")
     assert ended.code == 0
-    first, second = ended.err.splitlines()
+    _, first, second = ended.err.splitlines()
     assert first.startswith("teacher-forcing 2/4 student updates") and "digits-motion@1" in first
     assert second.startswith("teacher-forcing 4/4") and "student/loss" in second
 

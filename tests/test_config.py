@@ -123,6 +123,36 @@ RUN = {"method": "m", "backbone": "b", "dataset": "d"}
         ),
         (
             RunConfig,
+            {**RUN, "execution": {"shard": -1}},
+            "execution.shard: should be greater than or equal to 1, not -1",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"metrics": [3]}},
+            "quality.metrics.0: must be a name, or a group of keys with a 'name', not 3",
+        ),
+        (
+            RunConfig,
+            {**RUN, "training": {"optimizers": {"a": {"betas": [0.1]}}}},
+            "training.optimizers.a.betas.1: this key is required",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"steps": []}},
+            "quality.steps: should have at least 1 item, not []",
+        ),
+        (
+            RunConfig,
+            {**RUN, "quality": {"steps": [4, 2, 4]}},
+            "quality.steps: 4 is listed twice",
+        ),
+        (
+            RunConfig,
+            {**RUN, "method": {"name": 3, "steps": 4}},
+            "method: its 'name' must be a text, not 3",
+        ),
+        (
+            RunConfig,
             {**RUN, "method": 3},
             "method: must be a name, or a group of keys with a 'name', not 3",
         ),
@@ -166,8 +196,8 @@ def test_values_cannot_change_later():
         (b"a: 1\n b: 2", "line 2: not valid YAML"),
         (b"a: \x00", "not valid YAML"),
         (b"\xff\xfe\xff", "cannot be read"),
-        (b"- 1\n- 2", "expected a mapping, got a list"),
-        (b"only text", "expected a mapping, got a str"),
+        (b"- 1\n- 2", "should be a group of keys, not [1, 2]"),
+        (b"only text", "should be a group of keys, not 'only text'"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
@@ -215,13 +245,14 @@ def test_overrides(override, expected):
         ("a..b=3", "write KEY=VALUE"),
         ("a.b=[", "not valid YAML"),
         ("arms.2.n=1", "arms is a list of 2"),
+        ("none.0=1", "is a list of 0, so '0' is not in it; write the whole list, as in none=[a"),
         ("arms.x.n=1", "'x' must be a number"),
         ("arms.².n=1", "must be a number"),
         ("rate.size=digits", "rate is 0.5, not a group of keys"),
     ],
 )
 def test_overrides_that_cannot_be(override, message):
-    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "rate": 0.5}
+    content = {"a": {"b": 1}, "arms": [{"n": 1}, {"n": 2}], "rate": 0.5, "none": []}
     with pytest.raises(ZooError) as raised:
         apply_overrides(content, [override])
     assert message in str(raised.value) and repr(override) in str(raised.value)
@@ -246,3 +277,20 @@ def test_what_is_set_is_there(path, value):
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers()), max_size=6))
 def test_the_last_override_of_a_key_holds(pairs):
     assert apply_overrides({}, [f"{key}={value}" for key, value in pairs]) == dict(pairs)
+
+
+class Required(StrictModel):
+    arms: dict[str, dict[str, int]]
+    rest: dict[str, int] = {}
+
+
+def test_only_what_has_a_default_may_be_left_out():
+    """The remedy of a line must not lead to the next one."""
+    for content, message in (
+        ({"arms": None}, "arms: should be a group of keys, not None; write its keys"),
+        ({"arms": {"a": None}}, "arms.a: should be a group of keys, not None; write its keys"),
+        ({"arms": {}, "rest": None}, "not None; omit it for its defaults, or write its keys"),
+    ):
+        with pytest.raises(ZooError) as raised:
+            validate(Required, content, "here")
+        assert str(raised.value).endswith(message)

@@ -157,12 +157,12 @@ def test_the_check_of_names_finds_a_wrong_one() -> None:
     assert not found("salt_zoo.core.flows.step_list")
 
 
-def test_rooms_of_the_pages_are_those_of_the_architecture() -> None:
-    """The tables of rooms are `tests/test_house.py` in words."""
+def test_packages_of_the_pages_are_those_of_the_architecture() -> None:
+    """The tables of packages are `tests/test_house.py` in words."""
     from tests.test_house import ARROWS
 
     for page, package in ((LIBRARY, "salt_zoo"), (STUDIES, "benchmarks")):
-        section = text_of(page).split("## Rooms", 1)[1].split("\n## ", 1)[0]
+        section = text_of(page).split("## Packages", 1)[1].split("\n## ", 1)[0]
         rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", section, flags=re.MULTILINE)
         assert {room for room, _ in rows} == ARROWS[package].keys()
         above: set[str] = set()

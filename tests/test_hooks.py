@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 
 import pluggy
 import pytest
+import torch
 
 from salt_zoo import hookimpl
 from salt_zoo.plugin import spec as hookspecs
@@ -123,6 +125,30 @@ def test_a_failing_hook_costs_one_line_not_the_run(error, recorded, train, tmp_p
     assert len(recorder.of("step_finished")) == 4 == len(trainer.history)
 
 
+class Meddling:
+    """A plugin whose hook changes what every network computes with."""
+
+    @hookimpl
+    def step_finished(self):
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+
+
+def test_settings_that_a_hook_changes_are_put_back_and_told_once(recorded, train, tmp_path, capsys):
+    plain = train(tmp_path / "plain", recorded[0])
+    zoo = load_zoo()
+    zoo.add_plugin("meddling", Meddling)
+    trainer = train(tmp_path / "meddled", zoo)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "warning: plugin 'meddling' changed torch's default dtype, torch's gradient mode in "
+        "step_finished, which is undone"
+    )
+    wanted = plain.networks["student"].state_dict()
+    for name, value in trainer.networks["student"].state_dict().items():
+        assert torch.equal(value, wanted[name])
+
+
 def test_an_interrupt_in_a_hook_is_an_interrupt():
     zoo = Zoo()
     zoo.add_plugin("failing", lambda: Failing(KeyboardInterrupt()))
@@ -165,7 +191,10 @@ def test_an_unknown_hook_is_no_attribute():
         Zoo().hook.step_finnished(step=1)
 
 
-SECTIONS = [[3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]]
+SECTIONS = [
+    *([3], [("a", "b", "c")], "text", [("title", None)], 3, [["a"]]),
+    itertools.repeat(("title", "text")),
+]
 
 
 @pytest.mark.parametrize("made", SECTIONS, ids=str)

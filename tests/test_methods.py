@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from salt_zoo.config.parts import configure_part
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec
@@ -34,7 +36,7 @@ class Sound:
     def roles(self) -> Any:
         return {"student": STUDENT}
 
-    def update_order(self, step: int) -> Any:
+    def update_order(self, index: int) -> Any:
         return ["student"]
 
     def train(self, step: Any) -> Any:
@@ -81,6 +83,7 @@ ROLES = [
     {"student": NetworkSpec("nowhere", learning_rate=1e-4)},  # type: ignore[arg-type]
     {"student": NetworkSpec("student", learning_rate=-1.0)},
     {"student": NetworkSpec("student", learning_rate=float("nan"))},
+    {"student": NetworkSpec("student", learning_rate=1e300)},
     {"student": NetworkSpec("student", learning_rate="fast")},  # type: ignore[arg-type]
     {"student": STUDENT, "mean": NetworkSpec("student", ema_of="nobody")},
     {"student": STUDENT, "mean": NetworkSpec("student", ema_of="student", decay=2.0)},
@@ -89,9 +92,17 @@ ROLES = [
     {"student": STUDENT, "head": NetworkSpec("student", factory=Head)},
     {"student": STUDENT, "head": NetworkSpec(factory=Head, ema_of="student")},
     {"student": STUDENT, "head": NetworkSpec(factory=3)},  # type: ignore[arg-type]
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="nobody")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="copy")},
+    {"student": STUDENT, "copy": NetworkSpec("teacher", copy_of="student")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", ema_of="student")},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", learning_rate=1e-4)},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="student", factory=Head)},
+    {"student": STUDENT, "copy": NetworkSpec(copy_of="teacher"), "teacher": NetworkSpec("teacher")},
 ]
 ORDERS = [
     *(None, [], "student", ["nobody"], [3], ["student", "teacher"], ["teacher"], 3),
+    *([("student", "copy")], ["copy"]),
     *([()], [("student", "student")], [("student", "teacher")], [("student", 3)]),
 ]
 
@@ -106,7 +117,8 @@ def test_roles_of_a_wrong_form(roles: Any):
 
 @pytest.mark.parametrize("order", [*ORDERS, itertools.repeat("student")], ids=str)
 def test_update_orders_of_a_wrong_form(order: Any):
-    roles = {"student": STUDENT, "teacher": NetworkSpec("teacher")}
+    copy = NetworkSpec(copy_of="student")
+    roles = {"student": STUDENT, "teacher": NetworkSpec("teacher"), "copy": copy}
     method = broken(Zoo(), roles=lambda self: roles, update_order=lambda self, step: order)
     with pytest.raises(ForeignError) as caught:
         method.update_order(0)
@@ -144,8 +156,11 @@ def test_a_factory_that_fails_is_named(factory: Any):
     assert "\n" not in line
 
 
+ITSELF: dict[str, Any] = {}
+ITSELF["itself"] = ITSELF
 STATES = {
     "no mapping": [1],
+    "itself": ITSELF,
     "an object": {"a": object()},
     "deep inside": {"a": [{"b": {1.0, 2.0}}]},
     "an odd key": {("a", "b"): 1},
@@ -159,6 +174,45 @@ def test_states_of_a_wrong_form(state: Any):
     method = broken(Zoo(), state_dict=lambda self: state, **load)
     with pytest.raises(ForeignError, match=rf"^{TITLE}: state_dict\(\)"):
         method.state_dict()
+
+
+@pytest.mark.parametrize("part", ["roles", "update_order", "train"])
+def test_an_async_method_is_refused_at_once(part: str):
+    async def never_run(*arguments: Any) -> Any:
+        return {}
+
+    with pytest.raises(ForeignError, match=rf"^{TITLE}: its {part}\(\) is async"):
+        broken(Zoo(), **{part: never_run})
+
+
+def test_settings_that_an_update_changes_are_put_back_and_told_once(capsys):
+    def meddle(self: Any, step: Any) -> Any:
+        torch.set_grad_enabled(False)
+        torch.set_default_device("meta")
+        return {}
+
+    method = broken(Zoo(), train=meddle)
+    step = type("TrainStep", (), {"role": "student", "index": 4, "networks": {}})
+    for _ in range(2):
+        assert method.train(step) == {}
+        assert torch.is_grad_enabled() and torch.ones(1).device.type == "cpu"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"warning: {TITLE} changed torch's default device, torch's gradient mode in train(), "
+        "which is undone"
+    )
+
+
+def test_options_that_cannot_be_written_are_refused():
+    class Config(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        tool: object = object()
+
+    zoo = Zoo()
+    zoo.methods.plugin = "mine"
+    zoo.methods.add("broken", type("Broken", (Sound,), {"Config": Config}), "a broken method")
+    with pytest.raises(ForeignError, match=f"^{TITLE}: its options cannot be written"):
+        configure_part(zoo.methods, {"name": "broken"}, zoo, "here")
 
 
 def test_a_state_is_a_copy_of_plain_values():
@@ -202,14 +256,18 @@ def test_what_is_checked_before_a_run_leaves_breaches_to_the_training(toys: Zoo,
     check_training(resolve(content, toys, "test"), toys, "test")
 
 
-ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionError("deep")]
+class Odd(BaseException):
+    """As asynchronous libraries have them."""
+
+
+ERRORS = [SystemExit(0), StopIteration("x"), Mute(), MemoryError(), RecursionError("deep"), Odd()]
 
 
 @pytest.mark.parametrize("error", [*ERRORS, RuntimeError("two\nlines" + "x" * 5000)], ids=repr)
 @pytest.mark.parametrize("part", ["roles", "update_order", "train"])
 def test_any_exception_is_one_line(part: str, error: BaseException):
     method = broken(Zoo(), **{part: raising(error)})
-    step = type("TrainStep", (), {"role": "student", "index": 4})
+    step = type("TrainStep", (), {"role": "student", "index": 4, "networks": {}})
     with pytest.raises(ForeignError) as caught:
         method.roles() if part == "roles" else getattr(method, part)(step if part == "train" else 0)
     line = str(caught.value)

@@ -54,6 +54,7 @@ def returning(value: Any) -> Any:
 
 ROWS = [
     None,
+    torch.zeros(3).to_sparse(),
     [1.0, 2.0, 3.0],
     1.0,
     torch.tensor(1.0),
@@ -118,6 +119,19 @@ def test_a_metric_that_works_in_place_changes_no_other():
     assert rows.tolist() == [3.0, 1.0, 2.0]
 
 
+def test_what_a_metric_sets_for_the_process_is_put_back():
+    def meddle(self: Any, given: Any) -> Any:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+        return given.pixels.flatten(1).mean(1)
+
+    rows = made(measure=meddle).measure(videos())
+    assert torch.equal(rows, videos().pixels.flatten(1).mean(1))
+    assert torch.ones(1).dtype == torch.float32 and torch.ones(1).device.type == "cpu"
+    assert torch.is_grad_enabled()
+
+
 def test_a_metric_that_changes_the_network_is_named():
     def changes(self: Any, given: Any) -> Tensor:
         with torch.no_grad():
@@ -155,6 +169,8 @@ DECLARED = [
     {"own_steps": True},
     {"version": "2"},
     {"mean": "yes"},
+    {"own_sampler": "euler"},
+    {"whole_video": "no"},
     {"kind": property(lambda self: 1 / 0)},
 ]
 

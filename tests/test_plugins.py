@@ -14,6 +14,7 @@ import pytest
 
 from salt_zoo import hookimpl
 from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo.plugin.surroundings import exits_raised
 
 PEPPER = Path(__file__).parent / "third_party" / "salt_zoo_pepper"
 
@@ -44,6 +45,7 @@ BREAKAGES = {
     "syntax error": ("def register(zoo:\n", "SyntaxError"),
     "raises at import": ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
     "exits at import": ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    "ends the process at import": ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
     "cancelled at import": ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
     "another BaseException": (
         "class Odd(BaseException): pass\nraise Odd('odd')",
@@ -118,6 +120,18 @@ def test_a_broken_plugin_costs_one_line_and_nothing_else(how, tmp_path, zoo, cli
     expected = names(zoo)
     expected["methods"] = sorted([*expected["methods"], "null"])
     assert {kind: [row["name"] for row in rows] for kind, rows in listed.items()} == expected
+
+
+def test_a_process_that_foreign_code_forks_may_end():
+    import os
+
+    with exits_raised():
+        child = os.fork()
+        if not child:
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        with pytest.raises(SystemExit, match=r"os._exit\(5\)"):
+            os._exit(5)
 
 
 def test_the_hooks_of_a_broken_plugin_are_not_called(tmp_path):
@@ -304,6 +318,12 @@ MEDDLES = {
     "empties a table and raises": ("zoo.methods._entries.clear(); 1 / 0", "ZeroDivisionError"),
     "replaces a part": ("zoo.methods._entries['dmd'] = None", "altered method 'dmd'"),
     "adds what is no entry": ("zoo.methods._entries['mine'] = None", "without zoo.methods.add"),
+    "empties the list of plugins": ("zoo.plugins.clear()", "altered zoo.plugins"),
+    "replaces the list of plugins": ("zoo.plugins = []", "altered zoo.plugins"),
+    "has a name too long for a file": (
+        "zoo.metrics.add('m' * 300, len, 'x')",
+        "at most 80 letters",
+    ),
     "replaces a table": ("zoo.methods = {}", "replaced zoo.methods"),
     "cannot tell why": (
         "raise type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})()",
@@ -341,6 +361,17 @@ SETTINGS = {
     "torch's gradient mode": "torch.set_grad_enabled(False)",
     "torch's deterministic mode": "torch.use_deterministic_algorithms(True)",
     "torch's threads": "torch.set_num_threads(torch.get_num_threads() + 1)",
+    "torch's inference mode": "mode = torch.inference_mode(); mode.__enter__()",
+    "torch's autocast": "torch.autocast('cpu', dtype=torch.bfloat16).__enter__()",
+    "torch's anomaly mode": "torch.autograd.set_detect_anomaly(True)",
+    "torch's matmul precision": "torch.set_float32_matmul_precision('medium')",
+    "torch's cuDNN settings": "torch.backends.cudnn.benchmark = True",
+    "torch's oneDNN": "torch.backends.mkldnn.enabled = False",
+    "torch's flushing of small numbers": "torch.set_flush_denormal(True)",
+    "numpy's handling of errors": "import numpy; numpy.seterr(all='raise')",
+    "warnings into errors": "import warnings; warnings.simplefilter('error')",
+    "the recursion limit": "import sys; sys.setrecursionlimit(500)",
+    "the handling of signals": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
     "the current folder": "os.chdir('/')",
 }
 
@@ -348,12 +379,22 @@ SETTINGS = {
 @pytest.mark.parametrize("what", SETTINGS)
 def test_a_setting_of_the_process_is_put_back_and_told(what, tmp_path):
     import os
+    import signal
+    import sys
+    import warnings
 
+    import numpy as np
     import torch
 
     def state():
         threads = torch.get_num_threads()
         flags = torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+        flags += torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+        flags += torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
+        flags += torch.backends.cudnn.benchmark, torch.backends.mkldnn.enabled
+        flags += bool(torch.tensor(1e-39).mul(0.5)), np.geterr(), sys.getrecursionlimit()
+        errors = [one for one in warnings.filters if one[0] == "error"]
+        flags += signal.getsignal(signal.SIGTERM), errors
         return torch.get_default_dtype(), torch.zeros(1).device, threads, flags, os.getcwd()
 
     before = state()
@@ -361,10 +402,9 @@ def test_a_setting_of_the_process_is_put_back_and_told(what, tmp_path):
     path = plugin_file(tmp_path, source)
     zoo = load_zoo([path])
     assert state() == before
-    assert (
-        zoo.notices == [f"plugin {path!r} changed {what} while it was loaded, which is undone"]
-        and path in zoo.plugins
-    )
+    # (the inference mode is without gradients, too)
+    told = f"plugin {path!r} changed {what} while it was loaded, which is undone"
+    assert told in zoo.notices and len(zoo.notices) <= 2 and path in zoo.plugins
 
 
 NOISY = (

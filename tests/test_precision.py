@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.precision import (
     backward_in,
@@ -22,8 +19,6 @@ from salt_zoo.core.precision import (
     resolve_precision,
     with_precision,
 )
-from salt_zoo.core.protocols import NetworkSpec
-from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.network import WanNetwork
 from tests.plugins.tiny_causal import at, network, prompt, transformer, video
@@ -241,85 +236,3 @@ def test_tf32_is_switched_for_backward_only_and_switched_back():
         assert now() == before
     with backward_in("tf32", "cpu"):
         assert now() == before
-
-
-class ObservantConfig(StrictModel):
-    learning_rate: float = 1e-3
-
-
-class Observant:
-    """A method that writes down which context it is trained in."""
-
-    Config = ObservantConfig
-    needs_data = False
-
-    def __init__(self, config: Any, zoo: Any) -> None:
-        self.seen: list[tuple[bool, torch.dtype]] = []
-
-    def roles(self) -> dict[str, NetworkSpec]:
-        return {
-            "student": NetworkSpec("student", learning_rate=1e-3),
-            "teacher": NetworkSpec("teacher"),
-        }
-
-    def update_order(self, step: int) -> list[str]:
-        return ["student"]
-
-    def train(self, step: Any) -> dict[str, torch.Tensor]:
-        x = step.rng.randn(step.latent_shape, "x")
-        found = {
-            role: step.networks[role](x, torch.full((len(x),), 0.5), step.batch.condition)
-            for role in ("teacher", "student")
-        }
-        self.seen.append((torch.is_autocast_enabled("cpu"), (x.flatten(1) @ x.flatten(1).T).dtype))
-        assert {v.dtype for v in found.values()} == {torch.float32}
-        loss = (found["student"] - found["teacher"] - 1).square().mean()
-        step.backward(loss)
-        return {"loss": loss.detach()}
-
-
-class ObservantPlugin:
-    @hookimpl
-    def register(self, zoo: Any) -> None:
-        zoo.methods.add("observant", Observant, "writes down its context")
-
-
-def test_a_method_is_trained_outside_of_autocast(train, tmp_path):
-    zoo = load_zoo()
-    zoo.add_plugin("observant", ObservantPlugin)
-    trainer = train(tmp_path, zoo, method={"name": "observant"}, training=BF16)
-    assert trainer.method.seen == [(False, torch.float32)] * 2
-    dtypes = {role: {p.dtype for p in net.parameters()} for role, net in trainer.networks.items()}
-    assert dtypes["student"] == dtypes["student_ema"] == {torch.float32}
-    assert dtypes["teacher"] == {torch.float32, torch.bfloat16}  # held, but for its islands
-
-
-BF16 = {"updates": 2, "precision": "bf16"}
-
-
-def test_two_precisions_in_one_process(train, run_content, shell, tmp_path):
-    """Runs of other precisions before one change nothing of it: bitwise a fresh process's."""
-    method = {"name": "dmd", "learning_rate": 1e-3}
-
-    def weights(run: Any) -> dict[str, torch.Tensor]:
-        return run.networks["student"].state_dict()
-
-    runs = [
-        train(tmp_path / f"{n}-{p}", method=method, training={"updates": 2, "precision": p})
-        for n, p in enumerate(("bf16", "fp32", "bf16"))
-    ]
-    first, exact, again = map(weights, runs)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], exact[name]) for name in first)
-    path = tmp_path / "fresh.yaml"
-    content = run_content(method=method, training={"updates": 2, "precision": "fp32"})
-    path.write_text(json.dumps(content))
-    ended = shell(
-        "-m", "salt_zoo", "train", path, "--out", tmp_path / "fresh", "--device", "cpu",
-        environment={"OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )  # fmt: skip
-    assert ended.code == 0, ended.err
-    from safetensors.torch import load_file
-
-    fresh = load_file(tmp_path / "fresh/checkpoints/step-000002/student.safetensors")
-    assert all(torch.equal(fresh[name], exact[name]) for name in exact)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import shlex
+import subprocess
 import sys
 import threading
+import time
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.io.printing import LONGEST, one_line, results_only, say, show, visible
+from salt_zoo.io.printing import LONGEST, noted_if_slow, one_line, results_only, say, show, visible
 
 
 @given(st.text(max_size=50))
@@ -84,6 +87,30 @@ def test_standard_output_gets_results_alone(capfd):
     assert captured.err == "a data set\na metric\n"
 
 
+PAST_PYTHON = """
+import os, subprocess
+from salt_zoo.io.printing import results_only, show
+with results_only():
+    os.write(1, b"a library")
+    subprocess.run(["echo", "a program"])
+    show("the result")
+print("after it")
+"""
+
+
+def test_what_is_printed_past_python_is_no_result(shell):
+    ended = shell("-c", PAST_PYTHON)
+    assert ended.out == "the result\nafter it\n"
+    assert "a library" in ended.err and "a program" in ended.err
+    command = [sys.executable, "-m", "salt_zoo", "list"]
+    with open("/dev/full", "w") as disk:
+        full = subprocess.run(command, stdout=disk, stderr=subprocess.PIPE, text=True)
+    assert full.returncode == 1 and "No space left on device" in full.stderr
+    assert full.stderr.count("\n") == 1
+    shut = subprocess.run(["sh", "-c", f"{shlex.join(command)} >&-"], capture_output=True)
+    assert (shut.returncode, shut.stdout, shut.stderr) == (0, b"", b"")
+
+
 def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):
     """Its code runs in a thread that fetches batches ahead, and in this one."""
     (tmp_path / "talks.py").write_text(TALKS)
@@ -96,3 +123,12 @@ def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):
 def test_a_result_is_not_cut(capsys):
     show("x" * 5000)
     assert len(capsys.readouterr().out) == 5001
+
+
+def test_what_takes_long_is_noted_and_the_rest_is_not(capsys):
+    with noted_if_slow("planning", seconds=60):
+        pass
+    assert capsys.readouterr().err == ""
+    with noted_if_slow("planning", seconds=0.01):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "note: planning\n"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import pandas
 import pytest
@@ -115,3 +116,12 @@ def test_what_is_not_there(tmp_path):
     (tmp_path / "q.txt").write_text("a cat")
     with pytest.raises(ZooError, match="lines of text, which have no column 'prompt'"):
         read_prompt_file(tmp_path / "q.txt", "prompt")
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p.csv", "p.json"])
+def test_what_would_never_end_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)  # nobody writes to it
+    (tmp_path / f"zero-{name}").symlink_to("/dev/zero")
+    for file in (tmp_path / name, tmp_path / f"zero-{name}"):
+        with pytest.raises(ZooError, match="no regular file"):
+            read_prompt_file(file)

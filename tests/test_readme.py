@@ -29,8 +29,10 @@ def test_the_stream_of_the_readme_runs_when_pasted(capsys):
 
 
 def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
-    (tmp_path / "shortcut.py").write_text(PLUGIN, encoding="utf-8")
-    (command,) = re.findall(r"`(python -m benchmarks\.run quick -p shortcut\.py .*?)`", README)
+    (tmp_path / "endpoint_regression.py").write_text(PLUGIN, encoding="utf-8")
+    (command,) = re.findall(
+        r"`(python -m benchmarks\.run quick -p endpoint_regression\.py .*?)`", README
+    )
     arguments = shlex.split(command)[1:]
     done = subprocess.run(
         [sys.executable, *arguments, "--out", "out", *SMALL],
@@ -40,7 +42,7 @@ def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "regress-teacher" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+    assert "endpoint-regression" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
 
 
 def test_the_plugin_of_the_readme_is_short():

@@ -1,4 +1,4 @@
-"""Runs a script of the tests in two real processes (torchrun, gloo)."""
+"""Runs a script of the tests in two (or more) real processes (torchrun, gloo)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def run_in_two_processes(script: Path, argument: Path, timeout: float = 1500) -> str:
-    """What both wrote to standard output; a failure shows the end of their errors."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def run_in_two_processes(
+    script: Path, argument: Path, timeout: float = 1500, processes: int = 2
+) -> str:
+    """What all wrote to standard output; a failure shows the end of their errors."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [sys.executable, *launch, str(script), str(argument)],
         capture_output=True,

@@ -4,6 +4,7 @@ rendered again."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from benchmarks.evaluate.records import EvalResult
 from benchmarks.study.text import shown_text
 from salt_zoo.io import storage
+from salt_zoo.io.regular import check_regular
 
 FILE = "videos.npz"
 #: The largest frames, and the most of them, that a page shows of a video, and of a long one.
@@ -51,8 +53,9 @@ def write_videos(measured: Sequence[EvalResult], folder: Path) -> None:
 def read_videos(folder: Path) -> Pictures:
     """What `write_videos` wrote; nothing where there is no such file."""
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    check_regular(path, "delete it and run the study again")
     with np.load(path) as arrays:
         return {tuple(json.loads(name)): arrays[name] for name in arrays.files}
 

@@ -182,6 +182,7 @@ def _costs(view: View) -> dict[str, Any]:
     return {
         "arms": [(arm, _passes(arm)) for arm in arms],
         "together": _together(arms),
+        "budgeted": any(arm.off_budget is not None for arm in arms),
         "roles": list(dict.fromkeys(role for arm in arms for role in arm.passes)),
         "most": {
             "passes": max(map(_passes, arms), default=0) or 1,

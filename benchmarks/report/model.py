@@ -141,6 +141,12 @@ class View:
             return metric.model_copy(update={"direction": "none"})
         return metric
 
+    def kind_mark(self, name: str) -> str:
+        """Behind a metric's name: what it is if it does not judge quality."""
+        kinds = {metric.name: metric.kind for metric in self.metrics}
+        kind = kinds.get(name, "quality")
+        return "" if kind == "quality" else f" ({kind})"
+
     def not_finite(self) -> list[str]:
         """Rows with scores that are not finite, in words. A metric with rollouts of its own that
         has none for a network (of a memory, say) does not apply to it."""

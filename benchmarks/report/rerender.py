@@ -23,6 +23,7 @@ from benchmarks.stats.entries import MetricEntry
 from benchmarks.stats.replicates import FILE as REPLICATES
 from benchmarks.stats.replicates import read_store
 from benchmarks.stats.results import analyse
+from benchmarks.stats.results_file import FILE as RESULTS
 from benchmarks.stats.results_file import read_results, write_json
 from benchmarks.stats.schema import StudyRecord
 from benchmarks.stats.score_files import read_scores
@@ -37,6 +38,7 @@ from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.io.one_writer import one_writer
 from salt_zoo.io.printing import show
 from salt_zoo.io.storage import plain
+from salt_zoo.plugin.foreign import show_traceback
 from salt_zoo.plugin.manager import Zoo
 
 
@@ -77,25 +79,37 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     study = old.study if file is None else _restated(file, old.study, zoo)
     store, drift = _whole(read_store, folder), old.drift
     videos = _whole(read_videos, folder)  # whatever is damaged is found before anything is written
-    infos = _infos(zoo, study)
+    try:
+        infos = _infos(zoo, study)
+    except (KeyError, TypeError, AttributeError):
+        raise ZooError(
+            f"{folder / RESULTS}: study.evaluation: it lacks the metrics; {_AGAIN.format(folder)}"
+        ) from None
     broken = dict(old.provenance.failed_metrics)
     with told_bar("statistics") as progress:
-        results = analyse(
-            study,
-            _whole(read_scores, old, folder),
-            guarded_infos(_chosen(infos, old.metrics), broken),
-            old.prompts,
-            arms=old.arms,
-            curves=old.curves,
-            provenance=old.provenance,
-            resamples=old.bootstrap.resamples,
-            long_metrics=guarded_infos(_chosen(infos, drift.metrics), broken) if drift else (),
-            long_prompts=drift.prompts if drift else (),
-            stated=when_stated(study.hypotheses, folder),
-            store=store,
-            progress=progress,
-            carried=Carried(old) if old.carried else None,
-        )
+        try:
+            results = analyse(
+                study,
+                _whole(read_scores, old, folder),
+                guarded_infos(_chosen(infos, old.metrics), broken),
+                old.prompts,
+                arms=old.arms,
+                curves=old.curves,
+                provenance=old.provenance,
+                resamples=old.bootstrap.resamples,
+                long_metrics=guarded_infos(_chosen(infos, drift.metrics), broken) if drift else (),
+                long_prompts=drift.prompts if drift else (),
+                stated=when_stated(study.hypotheses, folder),
+                store=store,
+                progress=progress,
+                carried=Carried(old) if old.carried else None,
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            # what stands in the files does not go together
+            show_traceback(error)
+            raise ZooError(
+                f"{folder / RESULTS}: damaged ({reason(error)}); {_AGAIN.format(folder)}"
+            ) from None
     results = results.with_failed_metrics(broken)
     write_json(results, folder)
     extra = zoo.hook.report_sections(results=results.to_json(), folder=folder)
@@ -125,10 +139,14 @@ def _whole(read: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except Exception as error:  # numpy, zipfile and pyarrow raise many kinds
         folder = arguments[-1]
+        show_traceback(error)
         raise ZooError(
-            f"{folder / _FILES[read]}: damaged ({reason(error)}); run the study again with "
-            f"--out {folder}: what was trained and measured there is kept"
+            f"{folder / _FILES[read]}: damaged ({reason(error)}); {_AGAIN.format(folder)}"
         ) from None
+
+
+#: What mends a damaged report.
+_AGAIN = "run the study again with --out {}: what was trained and measured there is kept"
 
 
 def _restated(file: str, recorded: StudyRecord, zoo: Zoo) -> StudyRecord:

@@ -127,7 +127,7 @@ def answer(view: View) -> list[str]:
 
 
 def caption(view: View) -> str:
-    """The metric of the table, and what its words mean."""
+    """The metric of the table, and what its verdicts mean."""
     table = view.results.answer
     if not table or not table.rows:
         return ""

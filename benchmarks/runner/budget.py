@@ -68,7 +68,9 @@ def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> di
     for label, run in runs.items():
         try:
             planned |= planned_flops(study, {label: run}, zoo)
-        except (Exception, SystemExit):  # a method's bug is told as the failure of its training
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a method's bug is told as the failure of its training
             continue
     if study.match == "compute" and study.budget_of in planned:
         return dict.fromkeys(planned, planned[study.budget_of])

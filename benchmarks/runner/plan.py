@@ -15,9 +15,10 @@ from benchmarks.runner.workers import count_workers
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
+from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.durations import in_words
-from salt_zoo.io.printing import results, visible
+from salt_zoo.io.printing import noted_if_slow, results, visible
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.devices import find_device
@@ -44,7 +45,8 @@ def print_plan(
             it that is reached.
     """
     console = Console(file=results(), width=120)
-    plans = {label: plan_run(run, zoo) for label, run in runs.items()}
+    with noted_if_slow(f"planning {len(runs)} arms: up to 400 updates of each, without arithmetic"):
+        plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     if timed:
         rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())))
@@ -175,7 +177,7 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
     batch = min(plan.micro_batch, 16)
     x = torch.zeros(batch, *backbone.latent_shape, device=place)
     t = torch.full((batch,), 0.5, device=place)
-    condition = backbone.encode_prompts([""] * batch)
+    condition = example(backbone, [""] * batch)
     from salt_zoo.costs.counter import Pass
     from salt_zoo.costs.flops import flops_of_pass
 

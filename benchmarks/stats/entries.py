@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.study.metric_info import MetricInfo, reading
+from benchmarks.study.metric_info import MetricInfo
 from salt_zoo.core.protocols import Direction, MetricKind
+from salt_zoo.plugin.metric_reading import direction_words
 
 
 class Entry(BaseModel):
@@ -65,7 +66,18 @@ class MetricEntry(Entry):
     @property
     def reading(self) -> str:
         """The direction in words; empty where the metric has none."""
-        return reading(self.direction, self.target)
+        return direction_words(self.direction, self.target)
+
+    @property
+    def legend(self) -> str:
+        """Direction and kind, for a heading; of a metric of quality the direction alone."""
+        marks = {
+            "quality": "",
+            "diagnostic": "a diagnostic, which selects no best arm",
+            "description": "a description, which selects no best arm",
+        }
+        parts = [self.reading or "no direction", marks[self.kind]]
+        return "; ".join(filter(None, parts))
 
 
 class LongVideos(Entry):
@@ -87,9 +99,12 @@ class Measurement(Entry):
     seed: int | None
     nfe: int | None
     sampler: str | None
+    """The study's sampler under which the arm is compared; see `setting`."""
     passes: dict[str, float]
     own_rollouts: list[str]
     setting: str | None
+    """How the arm was sampled where its own `evaluation` differs from the study's, in words
+    (`ode, shift 3`); null where it does not. Its sampler may then be another than `sampler`."""
     long: LongVideos | None
 
     @classmethod
@@ -123,6 +138,7 @@ class ArmSetting(Entry):
     memory: str | None
     nfe: int | None
     sampler: str | None
+    """The study's sampler under which the arm is compared; see `setting`."""
 
 
 class Estimate(Entry):
@@ -148,7 +164,8 @@ class ScoreRow(ArmSetting, Estimate):
     passes: dict[str, float]
     """Passes over a whole video: `nfe`, `guidance`, `memory` (cache writes)."""
     setting: str | None = None
-    """What of the sampling is the arm's own and not the study's, in words."""
+    """How the arm was sampled where its own `evaluation` differs from the study's, in words
+    (`ode, shift 3`); null where it does not. Its sampler may then be another than `sampler`."""
     seeds: int
     prompts: int
     videos: int

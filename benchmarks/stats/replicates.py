@@ -4,6 +4,7 @@ compared again without the features, which are a hundred times as large."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from benchmarks.stats.arm_scores import Store
 from benchmarks.stats.bootstrap import Replicates
 from salt_zoo.io import storage
+from salt_zoo.io.regular import check_regular
 
 FILE = "replicates.npz"
 
@@ -35,8 +37,9 @@ def write_store(store: Store, folder: Path) -> None:
 def read_store(folder: Path) -> Store:
     """The replicates that `write_store` wrote; empty where there is no such file."""
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    check_regular(path, "delete it and run the study again")
     with np.load(path) as arrays:
         return {tuple(json.loads(name)): _unpacked(arrays[name]) for name in arrays.files}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from benchmarks.stats.score_files import write_scores
 from salt_zoo.core.config import validate
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io import storage
+from salt_zoo.io.seals import Damaged, read_json
 
 FILE = "results.json"
 
@@ -32,7 +33,7 @@ def plain_json(content: Any) -> Any:
     """Content that JSON can hold: numbers with 7 digits, and null for those that are not finite."""
     content = storage.plain(content)
     if isinstance(content, Mapping):
-        return {str(key): plain_json(value) for key, value in content.items()}
+        return {_key(key): plain_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [plain_json(value) for value in content]
     if isinstance(content, bool | np.bool_):
@@ -42,6 +43,11 @@ def plain_json(content: Any) -> Any:
     if isinstance(content, float | np.floating):
         return float(f"{content:.7g}") if math.isfinite(content) else None
     return content if isinstance(content, str) or content is None else str(content)
+
+
+def _key(key: Any) -> str:
+    """A key that any reader can hold: names of files may have bytes that are no letters."""
+    return str(key).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_results(
@@ -72,12 +78,12 @@ def read_results(folder: Path) -> Results:
     """
     path = folder / FILE
     again = f"run the study again with --out {folder}: what was trained and measured there is kept"
+    if not os.path.lexists(path):
+        raise ZooError(f"{path}: there is no such file; name the folder of a report")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ZooError(f"{path}: there is no such file; name the folder of a report") from None
-    except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read ({error})") from None
+        content = read_json(path)
+    except Damaged as damage:
+        raise ZooError(f"{path}: damaged ({damage.why}); {again}") from None
     if not isinstance(content, dict) or "schema" not in content:
         raise ZooError(f"{path}: not the results of a study")
     if content["schema"] != SCHEMA:

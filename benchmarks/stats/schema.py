@@ -154,7 +154,7 @@ class ArmCost(Entry):
     flops: float | None
     budget: float | None
     off_budget: float | None
-    """`flops` over `budget`, less 1."""
+    """`flops` over `budget`, less 1; null in a study that matches updates, which has no budget."""
     seconds: float | None
     errors: list[FailedTraining]
 

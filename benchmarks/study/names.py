@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from salt_zoo.core.config import said
+
 #: Safe as a folder on every file system, with room for what is added to it.
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._+-]*[A-Za-z0-9_+-])?")
 _LONGEST = 100
@@ -32,12 +34,10 @@ def _one_folder_each(arms: dict[str, Any]) -> dict[str, Any]:
         try:
             _label(label)
         except ValueError as error:
-            raise ValueError(f"the label {label[:40]!r} {error}") from None
+            raise said(f"the label {label[:40]!r} {error}") from None
         other = seen.setdefault(label.casefold(), label)
         if other != label:
-            raise ValueError(
-                f"{label!r} and {other!r} are one name where letters' case is not kept"
-            )
+            raise said(f"{label!r} and {other!r} are one name where letters' case is not kept")
     return arms
 
 

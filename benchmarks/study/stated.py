@@ -6,7 +6,7 @@ and when it first saw each hypothesis (by the digest of what it compares; its wo
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from benchmarks.study.config import Hypothesis
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.seals import Damaged, read_json
 from salt_zoo.io.storage import digest, write_json
 
 FILE = "stated.json"
@@ -67,12 +68,12 @@ def _id(hypothesis: Hypothesis) -> str:
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE
-    try:
-        record: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, " ".join(str(error).split())) from None
+    try:
+        record: Any = read_json(path)
+    except Damaged as damage:
+        raise _damaged(path, damage.why) from None
     times = ("first_job_began", "last_job_ended")
     if not (
         isinstance(record, dict)

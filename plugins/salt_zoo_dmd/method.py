@@ -39,7 +39,8 @@ class DMDConfig(StrictModel):
     """Options of `dmd` and `sc-dmd`; the defaults are those of Self Forcing (arXiv 2506.08009)."""
 
     learning_rate: Rate = 2e-6
-    #: The step lists of training rollouts by number of steps, each with its probability.
+    #: The step lists of training rollouts by number of steps, each with its probability; `steps: 8`
+    #: is `{8: 1.0}`.
     steps: StepLists = {4: 1.0}
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     sampler: Sampler = "sde"
@@ -80,7 +81,7 @@ class DMD:
         }
         return self.objectives.beside(own)
 
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+    def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         trained = self.objectives.trained
         update = ("fake_score", *trained) if trained else "fake_score"
         fake_score = [update] * self.config.fake_score.updates

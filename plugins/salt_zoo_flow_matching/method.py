@@ -54,7 +54,7 @@ class FlowMatching(ABC):
     def roles(self) -> Mapping[str, NetworkSpec]:
         return {"student": NetworkSpec(self.config.start, learning_rate=self.config.learning_rate)}
 
-    def update_order(self, step: int) -> Sequence[str]:
+    def update_order(self, index: int) -> Sequence[str]:
         return ["student"]
 
     def train(self, step: TrainStep) -> Mapping[str, Tensor]:

@@ -163,7 +163,7 @@ def read_folder(path: Path) -> TrajectoryFolder:
         version = header["format"]
     except FileNotFoundError:
         raise ZooError(f"{path}: holds no trajectories (it has no {HEADER})") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{file}: damaged ({reason(error)}); make the folder again") from None
     if version != FORMAT:
         raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")

@@ -12,14 +12,16 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field, field_validator
 from torch import nn
 
+from salt_zoo.config.parts import named
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Start, StoredWeights
 from salt_zoo.io.storage import file_digest
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
-from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import merge_lora
@@ -47,11 +49,7 @@ class SelfForcingBackboneConfig(WanBackboneConfig):
     @field_validator("memory", mode="before")
     @classmethod
     def _named(cls, memory: Any) -> Any:
-        if isinstance(memory, str):
-            memory = {"name": memory}
-        if not isinstance(memory, dict) or not isinstance(memory.get("name"), str):
-            raise ValueError("must be a name, or a group of keys with a 'name'")
-        return memory
+        return named(memory)
 
 
 #: What a bidirectional network has no use for.
@@ -86,10 +84,12 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.config = config
+        self._check_student()
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")
         self.policy: Policy = zoo.memories.create(name, checked, zoo)
+        check_required(self.policy, Policy, f"memory {zoo.memories[name]}")
         self._blocks = Blocks(
             config.block_frames,
             first=1 if config.independent_first_frame else None,
@@ -125,7 +125,7 @@ class SelfForcingBackbone(WanBackbone):
         if loras := self._initial_loras():
             return f"{loras[0]} is merged into them (backbone.initial)"
         path = self._existing(self._initial_path())
-        return self._stored(path or files_of(self.size))
+        return stored_of(self.size, path or files_of(self.size))
 
     def blocks(self, network: Any = None) -> Blocks:
         causal = network is None or isinstance(network, CausalWanNetwork)

@@ -14,6 +14,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from salt_zoo.core.protocols import Condition
+from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo.core.transfers import send
 from salt_zoo_self_forcing.masks import Span
 
@@ -39,7 +41,7 @@ class Policy(Protocol):
     """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
 
     It has no state of its own: one policy serves all memories of a network, in training and after.
-    It may also be a `PreparedPolicy`.
+    It may also be a `PreparedPolicy`, or be one that `NeedsAllHeads`.
     """
 
     def capacity(self, frames: int) -> int:
@@ -79,9 +81,19 @@ class PreparedPolicy(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsAllHeads(Protocol):
+    """A policy that does not treat every head alike and by itself, so that processes cannot each
+    keep a part of the heads (`execution.sequence`)."""
+
+    #: Why, for the error.
+    needs_all_heads: str
+
+
 @dataclass(frozen=True)
 class CacheShape:
-    """Sizes of the keys (and of the values) of a network for a batch of videos."""
+    """Sizes of the keys (and of the values) of a network for a batch of videos; `heads` are those
+    that this process keeps."""
 
     rows: int
     layers: int
@@ -99,29 +111,36 @@ class KVCache:
     which no committed frame that is still visible uses, so that nothing is concatenated; only
     `commit` makes them part of the memory. A pass with gradient writes nothing.
 
+    Args:
+        group: the processes that each keep a part of the heads.
+
     Attributes:
         count: committed frames since it was emptied.
         origin: the position of the first of them.
+        frame: committed frames in all, so that the next block begins at this frame of the video.
         version: grows with every change, so that a late reader notices.
     """
 
-    def __init__(self, policy: Policy, shape: CacheShape, frames: int) -> None:
-        self.policy, self.shape = policy, shape
+    def __init__(
+        self, policy: Policy, shape: CacheShape, frames: int, group: SequenceGroup | None = None
+    ) -> None:
+        self.policy, self.shape, self.group = policy, shape, group
         self.slots = policy.capacity(frames)
         size = (shape.rows, self.slots * shape.tokens, shape.heads, shape.width)
         # zeros: a slot that was never written must not hold a NaN
         self.keys = [self._empty(size) for _ in range(shape.layers)]
         self.values = [self._empty(size) for _ in range(shape.layers)]
-        self.count = self.origin = self.version = 0
+        self.count = self.origin = self.version = self.frame = 0
         #: First frames (counted like `count`) after a cut, for policies with relative positions.
         self.cuts: list[int] = []
         #: What the policy keeps beside keys and values.
         self.beside: list[Tensor] = []
         if isinstance(policy, PreparedPolicy):
             policy.prepare(self)
-        #: The prompt whose tokens' keys and values are in `cross`, by layer.
-        self.prompt: Tensor | None = None
-        self.cross: dict[int, tuple[Tensor, Tensor]] = {}
+        #: The condition whose tokens' keys and values are in `cross`, by layer: the prompt's, then
+        #: the image's.
+        self.prompt: Condition | None = None
+        self.cross: dict[int, Sequence[tuple[Tensor, Tensor]]] = {}
         #: What the network has worked out for the next block, and for which version and shape.
         self.plan: tuple[Any, Any] | None = None
 
@@ -131,7 +150,8 @@ class KVCache:
     def bytes(self) -> int:
         """Bytes of the buffers, of what the policy keeps beside them, and of the prompt's keys and
         values once they are there."""
-        cross = [tensor for pair in self.cross.values() for tensor in pair]
+        pairs = [pair for layer in self.cross.values() for pair in layer]
+        cross = [tensor for pair in pairs for tensor in pair]
         kept = [*self.keys, *self.values, *self.beside, *cross]
         return sum(t.numel() * t.element_size() for t in kept)
 
@@ -161,6 +181,7 @@ class KVCache:
     def commit(self, frames: int) -> None:
         """Keep the block of `frames` frames that the last pass without gradient was over."""
         self.count += frames
+        self.frame += frames
         self.version += 1
         self.policy.committed(self, frames)
 
@@ -177,14 +198,29 @@ class KVCache:
             seen = min(self.count, self.slots) * self.shape.tokens
             for own, wanted in zip(mine, its, strict=True):
                 own, wanted = (x[:, :seen].flatten(1).float() for x in (own, wanted))
-                found.append((own - wanted).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-12))
+                found.append(self._norm(own - wanted) / self._norm(wanted).clamp(min=1e-12))
         keys, values = torch.stack(found, dim=1).chunk(2, dim=1)
         return (keys + values) / 2
+
+    def _norm(self, x: Tensor) -> Tensor:
+        """Of the rows of `x` `[rows, numbers]` over all heads."""
+        norm = x.norm(dim=1)
+        return norm if self.group is None else self.group.total(norm.square()).sqrt()
 
     def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""
         self.version += 1
-        self.policy.switched(self, recent, update_cache)
+        end, begins, frame = self.frame, {}, self.frame
+        for block in reversed(recent):
+            frame -= block.shape[2]
+            begins[id(block)] = frame
+
+        def again(block: Tensor) -> None:
+            self.frame = begins.get(id(block), self.frame)
+            update_cache(block)
+
+        self.policy.switched(self, recent, again)
+        self.frame = end
 
 
 def _with(buffer: Tensor, new: Tensor, place: slice | Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,12 @@ from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.errors import ZooError
 from salt_zoo.core.precision import compute_dtype
 from salt_zoo.core.protocols import Condition
+from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
-from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
+from salt_zoo_self_forcing.cache import CacheShape, KVCache, NeedsAllHeads, Policy
 from salt_zoo_self_forcing.masks import TokenMask, frame_mask
 from salt_zoo_self_forcing.positions import rotary_table
 from salt_zoo_wan.network import WanNetwork, coordinate_channels
@@ -54,13 +57,25 @@ class CausalWanNetwork(WanNetwork):
         shape = CacheShape(
             rows=x.shape[0],
             layers=config.num_layers,
-            heads=config.num_attention_heads,
+            heads=config.num_attention_heads // (self.sequence.size if self.sequence else 1),
             width=config.attention_head_dim,
             tokens=rows * columns,
             dtype=compute_dtype(self, x.device.type),
             device=x.device,
         )
-        return KVCache(self.policy, shape, x.shape[2])
+        return KVCache(self.policy, shape, x.shape[2], self.sequence)
+
+    def enable_sequence_parallelism(self, group: SequenceGroup, shape: Sequence[int]) -> None:
+        """As `WanNetwork`'s; each process remembers its heads."""
+        if isinstance(self.policy, NeedsAllHeads):
+            raise ZooError(
+                f"execution.sequence: the memory cannot be shared by {group.size} processes: "
+                f"{self.policy.needs_all_heads}; write 1, or choose another backbone.memory"
+            )
+        super().enable_sequence_parallelism(group, shape)
+
+    def frames_of_passes(self, frames: int) -> list[int]:
+        return [part.stop - part.start for part in self.partition.split(frames)]
 
     def forward(
         self,
@@ -75,20 +90,19 @@ class CausalWanNetwork(WanNetwork):
 
         `clean_copy`: the first half of the frames are the clean video of the second half.
         """
+        first, copies = 0, 2 if clean_copy else 1
         if memory is not None:
-            run = replace(self._next(x, memory), memory=memory, prompt=condition["text"])
+            run = replace(self._next(x, memory), memory=memory, prompt=condition)
+            first = memory.frame
         elif (whole := self._whole(x, clean_copy)) is not None:
             run = whole
         else:
             return self._in_turn(x, t, condition)
+        if "image" in condition:
+            run = replace(run, images=condition["image"].shape[1])
         self._rope.run = run
         try:
-            return self.transformer(
-                self.with_coordinates(x),
-                self.timestep(x, t),
-                condition["text"].to(x.dtype),
-                return_dict=False,
-            )[0]
+            return self.transform(x, t, condition, first, copies)
         finally:
             self._rope.run = None  # it holds the memory
 

@@ -6,7 +6,6 @@ Only `Components.folder` downloads, and only a component that is not on this mac
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.seals import Damaged, read_json
 from salt_zoo.io.storage import file_digest
 
 #: The components of a diffusers pipeline that a backbone loads.
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")
 #: The file whose presence marks a component's folder; `config.json` for the others.
-_MARKS = {"tokenizer": "tokenizer_config.json"}
+_MARKS = {
+    "tokenizer": "tokenizer_config.json",
+    "image_processor": "preprocessor_config.json",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -103,7 +106,7 @@ class Components:
     def config(self, part: str) -> dict[str, Any] | None:
         """The part's `config.json` if it is on this machine."""
         folder = self.find(part)
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else None
+        return _read_json(folder / "config.json") if folder else None
 
     def fingerprint(self, part: str) -> dict[str, str]:
         """Digests of a local part's files; for the hub its id and commit (or asked revision)."""
@@ -146,13 +149,25 @@ def is_complete(folder: Path, part: str) -> bool:
     """Whether a part's mark and all its weight files are in `folder`."""
     if not (folder / _MARKS.get(part, "config.json")).is_file():
         return False
-    if part == "tokenizer":
+    if part in _MARKS:  # they have no weights
         return True
     indices = sorted(folder.glob("*.index.json"))
     if indices:
-        content = json.loads(indices[0].read_text(encoding="utf-8"))
-        return all((folder / name).is_file() for name in set(content["weight_map"].values()))
+        shards = _read_json(indices[0]).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ZooError(f"{indices[0]}: damaged (it names no files); download it again")
+        return all((folder / str(name)).is_file() for name in set(shards.values()))
     return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: Any = read_json(path)
+    except Damaged as damage:
+        raise ZooError(f"{path}: damaged ({damage.why}); download it again") from None
+    if not isinstance(content, dict):
+        raise ZooError(f"{path}: damaged (it holds no object); download it again")
+    return content
 
 
 def known_digest(path: Path) -> str:

@@ -26,6 +26,7 @@ from salt_zoo.io.signals import exit_code, signals_clean_up
 from salt_zoo.io.storage import FULL
 from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
+from salt_zoo.plugin.surroundings import exits_raised
 
 COMMANDS = (list_parts, show_part, train, sample, stream, export, prepare, pretrain, new_part)
 
@@ -97,7 +98,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     variable SALT_ZOO_TRACEBACK is set.
     """
     lenient_outputs()
-    with signals_clean_up(), results_only():
+    with signals_clean_up(), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
             return run() or 0
         return _guarded(run)
@@ -105,7 +106,9 @@ def guarded(run: Callable[[], int | None]) -> int:
 
 def _guarded(run: Callable[[], int | None]) -> int:
     try:
-        return run() or 0
+        code = run() or 0
+        results().flush()  # a full disk is found here, and not when nobody listens any more
+        return code
     except ZooError as error:
         _tell(f"error: {error}")
         return error.exit_code
@@ -117,9 +120,12 @@ def _guarded(run: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), results().fileno())
         return 0
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+            return 1
+        if error.filename is None or not error.strerror:
             raise
-        _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
+        _tell(f"error: {error.filename}: {error.strerror}")  # a file, and so a person's to mend
         return 1
     except Exception as error:
         if lacks_memory(error):

@@ -33,10 +33,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from rich.text import Text
 
     console = Console(file=results())
+    # `list` imports no part; what a part declares is told where it is loaded
+    more = {"metrics": "metrics (direction, kind and options: salt-zoo show metric NAME)"}
     for kind, rows in content.items():
         if not rows:
             continue
-        table = Table(title=kind, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=more.get(kind, kind), title_justify="left", box=None, pad_edge=False)
         for column in rows[0]:
             table.add_column(column, overflow="fold")
         for row in rows:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.durations import in_words
-from salt_zoo.io.printing import show
+from salt_zoo.io.printing import noted_if_slow, show
 from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def print_fit(
     from salt_zoo.planning.fit import RESERVED, find_fit
 
     gpus, memory = options.gpus or 1, options.memory or 80.0
-    fit = find_fit(runs, zoo, gpus, memory)
+    with noted_if_slow("planning: up to 400 of each run's updates, without arithmetic"):
+        fit = find_fit(runs, zoo, gpus, memory)
     of = f"{gpus} GPU{'s' if gpus > 1 else ''} of {memory:g} GiB ({RESERVED:g} kept free)"
     for setting in fit.tried:
         verdict = "fits" if setting.peak <= fit.room else "does not fit"

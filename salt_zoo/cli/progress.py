@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from salt_zoo.core.ranks import is_main_process
+from salt_zoo.io.durations import in_words
 
 #: Called after each update with (student updates done, student updates in all, what was logged).
 Update = Callable[[int, int, Mapping[str, float]], None]
@@ -59,7 +60,7 @@ def training_progress(name: str, unit: str = "student updates") -> Iterator[Upda
         with _bar(console, unit) as bar:
             yield _bar_update(bar, name)
     else:
-        with _lines(console, name, unit) as update:
+        with _lines(console, name, unit, last_line=True) as update:
             yield update
 
 
@@ -150,8 +151,9 @@ def _bar_update(bar: Progress, name: str) -> Update:
 
 
 @contextlib.contextmanager
-def _lines(console: Console, name: str, unit: str) -> Iterator[Update]:
-    """A line every half minute, however long one update takes; quality numbers as they come."""
+def _lines(console: Console, name: str, unit: str, *, last_line: bool = False) -> Iterator[Update]:
+    """A line every half minute, however long one update takes; quality numbers as they come, and
+    with `last_line` how it ended."""
     began = time.monotonic()
     first: int | None = None
     last: tuple[int, int, Mapping[str, float]] | None = None
@@ -162,6 +164,8 @@ def _lines(console: Console, name: str, unit: str) -> Iterator[Update]:
         step, updates, logs = last
         done = step - first
         left = f"{since_first() / done * (updates - step) / 60:.0f} min left" if done else ""
+        if step == updates:
+            left = f"done in {in_words(time.monotonic() - began)}"
         parts = (f"{name} {step}/{updates} {unit}", losses(logs), quality(logs), left)
         return "  ".join(part for part in parts if part)
 
@@ -183,6 +187,8 @@ def _lines(console: Console, name: str, unit: str) -> Iterator[Update]:
 
     with every(SECONDS, say):
         yield update
+    if last_line and last is not None and not quality(last[2]):
+        say()
 
 
 def losses(logs: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.io.printing import show
+from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.option_docs import OptionDoc, first_paragraph, option_docs
 from salt_zoo.plugin.registry import Registry
@@ -34,6 +35,8 @@ class Description:
     summary: str
     about: str
     options: list[OptionDoc]
+    #: Of a metric: how its scores are read.
+    reading: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +103,20 @@ def describe_part(registry: Registry, name: str | None) -> Description:
         summary=entry.summary,
         about=first_paragraph(factory.__doc__) if has_own_docstring(factory) else "",
         options=option_docs(model, entry.defaults),
+        reading=reading_of(factory) if registry.kind == "metric" else "",
     )
+
+
+def reading_of(factory: Any) -> str:
+    """Kind and direction of a metric, as its class declares them."""
+    from salt_zoo.plugin.metric_reading import Reading, direction_words
+
+    try:
+        read = Reading.of(factory, "metric")
+    except ForeignError:  # it sets them when it is made
+        return "direction: depends on its options"
+    words = direction_words(read.direction, read.target) or "no direction"
+    return f"direction: {read.direction} ({words}); kind: {read.kind}"
 
 
 def has_own_docstring(factory: Any) -> bool:
@@ -139,6 +155,7 @@ def plain_text(described: Description, width: int) -> str:
 
     title = f"{described.kind} {described.name} (plugin {described.plugin})"
     lines = [title if described.name else described.kind, *wrapped(described.summary)]
+    lines += wrapped(described.reading)
     if described.about:
         lines += ["", *wrapped(described.about)]
     lines.append("" if described.options else "\nIt has no options.")
@@ -153,6 +170,8 @@ def markdown(described: Description) -> str:
     title = f"{described.kind} `{described.name}`" if described.name else described.kind
     plugin = f" (plugin `{described.plugin}`)" if described.plugin else ""
     parts = [f"### {title}", f"{described.summary}{plugin}"]
+    if described.reading:
+        parts.append(f"{described.reading[0].upper()}{described.reading[1:]}.")
     if described.about:
         parts.append(described.about)
     parts.append(markdown_table(described.options) if described.options else "It has no options.")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salt_zoo.cli import first_image
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
@@ -56,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", help="backbone whose initial student is used without --checkpoint"
     )
-    parser.add_argument("--memory", help="memory, e.g. window (default: the checkpoint's own)")
+    parser.add_argument(
+        "--memory",
+        help="name of a memory, e.g. window (default: the checkpoint's own); its options: "
+        "--set backbone.memory.frames=6",
+    )
     parser.add_argument("--nfe", type=int, help="denoising steps per block (default: 4)")
     parser.add_argument("--sampler", choices=("sde", "ode"), help="default: sde")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: 1, no guidance)")
@@ -80,6 +85,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     device = find_device(options.device)
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
+    images = first_image.first_frames(options, backbone, content.get("size"))
     timeline = Timeline.of(backbone)
     check_switches(switches, timeline)
     sampling = sampling_config(options, chosen, True, backbone)
@@ -98,6 +104,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         sampling,
         switches=switches,
         blocks=None if frames is None else timeline.count(frames),
+        first_frames=images,
     )
     done, interrupted = write(options.out, made, frames, backbone.frame_rate)
     show(options.out)
@@ -148,7 +155,7 @@ def check_length(options: argparse.Namespace) -> None:
     if options.frames is not None and options.frames > MOST_FRAMES:
         raise ZooError(f"--frames: at most {MOST_FRAMES:,}; omit it to stream until Ctrl-C")
     if options.seconds is not None and not (0 < options.seconds < math.inf):
-        raise ZooError(f"--seconds {options.seconds}: must be more than 0")
+        raise ZooError(f"--seconds {options.seconds}: must be a number above 0")
     if ending != ".mp4" and options.frames is None and options.seconds is None:
         raise ZooError(
             f"--out {options.out}: only .mp4 can grow without end; give --frames N or --seconds S"
@@ -175,6 +182,11 @@ def with_memory(content: dict[str, Any], name: str | None, zoo: Zoo) -> dict[str
         raise ZooError(
             f"--memory {name}: the backbone {content['name']!r} has none, because it is not "
             "autoregressive; stream with the backbone self-forcing"
+        )
+    if name.lstrip().startswith(("{", "[")) or ":" in name or "=" in name:
+        raise ZooError(
+            f"--memory {name}: takes a memory's name; its options are set beside it, as in "
+            "--memory window --set backbone.memory.frames=6"
         )
     old = content.get("memory")
     same = isinstance(old, dict) and old.get("name") == name

@@ -20,12 +20,15 @@ class ExecutionConfig(StrictModel):
     """
 
     #: Videos of one forward and backward pass in each process; gradients are accumulated over
-    #: `training.batch_size / (micro_batch * processes)` passes. null takes a process's whole share
-    #: in one pass.
+    #: `training.batch_size / (micro_batch * processes / sequence)` passes. null takes a process's
+    #: whole share in one pass.
     micro_batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
     #: Processes that share one copy of every network, its gradients and optimizer states (FSDP2);
     #: 1 keeps a whole copy in each. `auto` is the GPUs of a node on CUDA, 1 on a CPU.
     shard: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    #: Processes that share the tokens of one video and the heads of its attention and memory
+    #: (Ulysses), and so train on the same rows; a divisor of heads, tokens and processes.
+    sequence: Annotated[int, Field(ge=1)] = 1
     #: Networks whose weights are kept in main memory and sent to the device block by block in each
     #: pass (FSDP2's CPU offload): `frozen` ones, such as a teacher, and `averages`.
     offload: Annotated[list[Offload], AfterValidator(once)] = Field(default_factory=list)

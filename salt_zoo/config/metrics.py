@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from salt_zoo.config.parts import named
+from salt_zoo.core.config import said
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import NAME
 
@@ -42,15 +44,14 @@ def _metric(metric: Any) -> Any:
     part = named(metric)
     label = part.get("label", part["name"])
     if not isinstance(label, str) or not NAME.fullmatch(label):
-        raise ValueError("the label must be lower-case words joined by hyphens")
+        raise ValueError("the label must be lower-case words joined by hyphens, at most 80 letters")
     return part if part.keys() != {"name"} else part["name"]
 
 
 def _by_label(metrics: list[Any]) -> list[Any]:
-    labels = [chosen(metric).label for metric in metrics]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ValueError(f"{label!r} is listed twice; give one of them a label of its own")
+    for label, times in Counter(chosen(metric).label for metric in metrics).items():
+        if times > 1:
+            raise said(f"{label!r} is listed twice; give one of them a label of its own")
     return metrics
 
 

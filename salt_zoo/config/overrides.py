@@ -75,9 +75,11 @@ def _next(
         if not (first.isascii() and first.isdecimal() and len(first) < 10) or (
             int(first) >= len(place)
         ):
+            wanted = f"must be a number from 0 that is below {len(place)}"
+            if not place:
+                wanted = f"is not in it; write the whole list, as in {_name(path)}=[a, b]"
             raise ZooError(
-                f"{told}: {_name(path)} is a list of {len(place)}, so {shown(first)} must be "
-                f"a number from 0 that is below {len(place)}"
+                f"{told}: {_name(path)} is a list of {len(place)}, so {shown(first)} {wanted}"
             )
         return int(first), rest
     if not quoted:  # the longest key that is there; dots in keys are no new groups

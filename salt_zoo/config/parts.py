@@ -6,7 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
+from salt_zoo.core.config import said
+from salt_zoo.core.errors import reason, shown
 from salt_zoo.core.protocols import Composite
+from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registry import Registry
 
@@ -15,8 +18,10 @@ def named(part: Any) -> Any:
     """A part that is written as its name alone, as a group of keys."""
     if isinstance(part, str):
         part = {"name": part}
-    if not isinstance(part, dict) or not isinstance(part.get("name"), str):
+    if not isinstance(part, dict) or "name" not in part:
         raise ValueError("must be a name, or a group of keys with a 'name'")
+    if not isinstance(part["name"], str):
+        raise said(f"its 'name' must be a text, not {shown(part['name'])}")
     return part
 
 
@@ -29,4 +34,11 @@ def configure_part(registry: Registry, part: Part, zoo: Zoo, where: str) -> Base
     options = {key: value for key, value in part.items() if key != "name"}
     model = registry.configure(part["name"], options, where)
     factory = registry[part["name"]].load()
-    return factory.complete(model, zoo, where) if isinstance(factory, Composite) else model
+    if isinstance(factory, Composite):
+        model = factory.complete(model, zoo, where)
+    try:
+        model.model_dump(mode="json")  # as they stand in run.yaml and in digests
+    except Exception as error:
+        title = f"{registry.kind} {registry[part['name']]}"
+        raise BrokenPart(f"{title}: its options cannot be written ({reason(error)})") from error
+    return model

@@ -42,8 +42,11 @@ class RunConfig(StrictModel):
     """What `salt-zoo train` reads from a YAML file."""
 
     seed: int = 0
+    #: A registered name, or its options beside it: `dmd`, or `{name: dmd, steps: 4}`.
     method: Part
+    #: Likewise: `wan`, or `{name: wan, size: digits}`.
     backbone: Part
+    #: Likewise: `digits`, or `{name: prompts, file: prompts.txt}`.
     dataset: Part
     training: TrainingConfig = TrainingConfig()
     quality: QualityConfig = QualityConfig()

@@ -9,9 +9,11 @@ from pydantic import AfterValidator, Field
 from salt_zoo.core.config import StrictModel, once
 from salt_zoo.core.lora import LoraConfig
 from salt_zoo.core.precision import Precision
+from salt_zoo.core.strict_numbers import LARGEST_RATE
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=LARGEST_RATE)]
 #: Of Adam: with 1 a moment would never move.
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -30,11 +32,11 @@ class OptimizerConfig(StrictModel):
     #: or Muon for the matrices inside the transformer blocks and AdamW for the rest.
     name: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     #: null is the method's own rate for the role.
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Rate | None = None
     betas: tuple[Beta, Beta] = (0.0, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 0.01
     #: Rate of Muon for the matrices inside the transformer blocks; AdamW takes the rest.
-    matrix_learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    matrix_learning_rate: Rate = 3e-3
 
 
 class ScheduleConfig(StrictModel):

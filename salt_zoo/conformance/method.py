@@ -81,8 +81,13 @@ def _check_what_changed(trainer: Trainer) -> None:
         before, after = first[name].state_dict(), trainer.networks[name].state_dict()
         changed = any(not torch.equal(before[key], after[key]) for key in before)
         if role.learning_rate is not None:
+            never = name in trainer.never_trained()
+            assert not never, (
+                f"the role {name!r} has a learning rate, and update_order names it in none of "
+                f"{trainer.config.updates} updates; leave out the rate, or train for more updates"
+            )
             assert changed, f"the role {name!r} is trained and has not changed"
-        elif role.ema_of is None:
+        elif role.is_frozen:
             assert not changed, f"the role {name!r} is frozen and has changed"
 
 

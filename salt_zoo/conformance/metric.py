@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
-from salt_zoo.core.protocols import Direction
+from salt_zoo.core.protocols import Condition
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -20,7 +20,9 @@ from salt_zoo.evaluation.videos import (
     measure,
 )
 from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.metric_reading import Reading
 from salt_zoo.rollout.generate import SamplingConfig
 
 #: Relative: sums of other batches are rounded otherwise.
@@ -41,7 +43,9 @@ def check_metric(
       when it is measured again;
     - `reduce` does not depend on the order of the rows, is their mean where the metric declares
       `mean`, and agrees with `reduce_many`;
-    - scores lie within `bounds`, and `direction` is one.
+    - scores lie within `bounds`;
+    - what it declares fits together: `direction` and `kind` are ones that there are, a metric of
+      quality has a direction, and `direction = "target"` has a `target`.
 
     Args:
         metric, dataset: as in a study's YAML.
@@ -57,6 +61,10 @@ def check_metric(
     """
     part = _part(metric)
     made = make_metric(part["name"], configure_part(zoo.metrics, part, zoo, "check_metric"), zoo)
+    try:
+        Reading.of(made, made.title)
+    except BrokenPart as broken:
+        raise AssertionError(str(broken)) from None
     made.prepare()
     videos = _videos(_part(dataset), None if backbone is None else _part(backbone), zoo, prompts)
     rows, again, first, second = (
@@ -65,8 +73,6 @@ def check_metric(
     )
     assert _near(rows, again), "the same videos have other rows when they are measured again"
     assert _near(rows, torch.cat([first, second])), "a row depends on other videos of its batch"
-    directions = get_args(Direction)
-    assert made.direction in directions, f"direction is {made.direction!r}, not one of {directions}"
     if not rows.isnan().any():
         _check_reduction(made, rows)
     return rows
@@ -101,7 +107,7 @@ def _videos(
     options = configure_part(zoo.backbones, backbone, zoo, "check_metric: backbone")
     made = zoo.backbones.create(backbone["name"], options, zoo)
     network = made.network("student").eval()
-    return make_videos(network, made, data, prompts, rng, SamplingConfig(steps=1))
+    return make_videos(network, made, data, prompts, rng, SamplingConfig(steps=1), split="test")
 
 
 def _part(part: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -110,11 +116,18 @@ def _part(part: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _some(videos: Videos, first: int, last: int | None = None) -> Videos:
+    images = videos.images
+
+    def shifted(places: range) -> Condition:
+        assert images is not None
+        return images(range(first + places.start, first + places.stop))
+
     return replace(
         videos,
         pixels=videos.pixels[first:last],
         prompts=list(videos.prompts)[first:last],
         rng=videos.rng.for_rows(list(videos.rng.rows)[first:last]),
+        images=None if images is None else shifted,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,23 @@ def annotations_at(annotation: Any, loc: Sequence[int | str]) -> list[Any]:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return annotations_at(inner[1], loc[1:])
     return annotations_at(inner[0], loc[1:])
+
+
+#: How pydantic names a union's member, or a key, in the path of an error.
+_TAG = re.compile(
+    r"(function|constrained|lax-or)-.*|(literal|list|dict|tuple|nullable)\[.*|\[key\]"
+)
+
+
+def written(annotation: Any, loc: Sequence[int | str]) -> list[int | str]:
+    """The parts of `loc` that a person wrote: without the names of members of unions."""
+    found: list[int | str] = []
+    for place, part in enumerate(loc):
+        unions = [members(one) for one in annotations_at(annotation, loc[:place])]
+        tags = {getattr(one, "__name__", None) for many in unions if len(many) > 1 for one in many}
+        if not (isinstance(part, str) and (part in tags or _TAG.fullmatch(part))):
+            found.append(part)
+    return found
 
 
 def models_at(annotation: Any, loc: Sequence[int | str]) -> list[type[BaseModel]]:

@@ -21,7 +21,7 @@ Start = Literal["teacher", "score", "student", "random"]
 
 
 #: The encoders of a backbone, by what they encode.
-Encoder = Literal["text", "video"]
+Encoder = Literal["text", "video", "image"]
 
 
 class Encodings(Protocol):
@@ -48,6 +48,9 @@ class Backbone(Protocol):
     #: Height and width of a decoded frame in pixels, where it is known.
     frame_size: tuple[int, int] | None
     device: torch.device | str
+    #: Channels, height and width of the first frame from which a video goes on; None: a video is
+    #: generated from its prompt alone.
+    image_shape: tuple[int, int, int] | None
 
     def to(self, device: torch.device | str) -> Backbone:
         """Everything that it makes or encodes from now on lies on `device`; returns itself."""
@@ -62,6 +65,14 @@ class Backbone(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition: ...
+
+    def encode_images(self, images: Tensor) -> Condition:
+        """What first frames `[B, *image_shape]` in [0, 1] add to the condition of prompts, with
+        and without guidance; never called where `image_shape` is None.
+
+        What has frames is for the backbone's own length. A longer video goes on with its last.
+        """
+        ...
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels in [0, 1], `[B, channels, frames, height, width]`, to latents."""
@@ -105,8 +116,8 @@ class Backbone(Protocol):
     encodings: Encodings | None
 
     def encoder(self, of: Encoder) -> Mapping[str, str]:
-        """What identifies the text encoder or the video encoder: names, each with a digest. What
-        one has encoded is of no use to another."""
+        """What identifies the encoder of prompts, of videos or of first frames: names, each with a
+        digest. What one has encoded is of no use to another."""
         ...
 
     @property
@@ -146,6 +157,7 @@ class BackboneDefaults:
 
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
+    image_shape: tuple[int, int, int] | None = None
     encode_ahead: Callable[[Sequence[str]], None] | None = None
     encodings: Encodings | None = None
     encode_cost: Callable[[Sequence[str]], list[str]] | None = None
@@ -167,6 +179,9 @@ class BackboneDefaults:
     def encode_once(self: Any, prompts: Sequence[str]) -> Condition:
         found: Condition = self.encode_prompts(prompts)
         return found
+
+    def encode_images(self, images: Tensor) -> Condition:
+        return {}
 
     def frame_decoder(self: Any) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video

@@ -1,4 +1,4 @@
-"""The words of a rollout: blocks of frames and their memory, step lists, exit steps."""
+"""The types of a rollout: blocks of frames and their memory, step lists, exit steps."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
-from salt_zoo.core.annotations import annotations_at, models_at, takes_none
+from salt_zoo.core.annotations import annotations_at, models_at, takes_none, written
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.strict_numbers import strict_numbers
 
@@ -19,12 +19,22 @@ Model = TypeVar("Model", bound=BaseModel)
 Steps = Annotated[int, Field(ge=1, le=10_000)]
 
 
+#: The type of a `said` error.
+_TOLD = "told"
+
+
+def said(text: str) -> PydanticCustomError:
+    """For a validator to raise: `text` says by itself what was given, so that a long list need not
+    be shown once more."""
+    return PydanticCustomError(_TOLD, "{text}", {"text": text})
+
+
 def once(values: list[Any]) -> list[Any]:
     """A list in which nothing stands twice: a typo would otherwise be done and counted twice."""
     seen = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"{value!r} is listed twice")
+            raise said(f"{value!r} is listed twice")
         seen.add(value)
     return values
 
@@ -74,7 +84,7 @@ _OFF = (False, "off", "no", "none", "None", "false", "")
 def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path = ".".join(_part(part) for part in first["loc"])
+    path = ".".join(_part(part) for part in written(model, first["loc"]))
     # the options of a part are validated by themselves: `where` then ends in the part's key
     at = f"{where}{'.' if ': ' in where else ': '}{path}" if path else where
     if first["type"] == "extra_forbidden":
@@ -89,7 +99,7 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> str:
     given = first.get("input")
     message, hint = _message(first), _hint(model, first["loc"], given, first)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    told = "" if shown(given) in message else f", not {shown(given)}"
+    told = "" if first["type"] == _TOLD or shown(given) in message else f", not {shown(given)}"
     return f"{at}: {message}{told}{hint}{more}"
 
 
@@ -97,6 +107,10 @@ def _message(error: Mapping[str, Any]) -> str:
     """pydantic's words, without Python's."""
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "should be a group of keys"
+    if error["type"] in ("too_short", "too_long"):
+        least = error["type"] == "too_short"
+        count = error["ctx"]["min_length" if least else "max_length"]
+        return f"should have at {'least' if least else 'most'} {count} item{'s' * (count != 1)}"
     return re.sub("^(Value error,|Input|String|List|Dictionary) ", "", error["msg"])
 
 
@@ -112,8 +126,15 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: A
     if error["type"] == "list_type" and (given is None or isinstance(given, str)):
         return "; a list is written [a, b], and [] where it is to be empty"
     if given is None and error["type"] in ("model_type", "dict_type"):
-        return "; omit it for its defaults, or write its keys"
+        omit = "omit it for its defaults, or " if _has_default(model, loc) else ""
+        return f"; {omit}write its keys"
     return ""
+
+
+def _has_default(model: type[BaseModel], loc: Sequence[int | str]) -> bool:
+    """Whether a key may be left out."""
+    fields = [owner.model_fields.get(str(loc[-1])) for owner in models_at(model, loc[:-1])]
+    return any(field is not None and not field.is_required() for field in fields)
 
 
 def _part(part: int | str) -> str:

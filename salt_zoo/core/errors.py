@@ -55,6 +55,11 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def as_given(text: str) -> str:
+    """A word of the command line as it was typed; quoted where it would not be seen."""
+    return text if text.strip() and text.isprintable() and len(text) <= 200 else shown(text)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The ending of an error line: the nearest known names, or all of them.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from salt_zoo.core.backbone import Start
+from salt_zoo.core.errors import ZooError
 from salt_zoo.core.network import Condition
 
 if TYPE_CHECKING:
@@ -30,21 +31,57 @@ class NetworkSpec:
             `mean = decay * mean + (1 - decay) * weights` after each of that role's updates. It
             needs neither `start` nor `factory`.
         decay: of the average, in [0, 1].
+        copy_of: it begins as a copy of another role, which is trained or an average, and takes over
+            that role's weights whenever `Method.update_order` names it; in between it is frozen.
+            It needs neither `start` nor `factory`.
         factory: instead of `start`: makes any other module (a discriminator, an embedding, a reward
             model) for a backbone. Weights are drawn from torch's global generator, which is seeded
             by the run's seed and the role; a frozen one is put into its mode of evaluation. Plans
             call it inside `torch.device("meta")`, and run the module's `forward` there: shapes
             without data.
-        lora: its weights are frozen and adapters are trained; the configuration's word
-            (`training.lora`), not a method's.
+        lora: its weights are frozen and adapters are trained; set by the configuration
+            (`training.lora`), not by a method.
     """
 
     start: Start | None = None
     learning_rate: float | None = None
     ema_of: str | None = None
     decay: float = 0.99
+    copy_of: str | None = None
     factory: Callable[[Backbone], nn.Module] | None = None
     lora: LoraConfig | None = None
+
+    @property
+    def follows(self) -> str | None:
+        """The role whose weights it has, averaged or copied; None for one with its own."""
+        return self.ema_of or self.copy_of
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its weights stay as they were at the start."""
+        return self.learning_rate is None and self.follows is None
+
+
+def check_followed(roles: Mapping[str, NetworkSpec]) -> None:
+    """Refuse averages and copies of what never changes.
+
+    Raises:
+        ZooError: which role follows what.
+    """
+    trained = [name for name, role in roles.items() if role.learning_rate is not None]
+    changing = [*trained, *(name for name, role in roles.items() if role.ema_of)]
+    for name, role in roles.items():
+        if role.ema_of is not None and role.ema_of not in trained:
+            raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        if role.copy_of is not None and role.copy_of not in changing:
+            raise ZooError(
+                f"role {name!r} copies {role.copy_of!r}, which is neither trained nor an average"
+            )
+
+
+def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
+    """The roles of one update of `Method.update_order`; the first names it."""
+    return (update,) if isinstance(update, str) else tuple(update)
 
 
 @dataclass(frozen=True)
@@ -96,10 +133,11 @@ class Method(Protocol):
         """Its networks; the one that is evaluated and saved is called `student`."""
         ...
 
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
-        """The updates of `step` in order: a role, or the roles that one update trains together.
+    def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
+        """The updates of step `index` in order: a role, or those that one update trains together.
 
-        The student is trained once a step.
+        The student is trained once a step. A role with `copy_of` among them is copied at that
+        moment, and `train` is not called for it.
         """
         ...
 

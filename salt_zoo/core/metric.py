@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 #: Which scores are better: `higher` ones, `lower` ones, those nearest to a target, or none.
 Direction = Literal["higher", "lower", "target", "none"]
-#: What a metric is for. `quality`: it judges videos, so it may choose a best arm. `diagnostic`: it
-#: explains a method and can be good where videos are bad (a collapsed student has no semigroup
-#: defect); hypotheses may name it, but it has no vote. `description`: it says what videos are like.
+#: What a metric is for. `quality`: it judges videos, so it may select the best arm. `diagnostic`:
+#: it explains a method and can be good where videos are bad (a collapsed student has no semigroup
+#: defect); hypotheses may name it, but it selects no arm. `description`: what videos are like.
 MetricKind = Literal["quality", "diagnostic", "description"]
 
 
@@ -24,7 +24,8 @@ class Metric(Protocol):
     members, each of which may be left out. It may also declare
 
     - `target`: the right value, with `direction = "target"`; arms are compared by their distances.
-    - `kind`: see `MetricKind`; by default `quality`, or `description` where `direction` is `none`.
+    - `kind`: see `MetricKind`; by default `quality`, or `description` where `direction` is `none`
+      (with which `quality` is an error).
     - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
     - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
     """

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from salt_zoo.core.sequence import SequenceGroup
+
 #: What a network is told about the wanted video: named tensors, each with the batch in front.
-#: Text-to-video backbones have `text`, `[B, tokens, width]`.
+#: There is `text`, `[B, tokens, width]`, and what `Backbone.encode_images` makes of first frames.
 Condition = Mapping[str, "Tensor"]
 
 
@@ -40,7 +42,7 @@ class Memory(Protocol):
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`.
 
-    It may also be `Checkpointable`, a `FeatureExtractor` and a `MaskedForward`.
+    It may also be `Checkpointable`, `SequenceParallel`, a `FeatureExtractor` and a `MaskedForward`.
     """
 
     def __call__(
@@ -70,6 +72,20 @@ class Checkpointable(Protocol):
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
+        ...
+
+
+@runtime_checkable
+class SequenceParallel(Protocol):
+    """A velocity network whose passes several processes can make together."""
+
+    def enable_sequence_parallelism(self, group: SequenceGroup, shape: Sequence[int]) -> None:
+        """Share the tokens and the heads of every pass, and the memories, over `group`; what passes
+        return stays whole. `shape` is C, F, H, W of the videos.
+
+        Raises:
+            ZooError: heads, tokens or the memory cannot be shared by so many.
+        """
         ...
 
 

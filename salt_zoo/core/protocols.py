@@ -1,5 +1,6 @@
-"""Interfaces between methods, backbones, memories, data sets and metrics, in one place.
+"""Interfaces between methods, backbones, memories, data sets and metrics, to import from one place.
 
+Each is written down in its own file: method.py, network.py, backbone.py, dataset.py, metric.py.
 Protocols, not base classes. Shapes: videos and latents `[B, C, F, H, W]`, times `[B]` or `[B, F]`
 in [0, 1] with 1 = noise. All times are the network's own, that is, already shifted;
 `flow.step_list(n, shift)` is the list of an n-step student, in training and at evaluation.
@@ -18,7 +19,7 @@ from salt_zoo.core.backbone import (
     StoredWeights,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Encoded, Sample, Split
+from salt_zoo.core.dataset import Dataset, Encoded, EncodedFirstFrames, Sample, Split
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -37,6 +38,7 @@ from salt_zoo.core.network import (
     FeatureExtractor,
     MaskedForward,
     Memory,
+    SequenceParallel,
     VelocityNetwork,
 )
 
@@ -51,6 +53,7 @@ __all__ = [
     "Dataset",
     "Direction",
     "Encoded",
+    "EncodedFirstFrames",
     "Encoder",
     "Encodings",
     "Exportable",
@@ -69,6 +72,7 @@ __all__ = [
     "Objective",
     "Recognises",
     "Sample",
+    "SequenceParallel",
     "Split",
     "Start",
     "Stateful",

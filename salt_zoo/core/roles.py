@@ -16,15 +16,23 @@ from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
 
 
 def with_averages(roles: Mapping[str, NetworkSpec]) -> dict[str, NetworkSpec]:
-    """The same roles, where an average has the start, factory and LoRA of the role it follows."""
+    """The same roles in the same order, but each after the one that it follows, as an average or a
+    copy, and with that one's start, factory and LoRA."""
+    found: dict[str, NetworkSpec] = {}
 
-    def as_followed(role: NetworkSpec) -> NetworkSpec:
-        if role.ema_of is None:
-            return role
-        its = roles[role.ema_of]
-        return replace(role, start=its.start, factory=its.factory, lora=its.lora)
+    def add(name: str) -> None:
+        role = roles[name]
+        if name in found:
+            return
+        if role.follows is not None:
+            add(role.follows)
+            its = found[role.follows]
+            role = replace(role, start=its.start, factory=its.factory, lora=its.lora)
+        found[name] = role
 
-    return {name: as_followed(role) for name, role in roles.items()}
+    for name in roles:
+        add(name)
+    return found
 
 
 def with_lora(
@@ -54,18 +62,18 @@ def with_lora(
 
 
 def is_shared(role: NetworkSpec) -> bool:
-    """Whether in a run with LoRAs a role's network, or the one it averages, has its frozen weights
+    """Whether in a run with LoRAs a role's network, or the one it follows, has its frozen weights
     in common with others."""
     if role.factory is not None or role.start in (None, "random"):
         return False
-    return role.lora is not None or (role.learning_rate is None and role.ema_of is None)
+    return role.lora is not None or role.is_frozen
 
 
 def is_offloaded(role: NetworkSpec, offload: Sequence[str]) -> bool:
     """Whether a role is one of those that `execution.offload` names; a head never is."""
     if role.factory is not None or role.learning_rate is not None:
         return False
-    return ("averages" if role.ema_of else "frozen") in offload
+    return ("averages" if role.follows else "frozen") in offload
 
 
 def check_offload(roles: Mapping[str, NetworkSpec], offload: Sequence[str]) -> None:
@@ -79,11 +87,6 @@ def check_offload(roles: Mapping[str, NetworkSpec], offload: Sequence[str]) -> N
             "execution.offload: LoRAs have their frozen weights in common with other networks, "
             "which are on the device; write offload: []"
         )
-
-
-def trained_together(update: str | Sequence[str]) -> tuple[str, ...]:
-    """The roles of one update of `Method.update_order`; the first names it."""
-    return (update,) if isinstance(update, str) else tuple(update)
 
 
 def source(backbone: Backbone, start: Start) -> Backbone:
@@ -114,13 +117,13 @@ class Originals:
     """The velocity networks that roles begin with: each is loaded once, and copied for the roles
     that share it (57 GB from disk for each of 14 B). The last one gets the original itself.
 
-    Averages are none of them: they are copies of what they follow.
+    Averages and copies are none of them: they begin as what they follow.
     """
 
     def __init__(self, backbone: Backbone, roles: Iterable[NetworkSpec]) -> None:
         self._backbone = backbone
         self._sources: dict[Start, Backbone] = {}
-        starts = [role.start for role in roles if role.start and not role.ema_of]
+        starts = [role.start for role in roles if role.start and not role.follows]
         self._wanted = Counter(self.key(start) for start in starts if start != "random")
         self._made: dict[Hashable, nn.Module] = {}
 

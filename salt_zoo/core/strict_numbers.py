@@ -12,6 +12,8 @@ from pydantic_core import PydanticCustomError, core_schema
 LARGEST_INTEGER = 2**63 - 1
 #: Networks compute in float32.
 LARGEST_FLOAT = 3.4e38
+#: Of learning rates: an optimizer divides them by what may be small, and float32 has an end.
+LARGEST_RATE = 1e30
 
 _LEADING_ZEROS = re.compile(r"\s*[-+]?0[0-9_]")
 

@@ -76,7 +76,7 @@ class PassCounter:
             if role in modules:
                 self._watch_module(role, network)
             else:
-                self._watch(network, self.passes[role], frames)
+                self._watch(role, network, frames)
 
     def remove(self) -> None:
         """Count no further; the counts stay."""
@@ -124,14 +124,15 @@ class PassCounter:
                 for kind in passes:
                     passes[kind] *= factor
 
-    def _watch_module(self, role: str, module: nn.Module) -> None:
-        meter, passes = ModuleMeter(role, module), self.passes[role]
+    def _watch_module(self, role: str, watched: nn.Module) -> None:
+        meter, passes = ModuleMeter(role, watched), self.passes[role]
         level = 0  # of passes in passes, and of those that the meter makes
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal level
             level += 1
             if level == 1 and not self.paused:
+                _is_itself(role, watched, module)
                 kind, rows = meter.measure(args, kwargs)
                 passes[kind] = passes.get(kind, 0.0) + rows
 
@@ -140,11 +141,12 @@ class PassCounter:
             level -= 1
 
         self._undo += [
-            module.register_forward_pre_hook(before, with_kwargs=True).remove,
-            module.register_forward_hook(after, always_call=True).remove,
+            watched.register_forward_pre_hook(before, with_kwargs=True).remove,
+            watched.register_forward_hook(after, always_call=True).remove,
         ]
 
-    def _watch(self, network: Any, passes: dict[AnyPass, float], frames: int) -> None:
+    def _watch(self, role: str, network: Any, frames: int) -> None:
+        passes = self.passes[role]
         level = 0  # of passes in passes
         depth = 1.0  # at which the pass that is under way ends
         weights = list(network.parameters())
@@ -153,6 +155,7 @@ class PassCounter:
             nonlocal level
             level += 1
             if level == 1 and not self.paused:
+                _is_itself(role, network, module)
                 given = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
                 x: Tensor = given["x"]
                 kind = _kind(weights, given, depth)
@@ -182,6 +185,19 @@ class PassCounter:
 
         network.features = ending  # type: ignore[method-assign, assignment]
         self._undo.append(lambda: setattr(network, "features", features))
+
+
+def _is_itself(role: str, network: nn.Module, passed: nn.Module) -> None:
+    """A deep copy has the hooks of its original, whose passes it would add to.
+
+    Raises:
+        RuntimeError: a copy is passed.
+    """
+    if passed is not network:
+        raise RuntimeError(
+            f"role {role!r}: a copy of its network was passed, which nobody counts, saves or plans;"
+            " declare it as a role of its own, NetworkSpec(copy_of=...) (plugins/README.md)"
+        )
 
 
 def in_videos(passes: Mapping[AnyPass, float]) -> dict[str, float]:

@@ -13,7 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from salt_zoo.core.condition import example
 from salt_zoo.core.meta import feature_shape, network_of_role, on_meta
+from salt_zoo.core.method import trained_together
 from salt_zoo.core.protocols import (
     Backbone,
     Batch,
@@ -25,7 +27,7 @@ from salt_zoo.core.protocols import (
     TrainStep,
 )
 from salt_zoo.core.rng import Key, KeyedRNG, step_rng
-from salt_zoo.core.roles import trained_together, with_averages
+from salt_zoo.core.roles import with_averages
 from salt_zoo.costs.counter import AnyPass, PassCounter, in_videos
 from salt_zoo.costs.module_passes import ModulePass
 
@@ -85,6 +87,7 @@ class DryRun:
         self.method, self.backbone, self.seed = method, backbone, seed
         channels, frames = backbone.latent_shape[:2]
         roles = with_averages(method.roles())
+        self.copies = {name for name, role in roles.items() if role.copy_of}
         self.modules = {name for name, role in roles.items() if role.factory is not None}
         self.device = "meta" if self.modules else "cpu"
         small = (channels, frames, _SIZE, _SIZE)
@@ -96,7 +99,7 @@ class DryRun:
                 network = self._without_arithmetic(network, role.start)
             self.networks[name] = network
         with on_meta(backbone):
-            self.condition = backbone.encode_prompts([""])
+            self.condition = example(backbone)
         if not self.modules:
             self.condition = {
                 name: torch.zeros([1] * value.ndim) for name, value in self.condition.items()
@@ -126,7 +129,8 @@ class DryRun:
             passes.clear()
         held: set[tuple[tuple[str, float], ...]] = set()
         taken: Counter[str] = Counter()
-        together = [trained_together(one) for one in self.method.update_order(step)]
+        order = [trained_together(one) for one in self.method.update_order(step)]
+        together = [roles for roles in order if roles[0] not in self.copies]
         for roles in together:
             rng = step_rng(self.seed, roles[0], step, taken[roles[0]], range(1), "cpu")
             if self.modules:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from salt_zoo.core.errors import ZooError, shown
 from salt_zoo.io.prompt_files import COLUMNS
+from salt_zoo.io.regular import check_regular
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 #: Columns of a table with the video's path, relative to the table.
@@ -55,6 +56,15 @@ def find_videos(place: Path) -> list[CaptionedVideo]:
     place = Path(place).expanduser()
     if not place.exists():
         raise ZooError(f"{place}: there is no such file or folder; see videos")
+    try:
+        return _find(place)
+    except OSError as error:  # a folder in a file's place, a file that may not be read
+        raise ZooError(f"{error.filename or place}: cannot be read ({error.strerror})") from None
+
+
+def _find(place: Path) -> list[CaptionedVideo]:
+    if not place.is_dir():
+        check_regular(place, "give a folder of videos, a .csv or .tsv, or a .tar")
     if place.is_dir():
         tars = sorted(place.glob("*.tar"))
         found = [one for tar in tars for one in _tar(tar)] if tars else list(_folder(place))

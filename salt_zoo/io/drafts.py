@@ -83,7 +83,7 @@ def read_owner(lock: Path) -> Owner | None:
     try:
         content = json.loads(lock.read_text(encoding="utf-8"))
         return Owner(str(content["host"]), int(content["pid"]), int(content["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

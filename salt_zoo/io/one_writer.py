@@ -144,7 +144,7 @@ def _refusal(folder: Path, seen: bytes) -> str:
         content = json.loads(seen)
         owner = Owner(content["host"], content["pid"], content["started"])
         who = f"process {owner.pid} on {owner.host}, since {content['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return (
             f"{folder}: another run seems to write there, and its {LOCK} cannot be read; if none "
             f"does, delete {folder / LOCK}"

@@ -179,7 +179,8 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     file = path / HEADER
     if not path.is_dir():
-        raise ZooError(f"{path}: there is no such folder; 'salt-zoo prepare' makes one")
+        what = "is a file, not such a folder" if path.exists() else "there is no such folder"
+        raise ZooError(f"{path}: {what}; 'salt-zoo prepare' makes one")
     try:
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = header["format"]
@@ -187,7 +188,7 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path}: holds nothing that 'salt-zoo prepare' has made (it has no {HEADER})"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ZooError(f"{file}: corrupt ({reason(error)}); prepare the folder again") from None
     if version != FORMAT:
         raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")

@@ -4,10 +4,12 @@ short, and an output that knows few letters is no error."""
 from __future__ import annotations
 
 import io
+import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -58,14 +60,44 @@ _results: TextIO | None = None
 @contextmanager
 def results_only() -> Iterator[None]:
     """Inside the block standard output gets what `show` prints and nothing else: what plugins and
-    libraries print goes to standard error, from whichever thread."""
+    libraries print goes to standard error, from whichever thread, past Python or by a program that
+    they start."""
     global _results
     before, stdout = _results, sys.stdout
-    _results, sys.stdout = stdout, sys.stderr
+    with _apart(stdout) as _results:
+        sys.stdout = sys.stderr
+        try:
+            yield
+        finally:
+            sys.stdout = stdout
+    _results = before
+
+
+@contextmanager
+def _apart(stdout: TextIO | None) -> Iterator[TextIO]:
+    """`stdout` as a stream of its own, while its file descriptor is that of standard error."""
+    if stdout is None:  # it was closed: nobody wants results
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            yield nowhere
+        return
     try:
-        yield
+        if stdout.fileno() != 1:
+            raise OSError("it is not standard output")
+        stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError):  # it is a test's, or standard error is closed
+        yield stdout
+        return
+    apart = os.fdopen(kept, "w", encoding=stdout.encoding, errors=stdout.errors)
+    try:
+        yield apart
     finally:
-        _results, sys.stdout = before, stdout
+        with suppress(OSError):  # what could not be written was an error before
+            apart.flush()
+        os.dup2(kept, 1)
+        with suppress(OSError):
+            apart.close()
 
 
 def results() -> TextIO:
@@ -77,6 +109,27 @@ def say(line: str) -> None:
     """One line for people, on stderr."""
     lenient_outputs()
     print(one_line(line), file=sys.stderr)
+
+
+@contextmanager
+def noted_if_slow(line: str, seconds: float = 5.0) -> Iterator[None]:
+    """Tells what the block is busy with (`note: ...` on stderr) once it has taken so long."""
+
+    def note() -> None:
+        with suppress(OSError, ValueError):  # nobody reads any more
+            say(f"note: {line}")
+
+    if not is_main_process():
+        yield
+        return
+    timer = threading.Timer(seconds, note)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def say_once(line: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.io.regular import check_regular
 
 #: A table's column of prompts, where none is named: the first of these that it has.
 COLUMNS = ("prompt", "prompt_en", "caption", "text")
@@ -71,6 +72,7 @@ def _tables_of(folder: Path) -> list[Path]:
 
 def _text(file: Path) -> str:
     try:
+        check_regular(file, "give a file of prompts")
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ZooError(f"{file}: there is no such file") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,16 +48,27 @@ def _steady(content: Any) -> Any:
     return [_steady(value) for value in content] if isinstance(content, list) else content
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        Damaged: it cannot be read, or is none.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # one would wait for a pipe
+            raise Damaged(path, "it is a folder" if path.is_dir() else "it is no regular file")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Damaged(path, _words(error)) from None
+
+
 def read_sealed(path: Path) -> dict[str, Any]:
     """What `write_sealed` was given; one without a digest is of an older version, and is trusted.
 
     Raises:
         Damaged: it is not such a file, or has changed since.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(path, _words(error)) from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise Damaged(path, "it holds no JSON object")
     seal = content.pop(SEAL, None)
@@ -106,4 +119,8 @@ def check_files(folder: Path, files: Any) -> None:
 def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

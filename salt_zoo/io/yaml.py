@@ -8,7 +8,6 @@ text that was written. Anchors, aliases and merge keys (`<<`) work.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import yaml
 
 from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.io.regular import check_regular
 
 #: A configuration is read by people; what is larger is another file. In bytes.
 LARGEST = 1_000_000
@@ -50,16 +50,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ZooError(f"{path}: expected a mapping, got a {type(content).__name__}")
+        raise ZooError(
+            f"{path}: should be a group of keys, not {shown(content)}; write KEY: VALUE lines"
+        )
     return content
 
 
 def _read(path: Path) -> str:
     try:
-        kind = path.stat()
-        if not stat.S_ISREG(kind.st_mode):
-            what = "a folder" if stat.S_ISDIR(kind.st_mode) else "no regular file"
-            raise ZooError(f"{path}: cannot be read (it is {what}); give a YAML file")
+        kind = check_regular(path, "give a YAML file")
         if kind.st_size > LARGEST:
             raise ZooError(
                 f"{path}: has {kind.st_size:,} bytes; a configuration has at most {LARGEST:,}"
@@ -72,7 +71,8 @@ def _read(path: Path) -> str:
             f"{path}: cannot be read (byte {error.start} is not UTF-8); save it as UTF-8"
         ) from None
     except (OSError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read ({_one_line(error)})") from None
+        why = error.strerror if isinstance(error, OSError) else None
+        raise ZooError(f"{path}: cannot be read ({why or _one_line(error)})") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig
+from salt_zoo.core.errors import ZooError
 from salt_zoo.planning.plan import PASSING, Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 
@@ -100,7 +101,8 @@ def find_fit(
     runs: Mapping[str, Resolved], zoo: Zoo, gpus: int, memory: float, node: int = NODE
 ) -> Fit:
     """Try the switches of `execution` in order: as written, gradient checkpointing, micro-batches
-    of one video, weights sharded over more and more GPUs, and offloaded.
+    of one video, weights sharded over more and more GPUs, offloaded, videos shared by more and more
+    GPUs.
 
     Args:
         runs: by label; all must fit under one setting.
@@ -115,7 +117,12 @@ def find_fit(
     written = next(iter(runs.values())).config.execution
     lora = any(run.config.training.lora for run in runs.values())
     for what, execution in _settings(written, gpus, min(node, gpus), lora):
-        tried.append(_setting(what, execution, runs, zoo, gpus, node))
+        try:
+            tried.append(_setting(what, execution, runs, zoo, gpus, node))
+        except ZooError:
+            if execution.sequence == written.sequence:
+                raise
+            continue  # heads, tokens or a memory that so many cannot share
         if tried[-1].peak <= room:
             return Fit(gpus, room, tuple(tried))
     more = _more(tried[-1].execution, runs, zoo, gpus, room, node)
@@ -140,12 +147,17 @@ def _settings(
         if gpus % shard == 0 and (shard % before == 0):
             now = now.model_copy(update={"shard": shard})
             yield f"sharded over {shard} GPUs", now
-    if lora:
-        return
     for kind, what in (("frozen", "frozen networks"), ("averages", "averages, too,")):
-        if kind not in now.offload:
+        if kind not in now.offload and not lora:
             now = now.model_copy(update={"offload": [*now.offload, kind]})
             yield f"{what} in main memory", now
+    # last: it costs transfers in every layer, and each video takes more GPUs
+    for sequence in range(now.sequence + 1, gpus + 1):
+        if gpus % sequence == 0 and sequence % now.sequence == 0:
+            yield (
+                f"videos shared by {sequence} GPUs",
+                now.model_copy(update={"sequence": sequence}),
+            )
 
 
 def _setting(
@@ -176,7 +188,9 @@ def _more(
     node: int,
 ) -> int | None:
     batches = [run.config.training.batch_size for run in runs.values()]
-    while (gpus := 2 * gpus) <= MOST_GPUS and not any(batch % gpus for batch in batches):
+    while (gpus := 2 * gpus) <= MOST_GPUS:
+        if any(batch % (gpus // execution.sequence) for batch in batches):
+            return None
         sharded = execution.model_copy(update={"shard": gpus})
         if _setting("", sharded, runs, zoo, gpus, node).peak <= room:
             return gpus

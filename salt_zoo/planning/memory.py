@@ -13,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.condition import example
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared
+from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.training.eight_bit import moment_bytes
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
@@ -80,13 +82,12 @@ def measured_networks(
     for name, role in roles.items():
         network = network_of_role(backbone, role)
         count = sum(p.numel() for p in network.parameters())
-        frozen = role.learning_rate is None and role.ema_of is None
-        if frozen:
+        if role.is_frozen:
             with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
         head = role.factory is not None
-        # an average is never passed by the training
-        still = frozen or role.lora is not None  # a LoRA's base takes no gradients
-        needs = 0 if head or role.ema_of else gathered_bytes(network, bf16 and not frozen, still)
+        # only weights that are trained have gradients; a LoRA's base has none
+        still = role.learning_rate is None or role.lora is not None
+        needs = 0 if head else gathered_bytes(network, bf16 and not role.is_frozen, still)
         found[name] = MeasuredNetwork(network, count, head, needs)
     return found
 
@@ -147,18 +148,18 @@ def loading_gib(
     """GiB of main memory that a process of a sharded run needs while its networks are made.
 
     By slices it is one weight at a time. Else each network starts as a whole copy in float32, and
-    the largest one is there with its copies for the roles that share its weights and for its
-    averages.
+    the largest one is there with its copies for the roles that share its weights and for what
+    follows it.
     """
     if can_load_slices(backbone, roles):
         weights = (p for one in networks.values() for p in one.network.parameters())
         return max(4 * p.numel() for p in weights) / GIB
-    following = [role.ema_of for role in roles.values() if role.ema_of]
+    following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
     copies = {
         name: (2 + following.count(name)) * 4 * networks[name].parameters
         for name, role in roles.items()
-        if role.ema_of is None and role.factory is None
+        if role.follows is None and role.factory is None
     }
     return max(copies.values(), default=0) / GIB
 
@@ -224,13 +225,15 @@ def activation_gib(
     checkpointing: bool,
     sharded: bool,
     lora: LoraConfig | None = None,
+    sequence: int = 1,
 ) -> float:
-    """GiB of a training pass over whole videos by a backbone's own kind of network."""
+    """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
+    `sequence` processes that make it together."""
     gathered = bf16 and sharded  # in float32 it makes no difference
 
     def measure() -> float:
         with on_meta(whose):
-            condition = whose.encode_prompts([""])
+            condition = example(whose)
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape
@@ -239,12 +242,20 @@ def activation_gib(
             network = meta_network(whose, checkpointing)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
+            shared_over(network, sequence, whose)
             (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered, lora)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence)
     found: float = once(whose, key, measure)
     return found
+
+
+def shared_over(network: Any, processes: int, backbone: Backbone) -> Any:
+    """The network, as one of `processes` that share a video has it, for shapes."""
+    if processes > 1:
+        share_tokens(network, SequenceGroup(processes), backbone.latent_shape)
+    return network
 
 
 def size_of(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,12 +33,14 @@ from salt_zoo.planning.memory import (
     once,
     optimizer_states,
     shared_bases,
+    shared_over,
     size_of,
     weights_and_gradients,
 )
-from salt_zoo.plugin.checked_method import STUDENT_EMA, make_method
+from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.training.layout import make_layout
+from salt_zoo.training.layout import Layout, make_layout
 
 #: Parts that are there in a training pass only, when the codecs are not.
 PASSING = ("activations", "gathered units")
@@ -53,6 +56,7 @@ class Plan:
         memory: GiB on a device by part. All parts but the codecs are there at once.
         states: GiB of optimizer states by role, which are together a part of `memory`.
         shard: devices that share one copy of the networks.
+        sequence: devices that share one video.
         loading: GiB of main memory, at most, that each process needs while its networks are loaded,
             beside `host`; 0 where they are loaded on the device itself.
         host: GiB of main memory that each process keeps offloaded weights in.
@@ -69,6 +73,7 @@ class Plan:
     memory: dict[str, float]
     states: dict[str, float]
     shard: int
+    sequence: int
     loading: float
     host: float
     activations: dict[str, float]
@@ -148,7 +153,8 @@ def make_plan(
     """
     execution = execution or ExecutionConfig()
     if processes is None:
-        processes = 1 if execution.shard == "auto" else execution.shard
+        shard = 1 if execution.shard == "auto" else execution.shard
+        processes = math.lcm(shard, execution.sequence)
     kind = torch.device(device).type
     layout = make_layout(execution, config.batch_size, processes, 0, kind, node)
     micro = layout.micro_batch
@@ -165,12 +171,13 @@ def make_plan(
                 name == "checkpointing",
                 layout.sharded,
                 config.lora.get("student"),
+                layout.sequence,
             )
             for name in ("plain", "checkpointing")
         }
         codecs = once(backbone, ("codecs",), lambda: _codecs(backbone))
         networks = measured_networks(backbone, roles, bf16)
-        kept = _memory_bytes(backbone, micro, bf16)
+        kept = _memory_bytes(backbone, micro, bf16, layout.sequence)
         memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
         memory |= shared_bases(backbone, roles, bf16, layout.shard)
     offloaded = _offloaded(roles, execution)
@@ -179,9 +186,7 @@ def make_plan(
     memory["optimizer states"] = sum(states.values())
     if kept:
         memory["KV memory"] = kept / GIB
-    memory["activations"] = _held(
-        backbone, roles, counted, micro, bf16, checkpointing, layout.sharded
-    )
+    memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing, layout)
     in_units = [one.gathered for name, one in networks.items()
                 if layout.sharded or name in offloaded]  # fmt: skip
     if in_units:
@@ -198,6 +203,7 @@ def make_plan(
         memory=memory,
         states=states,
         shard=layout.shard,
+        sequence=layout.sequence,
         loading=loading_gib(backbone, networks, roles, config.ema is not None) if in_units else 0.0,
         host=host,
         activations=dict(activations),
@@ -246,9 +252,9 @@ def _offloaded(roles: Mapping[str, NetworkSpec], execution: ExecutionConfig) -> 
     return [name for name, role in every.items() if is_offloaded(role, execution.offload)]
 
 
-def _memory_bytes(backbone: Backbone, batch: int, bf16: bool) -> int:
+def _memory_bytes(backbone: Backbone, batch: int, bf16: bool, sequence: int) -> int:
     """Of a memory for a micro-batch of whole videos; 0 for a bidirectional backbone."""
-    network = meta_network(backbone)
+    network = shared_over(meta_network(backbone), sequence, backbone)
     if bf16:  # as under autocast, in which keys and values are computed
         network = network.to(torch.bfloat16)
     memory = backbone.blocks().memory(
@@ -273,7 +279,7 @@ def _held(
     batch: int,
     bf16: bool,
     checkpointing: bool,
-    sharded: bool,
+    layout: Layout,
 ) -> float:
     """GiB of the activations that are there at the peak of an update."""
 
@@ -283,7 +289,9 @@ def _held(
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
         whose, lora = source(backbone, start), roles[role].lora
-        return activation_gib(whose, batch, bf16, checkpointing, sharded, lora)
+        return activation_gib(
+            whose, batch, bf16, checkpointing, layout.sharded, lora, layout.sequence
+        )
 
     moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
     return max(moments, default=0.0) or kept("student")

@@ -3,39 +3,36 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from salt_zoo.core.errors import did_you_mean, shown
+from salt_zoo.core.errors import ZooError, did_you_mean, shown, text_of
+from salt_zoo.core.method import check_followed, trained_together
 from salt_zoo.core.protocols import (
     Backbone,
     Method,
     NeedsTrajectories,
     NetworkSpec,
-    Start,
     Stateful,
     TrainStep,
 )
+from salt_zoo.io.printing import say_once
+from salt_zoo.plugin.checked_roles import check_role
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.surroundings import settings_kept
+from salt_zoo.plugin.weights import cannot_write, weight_versions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 #: No step has more updates: `update_order` without an end must not be waited for.
 MOST_UPDATES = 100_000
-#: Names of roles are names of files in a checkpoint.
-ROLE = re.compile(r"[A-Za-z0-9][\w-]{0,99}", re.ASCII)
-#: The checkpoint's own file beside those of the roles.
-OPTIMIZERS = "optimizers"
-#: The role that the trainer adds: the student's EMA, which is evaluated and saved.
-STUDENT_EMA = "student_ema"
-OWN = (STUDENT_EMA, OPTIMIZERS)
 
 
 def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
@@ -56,11 +53,16 @@ class CheckedMethod:
                     raise BrokenPart(
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
                     )
+                if inspect.iscoroutinefunction(getattr(method, wanted)):
+                    raise BrokenPart(f"{title}: its {wanted}() is async; it must be plain")
             self.needs_data = bool(method.needs_data)
             self.stored_times: tuple[float, ...] = ()
             if isinstance(method, NeedsTrajectories):
                 self.stored_times = tuple(method.stored_times)
         self._trained: tuple[str, ...] | None = None
+        self._told = False  # that it changes settings of the process
+        self._copies: tuple[str, ...] = ()
+        self._modules: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         if name == "method":  # not there yet
@@ -81,60 +83,20 @@ class CheckedMethod:
                 "salt_zoo.core.protocols.NetworkSpec that has a 'student'"
             )
         for name, role in roles.items():
-            self._check_role(name, role)
+            check_role(name, role, self.error)
             if role.factory is not None:
                 roles[name] = replace(role, factory=self._factory(name, role.factory))
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         if "student" not in trained:
             raise self.error("it has no trained network of the role 'student'")
-        for name, role in roles.items():
-            if role.ema_of is not None and role.ema_of not in trained:
-                raise self.error(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        try:
+            check_followed(roles)
+        except ZooError as error:
+            raise self.error(text_of(error)) from None
         self._trained = tuple(trained)
+        self._copies = tuple(name for name, role in roles.items() if role.copy_of is not None)
+        self._modules = {name for name, role in roles.items() if role.factory is not None}
         return roles
-
-    def _check_role(self, name: Any, role: Any) -> None:
-        if not isinstance(name, str) or not ROLE.fullmatch(name) or name in OWN:
-            raise self.error(
-                f"{shown(name)} cannot be a role's name: write letters, digits and _, and not "
-                f"{' or '.join(map(repr, OWN))}, which are the trainer's own"
-            )
-        if not isinstance(role, NetworkSpec):
-            raise self.error(f"role {name!r} is {shown(role)}, not a NetworkSpec")
-        if role.start is not None and role.start not in get_args(Start):
-            hint = did_you_mean(str(role.start), get_args(Start))
-            raise self.error(f"role {name!r} starts as {shown(role.start)}; {hint}")
-        self._check_origin(name, role)
-        rate = role.learning_rate
-        if rate is not None and not (_is_number(rate) and rate > 0):
-            raise self.error(
-                f"role {name!r} has the learning rate {shown(rate)}; it must be a number above 0, "
-                "or None for a frozen network"
-            )
-        if not (_is_number(role.decay) and 0 <= role.decay <= 1):
-            raise self.error(f"role {name!r} has the decay {shown(role.decay)}, not one in [0, 1]")
-
-    def _check_origin(self, name: str, role: NetworkSpec) -> None:
-        if role.ema_of is None and (role.start is None) == (role.factory is None):
-            both = "neither a start nor" if role.start is None else "both a start and"
-            raise self.error(f"role {name!r} has {both} a factory; give it one of the two")
-        if role.factory is None:
-            return
-        if role.ema_of is not None:
-            raise self.error(
-                f"role {name!r} has a factory, and averages {role.ema_of!r}, of which it is a "
-                "copy; leave out the factory"
-            )
-        if name == "student":
-            raise self.error(
-                "role 'student' has a factory; the student is a velocity network of the backbone "
-                f"and has a start ({', '.join(get_args(Start))})"
-            )
-        if not callable(role.factory):
-            raise self.error(
-                f"role {name!r} has the factory {shown(role.factory)}; it must be a function of "
-                "the backbone that returns a torch module"
-            )
 
     def _factory(
         self, name: str, factory: Callable[[Backbone], nn.Module]
@@ -154,14 +116,14 @@ class CheckedMethod:
 
         return make
 
-    def update_order(self, step: int) -> list[str | tuple[str, ...]]:
-        """The updates of `step` in order, each a role or several, the student among them."""
+    def update_order(self, index: int) -> list[str | tuple[str, ...]]:
+        """The updates of step `index` in order, each a role or several, the student among them."""
         if self._trained is None:
             self.roles()
         assert self._trained is not None
-        told = f"update_order({step})"
+        told = f"update_order({index})"
         with foreign(f"{self.title}, {told}"):
-            found = self.method.update_order(step)
+            found = self.method.update_order(index)
             wrong = isinstance(found, str) or not isinstance(found, Iterable)
             order = [] if wrong else list(itertools.islice(found, MOST_UPDATES + 1))
         if wrong:
@@ -180,20 +142,44 @@ class CheckedMethod:
                 )
             roles += update if isinstance(update, tuple) else [update]
         for role in roles:
-            if not isinstance(role, str) or role not in self._trained:
-                hint = did_you_mean(str(role), self._trained)
+            if not isinstance(role, str) or role not in (*self._trained, *self._copies):
+                hint = did_you_mean(str(role), (*self._trained, *self._copies))
                 raise self.error(f"{told} names {shown(role)}, which is not trained; {hint}")
+        for update in updates:
+            copies = [role for role in self._copies if role in update]
+            if copies and isinstance(update, tuple):
+                raise self.error(
+                    f"{told} trains {shown(update)} together, and {copies[0]!r} is a copy; a copy "
+                    "is an entry of its own"
+                )
         if "student" not in roles:
             raise self.error(f"{told} leaves out the student, which is trained once a step")
         return updates
+
+    def never_trained(self, updates: int) -> list[str]:
+        """The roles with a learning rate that none of the first `updates` updates trains."""
+        if self._trained is None:
+            self.roles()
+        left = dict.fromkeys(self._trained or ())
+        for step in range(updates):
+            for update in self.update_order(step):
+                for role in trained_together(update):
+                    left.pop(role, None)
+            if not left:
+                break
+        return [*left]
 
     def train(self, step: TrainStep) -> dict[str, Tensor]:
         """The scalars to log of one update."""
         import torch
 
-        with foreign(f"{self.title}, update of {step.role!r} in step {step.index + 1}"):
+        update = f"{self.title}, update of {step.role!r} in step {step.index + 1}"
+        with settings_kept() as changed, self._weights_stay(step, update), foreign(update):
             found = self.method.train(step)
             logs = dict(found) if isinstance(found, Mapping) else None
+        if changed and not self._told:
+            self._told = True
+            say_once(f"{self.title} changed {', '.join(changed)} in train(), which is undone")
         if logs is None:
             raise self.error(
                 f"train() returned {shown(found)}; it must be a mapping from names to scalar "
@@ -214,6 +200,32 @@ class CheckedMethod:
                 )
         return logs
 
+    @contextmanager
+    def _weights_stay(self, step: TrainStep, update: str) -> Iterator[None]:
+        """Refuses a method that changes the weights of a velocity network by itself: in a plan it
+        cannot, a LoRA has them in common with others, and no checkpoint would hold those of a
+        frozen one. (The weights of a factory's module, such as a critic's that are clipped, are
+        its own.)"""
+        if self._trained is None:
+            self.roles()
+        rule = (
+            "only optimizers change weights; a role that takes over another's is declared as "
+            "NetworkSpec(copy_of=...) and copied when update_order names it (plugins/README.md)"
+        )
+        networks = {name: step.networks[name] for name in {*step.networks} - self._modules}
+        before = {name: weight_versions(network) for name, network in networks.items()}
+        try:
+            yield
+        except ForeignError as error:
+            if cannot_write(error.__cause__):
+                raise ForeignError(
+                    f"{update}: it writes to the weights of a network; {rule}"
+                ) from None
+            raise
+        for name, network in networks.items():
+            if weight_versions(network) != before[name]:
+                raise ForeignError(f"{update}: it changed the weights of {name!r}; {rule}")
+
     def state_dict(self) -> dict[str, Any]:
         """Its state as plain values, and tensors on the CPU; nothing where it has none."""
         if not isinstance(self.method, Stateful):
@@ -225,6 +237,8 @@ class CheckedMethod:
             raise self.error(f"state_dict() returned {shown(found)}; it must be a mapping")
         try:
             plain: dict[str, Any] = _plain(state, "state_dict()")
+        except RecursionError:
+            raise self.error("state_dict() contains itself, or is nested too deep") from None
         except TypeError as error:
             raise self.error(
                 f"{error}; a state is made of tensors, numbers, texts, lists and mappings"
@@ -259,7 +273,3 @@ def _plain(value: Any, path: str) -> Any:
                 raise TypeError(f"{path} has the key {shown(key)}, which is no text and no number")
         return {key: _plain(one, f"{path}[{key!r}]") for key, one in value.items()}
     raise TypeError(f"{path} is {shown(value)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

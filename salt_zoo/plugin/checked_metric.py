@@ -6,14 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from salt_zoo.core.blocks import Sampler
 from salt_zoo.core.errors import TrainingError, ZooError, shown, text_of
 from salt_zoo.core.protocols import Metric, MetricDefaults
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError, foreign
+from salt_zoo.plugin.surroundings import settings_kept
 
 _DEFAULTS = MetricDefaults()
 
@@ -39,11 +42,20 @@ class CheckedMetric:
             self.direction: Any = metric.direction
             #: The defaults of what a metric may leave out.
             self.own_steps: Any = self._optional("own_steps")
-            self.own_sampler = str(self._optional("own_sampler"))
-            self.whole_video = bool(self._optional("whole_video"))
+            self.own_sampler: Any = self._optional("own_sampler")
+            self.whole_video: Any = self._optional("whole_video")
             self.mean: Any = self._optional("mean")
             self.bounds: Any = self._optional("bounds")
             self._prepare: Callable[[], None] = self._optional("prepare")
+            if self.own_sampler not in get_args(Sampler):
+                raise BrokenPart(
+                    f"{title}: own_sampler is {shown(self.own_sampler)}; it must be one of "
+                    f"{', '.join(get_args(Sampler))}"
+                )
+            if not isinstance(self.whole_video, bool):
+                raise BrokenPart(
+                    f"{title}: whole_video is {shown(self.whole_video)}; it must be True or False"
+                )
 
     @property
     def has_clips(self) -> bool:
@@ -52,7 +64,7 @@ class CheckedMetric:
 
     def prepare(self) -> None:
         """Fetch its weights, where it has any."""
-        with foreign(f"{self.title}, prepare()"):
+        with settings_kept(), foreign(f"{self.title}, prepare()"):
             self._prepare()
 
     def _optional(self, name: str) -> Any:
@@ -76,11 +88,13 @@ class CheckedMetric:
         """
         # its own, so that no metric works on what another one left
         own = replace(videos, pixels=videos.pixels.clone(), prompts=list(videos.prompts))
-        with self._unchanged(videos.network), self._named("measure()"):
+        with settings_kept(), self._unchanged(videos.network), self._named("measure()"):
             found = self.metric.measure(own)
         count = len(videos.prompts)
         if not isinstance(found, Tensor):
             raise self.error(f"measure() returned {shown(found)}; it must be a tensor of rows")
+        if found.layout != torch.strided:
+            raise self.error(f"measure() returned a {found.layout} tensor; make it dense")
         if found.ndim not in (1, 2) or len(found) != count or found.is_complex():
             raise self.error(
                 f"measure() returned a tensor of the shape {list(found.shape)} for {count} videos; "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.errors import ZooError, as_given
 
 #: How the names of the modules of plugin files begin.
 FILE = "salt_zoo_file_"
@@ -21,7 +21,7 @@ def named(name: str) -> Callable[[], ModuleType]:
     path = Path(name)
     if name.endswith(".py") or path.is_file():
         if not path.is_file():
-            raise ZooError(f"-p {name}: there is no such file")
+            raise ZooError(f"-p {as_given(name)}: there is no such file")
         return lambda: _load_file(path.resolve())
     try:
         missing = importlib.util.find_spec(name) is None
@@ -35,7 +35,9 @@ def named(name: str) -> Callable[[], ModuleType]:
     except BaseException:
         missing = False  # a parent package is there and broken: importing it will tell
     if missing:
-        raise ZooError(f"-p {name}: no module of that name can be imported, and it is not a file")
+        raise ZooError(
+            f"-p {as_given(name)}: no module of that name can be imported, and it is not a file"
+        )
     return lambda: importlib.import_module(name)
 
 

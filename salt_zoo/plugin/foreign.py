@@ -59,7 +59,9 @@ def blaming(zoo: Any) -> Iterator[None]:
     `ForeignError` that names its part: a net under all frames. Our own errors go through."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         part = None if isinstance(error, ZooError) else guilty(error, zoo)
         if part is None:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pluggy
@@ -13,19 +13,25 @@ from salt_zoo.core.errors import ZooError, shown, text_of
 from salt_zoo.io.printing import say
 from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.foreign import ForeignError, foreign, show_traceback
+from salt_zoo.plugin.surroundings import settings_kept
+
+#: Of one plugin in a report.
+MOST_SECTIONS = 1000
 
 
 class GuardedHooks:
     """The hooks of all plugins as functions; a plugin that raises costs a warning, not the run.
 
     A hook returns what its implementations returned, without None, last registered first. An
-    implementation that has failed once is not called again.
+    implementation that has failed once is not called again. Settings of the process that it
+    changes are put back.
     """
 
-    def __init__(self, manager: pluggy.PluginManager, plugins: Sequence[str]) -> None:
+    def __init__(self, manager: pluggy.PluginManager, plugins: list[str]) -> None:
         self._manager = manager
-        self._plugins = plugins
+        self.plugins = plugins
         self._failed: set[tuple[str, str]] = set()
+        self._meddled: set[tuple[str, str]] = set()
         self._cache: dict[tuple[str, int], list[tuple[str, Any]]] = {}
 
     def __getattr__(self, hook: str) -> Callable[..., list[Any]]:
@@ -38,8 +44,9 @@ class GuardedHooks:
                 if (name, hook) in self._failed:
                     continue
                 what = f"plugin {name!r} failed in {hook} and is not asked again"
+                changed: list[str] = []
                 try:
-                    with foreign(what):
+                    with settings_kept() as changed, foreign(what):
                         found = caller(**{key: _own(value) for key, value in arguments.items()})
                         if hook == "report_sections":
                             found = [_sections(one) for one in found]
@@ -51,16 +58,22 @@ class GuardedHooks:
                     if not isinstance(error, ForeignError):  # the plugin's own message
                         text = f"{what}: {text}"
                     say(f"warning: {text}")
+                if changed and (name, hook) not in self._meddled:
+                    self._meddled.add((name, hook))
+                    say(
+                        f"warning: plugin {name!r} changed {', '.join(changed)} in {hook}, which "
+                        "is undone"
+                    )
             return results
 
         return call
 
     def _callers(self, hook: str) -> list[tuple[str, Any]]:
         """Every plugin that implements `hook`, with a caller of it alone."""
-        key = (hook, len(self._plugins))  # hooks are called every step, plugins are loaded once
+        key = (hook, len(self.plugins))  # hooks are called every step, plugins are loaded once
         if key not in self._cache:
             self._cache[key] = []
-            for name in reversed(self._plugins):
+            for name in reversed(self.plugins):
                 plugin = self._manager.get_plugin(name)
                 names = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
                 if hook in names:
@@ -111,8 +124,10 @@ def _sections(found: Any) -> list[tuple[str, str]]:
     """What `report_sections` returned, if it is what it should be."""
     if isinstance(found, str) or not isinstance(found, Iterable):
         raise TypeError(f"it returned {shown(found)}; it must be a list of pairs (title, text)")
-    sections = []
+    sections: list[tuple[str, str]] = []
     for one in found:
+        if len(sections) >= MOST_SECTIONS:
+            raise ValueError(f"it has no end: more than {MOST_SECTIONS} sections")
         pair = tuple(one) if isinstance(one, list | tuple) else ()
         if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise TypeError(f"a section is {shown(one)}; it must be a pair of texts, (title, text)")

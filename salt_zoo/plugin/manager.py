@@ -99,18 +99,22 @@ class Zoo:
         What it prints goes to standard error, and settings of the process that it changes are put
         back, which is a line in `notices`.
         """
-        tables = self._tables()
+        tables, plugins = self._tables(), list(self.plugins)
         with output_kept(), settings_kept() as changed:
             try:
                 known = self._load(name, load)
                 if wrong := self._altered(tables, name):
                     raise RegistrationError(wrong)
+                if self.plugins is not self._hooks.plugins or self.plugins != plugins:
+                    raise RegistrationError("it altered zoo.plugins")
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin may exit, or cancel, or raise what it likes
                 show_traceback(error)
                 if self._manager.has_plugin(name):
                     self._manager.unregister(name=name)
+                self.plugins = self._hooks.plugins
+                self.plugins[:] = plugins
                 for key, (registry, entries) in tables.items():
                     setattr(self, key, registry)
                     registry.restore(entries)

@@ -14,8 +14,10 @@ from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.core.facts import share
 from salt_zoo.plugin.foreign import BrokenPart, explain
+from salt_zoo.plugin.whole_protocols import check_protocols
 
-NAME = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")
+#: Of a part; names of metrics are parts of names of files.
+NAME = re.compile(r"(?=.{1,80}\Z)[a-z0-9]+([-_.][a-z0-9]+)*")
 TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -45,7 +47,9 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:  # foreign code may fail in any way
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # foreign code may fail in any way
             raise BrokenPart(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
         if not callable(found):
             raise BrokenPart(f"{self}: {self.target} cannot be called")
@@ -101,7 +105,8 @@ class Registry:
         """
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise RegistrationError(
-                f"{self.kind} name {name!r}: write lower-case words joined by hyphens"
+                f"{self.kind} name {shown(name)}: write lower-case words joined by hyphens, at "
+                "most 80 letters"
             )
         if name in self._entries:
             owner = self._entries[name].plugin
@@ -139,7 +144,8 @@ class Registry:
             return self._entries[name]
         except KeyError:
             hint = did_you_mean(str(name), self._entries)
-            raise ZooError(f"unknown {self.kind} {name!r}; {hint}") from None
+            more = "a plugin in a file is loaded with -p FILE"
+            raise ZooError(f"unknown {self.kind} {name!r}; {hint}; {more}") from None
 
     def configure(self, name: str, options: dict[str, Any], where: str) -> BaseModel:
         """The options of `name`, checked and with every default filled in."""
@@ -158,17 +164,19 @@ class Registry:
         """Make the part `name` from options that `configure` returned.
 
         Raises:
-            ZooError: the plugin's code fails; the line names the plugin.
+            ZooError: the plugin's code fails, or the part has half of a protocol; the line names
+                the plugin.
         """
         entry = self[name]
         factory = entry.load()
         try:
             made = factory(config, zoo)
-        except ZooError:
+        except (ZooError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
+        check_protocols(made, self.kind, f"{self.kind} {entry}")
         share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
         return made
 

@@ -21,7 +21,7 @@ Config = TypeVar("Config", bound=BaseModel)
 class RolloutConfig(StrictModel):
     """The rollouts on which further objectives are computed."""
 
-    #: Step lists by number of steps, each with its probability.
+    #: Step lists by number of steps, each with its probability; `steps: 8` is `{8: 1.0}`.
     steps: StepLists = {4: 1.0}
     sampler: Sampler = "sde"
 
@@ -49,7 +49,7 @@ class WithObjectives:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
 
-    def update_order(self, step: int) -> Sequence[str | tuple[str, ...]]:
+    def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         """The networks of the objectives together, where they train some, and the student."""
         trained = self.objectives.trained
         return [trained, "student"] if trained else ["student"]

@@ -24,14 +24,14 @@ from salt_zoo.core.lora import trainable_state
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.storage import atomic_folder, readable_errors
-from salt_zoo.plugin import checked_method as methods
+from salt_zoo.plugin import checked_roles
 from salt_zoo.training.eight_bit import is_eight_bit, load_plain_state, plain_state
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
 from salt_zoo.training.sharding import load_whole_weights, shard_states, whole_parts
 
-STATE, OPTIMIZERS = "state.json", f"{methods.OPTIMIZERS}.pt"
-#: The states of a `Stateful` method, one of each process.
+STATE, OPTIMIZERS = "state.json", f"{checked_roles.OPTIMIZERS}.pt"
+#: The states of a `Stateful` method, one of each share of a batch.
 METHOD = "method.pt"
 
 #: Of a folder; ASCII, because other digits are digits to Python, too.
@@ -67,7 +67,7 @@ def save_checkpoint(
 
     Args:
         state: for `state.json`.
-        method_states: of the method, one of each process; empty ones are not written.
+        method_states: of the method, one of each share of a batch; empty ones are not written.
     """
     target = folder / f"step-{state['step']:06d}"
     with ExitStack() as held:
@@ -191,7 +191,7 @@ def load_checkpoint(
     checkpoint: Checkpoint, networks: Networks, device: Any
 ) -> list[Mapping[str, Any]]:
     """Load the weights and optimizer states into `networks`, and return the method's states: one of
-    each process, none where it had none.
+    each share of a batch, none where it had none.
 
     Raises:
         ZooError: a file is missing, or of another network.

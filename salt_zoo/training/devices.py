@@ -14,8 +14,28 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.errors import ZooError, as_given
 from salt_zoo.core.ranks import is_alone
+
+
+def check_device(name: str) -> torch.device | None:
+    """The device of that name, whether this machine has it or not; None for `auto`.
+
+    Raises:
+        ZooError: there is no such device anywhere.
+    """
+    at = f"--device {as_given(name)}"
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ZooError(f"{at}: unknown device; write cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ZooError(f"{at}: only cpu and cuda are supported")
+    if device.type == "cpu" and device.index:
+        raise ZooError(f"{at}: there is one CPU; write cpu")
+    return device
 
 
 def find_device(name: str) -> torch.device:
@@ -24,27 +44,21 @@ def find_device(name: str) -> torch.device:
     Raises:
         ZooError: there is no such device here.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ZooError(f"--device {name}: unknown device; write cpu, cuda or cuda:N") from None
+    at = f"--device {as_given(name)}"
+    device = check_device(name)
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ZooError(f"--device {name}: torch finds no CUDA device here; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise ZooError(f"--device {name}: only cpu and cuda are supported")
+        raise ZooError(f"{at}: torch finds no CUDA device here; use --device cpu")
     if device.type == "cuda" and device.index is not None:
         count = torch.cuda.device_count()
         if device.index >= count:
             raise ZooError(
-                f"--device {name}: this machine has {count} CUDA device{'s' * (count != 1)}, "
+                f"{at}: this machine has {count} CUDA device{'s' * (count != 1)}, "
                 f"cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}"
             )
         if not is_alone():
-            raise ZooError(
-                f"--device {name}: with several processes, each uses its own device; write cuda"
-            )
+            raise ZooError(f"{at}: with several processes, each uses its own device; write cuda")
     return device
 
 

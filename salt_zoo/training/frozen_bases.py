@@ -36,13 +36,13 @@ class FrozenBases:
         for role in roles.values():
             if not self.is_shared(role):
                 others.append(role)
-            elif role.start and not role.ema_of:
+            elif role.start and not role.follows:
                 first.setdefault(names.key(role.start), role)
         self.originals = Originals(backbone, [*others, *first.values()])
         self._made: dict[Hashable, nn.Module] = {}
 
     def is_shared(self, role: NetworkSpec) -> bool:
-        """Whether a role's network, or the one it averages, has weights in common with others."""
+        """Whether a role's network, or the one it follows, has weights in common with others."""
         return self._used and is_shared(role)
 
     def network(self, role: NetworkSpec) -> Any:

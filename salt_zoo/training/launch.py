@@ -54,13 +54,19 @@ def train(
             {
                 "inputs": on_main(parts.inputs),
                 "code": parts.code,
-                "processes": accelerator.num_processes,
+                # into which a batch is split
+                "processes": accelerator.num_processes // config.execution.sequence,
             }
         )
         same = identity_on(resolved.plain(), config.training, accelerator)
         kept, warnings = on_main(lambda: find_checkpoint(folder, same, origin, config.training))
         for line in warnings if accelerator.is_main_process else ():
             say(f"warning: {line}")
+        if kept is not None and accelerator.is_main_process:
+            done, updates = kept.step, config.training.updates
+            goes = f"resuming after update {done} of {updates}"
+            goes = goes if done < updates else f"all {updates} updates are done"
+            say(f"note: {goes} ({kept.folder})")
         with ExitStack() as begun:
             on_main(lambda: begun.enter_context(run_yaml.written(resolved.plain(), folder)))
             trainer = Trainer(
@@ -80,6 +86,12 @@ def train(
                 evaluate_every=config.quality.every,
                 progress=progress,
             )
+        if accelerator.is_main_process:
+            for role in trainer.never_trained():
+                say(
+                    f"warning: the role {role!r} has a learning rate and an optimizer, and none of "
+                    f"{config.training.updates} updates trains it"
+                )
         hint = unprepared(parts.method, parts.backbone, parts.dataset, config.training)
         if hint and accelerator.is_main_process:
             say(f"note: {hint}")
@@ -117,7 +129,15 @@ def _quality(
             sampling = SamplingConfig(
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
-            videos = make_videos(networks.eval_network, backbone, dataset, prompts, rng, sampling)
+            videos = make_videos(
+                networks.eval_network,
+                backbone,
+                dataset,
+                prompts,
+                rng,
+                sampling,
+                split="validation",
+            )
             for name, metric in list(metrics.items()):
                 try:
                     rows = measure({name: metric}, videos)[name]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from salt_zoo.config.execution import ExecutionConfig
+    from salt_zoo.core.sequence import SequenceGroup
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Layout:
     Attributes:
         world, rank: number of processes, and this process.
         shard: processes that share one copy of the networks; 1 is a whole copy in each.
+        sequence: processes that share the tokens of one video, neighbours by rank; 1 is a whole
+            video in each.
         micro_batch: videos of one pass.
         accumulation: passes of one update.
     """
@@ -30,14 +33,31 @@ class Layout:
     shard: int
     micro_batch: int
     accumulation: int
+    sequence: int = 1
 
     @property
     def sharded(self) -> bool:
         return self.shard > 1
 
+    @property
+    def together(self) -> bool:
+        """Whether a pass of a network takes several processes: all of them have to make it."""
+        return self.sharded or self.sequence > 1
+
+    @property
+    def data_processes(self) -> int:
+        """Shares into which a batch is split."""
+        return self.world // self.sequence
+
+    @property
+    def share(self) -> int:
+        """Which of these shares this process passes."""
+        return self.rank // self.sequence
+
     def rows(self, part: int) -> range:
-        """The rows of the global batch that this process passes in the accumulation step `part`."""
-        first = (part * self.world + self.rank) * self.micro_batch
+        """The rows of the global batch that this process passes in the accumulation step `part`;
+        those that share a video pass the same ones."""
+        first = (part * self.data_processes + self.share) * self.micro_batch
         return range(first, first + self.micro_batch)
 
     def mesh(self, device_type: str) -> DeviceMesh:
@@ -47,6 +67,19 @@ class Layout:
         _have_group(device_type)
         shape = (self.world // self.shard, self.shard)
         return init_device_mesh(device_type, shape, mesh_dim_names=("replicate", "shard"))
+
+    def sequence_group(self, device_type: str) -> SequenceGroup | None:
+        """The processes that share a video with this one; None where it has its own. All processes
+        must call it."""
+        if self.sequence == 1:
+            return None
+        from torch.distributed.device_mesh import init_device_mesh
+
+        from salt_zoo.core.sequence import SequenceGroup  # imports torch
+
+        shape = (self.data_processes, self.sequence)
+        mesh = init_device_mesh(device_type, shape, mesh_dim_names=("data", "sequence"))
+        return SequenceGroup(self.sequence, self.rank % self.sequence, mesh["sequence"].get_group())
 
 
 def _have_group(device_type: str) -> None:
@@ -82,25 +115,44 @@ def make_layout(
     Raises:
         ZooError: the batch or the processes cannot be split so.
     """
+    sequence = execution.sequence
+    if world % sequence:
+        raise ZooError(
+            f"execution.sequence: {world} process{'es' if world > 1 else ''} cannot be split into "
+            f"groups of {sequence}; start a multiple of {sequence} (torchrun --nproc_per_node), or "
+            f"write a divisor of {world}"
+        )
+    shares = world // sequence
+    over = f"{shares} process{'es' if shares > 1 else ''}"
+    if sequence > 1:
+        over = f"{shares} group{'s' if shares > 1 else ''} of {sequence} processes"
     micro = execution.micro_batch
     if micro is None:
-        if batch_size % world:
+        if batch_size % shares:
             raise ZooError(
-                f"training.batch_size: {batch_size} cannot be split over {world} processes; "
-                "write a multiple of them"
+                f"training.batch_size: {batch_size} cannot be split over {over}; "
+                f"write a multiple of them{_or_share(batch_size, world, shares)}"
             )
-        micro = batch_size // world
-    elif batch_size % (micro * world):
+        micro = batch_size // shares
+    elif batch_size % (micro * shares):
         raise ZooError(
             f"execution.micro_batch: training.batch_size {batch_size} cannot be split over "
-            f"{world} process{'es' if world > 1 else ''} in passes of {micro}; write a divisor of "
-            f"{batch_size // world}"
-            if batch_size % world == 0
-            else f"training.batch_size: {batch_size} cannot be split over {world} processes in "
-            f"passes of {micro}; write a multiple of {micro * world}"
+            f"{over} in passes of {micro}; write a divisor of {batch_size // shares}"
+            if batch_size % shares == 0
+            else f"training.batch_size: {batch_size} cannot be split over {over} in "
+            f"passes of {micro}; write a multiple of {micro * shares}"
+            f"{_or_share(batch_size, world, shares)}"
         )
     return Layout(world, rank, _shard(execution, world, device_type, node), micro,
-                  batch_size // (micro * world))  # fmt: skip
+                  batch_size // (micro * shares), sequence)  # fmt: skip
+
+
+def _or_share(batch_size: int, world: int, shares: int) -> str:
+    """What else would do where there are more processes than videos."""
+    if batch_size >= shares:
+        return ""
+    sizes = (n for n in range(1, world + 1) if world % n == 0)
+    return f", or execution.sequence={next(n for n in sizes if batch_size % (world // n) == 0)}"
 
 
 def _shard(execution: ExecutionConfig, world: int, device_type: str, node: int | None) -> int:

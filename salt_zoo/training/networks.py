@@ -9,18 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from salt_zoo.config.execution import Offload
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora, copy_sharing, trainable
+from salt_zoo.core.method import check_followed
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import check_offload, is_offloaded, with_averages, with_lora
-from salt_zoo.plugin.checked_method import STUDENT_EMA
+from salt_zoo.core.sequence import share_tokens
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
+from salt_zoo.plugin.whole_protocols import check_protocols
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.layout import ALONE, Layout
 from salt_zoo.training.optimizers import make_optimizers
@@ -80,13 +83,11 @@ class Networks(Mapping[str, Any]):
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
-        for name, role in roles.items():
-            if role.ema_of and role.ema_of not in trained:
-                raise ZooError(f"role {name!r} averages {role.ema_of!r}, which is not trained")
+        check_followed(roles)
         every = dict(roles)
         if config.ema:
             every[STUDENT_EMA] = NetworkSpec(ema_of="student", decay=config.ema.decay)
-        #: By name; averages as what they follow.
+        #: By name; averages and copies as what they follow, and after it.
         self.roles = with_averages(with_lora(every, config.lora))
         device = torch.device(backbone.device)
         self.precision = resolve_precision(config.precision, device.type)
@@ -96,7 +97,7 @@ class Networks(Mapping[str, Any]):
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
-        copies: dict[str, nn.Module] = {}  # of what an EMA follows: a sharded network has none
+        copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
         check_offload(self.roles, offload)
         offloaded = {name for name, role in self.roles.items() if is_offloaded(role, offload)}
         # heads are small and stay whole
@@ -106,11 +107,12 @@ class Networks(Mapping[str, Any]):
             if role.factory is None and (layout.sharded or name in offloaded)
         ]
         mesh = layout.mesh(device.type) if in_units else None
+        sequence = layout.sequence_group(device.type)
         drawn = functools.partial(_drawn, seed)
         slices, by_slices = None, set[str]()
         if can_load_slices(backbone, self.roles):
             slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
-            followed = {name: self.roles[name].ema_of for name in in_units}
+            followed = {name: self.roles[name].follows for name in in_units}
             by_slices = {name for name, its in followed.items() if its is None or its in in_units}
         rest = {name: role for name, role in self.roles.items() if name not in by_slices}
         bases = FrozenBases(backbone, rest, self.precision)
@@ -122,7 +124,7 @@ class Networks(Mapping[str, Any]):
             with drawn(name):
                 if sliced:
                     network = sliced.empty(name)
-                elif role.ema_of:
+                elif role.follows:
                     network = copies.pop(name)
                 elif role.factory is not None:
                     network = role.factory(backbone)
@@ -134,16 +136,18 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
+                if role.factory is None:
+                    check_protocols(network, "network", f"the network of the role {name!r}")
             place = loading if name in in_units else device
             if not sliced:
                 network = network.to(place)
             network.requires_grad_(False)
-            frozen = role.learning_rate is None and role.ema_of is None
+            frozen = role.is_frozen
             if frozen and role.factory is not None:
                 network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
-                if spec.ema_of == name and not sliced:
+                if spec.follows == name and not sliced:
                     copied = copy.deepcopy if role.lora is None else copy_sharing
                     copies[other] = copied(network).to("cpu" if other in offloaded else place)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
@@ -170,6 +174,8 @@ class Networks(Mapping[str, Any]):
                     settle_gradient_types(network)
                 if not layout.sharded:
                     settle_gathered(network)
+            if sequence is not None and role.factory is None:  # a head passes what is whole
+                share_tokens(network, sequence, backbone.latent_shape)
             self._networks[name] = network
             if role.learning_rate is not None:
                 self.optimizers[name] = make_optimizers(
@@ -223,16 +229,34 @@ class Networks(Mapping[str, Any]):
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
-            for own, its in zip(*(self._networks[n].buffers() for n in (name, role)), strict=True):
-                own.copy_(its)  # statistics, and what never changes
-            mean = local([weight for _, weight in trainable(self._networks[name])])
-            weights = local([weight for _, weight in trainable(self._networks[role])])
-            if mean[0].device != weights[0].device:  # it is offloaded
-                weights = [w.to(mean[0].device) for w in weights]
             if name == STUDENT_EMA and step < self._ema_start:
-                torch._foreach_copy_(mean, weights)
+                self._copy(role, name)
             else:
+                self._copy_buffers(role, name)
+                mean, weights = (self._trainable(n) for n in (name, role))
+                if mean and mean[0].device != weights[0].device:  # it is offloaded
+                    weights = [weight.to(mean[0].device) for weight in weights]
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
+
+    @torch.no_grad()
+    def update_copy(self, role: str) -> None:
+        """Give a role with `copy_of` the weights that the other role has now."""
+        followed = self.roles[role].copy_of
+        assert followed is not None
+        self._copy(followed, role)
+
+    def _copy(self, source: str, target: str) -> None:
+        self._copy_buffers(source, target)
+        torch._foreach_copy_(self._trainable(target), self._trainable(source))
+
+    def _copy_buffers(self, source: str, target: str) -> None:
+        pairs = zip(*(self._networks[name].buffers() for name in (target, source)), strict=True)
+        for own, its in pairs:
+            own.copy_(its)  # statistics, and what never changes
+
+    def _trainable(self, role: str) -> list[Tensor]:
+        """This process's part of what training changes."""
+        return local([weight for _, weight in trainable(self._networks[role])])
 
     def whole_network(self, role: str) -> nn.Module | None:
         """The network of `role`, whole: itself if it is not sharded, else a copy on the CPU for
@@ -249,4 +273,4 @@ class Networks(Mapping[str, Any]):
 
     def saved_roles(self) -> list[str]:
         """The roles whose weights a checkpoint must hold; frozen ones are made as at the start."""
-        return [n for n, r in self.roles.items() if r.learning_rate is not None or r.ema_of]
+        return [name for name, role in self.roles.items() if not role.is_frozen]

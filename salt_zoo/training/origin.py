@@ -8,28 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from salt_zoo.core.protocols import Backbone, Dataset, Encoded
 from salt_zoo.plugin.checked_method import CheckedMethod, make_method
-from salt_zoo.plugin.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
 from salt_zoo.training.prepared_text import PreparedText
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import Resolved
-
-
-#: What a training asks of a part, whatever the method.
-NEEDED = {
-    "backbone": (
-        "latent_shape",
-        "to",
-        "network",
-        "blocks",
-        "encode_prompts",
-        "fingerprint",
-        "source",  # and the others of BackboneDefaults
-    ),
-    "dataset": ("sample", "fingerprint"),
-}
 
 
 @dataclass(frozen=True)
@@ -73,14 +57,7 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
         for kind, registry in (("backbone", zoo.backbones), ("dataset", zoo.datasets)):
             options = configure_part(registry, content[kind], zoo, kind)
             name = content[kind]["name"]
-            part = registry.create(name, options, zoo)
-            for member in NEEDED[kind]:
-                if not hasattr(part, member):
-                    raise BrokenPart(
-                        f"{kind} {registry[name]}: it lacks {member!r}; see "
-                        f"salt_zoo.core.protocols.{kind.capitalize()}"
-                    )
-            made.append(part)
+            made.append(registry.create(name, options, zoo))
         return made[0], made[1]
 
     made, of_method = versions.used_by(method)

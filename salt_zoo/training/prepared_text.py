@@ -25,7 +25,10 @@ class PreparedText:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.reader = PackedReader(folder, "text")
+        try:
+            self.reader = PackedReader(folder, "text")
+        except ZooError as error:
+            raise ZooError(f"execution.prepared_text: {error}") from None
         self._places = {prompt: place for place, prompt in enumerate(self.reader.prompts)}
         self._rows: OrderedDict[tuple[str, torch.device], Condition] = OrderedDict()
 
@@ -64,7 +67,8 @@ def check_encoder(reader: PackedReader, backbone: Backbone, of: Encoder) -> None
     Raises:
         ZooError: it names the first part that differs.
     """
-    if found := difference(reader.header["encoder"], dict(backbone.encoder(of))):
+    key = "image encoder" if of == "image" else "encoder"
+    if found := difference(reader.header[key], dict(backbone.encoder(of))):
         raise ZooError(
             f"{reader.path}: another {of} encoder than this backbone's made it ({found}); make it "
             f"again in another folder with 'salt-zoo prepare {reader.kind}'"

@@ -121,8 +121,8 @@ class SlicedLoading:
                 for name, weight in _frozen(network).items()
             }
             _assign_parts(network, parts)
-        if role.ema_of is not None and role.lora is not None:
-            _copy_adapters(self._filled[role.ema_of], network)
+        if role.follows is not None and role.lora is not None:
+            _copy_adapters(self._filled[role.follows], network)
         self._filled[name] = network
 
     def _key(self, role: NetworkSpec) -> Hashable:
@@ -132,8 +132,8 @@ class SlicedLoading:
     def _donor(self, role: NetworkSpec, network: nn.Module) -> str | None:
         """The role of a network with the same weights, in float32 or in the types that are wanted:
         for an average what it follows."""
-        if role.ema_of is not None:
-            return role.ema_of
+        if role.follows is not None:
+            return role.follows
         wanted = _frozen(network)
         for name, filled in self._filled.items():
             if self._key(self._roles[name]) != self._key(role):

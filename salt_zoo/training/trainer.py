@@ -21,9 +21,9 @@ from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.lora import trainable
+from salt_zoo.core.method import trained_together
 from salt_zoo.core.precision import backward_in, resolve_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
-from salt_zoo.core.roles import trained_together
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.io.distributed import on_main
@@ -142,8 +142,7 @@ class Trainer:
                 self.counter.paused = True
                 self._batches.wait()  # it uses the data set, too
                 measure = functools.partial(self.evaluate, self.networks, step)
-                # a sharded network makes its passes in all processes
-                quality = measure() if self.layout.sharded else on_main(measure)
+                quality = measure() if self.layout.together else on_main(measure)
                 self.counter.paused = False
                 numbers |= {f"quality/{name}": value for name, value in quality.items()}
             if main:
@@ -169,6 +168,9 @@ class Trainer:
         for update in self.method.update_order(step):
             roles = trained_together(update)
             first = roles[0]
+            if self.networks.roles[first].copy_of:
+                self.networks.update_copy(first)
+                continue
             with self.networks.training(roles):
                 for part in range(self.layout.accumulation):
                     train_step = self._train_step(Place(first, step, taken[first], part))
@@ -246,7 +248,8 @@ class Trainer:
         return step % self.config.checkpoint_every == 0 or step == self.config.updates
 
     def _save(self, step: int) -> None:
-        states = gather_object([self.method_state()])
+        # processes that share videos have the same one
+        states = gather_object([self.method_state()])[:: self.layout.sequence]
         state = {
             "step": step,
             "identity": self._identity,
@@ -263,10 +266,9 @@ class Trainer:
         if self.kept is None:
             return 0
         states = load_checkpoint(self.kept, self.networks, self.backbone.device)
-        if states:  # of another number of processes: all go on from the first's
-            own = self.accelerator.process_index
-            whole = len(states) == self.accelerator.num_processes
-            self._checked.load_state_dict(states[own if whole else 0])
+        if states:  # of another number of shares: all go on from the first's
+            whole = len(states) == self.layout.data_processes
+            self._checked.load_state_dict(states[self.layout.share if whole else 0])
         state = self.kept.state
         try:
             self.seconds = float(state["seconds"])
@@ -277,8 +279,12 @@ class Trainer:
             raise ZooError(
                 f"{self.kept.folder}: its state cannot be read ({reason(error)}); delete the folder"
             ) from None
-        self.counter.scale(before / self.accelerator.num_processes)
+        self.counter.scale(before / self.layout.data_processes)
         return self.kept.step
+
+    def never_trained(self) -> list[str]:
+        """The roles with a learning rate that no update of the run trains."""
+        return self._checked.never_trained(self.config.updates)
 
     def method_state(self) -> dict[str, Any]:
         """What a checkpoint holds of the method itself; see `salt_zoo.core.protocols.Stateful`."""
@@ -290,15 +296,15 @@ class Trainer:
         Passes and FLOPs are those of all processes, without the recomputation of gradient
         checkpointing.
         """
-        world = self.accelerator.num_processes
+        shares = self.layout.data_processes  # what shares a video is counted in each
         flops = flops_of_passes(self.backbone, self.networks.roles, self.counter.passes)
         return {
             "updates": self.config.updates,
             "passes": {
-                role: {kind: world * number for kind, number in count.items()}
+                role: {kind: shares * number for kind, number in count.items()}
                 for role, count in self.counter.counts.items()
             },
-            "flops": world * sum(flops.values()),
+            "flops": shares * sum(flops.values()),
             "seconds": round(self.seconds, 1),
         }
 

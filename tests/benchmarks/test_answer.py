@@ -18,11 +18,14 @@ from benchmarks.report.build import write_report
 from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines, tuning
 from benchmarks.stats.answer import check_primary
+from benchmarks.stats.entries import MetricEntry
 from benchmarks.stats.results import build_results
 from benchmarks.stats.schema import Results
-from benchmarks.study.metric_info import MetricInfo, reading
+from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.tuning import Tuning
 from salt_zoo.core.errors import MissingPackage, ZooError
+from salt_zoo.plugin.checked_metric import CheckedMetric
+from salt_zoo.plugin.metric_reading import direction_words
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
 NOISE = np.random.default_rng(0)
@@ -100,7 +103,7 @@ def test_the_best_of_a_target_is_the_nearest(tmp_path: Path) -> None:
         assert "closest to 1 is best" in shown and "higher is better" not in shown
 
 
-def test_a_diagnostic_and_a_description_have_no_vote(tmp_path: Path) -> None:
+def test_a_diagnostic_and_a_description_select_no_arm(tmp_path: Path) -> None:
     sizes = {
         "still": {"defect": 0.0, "motion": 0.9, "error": 0.5},
         "good": {"defect": 0.3, "motion": 0.1, "error": 0.2},
@@ -276,7 +279,11 @@ class Plain:
 
 
 def test_what_a_metric_declares() -> None:
-    info = MetricInfo.of("m", Plain(), "")
+    def info_of(**own: Any) -> MetricInfo:
+        checked = CheckedMetric(type("Own", (Plain,), own)(), "metric 'm'")
+        return MetricInfo.of("m", checked, "")
+
+    info = info_of()
     assert (info.kind, info.mean, info.target, info.bounds) == ("quality", False, None, None)
     for wrong, message in (
         ({"direction": "up"}, "direction is 'up'"),
@@ -285,12 +292,16 @@ def test_what_a_metric_declares() -> None:
         ({"direction": "none", "kind": "quality"}, "needs a direction"),
     ):
         with pytest.raises(ZooError, match=message):
-            MetricInfo.of("m", type("Wrong", (Plain,), wrong)(), "")
-    assert (
-        MetricInfo.of("m", type("Free", (Plain,), {"direction": "none"})(), "").kind
-        == "description"
-    )
-    assert reading("none", None) == ""
+            info_of(**wrong)
+    assert info_of(direction="none").kind == "description"
+    assert direction_words("none", None) == ""
+
+
+def test_what_selects_no_best_arm_says_so() -> None:
+    legends = {m.name: MetricEntry.of(m).legend for m in (ERROR, MOTION, DEFECT)}
+    assert legends["error"] == "lower is better"
+    assert legends["motion"] == "no direction; a description, which selects no best arm"
+    assert legends["defect"] == "lower is better; a diagnostic, which selects no best arm"
 
 
 def test_a_plan_does_without_the_package_of_the_primary_metric():

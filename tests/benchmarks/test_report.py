@@ -129,7 +129,10 @@ def test_markdown_and_figures(written: tuple[Any, Results, Path]) -> None:
     assert "figures/videos.gif" in linked and "figures/quality-defect-sde-sampler.svg" in linked
     assert all((folder / link).is_file() for link in linked)
     assert Image.open(folder / "figures" / "videos.gif").n_frames == 9  # type: ignore[attr-defined]
-    assert "| supported | sc-dmd-velocity better than consistency | defect | 1 | sde | −" in text
+    better = "sc-dmd-velocity better than consistency"
+    assert f"| supported | {better} | defect (diagnostic) | 1 | sde | −" in text
+    legend = "lower is better; a diagnostic, which selects no best arm"
+    assert legend in text and legend in (folder / "index.html").read_text()
     svg = (folder / "figures" / "quality-defect-sde-sampler.svg").read_text()
     assert "var(--" not in svg and "sc-dmd-velocity" in svg
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -200,7 +201,7 @@ def test_results_of_another_schema_are_refused(schema: Any, again: Path, capsys:
     assert f"{path}: schema: {schema!r} is of another version (this one reads 3); run" in line
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"seen": {"a": 1}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"seen": {"a": 1}}', "\xff", "[" * 10**5])
 def test_a_damaged_record_of_hypotheses(text: str, tmp_path: Path) -> None:
     (tmp_path / "stated.json").write_bytes(text.encode("latin-1"))
     for call in (lambda: record_start([], tmp_path, False), lambda: when_stated([], tmp_path)):
@@ -222,6 +223,50 @@ def test_a_damaged_file_is_one_line(name: str, size: float, again: Path, capsys:
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert name in line and "damaged (" in line and "run the study again" in line
     assert (again / "results.json").read_bytes() == before
+
+
+#: Of the product; `again` has one of made-up metrics in its place.
+INFOS = module._infos
+
+INSTEAD: dict[str, Callable[[Path], Any]] = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe that nobody writes to": os.mkfifo,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
+
+
+def error_of(folder: Path, capsys: Any) -> str:
+    capsys.readouterr()
+    assert module.main([str(folder)]) in (1, 2)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    return line
+
+
+def test_what_is_no_file_is_one_line(again: Path, capsys: Any) -> None:
+    """It is not passed over, as if nothing had been written, nor waited for."""
+    for name in ("stated.json", "videos.npz", "replicates.npz", "results.json"):
+        for make in INSTEAD.values():
+            path = again / name
+            path.rename(again / "kept") if path.exists() else None
+            make(path)
+            assert error_of(again, capsys).startswith(f"error: {path}: ")
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            (again / "kept").rename(path) if (again / "kept").exists() else None
+
+
+def test_parts_that_do_not_go_together_are_one_line(
+    again: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    path = again / "results.json"
+    text = path.read_text()
+    for key, value in (("bootstrap.resamples", 0), ("study.evaluation", "x")):
+        path.write_text(json.dumps(changed(json.loads(text), key, value)))
+        line = error_of(again, capsys)
+        assert f"{path}: " in line and f"run the study again with --out {again}" in line
+        monkeypatch.setattr(module, "_infos", INFOS)  # which looks into the study
+    path.write_text("[" * 10**5)
+    line = error_of(again, capsys)
+    assert "results.json: damaged (it is nested too deep); run the study again" in line
 
 
 def test_scores_of_another_report_are_refused(again: Path, capsys: Any) -> None:

@@ -75,7 +75,7 @@ def test_comparisons_are_every_pair_and_the_naive_teacher(results: Results) -> N
     assert len(accuracy) == 4 * 3 // 2 + 4
     assert {("dmd", "teacher-naive"), ("consistency", "dmd")} <= accuracy
     assert len(results.comparisons) == 10 * 4 * 2 * 2
-    # a diagnostic has no vote
+    # a diagnostic selects no best arm
     voting = [c for c in results.comparisons if c.metric != "defect"]
     # and at one step all samplers are one
     voting = [c for c in voting if (c.nfe, c.sampler) != (1, "ode")]
@@ -187,6 +187,15 @@ def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) 
     row = find(results.rows, arm="dmd", metric="defect")
     assert row.mean is None and row.low is None and not row.winner
     json.dumps(results.to_json(), allow_nan=False)
+
+
+def test_names_of_files_that_are_no_text_do_not_cost_the_report(study: Any, tmp_path: Path) -> None:
+    """Keys of provenance are names of a data set's files, whose bytes may be no UTF-8."""
+    provenance = {**study.provenance, "inputs": {"clip-\udcff.npy": {"\ud800": 1}}}
+    results = build(study, provenance=provenance)
+    write_results(results, study.measured, tmp_path)
+    (name,) = read_results(tmp_path).provenance.model_dump()["inputs"]
+    assert name == "clip-\\udcff.npy"
 
 
 def test_written_files(study: Any, results: Results, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def test_every_key_is_in_the_json_schema() -> None:
     row = schema["$defs"]["ScoreRow"]
     assert set(row["properties"]) == set(row["required"]) == set(content["rows"][0])
     assert "excludes zero" in row["properties"]["winner"]["description"]
+
+
+def test_the_page_lists_every_key() -> None:
+    page = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"The keys of `results.json`:\n\n((?:\|.*\n)+)", page)
+    listed = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()))
+    schema = json.loads(FILE.read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(schema["properties"])

@@ -38,7 +38,7 @@ PLUGIN = textwrap.dedent(
             pass
         def roles(self):
             return {"student": NetworkSpec("student", learning_rate=1e-4)}
-        def update_order(self, step):
+        def update_order(self, index):
             return ["student"]
         def train(self, turn):
             raise RuntimeError("this method cannot work")

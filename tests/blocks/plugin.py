@@ -93,6 +93,7 @@ class ToyBackbone(BackboneDefaults):
 
     latent_shape = (CHANNELS, FRAMES, SIZE, SIZE)
     frame_rate = 1.0
+    guidance_scale = 1.0
 
     def __init__(self, config: Any, zoo: Any) -> None:
         self.device: Any = "cpu"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from salt_zoo import hookimpl
@@ -46,6 +48,7 @@ class GaussianBackbone(BackboneDefaults):
     Config = GaussianConfig
     latent_shape = (2, 1, 8, 8)
     frame_rate = 1.0
+    guidance_scale = 1.0
 
     def __init__(self, config: GaussianConfig, zoo: Any) -> None:
         self.config = config
@@ -77,6 +80,14 @@ class GaussianBackbone(BackboneDefaults):
 
     def decode_video(self, latents: Tensor) -> Tensor:
         return latents
+
+    def save(self, network: nn.Module, folder: Path) -> None:
+        save_file(network.state_dict(), folder / "gaussian.safetensors")
+
+    def load(self, folder: Path) -> nn.Module:
+        network = self.network("student")
+        network.load_state_dict(load_file(folder / "gaussian.safetensors"))
+        return network
 
     def fingerprint(self) -> dict[str, str]:
         return {"gaussian": self.config.covariance}

@@ -10,6 +10,7 @@ import torch
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo_wan.components import is_complete
 
 TRANSFORMER = {
     "patch_size": [1, 2, 2],
@@ -323,7 +324,7 @@ def test_damaged_parts(zoo, backbone, tmp_path):
     with pytest.raises(ZooError, match="incomplete or corrupt"):
         backbone.load(tmp_path)
     weights.unlink()
-    with pytest.raises(ZooError, match="has no whole transformer"):
+    with pytest.raises(ZooError, match="without a whole transformer"):
         make_backbone(zoo, weights=str(tmp_path)).network("teacher")
 
 
@@ -381,3 +382,13 @@ def test_a_training_encodes_its_prompts_in_one_go(train, tiny_wan, tmp_path, mon
     assert {first.backbone.negative_prompt, ""} < set(encoded[0])
     train(tmp_path / "again", **run)
     assert len(encoded) == 1
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 10**5, "[]", "{}", "\xff"], ids=["deep", "list", "empty", "bytes"]
+)
+def test_a_damaged_index_of_shards_is_named(content, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.index.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ZooError, match=r"model.index.json: damaged \(.*\); download it again"):
+        is_complete(tmp_path, "transformer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import numpy as np
@@ -163,6 +164,17 @@ def test_tables_that_are_wrong(table, message, videos):
     (videos / "all.csv").write_text(table)
     with pytest.raises(ZooError, match=message):
         find_videos(videos / "all.csv")
+
+
+def test_a_folder_or_a_pipe_in_a_files_place_is_one_line(videos):
+    (videos / "0.txt").unlink()
+    (videos / "0.txt").mkdir()
+    with pytest.raises(ZooError, match=r"0\.txt: cannot be read \(Is a directory\)"):
+        find_videos(videos)
+    for name in ("all.csv", "all.tar"):
+        os.mkfifo(videos.parent / name)
+        with pytest.raises(ZooError, match="no regular file"):
+            find_videos(videos.parent / name)
 
 
 def test_a_tar_that_is_cut(in_form):

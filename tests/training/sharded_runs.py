@@ -25,7 +25,7 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training.launch import train
 
-    zoo = load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin", "tests.sizes.plugin"])
+    zoo = load_zoo([f"tests.{name}.plugin" for name in ("gaussian", "blocks", "sizes", "copies")])
     for content, folder in jobs:
         resolved = resolve(content, zoo, folder)
         try:

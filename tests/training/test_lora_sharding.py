@@ -25,6 +25,7 @@ def test_two_processes_are_one(torchrun, tmp_path):  # noqa: F811
     jobs, alone = [], []
     for number, cell in enumerate(CELLS[:2]):
         run = run_of(*cell) | {"execution": SHARDED}
+        run["training"]["log_every"] = 1
         jobs.append((run, tmp_path / f"sharded-{number}"))
     run["training"] |= {"checkpoint_every": 1}
     first = json.loads(json.dumps(run))
@@ -38,7 +39,8 @@ def test_two_processes_are_one(torchrun, tmp_path):  # noqa: F811
     ]
     for (_, folder), one in zip(jobs, [*alone, alone[1]], strict=True):
         state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
-        for logs, other in zip(one.history, state["history"], strict=False):
+        assert len(one.history) == len(state["history"]) == 2
+        for logs, other in zip(one.history, state["history"], strict=True):
             for key in logs.keys() - {"seconds"}:
                 assert other[key] == pytest.approx(logs[key], rel=1e-3, abs=1e-6), key
         found = safetensors.torch.load_file(folder / "student.safetensors")

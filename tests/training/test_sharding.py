@@ -14,9 +14,11 @@ import torch
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
 from salt_zoo.training.layout import make_layout
+from salt_zoo_wan.experts import WanExperts
 from tests.test_matrix import CELLS, ZOO, bidirectional, content
 from tests.two_processes import run_in_two_processes
 
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 def run_of(method: str, backbone: str, memory: str | None, micro: int = 2) -> dict[str, Any]:
     made = content(method, backbone, memory)
-    made["training"] |= {"batch_size": 4, "ema": {"decay": 0.5, "start": 0}}
+    made["training"] |= {"batch_size": 4, "log_every": 1, "ema": {"decay": 0.5, "start": 0}}
     return made | {"execution": {"micro_batch": micro}}
 
 
@@ -78,6 +80,7 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     alone = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu")
     folder = together / f"{method}-{backbone}-{memory}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), key
@@ -86,6 +89,57 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     assert found.keys() == student.keys()
     difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
     assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_two_processes_are_one_from_an_image(torchrun, tmp_path):
+    """The image's embedding and projections are sharded as the rest is."""
+    run = run_of("dmd", "self-forcing", "window")
+    run["backbone"]["size"] = "test-small-i2v"
+    torchrun([(sharded(run), tmp_path / "two")])
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "one", ZOO, "cpu")
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(tmp_path / "two" / "student.safetensors")
+    assert found.keys() == student.keys() and any("add_k_proj" in key for key in found)
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_two_processes_are_one_under_a_teacher_of_two_experts(torchrun, tmp_path, monkeypatch):
+    """Times are drawn by row: the processes want different experts, and gather both together."""
+    sides: list[bool] = []
+
+    def spy(self, t, call, of_experts=WanExperts._of_experts):
+        sides.append(bool(t[0] >= self.boundary))
+        return of_experts(self, t, call)
+
+    monkeypatch.setattr(WanExperts, "_of_experts", spy)
+    run = run_of("dmd", "self-forcing", "window")
+    run["backbone"]["teacher"] = {"size": "test-experts"}
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "one", ZOO, "cpu")
+    # what the first process has in an update, and the second
+    assert any(first != second for first, second in zip(sides[::2], sides[1::2], strict=True))
+    torchrun([(sharded(run), tmp_path / "two")])
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(tmp_path / "two" / "student.safetensors")
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_a_copy_is_of_shards(torchrun, tmp_path):
+    """A teacher that becomes the student before the second update, which is then fitted to it."""
+    zoo, runs = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"]), {}
+    for name, lora in (("whole", {}), ("lora", {"student": {"rank": 2}})):
+        runs[name] = run_of("phases", "wan", None)
+        runs[name]["training"] |= {"lora": lora, "log_every": 1}
+    torchrun([(sharded(run), tmp_path / name) for name, run in runs.items()])
+    for name, run in runs.items():
+        alone = train(resolve(run, zoo, "test"), tmp_path / f"{name}-alone", zoo, "cpu")
+        folder = tmp_path / name / "checkpoints" / "step-000002"
+        state = json.loads((folder / "state.json").read_text())
+        assert len(alone.history) == 2
+        for one, other in zip(alone.history, state["history"], strict=True):
+            for key in one.keys() - {"seconds"}:
+                assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), (name, key)
 
 
 HALF = [("consistency", "wan"), ("dmd", "wan"), ("dmd", "self-forcing"), ("cda", "self-forcing")]
@@ -110,6 +164,7 @@ def test_two_processes_are_one_in_bf16(method, backbone, together_in_bf16, tmp_p
     )
     folder = together_in_bf16 / f"{method}-{backbone}"
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(alone.history) == 2
     for one, other in zip(alone.history, state["history"], strict=True):
         for key in one.keys() - {"seconds"}:
             assert other[key] == pytest.approx(one[key], rel=0.05, abs=1e-3), key
@@ -192,6 +247,20 @@ def test_a_process_holds_its_share(torchrun, tmp_path):
         ({"micro_batch": 3}, 4, 1, "execution.micro_batch: training.batch_size 4 cannot be split"),
         ({}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes"),
         ({"micro_batch": 1}, 3, 2, "training.batch_size: 3 cannot be split over 2 processes in"),
+        ({"sequence": 2}, 4, 3, "execution.sequence: 3 processes cannot be split into groups of 2"),
+        (
+            {"sequence": 2},
+            3,
+            4,
+            "batch_size: 3 cannot be split over 2 groups of 2 processes; write",
+        ),
+        ({"micro_batch": 1}, 6, 16, "write a multiple of 16, or execution.sequence=8$"),
+        (
+            {"sequence": 4, "micro_batch": 3},
+            4,
+            4,
+            "batch_size 4 cannot be split over 1 group of 4 processes in passes of 3; write a",
+        ),
     ],
 )
 def test_a_layout_that_does_not_divide(execution, batch, world, said):

@@ -100,7 +100,7 @@ def single(files: Path) -> dict[str, dict[str, Any]]:
 WHOLE = {
     "old": "old.pt is a pickle that cannot be mapped",
     "merged": "lora.safetensors is merged into them (backbone.initial)",
-    "no-files": "the size 'test-large' does not say in which files its weights are",
+    "no-files": "its size does not say in which files they are",
 }
 
 

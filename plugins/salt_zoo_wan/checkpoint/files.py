@@ -134,10 +134,10 @@ def _in_folder(folder: Path) -> CheckpointFiles:
         dcp = [inner for inner in folder.iterdir() if (inner / ".metadata").is_file()]
         if dcp:
             return _in_folder(dcp[0])
-        raise ZooError(f"{folder}: is a folder that has no whole transformer; {_instead(folder)}")
+        raise ZooError(f"{folder}: a folder without a whole transformer; {_instead(folder)}")
     if not config.is_file() and files[0].name.startswith("diffusion_pytorch_model"):
         raise ZooError(
-            f"{folder}: is a folder that has no whole transformer (its config.json is missing); "
+            f"{folder}: a folder without a whole transformer (its config.json is missing); "
             f"fetch that, or give {files[0].name} itself"
         )
     return CheckpointFiles(files, config if config.is_file() else None)

@@ -84,7 +84,7 @@ def write_lora(
             continue
         theirs = (original_name(f"{layer}.weight") or "").removesuffix(".weight")
         if not theirs:
-            raise ZooError(f"{layer!r} has no name in Wan's text-to-video format; write 'lora'")
+            raise ZooError(f"{layer!r} has no name in Wan's format; write 'lora'")
         if format == "lora-comfyui":
             start = f"diffusion_model.{theirs}"
             tensors |= {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
@@ -177,7 +177,9 @@ def _stored_scale(path: Path) -> float:
         root = values["r"] ** 0.5 if values.get("use_rslora") else values["r"]
         if plain and not values.get("use_dora"):
             return float(values["lora_alpha"]) / float(root)
-    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+    except (
+        ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError,
+    ):  # fmt: skip
         pass
     raise ZooError(
         f"{path}: its scale cannot be told from 'lora_adapter_metadata' (scales by layer, DoRA); "

@@ -26,7 +26,7 @@ class Regression:
             "teacher": NetworkSpec("teacher"),
         }
 
-    def update_order(self, step):
+    def update_order(self, index):
         return ["student"]
 
     def train(self, step):

@@ -1,0 +1,22 @@
+"""Whether code of a plugin has written to the weights of a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def weight_versions(network: nn.Module) -> list[tuple[int, int]]:
+    """Changes when a parameter is written to or replaced, by whatever means.
+
+    Weights that were made in inference mode are left out: torch does not count their writes.
+    """
+    return [(id(p), p._version) for p in network.parameters() if not p.is_inference()]
+
+
+def cannot_write(error: BaseException | None) -> bool:
+    """Whether an error is torch's refusal to write to the weights of a plan's network, each of
+    which is one number (`salt_zoo.costs.passes`)."""
+    return isinstance(error, RuntimeError) and "refers to a single memory location" in str(error)

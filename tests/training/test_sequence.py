@@ -1,0 +1,163 @@
+"""Two processes that share every video are one process, but for rounding."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from salt_zoo.config.run import resolve
+from salt_zoo.training.launch import train
+from tests.test_matrix import ZOO, content
+from tests.training.test_sharding import moments
+from tests.two_processes import run_in_two_processes
+
+pytestmark = pytest.mark.slow
+
+#: Method, backbone, memory, and what else the shared run does.
+Cell = tuple[str, str, str | None, dict[str, Any]]
+SHARDED = {"shard": 2, "gradient_checkpointing": True}
+CELLS: list[Cell] = [
+    ("consistency", "wan", None, {}),
+    ("dmd", "wan", None, SHARDED),
+    ("sc-dmd", "wan", None, {}),
+    ("consistency", "self-forcing", "full", {}),
+    ("teacher-forcing", "self-forcing", "window", {}),  # one masked pass
+    ("dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
+    ("sc-dmd", "self-forcing", "block-relative", {}),
+    ("cda", "self-forcing", "window", SHARDED),
+]
+HALF: list[Cell] = [
+    ("dmd", "wan", None, {}),
+    ("cda", "self-forcing", "full", SHARDED),
+]
+LORA: Cell = ("dmd", "self-forcing", "full", SHARDED)
+
+
+def run_of(cell: Cell, **training: Any) -> dict[str, Any]:
+    run = content(*cell[:3])
+    run["training"] |= {"ema": {"decay": 0.5, "start": 0}, "log_every": 1} | training
+    return run
+
+
+def shared(run: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    return run | {"execution": {"sequence": 2} | more}
+
+
+def name_of(cell: Cell) -> str:
+    return "-".join(map(str, cell[:3]))
+
+
+IN_BF16 = {"precision": "bf16"}
+ADAPTED = {"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}
+#: An interrupted run, before it shares its videos.
+RESUMED: Cell = ("dmd", "self-forcing", "full", {})
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    """The folder with all that two processes have made."""
+    folder = tmp_path_factory.mktemp("together")
+    jobs = [(shared(run_of(cell), cell[3]), name_of(cell)) for cell in CELLS]
+    jobs += [(shared(run_of(cell, **IN_BF16), cell[3]), f"bf16-{name_of(cell)}") for cell in HALF]
+    jobs += [(shared(run_of(LORA, **ADAPTED), LORA[3]), "lora")]
+    jobs += [(shared(run_of(RESUMED), {}), "resumed")]
+    first = run_of(RESUMED, updates=1)
+    train(resolve(first, ZOO, "test"), folder / "resumed", ZOO, "cpu")
+    (folder / "jobs").write_text(json.dumps([(run, str(folder / name)) for run, name in jobs]))
+    said = run_in_two_processes(Path(__file__).parent / "sequence_passes.py", folder / "jobs")
+    assert not said  # no run was refused
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(together) -> list[dict[str, dict[str, float]]]:
+    return [json.loads((together / f"jobs-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("what", "tolerance", "count"),
+    [
+        ("exchange", 1e-14, 9),
+        ("wan", 1e-6, 18),
+        ("causal", 1e-6, 24),
+        ("block by block", 1e-6, 18),
+        ("memory full", 1e-6, 3),
+        ("memory window", 1e-6, 3),
+        ("memory block-relative", 1e-6, 3),
+        ("memory ema-sink", 1e-6, 3),
+        ("activations", 0.1, 2),
+    ],
+)
+def test_a_shared_pass_is_a_pass(what, tolerance, count, numbers):
+    """Values, gradients and bytes."""
+    for found in numbers:
+        assert len(found[what]) == count
+        for name, difference in found[what].items():
+            assert abs(difference) < tolerance, name
+
+
+def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> Any:
+    """A run against the same run in this process."""
+    alone = train(resolve(run, ZOO, "test"), own, ZOO, "cpu")
+    state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert len(state["history"]) == len(alone.history) == 2
+    for one, other in zip(alone.history, state["history"], strict=True):
+        for key in one.keys() - {"seconds"}:
+            assert other[key] == pytest.approx(one[key], rel=logs, abs=1e-6), key
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(folder / "student.safetensors")
+    assert found.keys() == student.keys()
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < weights  # two updates of 1e-3
+    assert state["passes"] == json.loads(json.dumps(alone.counter.state()))
+    return alone
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=name_of)
+def test_two_processes_are_one(cell, together, tmp_path):
+    compare(run_of(cell), together / name_of(cell), tmp_path, 1e-5, 1e-8)
+
+
+@pytest.mark.parametrize("cell", HALF, ids=name_of)
+def test_two_processes_are_one_in_bf16(cell, together, tmp_path):
+    folder = together / f"bf16-{name_of(cell)}"
+    compare(run_of(cell, **IN_BF16), folder, tmp_path, 0.02, 1e-4)
+
+
+def test_two_processes_are_one_with_lora(together, tmp_path):
+    compare(run_of(LORA, **ADAPTED), together / "lora", tmp_path, 1e-5, 1e-8)
+
+
+def test_a_run_resumes_as_shared(together, tmp_path):
+    """Weights, moments and counted passes are those of one uninterrupted process."""
+    compare(run_of(RESUMED), together / "resumed", tmp_path / "whole", 1e-5, 1e-8)
+    run = run_of(RESUMED)
+    whole, parts = (moments(run, folder) for folder in (tmp_path / "whole", together / "resumed"))
+    assert whole.keys() == parts.keys() and len(whole) > 100
+    for name, value in whole.items():
+        scale = value.abs().max().clamp_min(1e-12)
+        assert ((value - parts[name]) / scale).abs().max() < 1e-4, name
+
+
+def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
+    """Data, sequence and shard at once: two groups of two, and weights in halves."""
+    cell: Cell = ("dmd", "self-forcing", "window", {"shard": 2, "micro_batch": 1})
+    run = run_of(cell, updates=2)
+    file = tmp_path / "jobs"
+    file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))
+    script = Path(__file__).parent / "sharded_runs.py"
+    assert not run_in_two_processes(script, file, processes=4)
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "alone", ZOO, "cpu")
+    state = json.loads((tmp_path / "together/checkpoints/step-000002/state.json").read_text())
+    for one, other in zip(alone.history, state["history"], strict=True):
+        for key in one.keys() - {"seconds"}:
+            assert other[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(tmp_path / "together" / "student.safetensors")
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < 1e-8
