@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import init_empty_weights
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
-from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start, StoredWeights
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
-from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.load import load_transformer, stored_transformer
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
 from salt_zoo_wan.checkpoint.lora_files import (
     LORA_FILE,
@@ -32,7 +33,7 @@ from salt_zoo_wan.checkpoint.lora_files import (
 from salt_zoo_wan.experts import WanExperts
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.pipeline import write_pipeline
-from salt_zoo_wan.sizes import WanSize, transformer_config
+from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
 
 
 class TeacherSizeConfig(StrictModel):
@@ -161,6 +162,31 @@ class WanBackbone(BackboneDefaults):
             return WanExperts(high, low, two.boundary).to(self.device)
         network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
         return network.to(self.device)
+
+    def empty_network(self, start: Start) -> nn.Module:
+        """As `network`, without data but for its buffers: loading by slices fills it."""
+        if start == "student":
+            self._check_student()
+        with init_empty_weights(include_buffers=False):
+            if self.size.experts is None:
+                return _empty(self.size)
+            two = self.size.experts
+            return WanExperts(_empty(two.high), _empty(two.low), two.boundary)
+
+    def stored_weights(self, start: Start) -> StoredWeights | str:
+        """The tensors of `network(start)` in their files, or why they are not to be had there."""
+        if self.size.experts is None:
+            return stored_of(self.size, files_of(self.size))
+        two = self.size.experts
+        tensors: dict[str, Tensor] = {}
+        places: list[str] = []
+        for name, size in (("high", two.high), ("low", two.low)):
+            stored = stored_of(size, files_of(size), f"{name}.")
+            if isinstance(stored, str):
+                return stored
+            tensors.update(stored.tensors)
+            places.append(stored.place)
+        return StoredWeights(tensors, ", ".join(places))
 
     def _check_student(self) -> None:
         if self.size.experts is not None:
@@ -336,3 +362,14 @@ class WanBackbone(BackboneDefaults):
 
 def _source(image_shape: tuple[int, int, int] | None) -> str:
     return "prompts alone" if image_shape is None else "a first frame"
+
+
+def _empty(size: WanSize) -> WanNetwork:
+    return WanNetwork(size.transformer("random").eval(), size.coordinates)
+
+
+def stored_of(size: WanSize, place: Path | None, prefix: str = "") -> StoredWeights | str:
+    """The tensors of a size's network in the files at `place`, or why there are none."""
+    if place is None:
+        return "its size does not say in which files they are"
+    return stored_transformer(place, transformer_config(size), f"{prefix}transformer.")

@@ -100,10 +100,13 @@ class PublishedSize(WanSizeDefaults):
         """
         if start == "random":
             return WanTransformer3DModel(**self.transformer_config)
+        return load_transformer(self.transformer_files(), self.transformer_config).float()
+
+    def transformer_files(self) -> Path:
         if self.file is not None:
-            return load_transformer(self.file, self.transformer_config).float()
+            return self.file
         (own,) = self.transformers
-        return load_transformer(self.components.folder(own), self.transformer_config).float()
+        return self.components.folder(own)
 
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""

@@ -11,6 +11,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
+from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.protocols import Condition, Encoder
 
 
@@ -75,6 +76,15 @@ class WanSize(Protocol):
         """A new `WanTransformer3DModel`."""
         ...
 
+    def transformer_files(self) -> Path | None:
+        """What `transformer("teacher")` loads with `checkpoint.load.load_transformer`; None: it is
+        made otherwise.
+
+        Raises:
+            ZooError: as `transformer`.
+        """
+        ...
+
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition: ...
 
     def encode_images(self, images: Tensor) -> Condition:
@@ -131,6 +141,9 @@ class WanSizeDefaults:
     encode_ahead: Callable[[Sequence[str], Any], None] | None = None
     encode_cost: Callable[[Sequence[str], Any], list[str]] | None = None
 
+    def transformer_files(self) -> Path | None:
+        return None
+
     def encoder(self: Any, of: Encoder) -> Mapping[str, str]:
         found: Mapping[str, str] = self.fingerprint()
         return found
@@ -160,6 +173,14 @@ class WanSizeDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+
+def files_of(size: WanSize) -> Path | None:
+    """The size's `transformer_files`; None where a subclass makes its transformer otherwise and
+    says nothing of files."""
+    if is_overridden(type(size), "transformer", "transformer_files"):
+        return None
+    return size.transformer_files()
 
 
 def transformer_config(size: WanSize) -> dict[str, Any]:

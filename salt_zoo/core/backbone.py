@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -197,6 +198,39 @@ class BackboneDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a network as they lie in files.
+
+    Attributes:
+        tensors: by the names of the network's parameters. Each is a view of a mapped file, of which
+            is read what is used: a slice of rows reads those rows.
+        place: what messages call the files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    place: str
+
+
+@runtime_checkable
+class LoadsSlices(Protocol):
+    """A backbone whose networks are loaded by slices: no process of a sharded run has to hold a
+    whole one. Without this every process makes whole networks with `network` and keeps its part."""
+
+    def empty_network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        """As `network(start)`, its parameters on the meta device; its buffers have their values."""
+        ...
+
+    def stored_weights(self, start: Literal["teacher", "student"]) -> StoredWeights | str:
+        """The parameters of `network(start)`, checked but for their numbers; or why they cannot be
+        read in parts, for people. Then the first process makes the network whole.
+
+        Raises:
+            ZooError: as `network`.
+        """
+        ...
 
 
 @runtime_checkable

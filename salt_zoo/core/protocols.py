@@ -13,8 +13,10 @@ from salt_zoo.core.backbone import (
     Encodings,
     Exportable,
     ExportsLora,
+    LoadsSlices,
     Recognises,
     Start,
+    StoredWeights,
 )
 from salt_zoo.core.config import Composite
 from salt_zoo.core.dataset import Dataset, Encoded, EncodedFirstFrames, Sample, Split
@@ -57,6 +59,7 @@ __all__ = [
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
+    "LoadsSlices",
     "MaskedForward",
     "Memory",
     "Method",
@@ -73,6 +76,7 @@ __all__ = [
     "Split",
     "Start",
     "Stateful",
+    "StoredWeights",
     "TrainStep",
     "VelocityNetwork",
 ]

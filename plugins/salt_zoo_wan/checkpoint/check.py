@@ -22,10 +22,7 @@ def check_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any], nam
     Raises:
         ZooError: names, shapes or dtypes of the tensors do not match `config`.
     """
-    with torch.device("meta"):
-        shapes = {
-            k: tuple(v.shape) for k, v in WanTransformer3DModel(**config).state_dict().items()
-        }
+    shapes = parameter_shapes(config)
     original = {original_name(key) or key: shape for key, shape in shapes.items()}
     expected = describe_config(config)
     kind = None if state.keys() in (original.keys(), shapes.keys()) else identify_checkpoint(state)
@@ -70,6 +67,13 @@ def check_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any], nam
         if not state[key].is_floating_point():
             kind = str(state[key].dtype).removeprefix("torch.")
             raise ZooError(f"{named}: {key!r} is of {kind} numbers (quantised?), expected floats")
+
+
+def parameter_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a transformer's tensors by diffusers' names."""
+    with torch.device("meta"):
+        state = WanTransformer3DModel(**config).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
 
 
 def describe_state_dict(state: Mapping[str, Tensor]) -> str | None:
