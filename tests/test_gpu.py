@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core.precision import precision_of, with_precision
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train
@@ -92,3 +95,25 @@ def test_tf32_is_allowed_in_passes_only():
     with_precision(Inside(), "tf32", "cuda")(torch.zeros(1, device="cuda"))
     with_precision(Inside(), "fp32", "cuda")(torch.zeros(1, device="cuda"))
     assert allowed == [True, False] and matmul.allow_tf32 == before
+
+
+def test_offloaded_weights_leave_the_device(zoo, tmp_path):
+    """By as much as the plan says; the update is the same, within rounding."""
+    held, logs, plans = [], [], []
+    for offload in ([], ["frozen", "averages"]):
+        changes = content("dmd", "wan", None)
+        changes["backbone"]["size"] = "test-large"
+        changes["training"] |= {"updates": 1, "batch_size": 4}
+        changes["execution"] = {"offload": offload}
+        run = resolve(changes, zoo, "test")
+        gc.collect()
+        before = torch.cuda.memory_allocated()
+        trainer = train(run, tmp_path / str(len(held)), zoo, "cuda")
+        held.append(torch.cuda.memory_allocated() - before)
+        logs.append(trainer.history)
+        plans.append(plan_run(run, zoo, "cuda"))
+        del trainer
+    assert held[0] - held[1] == pytest.approx(plans[1].host * GIB, rel=0.1)
+    for one, other in zip(*logs, strict=True):
+        for key in one.keys() - {"seconds"}:
+            assert other[key] == pytest.approx(one[key], rel=0.05), key

@@ -80,10 +80,33 @@ def test_two_updates(method, backbone, memory, tmp_path):
     assert all("student/loss" in logs for logs in trainer.history)
 
 
-@pytest.mark.parametrize("memory", [memory.name for memory in ZOO.memories])
-def test_a_memory_generates(memory):
+#: Told of a first frame by channels and tokens (`i2v`), or by clean latents (`ti2v`).
+FROM_IMAGES = [
+    *((method.name, "test-small-i2v", "block-relative") for method in ZOO.methods),
+    *((method, "test-small-i2v", None) for method in ("dmd", "teacher-forcing")),
+    *((method, "test-small-ti2v", "window") for method in ("dmd", "diffusion-forcing")),
+]
+
+
+@pytest.mark.parametrize(("method", "size", "memory"), FROM_IMAGES)
+def test_two_updates_from_an_image(method, size, memory):
+    """The same where the condition has a first frame, of which no method knows."""
+    run = content(method, "self-forcing" if memory else "wan", memory)
+    trainer = check_method(run["method"], run["backbone"] | {"size": size}, run["dataset"], ZOO)
+    assert len(trainer.history) == 2 and all("student/loss" in logs for logs in trainer.history)
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"),
+    [
+        *((memory.name, size) for memory in ZOO.memories for size in ("small", "small-i2v")),
+        ("window", "small-ti2v"),
+    ],
+)
+def test_a_memory_generates(memory, size):
     """A stream is the video; a pass changes nothing that is remembered; prompts may change."""
-    check_memory(content("dmd", "self-forcing", memory)["backbone"], PROMPT, ZOO)
+    part = content("dmd", "self-forcing", memory)["backbone"]
+    check_memory(part | {"size": f"test-{size}"}, PROMPT, ZOO)
 
 
 def test_any_memory_generates():

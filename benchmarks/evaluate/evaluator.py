@@ -16,6 +16,7 @@ from benchmarks.evaluate.cell_files import FACTS, write_arrays, write_facts
 from benchmarks.evaluate.cells import Cell, MetricPlan
 from benchmarks.evaluate.long_video import LongMeasurer
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.first_frame import of_prompts
 from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.evaluation.videos import (
@@ -68,7 +69,10 @@ class Measurer:
         if cell.kind == "own":
             prompts, rng = self._rows(cell)
             nothing = torch.zeros(0, 1, 1, 1, 1)
-            videos = Videos(nothing, prompts, rng, self.dataset, self.backbone, self.network)
+            images = of_prompts(self.backbone, self.dataset, prompts, rng, cell.split)
+            videos = Videos(
+                nothing, prompts, rng, self.dataset, self.backbone, self.network, images=images
+            )
             facts: dict[str, Any] = {}
         elif cell.sampling is None:
             videos, facts = self._real(cell), {"passes": {}}
@@ -106,7 +110,14 @@ class Measurer:
         prompts, rng = self._rows(cell)
         with counted(self.network, self.backbone.latent_shape[1]) as counter:
             videos = make_videos(
-                self.network, self.backbone, self.dataset, prompts, rng, sampling, self.batch_size
+                self.network,
+                self.backbone,
+                self.dataset,
+                prompts,
+                rng,
+                sampling,
+                self.batch_size,
+                split=cell.split,
             )
         passes = counter.counts["network"]["forward"] / len(prompts)
         guidance = sampling.steps if sampling.guidance_scale != 1 else 0

@@ -116,6 +116,7 @@ class LongMeasurer:
                 sampling,
                 self.batch_size,
                 self.clips.latents,
+                split=self.split,
             )
 
         return self._measure(make)

@@ -12,6 +12,7 @@ from torch import Tensor
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.parts import configure_part
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.precision import Precision, with_precision
 from salt_zoo.core.protocols import Backbone, Condition
@@ -151,8 +152,8 @@ def _condition(backbone: Any, batch: int, device: torch.device, random: bool) ->
     """An encoded prompt; with random weights made-up numbers, so that no encoder is needed."""
     prompts = [PROMPT] * batch
     if not random:
-        return backbone.encode_prompts(prompts)
-    shapes = backbone.to("meta").encode_prompts(prompts)
+        return example(backbone, prompts)
+    shapes = example(backbone.to("meta"), prompts)
     backbone.to(device)
     generator = torch.Generator().manual_seed(0)
     return {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.evaluate.cells import Cell, MetricPlan, plan_cells
-from benchmarks.runner.runner import baselines_of, make_backbone
+from benchmarks.runner.runner import baselines_of, make_backbone, network_baselines
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.run import Resolved
@@ -46,12 +46,19 @@ def evaluation_flops(
         firsts.setdefault(run.config.backbone["name"], run)
     for run in firsts.values():
         backbone = make_backbone(run, zoo)
-        for name in baselines_of(run, zoo, evaluation.split):
+        for name in _baselines(run, zoo, evaluation.split):
             if name not in baselines:
                 start: Start = "teacher" if name.startswith("teacher") else "student"
                 cells = plan_cells(name, evaluation, metrics, long)
                 baselines[name] = 0.0 if name == "real" else _flops(backbone, start, cells)
     return arms, baselines
+
+
+def _baselines(run: Resolved, zoo: Zoo, split: str) -> list[str]:
+    try:
+        return baselines_of(run, zoo, split)
+    except ZooError:  # data that is yet to be made, of which `check_data` has warned
+        return network_baselines(run, zoo)
 
 
 def _metrics(metrics: Sequence[str | Mapping[str, Any]], zoo: Zoo) -> dict[str, MetricPlan]:

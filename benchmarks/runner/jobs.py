@@ -182,7 +182,9 @@ def _train(
     stamp: Mapping[str, Any],
 ) -> tuple[Any, Any] | None:
     """Train, or resume, and save; returns the student and its backbone, or None where
-    its passes take several processes."""
+    its passes take several processes, or it is offloaded."""
+
+    from salt_zoo.training.sharding import is_sharded  # imports torch
 
     def update(step: int, updates: int, logs: Mapping[str, float]) -> None:
         progress(step, updates, "training")
@@ -196,7 +198,7 @@ def _train(
         write_sealed(job.folder / TRAINED, record)
 
     on_main(save)
-    if trainer.layout.together:
+    if trainer.layout.together or is_sharded(trainer.networks.eval_network):
         return None
     return trainer.networks.eval_network, trainer.backbone
 

@@ -15,6 +15,7 @@ from benchmarks.runner.workers import count_workers
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
+from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.durations import in_words
 from salt_zoo.io.printing import noted_if_slow, results, visible
@@ -176,7 +177,7 @@ def _rate(run: Resolved, zoo: Zoo, device: str, plan: Plan) -> tuple[float, str]
     batch = min(plan.micro_batch, 16)
     x = torch.zeros(batch, *backbone.latent_shape, device=place)
     t = torch.full((batch,), 0.5, device=place)
-    condition = backbone.encode_prompts([""] * batch)
+    condition = example(backbone, [""] * batch)
     from salt_zoo.costs.counter import Pass
     from salt_zoo.costs.flops import flops_of_pass
 

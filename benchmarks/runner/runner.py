@@ -155,13 +155,17 @@ def origin_of(run: Resolved, zoo: Zoo, versions: Versions) -> Origin:
 
 def baselines_of(run: Resolved, zoo: Zoo, split: str) -> list[str]:
     """Which baselines there are for a run's data and backbone."""
-    dataset, backbone = make_dataset(run, zoo), make_backbone(run, zoo)
+    dataset = make_dataset(run, zoo)
     one = dataset.real(dataset.prompts(split)[:1], KeyedRNG(0, ("try",), range(1)), split)
-    causal = backbone.blocks().new_memory is not None
+    there = [*network_baselines(run, zoo), *(["real"] if one is not None else [])]
+    return [name for name in BASELINES if name in there]
+
+
+def network_baselines(run: Resolved, zoo: Zoo) -> list[str]:
+    """Which there are for its backbone, whatever the data."""
+    causal = make_backbone(run, zoo).blocks().new_memory is not None
     return [
-        name
-        for name in BASELINES
-        if (name != "real" or one is not None) and (causal or not name.startswith("initial"))
+        name for name in BASELINES if name != "real" and (causal or not name.startswith("initial"))
     ]
 
 

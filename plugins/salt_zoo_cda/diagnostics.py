@@ -71,9 +71,7 @@ class _CacheDiagnostic(MetricDefaults):
             return torch.full((len(videos.prompts),), float("nan"))
         rows, size = list(videos.rng.rows), self.config.batch_size
         found = [
-            self.compare(
-                Walker(videos, rows[i : i + size], videos.prompts[i : i + size], self.config)
-            )
+            self.compare(Walker(videos, rows, range(i, min(i + size, len(rows))), self.config))
             for i in range(0, len(rows), size)
         ]
         return torch.cat(found)
@@ -92,15 +90,15 @@ class Walker:
         self,
         videos: Videos,
         rows: Sequence[int],
-        prompts: Sequence[str],
+        places: range,
         config: CacheDiagnosticConfig,
     ) -> None:
         backbone = videos.backbone
         assert backbone is not None
         self.network, self.config = videos.network, config
-        self.rng: KeyedRNG = videos.rng.for_rows(rows)
+        self.rng: KeyedRNG = videos.rng.for_rows([rows[place] for place in places])
         self.blocks, self.shape = backbone.blocks(videos.network), backbone.latent_shape
-        self.condition = backbone.encode_prompts(list(prompts))
+        self.condition = videos.condition(places)
         self.noise = initial_noise(self.rng, self.blocks, self.shape)
         self.parts = self.blocks.split(self.shape[1])
         self.renoise = renoise_from(self.rng, self.blocks, self.shape)

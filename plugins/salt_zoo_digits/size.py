@@ -85,6 +85,9 @@ class DigitsSize(WanSizeDefaults):
                 model = load_transformer(self._there(), TRANSFORMER)
         return model
 
+    def transformer_files(self) -> Path:
+        return self._there()
+
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 3, words]`, one row each for digit, direction and speed; "" is no prompt."""
         rows = []

@@ -59,17 +59,17 @@ class SemigroupDefect(MetricDefaults):
         size = self.config.batch_size
         return torch.cat(
             [
-                self._batch(videos, rows[i : i + size], videos.prompts[i : i + size])
+                self._batch(videos, rows[i : i + size], range(i, min(i + size, len(rows))))
                 for i in range(0, len(rows), size)
             ]
         )
 
-    def _batch(self, videos: Videos, rows: Sequence[int], prompts: Sequence[str]) -> Tensor:
+    def _batch(self, videos: Videos, rows: Sequence[int], places: range) -> Tensor:
         backbone, network = videos.backbone, videos.network
         assert backbone is not None
         rng = videos.rng.for_rows(rows)
         blocks, shape = backbone.blocks(network), backbone.latent_shape
-        condition = backbone.encode_prompts(list(prompts))
+        condition = videos.condition(places)
         times = flow.step_list(self.config.steps, self.config.timestep_shift)
         found = []
         steps = iter_rollout(

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core.condition import encode, unconditional
+from salt_zoo.core.errors import ZooError
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.core.ranks import is_main_process
@@ -75,6 +76,11 @@ class TrajectoryRecipe:
         config = self.config
         backbone = self.zoo.backbones.create(config.backbone["name"], self._backbone, self.zoo)
         backbone.to(where)
+        if backbone.image_shape is not None:
+            raise ZooError(
+                "recipe trajectories: the backbone generates from first frames, and stored "
+                "trajectories have none; without them ode-regression makes its own as it trains"
+            )
         if config.text is not None:
             PreparedText(config.text).bind(backbone)
         dataset = self.zoo.datasets.create(config.dataset["name"], self._dataset, self.zoo)

@@ -6,17 +6,20 @@ diffusers hands what `transformer.rope` returns to every self-attention unopened
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from salt_zoo.core.protocols import Condition
 from salt_zoo_self_forcing.cache import KVCache
 from salt_zoo_self_forcing.masks import TokenMask, attend
 from salt_zoo_self_forcing.positions import rotate
 
 Table = tuple[Tensor, Tensor]
+KeysAndValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Pass:
         own, used: the rows of the buffers that are the block's, and how many slots it sees.
         keys: rotary table of all slots where keys are kept unrotated.
         version: of the memory when the pass began.
-        prompt: the text that the pass was given, by which cached keys of it are known again.
+        prompt: the condition that the pass was given, by which cached keys of it are known again.
+        images: how many tokens of the condition are an image's; they come first.
     """
 
     queries: Table
@@ -40,7 +44,8 @@ class Pass:
     used: int = 0
     keys: Table | None = None
     version: int = 0
-    prompt: Tensor | None = None
+    prompt: Condition | None = None
+    images: int = 0
 
 
 class Rope(nn.Module):
@@ -94,7 +99,8 @@ class SelfAttention:
 
 
 class CrossAttention:
-    """Cross-attention whose keys and values are computed once for each prompt of a memory."""
+    """Cross-attention to the prompt and, where there is one, to the image, as diffusers' own; its
+    keys and values are computed once for each condition of a memory."""
 
     def __init__(self, beside: SelfAttention) -> None:
         self.beside = beside
@@ -108,24 +114,34 @@ class CrossAttention:
         rotary_emb: Any = None,
     ) -> Tensor:
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
-        key, value = self._prompt(attn, encoder_hidden_states)
-        out = attend(query, key.type_as(query), value.type_as(query), None).flatten(2, 3)
+        parts = [
+            attend(query, key.type_as(query), value.type_as(query), None).flatten(2, 3)
+            for key, value in self._prompt(attn, encoder_hidden_states)
+        ]
+        out = parts[0] if len(parts) == 1 else parts[0] + parts[1]
         return attn.to_out[1](attn.to_out[0](out.type_as(hidden_states)))
 
-    def _prompt(self, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+    def _prompt(self, attn: Any, tokens: Tensor) -> Sequence[KeysAndValues]:
         run, layer = self.beside.run, self.beside.layer
         assert run is not None
         self.beside.run = None  # a memory must not live on because a layer has seen it
         if run.memory is None or torch.is_grad_enabled():  # then they are part of the graph
-            return _keys_and_values(attn, text)
+            return _keys_and_values(attn, tokens, run.images)
         if run.memory.prompt is not run.prompt:
             run.memory.prompt = run.prompt
             run.memory.cross.clear()
         if layer not in run.memory.cross:
-            run.memory.cross[layer] = _keys_and_values(attn, text)
+            run.memory.cross[layer] = _keys_and_values(attn, tokens, run.images)
         return run.memory.cross[layer]
 
 
-def _keys_and_values(attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_and_values(attn: Any, tokens: Tensor, images: int) -> Sequence[KeysAndValues]:
+    """Of the prompt's tokens and, by projections of their own, of the image's before them."""
+    text = tokens[:, images:] if images else tokens
     key = attn.norm_k(attn.to_k(text)).unflatten(2, (attn.heads, -1))
-    return key, attn.to_v(text).unflatten(2, (attn.heads, -1))
+    found = [(key, attn.to_v(text).unflatten(2, (attn.heads, -1)))]
+    if images:
+        image = tokens[:, :images]
+        key = attn.norm_added_k(attn.add_k_proj(image)).unflatten(2, (attn.heads, -1))
+        found.append((key, attn.add_v_proj(image).unflatten(2, (attn.heads, -1))))
+    return found

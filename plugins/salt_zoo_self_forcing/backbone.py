@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+from accelerate import init_empty_weights
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from pydantic import Field, field_validator
 from torch import nn
@@ -14,17 +15,17 @@ from torch import nn
 from salt_zoo.config.parts import named
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Start
+from salt_zoo.core.protocols import Start, StoredWeights
 from salt_zoo.io.storage import file_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 from salt_zoo_self_forcing.network import CausalWanNetwork
-from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import merge_lora
-from salt_zoo_wan.sizes import transformer_config
+from salt_zoo_wan.sizes import files_of, transformer_config
 
 
 class SelfForcingBackboneConfig(WanBackboneConfig):
@@ -83,6 +84,7 @@ class SelfForcingBackbone(WanBackbone):
     def __init__(self, config: SelfForcingBackboneConfig, zoo: Zoo) -> None:
         super().__init__(config, zoo)
         self.config = config
+        self._check_student()
         name = config.memory["name"]
         options = {key: value for key, value in config.memory.items() if key != "name"}
         checked = zoo.memories.configure(name, options, "backbone.memory")
@@ -113,7 +115,17 @@ class SelfForcingBackbone(WanBackbone):
         if start in ("teacher", "score"):
             return self.source(start).network("teacher")
         transformer = self.size.transformer("random") if start == "random" else self._initial()
-        return self._causal(transformer)
+        return self._causal(transformer).to(self.device)
+
+    def empty_network(self, start: Start) -> nn.Module:
+        with init_empty_weights(include_buffers=False):
+            return self._causal(self.size.transformer("random").eval())
+
+    def stored_weights(self, start: Start) -> StoredWeights | str:
+        if loras := self._initial_loras():
+            return f"{loras[0]} is merged into them (backbone.initial)"
+        path = self._existing(self._initial_path())
+        return stored_of(self.size, path or files_of(self.size))
 
     def blocks(self, network: Any = None) -> Blocks:
         causal = network is None or isinstance(network, CausalWanNetwork)
@@ -121,7 +133,7 @@ class SelfForcingBackbone(WanBackbone):
 
     def load(self, folder: Path) -> nn.Module:
         network: Any = super().load(folder)
-        return self._causal(network.transformer)
+        return self._causal(network.transformer).to(self.device)
 
     def fingerprint(self) -> Mapping[str, str]:
         found = dict(super().fingerprint())
@@ -138,8 +150,7 @@ class SelfForcingBackbone(WanBackbone):
         return found | {f"initial/{file.name}": file_digest(file) for file in files}
 
     def _causal(self, transformer: WanTransformer3DModel) -> nn.Module:
-        network = CausalWanNetwork(transformer, self.size.coordinates, self._blocks, self.policy)
-        return network.to(self.device)
+        return CausalWanNetwork(transformer, self.size.coordinates, self._blocks, self.policy)
 
     def _initial_path(self) -> Path | None:
         """The folder or file of the student's first weights; None for the teacher's."""
@@ -151,6 +162,11 @@ class SelfForcingBackbone(WanBackbone):
         if initial is not None:
             return Path(initial).expanduser()
         return self.size.causal_weights
+
+    def _existing(self, path: Path | None) -> Path | None:
+        if path is not None and not path.exists():
+            raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
+        return path
 
     def _initial_loras(self) -> list[Path]:
         """The LoRA files that are merged into the student's first weights."""
@@ -165,9 +181,7 @@ class SelfForcingBackbone(WanBackbone):
         return transformer
 
     def _initial_base(self) -> WanTransformer3DModel:
-        path = self._initial_path()
+        path = self._existing(self._initial_path())
         if path is None:
             return self.size.transformer("teacher")
-        if not path.exists():
-            raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
         return load_transformer(path, transformer_config(self.size)).float()

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from salt_zoo.core.protocols import Condition
 from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo.core.transfers import send
 from salt_zoo_self_forcing.masks import Span
@@ -116,6 +117,7 @@ class KVCache:
     Attributes:
         count: committed frames since it was emptied.
         origin: the position of the first of them.
+        frame: committed frames in all, so that the next block begins at this frame of the video.
         version: grows with every change, so that a late reader notices.
     """
 
@@ -128,16 +130,17 @@ class KVCache:
         # zeros: a slot that was never written must not hold a NaN
         self.keys = [self._empty(size) for _ in range(shape.layers)]
         self.values = [self._empty(size) for _ in range(shape.layers)]
-        self.count = self.origin = self.version = 0
+        self.count = self.origin = self.version = self.frame = 0
         #: First frames (counted like `count`) after a cut, for policies with relative positions.
         self.cuts: list[int] = []
         #: What the policy keeps beside keys and values.
         self.beside: list[Tensor] = []
         if isinstance(policy, PreparedPolicy):
             policy.prepare(self)
-        #: The prompt whose tokens' keys and values are in `cross`, by layer.
-        self.prompt: Tensor | None = None
-        self.cross: dict[int, tuple[Tensor, Tensor]] = {}
+        #: The condition whose tokens' keys and values are in `cross`, by layer: the prompt's, then
+        #: the image's.
+        self.prompt: Condition | None = None
+        self.cross: dict[int, Sequence[tuple[Tensor, Tensor]]] = {}
         #: What the network has worked out for the next block, and for which version and shape.
         self.plan: tuple[Any, Any] | None = None
 
@@ -147,7 +150,8 @@ class KVCache:
     def bytes(self) -> int:
         """Bytes of the buffers, of what the policy keeps beside them, and of the prompt's keys and
         values once they are there."""
-        cross = [tensor for pair in self.cross.values() for tensor in pair]
+        pairs = [pair for layer in self.cross.values() for pair in layer]
+        cross = [tensor for pair in pairs for tensor in pair]
         kept = [*self.keys, *self.values, *self.beside, *cross]
         return sum(t.numel() * t.element_size() for t in kept)
 
@@ -177,6 +181,7 @@ class KVCache:
     def commit(self, frames: int) -> None:
         """Keep the block of `frames` frames that the last pass without gradient was over."""
         self.count += frames
+        self.frame += frames
         self.version += 1
         self.policy.committed(self, frames)
 
@@ -205,7 +210,17 @@ class KVCache:
     def switch(self, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]) -> None:
         """The prompt changes before the next block."""
         self.version += 1
-        self.policy.switched(self, recent, update_cache)
+        end, begins, frame = self.frame, {}, self.frame
+        for block in reversed(recent):
+            frame -= block.shape[2]
+            begins[id(block)] = frame
+
+        def again(block: Tensor) -> None:
+            self.frame = begins.get(id(block), self.frame)
+            update_cache(block)
+
+        self.policy.switched(self, recent, again)
+        self.frame = end
 
 
 def _with(buffer: Tensor, new: Tensor, place: slice | Tensor) -> Tensor:

@@ -90,20 +90,19 @@ class CausalWanNetwork(WanNetwork):
 
         `clean_copy`: the first half of the frames are the clean video of the second half.
         """
+        first, copies = 0, 2 if clean_copy else 1
         if memory is not None:
-            run = replace(self._next(x, memory), memory=memory, prompt=condition["text"])
+            run = replace(self._next(x, memory), memory=memory, prompt=condition)
+            first = memory.frame
         elif (whole := self._whole(x, clean_copy)) is not None:
             run = whole
         else:
             return self._in_turn(x, t, condition)
+        if "image" in condition:
+            run = replace(run, images=condition["image"].shape[1])
         self._rope.run = run
         try:
-            return self.transformer(
-                self.with_coordinates(x),
-                self.timestep(x, t),
-                condition["text"].to(x.dtype),
-                return_dict=False,
-            )[0]
+            return self.transform(x, t, condition, first, copies)
         finally:
             self._rope.run = None  # it holds the memory
 

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import init_empty_weights
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
-from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start
+from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start, StoredWeights
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
-from salt_zoo_wan.checkpoint.load import load_transformer
+from salt_zoo_wan.checkpoint.load import load_transformer, stored_transformer
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
 from salt_zoo_wan.checkpoint.lora_files import (
     LORA_FILE,
@@ -29,9 +30,10 @@ from salt_zoo_wan.checkpoint.lora_files import (
     read_lora,
     write_lora,
 )
+from salt_zoo_wan.experts import WanExperts
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.pipeline import write_pipeline
-from salt_zoo_wan.sizes import WanSize, transformer_config
+from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
 
 
 class TeacherSizeConfig(StrictModel):
@@ -119,6 +121,12 @@ class WanBackbone(BackboneDefaults):
             {name: list(value.shape) for name, value in size.encode_prompts([""], "meta").items()}
             for size in (made.size, self.size)
         ]
+        if made.image_shape != self.image_shape:
+            raise ZooError(
+                f"{where}: {config.teacher.size!r} generates from {_source(made.image_shape)}, the "
+                f"student's size {config.size!r} from {_source(self.image_shape)}; choose two of "
+                "one kind"
+            )
         if texts[0] != texts[1]:
             raise ZooError(
                 f"{where}: {config.teacher.size!r} reads prompts as {texts[0]}, the student's size "
@@ -144,8 +152,49 @@ class WanBackbone(BackboneDefaults):
         if start == "teacher" and self.teacher is not self:
             return self.teacher.network("teacher")
         weights: Literal["teacher", "random"] = "random" if start == "random" else "teacher"
+        if start == "student":
+            self._check_student()
+        if self.size.experts is not None:
+            two = self.size.experts
+            high, low = (
+                WanNetwork(one.transformer(weights), one.coordinates) for one in (two.high, two.low)
+            )
+            return WanExperts(high, low, two.boundary).to(self.device)
         network = WanNetwork(self.size.transformer(weights), self.size.coordinates)
         return network.to(self.device)
+
+    def empty_network(self, start: Start) -> nn.Module:
+        """As `network`, without data but for its buffers: loading by slices fills it."""
+        if start == "student":
+            self._check_student()
+        with init_empty_weights(include_buffers=False):
+            if self.size.experts is None:
+                return _empty(self.size)
+            two = self.size.experts
+            return WanExperts(_empty(two.high), _empty(two.low), two.boundary)
+
+    def stored_weights(self, start: Start) -> StoredWeights | str:
+        """The tensors of `network(start)` in their files, or why they are not to be had there."""
+        if self.size.experts is None:
+            return stored_of(self.size, files_of(self.size))
+        two = self.size.experts
+        tensors: dict[str, Tensor] = {}
+        places: list[str] = []
+        for name, size in (("high", two.high), ("low", two.low)):
+            stored = stored_of(size, files_of(size), f"{name}.")
+            if isinstance(stored, str):
+                return stored
+            tensors.update(stored.tensors)
+            places.append(stored.place)
+        return StoredWeights(tensors, ", ".join(places))
+
+    def _check_student(self) -> None:
+        if self.size.experts is not None:
+            raise ZooError(
+                f"backbone: {self.config.size!r} has two networks, and a student is one; set "
+                "backbone.options.expert to low or high (and backbone.teacher to both: "
+                f"{{size: {self.config.size}}}), or take another size for the student"
+            )
 
     def blocks(self, network: Any = None) -> Blocks:
         return Blocks()
@@ -169,6 +218,13 @@ class WanBackbone(BackboneDefaults):
     def encode_once(self, prompts: Sequence[str]) -> Condition:
         return self.size.encode_once(prompts, self.device)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:  # type: ignore[override]
+        return self.size.image_shape
+
+    def encode_images(self, images: Tensor) -> Condition:
+        return self.size.encode_images(images)
+
     def encode_video(self, video: Tensor) -> Tensor:
         return self.size.encode_video(video)
 
@@ -190,7 +246,8 @@ class WanBackbone(BackboneDefaults):
     def save(self, network: nn.Module, folder: Path) -> None:
         """Write `network` as a diffusers folder, `transformer/` only for a size without codecs.
 
-        With text encoder and VAE beside it a stock `WanPipeline` loads it; its README shows how.
+        With text encoder and VAE beside it a stock `WanPipeline` (for a size that generates from an
+        image `WanImageToVideoPipeline`) loads it; its README shows how.
         """
         transformer: Any = network.transformer
         save_transformer(transformer, folder / "transformer")
@@ -204,6 +261,9 @@ class WanBackbone(BackboneDefaults):
                 self.frame_rate,
                 self.negative_prompt,
                 self.guidance_scale,
+                parts=self.size.codecs,
+                from_image=self.image_shape is not None,
+                expand_timesteps=self.size.expand_timesteps,
             )
 
     def load(self, place: Path) -> nn.Module:
@@ -277,13 +337,13 @@ class WanBackbone(BackboneDefaults):
         """Fetch what the size lacks; a ZooError says what cannot be had, and how to get it."""
         self.size.prepare()
         if self.teacher.size is not self.size:
-            self.teacher.size.prepare(("transformer",))
+            self.teacher.size.prepare(self.teacher.size.transformers)
 
     def downloads(self) -> list[dict[str, Any]]:
         """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
         found = self.size.downloads()
         if self.teacher.size is not self.size:
-            found = [*found, *self.teacher.size.downloads(("transformer",))]
+            found = [*found, *self.teacher.size.downloads(self.teacher.size.transformers)]
         return found
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
@@ -298,3 +358,18 @@ class WanBackbone(BackboneDefaults):
         if self.negative_prompt:
             found["negative_prompt"] = digest(self.negative_prompt)
         return found
+
+
+def _source(image_shape: tuple[int, int, int] | None) -> str:
+    return "prompts alone" if image_shape is None else "a first frame"
+
+
+def _empty(size: WanSize) -> WanNetwork:
+    return WanNetwork(size.transformer("random").eval(), size.coordinates)
+
+
+def stored_of(size: WanSize, place: Path | None, prefix: str = "") -> StoredWeights | str:
+    """The tensors of a size's network in the files at `place`, or why there are none."""
+    if place is None:
+        return "its size does not say in which files they are"
+    return stored_transformer(place, transformer_config(size), f"{prefix}transformer.")

@@ -19,7 +19,10 @@ from salt_zoo.io.storage import file_digest
 #: The components of a diffusers pipeline that a backbone loads.
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")
 #: The file whose presence marks a component's folder; `config.json` for the others.
-_MARKS = {"tokenizer": "tokenizer_config.json"}
+_MARKS = {
+    "tokenizer": "tokenizer_config.json",
+    "image_processor": "preprocessor_config.json",
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -146,7 +149,7 @@ def is_complete(folder: Path, part: str) -> bool:
     """Whether a part's mark and all its weight files are in `folder`."""
     if not (folder / _MARKS.get(part, "config.json")).is_file():
         return False
-    if part == "tokenizer":
+    if part in _MARKS:  # they have no weights
         return True
     indices = sorted(folder.glob("*.index.json"))
     if indices:

@@ -13,6 +13,14 @@ from torch import Tensor, nn
 
 from salt_zoo.core.protocols import Condition, Memory
 from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo_wan.first_frame import (
+    image_tokens,
+    leave_first,
+    places_of_first,
+    put_first,
+    with_channels,
+)
+from salt_zoo_wan.prompt_cache import MAX_TOKENS
 from salt_zoo_wan.sequence import check_shares, share_sequence
 
 
@@ -47,12 +55,25 @@ class WanNetwork(nn.Module):
         """The velocity `[B, C, F, H, W]` at `x` and times `t` (`[B]` or `[B, F]`, in [0, 1])."""
         if memory is not None:
             raise TypeError("a bidirectional Wan has no memory; the backbone 'self-forcing' has")
-        return self.transformer(
-            self.with_coordinates(x),
-            self.timestep(x, t),
+        if "image" in condition and condition["text"].shape[1] != MAX_TOKENS:
+            raise ValueError(f"diffusers takes {MAX_TOKENS} tokens of text where there is an image")
+        return self.transform(x, t, condition)
+
+    def transform(
+        self, x: Tensor, t: Tensor, condition: Condition, first: int = 0, copies: int = 1
+    ) -> Tensor:
+        """The transformer's velocity at the frames of a video from `first` on; `copies`: they are
+        there so many times, one after the other."""
+        places = places_of_first(x, condition, first, copies)
+        given, times = put_first(x, t, condition, places)
+        v: Tensor = self.transformer(
+            self.with_coordinates(with_channels(given, condition, first, copies)),
+            self.timestep(x, times),
             condition["text"].to(x.dtype),
+            image_tokens(condition, x.dtype),
             return_dict=False,
         )[0]
+        return leave_first(v, x, t, condition, places)
 
     def features(self, x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
         """Hidden states `[B, F*S, D]` after one transformer block: 0.5 is index 20 of 40, counted

@@ -1,17 +1,15 @@
-"""A distilled student as a folder that a stock `diffusers.WanPipeline` loads and runs."""
+"""A distilled student as a folder that a stock pipeline of diffusers loads and runs."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
-
-CODECS = ("text_encoder", "tokenizer", "vae")
 
 #: Wan's and every distillation's here; `timestep_shift` of methods and sampling.
 SHIFT = 5.0
@@ -20,18 +18,18 @@ _FLOW_MAP = "FlowMapEulerDiscreteScheduler"
 
 _README = """---
 library_name: diffusers
-pipeline_tag: text-to-video
+pipeline_tag: {task}
 tags: [salt-zoo, distillation, wan]
 ---
 # A few-step student of Wan, distilled with Salt Zoo
 
 ```python
 import torch
-from diffusers import WanPipeline
-from diffusers.utils import export_to_video
+from diffusers import {pipeline}
+from diffusers.utils import export_to_video{load}
 
-pipe = WanPipeline.from_pretrained({here!r}, torch_dtype=torch.bfloat16).to("cuda")
-video = pipe(
+pipe = {pipeline}.from_pretrained({here!r}, torch_dtype=torch.bfloat16).to("cuda"){image}
+video = pipe({given}
     "a red fox runs through fresh snow",
     num_inference_steps=4,
     guidance_scale=1.0,  # guidance is distilled into the weights
@@ -65,7 +63,7 @@ A network that was not distilled (after teacher forcing, say) is sampled with ma
 guidance away from the negative prompt that training gave the teacher:
 
 ```python
-video = pipe(
+video = pipe({given}
     "a red fox runs through fresh snow",
     num_inference_steps=50,
     guidance_scale={scale:g},
@@ -89,6 +87,13 @@ _MISSING = """
 these folders here from the teacher's pipeline and add its `model_index.json`, or give
 `WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")` to the teacher's pipeline.
 """
+
+
+#: By whether it generates from an image.
+_PIPELINES = {False: "WanPipeline", True: "WanImageToVideoPipeline"}
+_GIVEN_IMAGE = {False: "", True: "\n    image,"}
+_LOAD_IMAGE = """
+image = load_image("fox.png").resize(({width}, {height}))"""
 
 
 def scheduler_config(shift: float = SHIFT) -> dict[str, Any]:
@@ -115,6 +120,10 @@ def write_pipeline(
     frame_rate: float,
     negative_prompt: str = "",
     guidance_scale: float = 1.0,
+    *,
+    parts: Sequence[str] = ("text_encoder", "tokenizer", "vae"),
+    from_image: bool = False,
+    expand_timesteps: bool = False,
 ) -> None:
     """Complete `folder`, in which `transformer/` lies, to a pipeline.
 
@@ -122,19 +131,26 @@ def write_pipeline(
     size), else copied: do not edit them in place.
 
     Args:
-        codecs: folders of text encoder, tokenizer and VAE. If one is missing, there is no
-            `model_index.json` and the README says what to add: a training's end is no time to fail.
+        codecs: folders of text encoder, tokenizer, VAE and what else there is of `parts`. If one is
+            missing, there is no `model_index.json` and the README says what to add: a training's
+            end is no time to fail.
         frame_size, frames, frame_rate: of the student's videos, in pixels: height and width, their
             number, and how many a second.
         negative_prompt, guidance_scale: for the README, for networks that are sampled with them.
+        parts: all that the pipeline has beside transformer and scheduler.
+        from_image: it is a `WanImageToVideoPipeline`.
+        expand_timesteps: the first frame's latents are given (Wan 2.2 5 B).
     """
     scheduler = scheduler_config()
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     for part, source in codecs.items():
         _link_tree(source, folder / part)
-    missing = [part for part in CODECS if part not in codecs]
+    missing = [part for part in parts if part not in codecs]
     if not missing:
-        _write_json(folder / "model_index.json", _model_index(folder, scheduler["_class_name"]))
+        index = _model_index(folder, scheduler["_class_name"], parts, from_image)
+        if expand_timesteps:
+            index["expand_timesteps"] = True
+        _write_json(folder / "model_index.json", index)
     height, width = frame_size
     text = _README.format(
         here="path/to/this/folder",
@@ -143,7 +159,14 @@ def write_pipeline(
         frames=frames,
         rate=frame_rate,
         shift=SHIFT,
-        guidance=_GUIDANCE.format(scale=guidance_scale, negative=negative_prompt),
+        guidance=_GUIDANCE.format(
+            scale=guidance_scale, negative=negative_prompt, given=_GIVEN_IMAGE[from_image]
+        ),
+        task="image-to-video" if from_image else "text-to-video",
+        pipeline=_PIPELINES[from_image],
+        load=", load_image" if from_image else "",
+        image=_LOAD_IMAGE.format(height=height, width=width) if from_image else "",
+        given=_GIVEN_IMAGE[from_image],
         scheduler=_EXACT if scheduler["_class_name"] == _FLOW_MAP else _GIVEN,
     )
     if missing:
@@ -151,16 +174,23 @@ def write_pipeline(
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _model_index(folder: Path, scheduler: str) -> dict[str, Any]:
+def _model_index(
+    folder: Path, scheduler: str, parts: Sequence[str], from_image: bool
+) -> dict[str, Any]:
     tokenizer = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text("utf-8"))
-    return {
-        "_class_name": "WanPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", scheduler],
+    classes = {
+        "image_encoder": ["transformers", "CLIPVisionModel"],
+        "image_processor": ["transformers", "CLIPImageProcessor"],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "tokenizer": ["transformers", tokenizer.get("tokenizer_class", "T5TokenizerFast")],
-        "transformer": ["diffusers", "WanTransformer3DModel"],
         "vae": ["diffusers", "AutoencoderKLWan"],
+    }
+    return {
+        "_class_name": _PIPELINES[from_image],
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", scheduler],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        **{part: classes[part] for part in parts},
     }
 
 

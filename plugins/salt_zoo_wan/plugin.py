@@ -21,6 +21,26 @@ def register(zoo):
         "Wan 2.1 text-to-video, 14 B: likewise",
     )
     zoo.sizes.add(
+        "wan2.1-i2v-14b-480p",
+        "salt_zoo_wan.published_sizes:ImageToVideo480p",
+        "Wan 2.1 image-to-video, 14 B at 480x832: likewise, with CLIP for the first frame",
+    )
+    zoo.sizes.add(
+        "wan2.1-i2v-14b-720p",
+        "salt_zoo_wan.published_sizes:ImageToVideo720p",
+        "Wan 2.1 image-to-video, 14 B at 720x1280: likewise",
+    )
+    zoo.sizes.add(
+        "wan2.2-t2v-a14b",
+        "salt_zoo_wan.expert_sizes:TextExperts22",
+        "Wan 2.2 text-to-video, two experts of 14 B as a teacher, or one of them: likewise",
+    )
+    zoo.sizes.add(
+        "wan2.2-i2v-a14b",
+        "salt_zoo_wan.expert_sizes:ImageExperts22",
+        "Wan 2.2 image-to-video, two experts of 14 B as a teacher, or one of them: likewise",
+    )
+    zoo.sizes.add(
         "wan2.2-ti2v-5b",
         "salt_zoo_wan.published_sizes:HighResolutionSize",
         "Wan 2.2 text-to-video, 5 B: 48 latent channels, 24 frames a second; likewise",

@@ -9,16 +9,20 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.protocols import Backbone, Sample
+from salt_zoo.core.protocols import Backbone, Condition, Sample
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 from salt_zoo.io.packed_reader import PackedReader
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.prepared_text import PreparedText, check_encoder
 from salt_zoo_wan.prompts import split_prompts
+
+#: What the header has where items have first frames.
+_IMAGES = "image encoder"
 
 
 class PreparedConfig(StrictModel):
@@ -76,6 +80,8 @@ class Prepared:
                 f"backbone's {shape}; set height, width and frames in backbone.options, or prepare "
                 "latents of that size"
             )
+        if backbone.image_shape is not None and _IMAGES in self.reader.header:
+            check_encoder(self.reader, backbone, "image")
 
     def prompts(self, split: str) -> list[str]:
         return list(self._splits[split])
@@ -97,8 +103,35 @@ class Prepared:
                 "name a folder of 'salt-zoo prepare latents' in dataset.folder (and this one in "
                 "execution.prepared_text), or choose a data-free method such as dmd"
             )
-        latents = torch.stack([self.reader.read(row)["latents"][0] for row in rows])
-        return Sample(prompts, None, latents=send(latents, rng.device))
+        found = self._read(rows)
+        latents = send(found.pop("latents"), rng.device)
+        return Sample(prompts, None, latents=latents, first_frame=found or None)
+
+    def first_frames(self, prompts: Sequence[str], rng: KeyedRNG, split: str) -> Condition:
+        """Of one of the items with each of the prompts, drawn by row.
+
+        Raises:
+            ZooError: the folder holds none, or an item is damaged.
+        """
+        if _IMAGES not in self.reader.header:
+            raise ZooError(
+                f"{self.config.folder}: holds no first frames, which this backbone generates from; "
+                "prepare latents with it in another folder with 'salt-zoo prepare latents'"
+            )
+        items = defaultdict(list)
+        for item in self._items[split]:
+            items[self.reader.prompts[item]].append(item)
+        draws = rng.randint(2**31, "first frame")
+        rows = [
+            items[text][draw % len(items[text])] for text, draw in zip(prompts, draws, strict=True)
+        ]
+        found = self._read(rows)
+        return {name: value for name, value in found.items() if name != "latents"}
+
+    def _read(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The tensors of some items, each `[B, ...]`."""
+        items = [self.reader.read(row) for row in rows]
+        return {name: torch.stack([item[name][0] for item in items]) for name in items[0]}
 
     def real(
         self, prompts: Sequence[str], rng: KeyedRNG, split: str, frames: int | None = None

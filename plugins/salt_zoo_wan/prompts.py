@@ -91,7 +91,8 @@ class Prompts:
             raise ZooError(
                 "dataset 'prompts': the method needs data and these are prompts only; set "
                 "dataset.latents to a folder of latents (one .safetensors a prompt), or choose a "
-                "data-free method such as dmd"
+                "data-free method such as dmd (for a size that generates from first frames: the "
+                "dataset 'prepared')"
             )
         rows = [
             load_latents(self.config.latents / latents_name(prompt), prompt) for prompt in prompts

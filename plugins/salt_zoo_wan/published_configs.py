@@ -48,6 +48,20 @@ _VAE_22: dict[str, Any] = {
     "scale_factor_spatial": 16,
 }
 
+#: The encoder of Wan 2.1's first frames (CLIP ViT-H/14), as transformers' `CLIPVisionConfig` takes
+#: it.
+IMAGE_ENCODER: dict[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "projection_dim": 1024,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+}
+
 #: Wan's own negative prompt (`sample_neg_prompt` of its configuration), which Self Forcing, Causal
 #: Forcing and Salt give the unconditional branch, too.
 NEGATIVE_PROMPT = (
@@ -63,15 +77,50 @@ class Published:
 
     hub: str
     transformer: dict[str, Any]
-    #: Bytes of the parts' weights on the hub, float32: transformer, text encoder and VAE.
+    #: Bytes of the parts' weights on the hub, float32; its keys are all parts that it has.
     bytes: dict[str, int]
     #: The arguments of `AutoencoderKLWan` that are not its defaults.
     vae: dict[str, Any] = field(default_factory=dict)
     #: Pixels a latent, along height and along width.
     spatial_factor: int = 8
+    #: The time from which on `transformer` is the one of its two experts, below it
+    #: `transformer_2`; None for a model of one.
+    boundary: float | None = None
+
+    @property
+    def transformers(self) -> tuple[str, ...]:
+        """The parts of its pipeline that are networks of its flow."""
+        return tuple(part for part in self.bytes if part.startswith("transformer"))
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The other parts of its pipeline."""
+        return tuple(part for part in self.bytes if part not in self.transformers)
 
 
-_CODEC_BYTES = {"text_encoder": 22_700_000_000, "vae": 508_000_000, "tokenizer": 21_000_000}
+_CODEC_BYTES = {"text_encoder": 22_700_000_000, "tokenizer": 21_000_000, "vae": 508_000_000}
+
+_14B: dict[str, Any] = {
+    **_TRANSFORMER,
+    "num_attention_heads": 40,
+    "ffn_dim": 13824,
+    "num_layers": 40,
+}
+_EXPERTS_BYTES = {"transformer": 57_200_000_000, "transformer_2": 57_200_000_000}
+
+#: Wan 2.1's image-to-video model; both resolutions have its structure.
+_I2V: dict[str, Any] = {
+    **_14B,
+    "in_channels": 36,  # noise 16, mask 4, latents of the first frame and grey ones 16
+    "image_dim": 1280,
+    "added_kv_proj_dim": 5120,
+}
+_I2V_BYTES = {
+    "transformer": 65_600_000_000,
+    **_CODEC_BYTES,
+    "image_encoder": 2_530_000_000,
+    "image_processor": 1_000,
+}
 
 PUBLISHED = {
     "wan2.1-t2v-1.3b": Published(
@@ -81,8 +130,19 @@ PUBLISHED = {
     ),
     "wan2.1-t2v-14b": Published(
         "Wan-AI/Wan2.1-T2V-14B-Diffusers",
-        {**_TRANSFORMER, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
+        _14B,
         {"transformer": 57_200_000_000, **_CODEC_BYTES},
+    ),
+    "wan2.1-i2v-14b-480p": Published("Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", _I2V, _I2V_BYTES),
+    "wan2.1-i2v-14b-720p": Published("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", _I2V, _I2V_BYTES),
+    "wan2.2-t2v-a14b": Published(
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers", _14B, {**_EXPERTS_BYTES, **_CODEC_BYTES}, boundary=0.875
+    ),
+    "wan2.2-i2v-a14b": Published(
+        "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        {**_14B, "in_channels": 36},  # as Wan 2.1's, without CLIP
+        {**_EXPERTS_BYTES, **_CODEC_BYTES},
+        boundary=0.9,
     ),
     "wan2.2-ti2v-5b": Published(
         "Wan-AI/Wan2.2-TI2V-5B-Diffusers",

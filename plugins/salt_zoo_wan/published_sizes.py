@@ -1,18 +1,16 @@
-"""The published sizes of Wan 2.1 and 2.2 text-to-video, and any model of the same structure."""
+"""The published sizes of Wan 2.1 and 2.2, and any model of the same structure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.io.storage import digest
@@ -21,67 +19,25 @@ from salt_zoo_wan.checkpoint.config_json import read_arguments
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
-from salt_zoo_wan.components import COMPONENTS, Components, known_digest
+from salt_zoo_wan.components import Components, known_digest
 from salt_zoo_wan.frame_decoder import FrameDecoder
+from salt_zoo_wan.image_condition import ChannelsOfImage, ImageCodec, LatentsOfImage
+from salt_zoo_wan.image_encoder import ImageEncoder
 from salt_zoo_wan.prompt_cache import MAX_TOKENS
-from salt_zoo_wan.published_configs import NEGATIVE_PROMPT, PUBLISHED, TEXT_ENCODER
+from salt_zoo_wan.published_configs import (
+    IMAGE_ENCODER,
+    PUBLISHED,
+    TEXT_ENCODER,
+    Published,
+)
+from salt_zoo_wan.published_options import (
+    HighResolutionConfig,
+    PublishedSizeConfig,
+    PublishedSizeConfig720p,
+)
 from salt_zoo_wan.sizes import WanSizeDefaults
 from salt_zoo_wan.text_encoder import TextEncoder
 from salt_zoo_wan.vae import VideoCodec
-
-
-class PublishedSizeConfig(StrictModel):
-    """Options of the sizes `wan2.1-t2v-1.3b` and `wan2.1-t2v-14b`."""
-
-    #: A hub id, a folder (a pipeline's, a transformer's only, Wan's own, a saved student's), one
-    #: file of weights or an index of shards. null is the published model on the hub.
-    weights: str | None = None
-    #: Branch, tag or commit of a hub id.
-    revision: str = "main"
-    #: Where text encoder and VAE come from if `weights` has none: a hub id or a pipeline folder.
-    codecs: str | None = None
-    #: The folder in which encoded prompts are kept for later runs; null is `salt-zoo/text` in
-    #: `$XDG_CACHE_HOME` (or `~/.cache`), and main memory where that cannot be written.
-    text_cache: Path | None = None
-    #: What guidance leads away from, wherever it is used; the default is Wan's own.
-    negative_prompt: str = NEGATIVE_PROMPT
-    #: Pixels of a frame, multiples of 16.
-    height: Annotated[int, Field(ge=16)] = 480
-    width: Annotated[int, Field(ge=16)] = 832
-    #: Frames of a video, 1 more than a multiple of 4.
-    frames: Annotated[int, Field(ge=1)] = 81
-
-    #: Pixels that the VAE makes one latent of.
-    spatial_factor: ClassVar[int] = 8
-
-    @field_validator("height", "width")
-    @classmethod
-    def _patches(cls, value: int) -> int:
-        factor = cls.spatial_factor
-        if value % (2 * factor):
-            raise ValueError(
-                f"must be a multiple of {2 * factor} (the VAE's {factor} times the patch's 2)"
-            )
-        return value
-
-    @field_validator("frames")
-    @classmethod
-    def _frames(cls, value: int) -> int:
-        if value % 4 != 1:
-            raise ValueError("must be 1 more than a multiple of 4 (the VAE's first frame is alone)")
-        return value
-
-
-class HighResolutionConfig(PublishedSizeConfig):
-    """Options of the size `wan2.2-ti2v-5b`."""
-
-    #: Pixels of a frame, multiples of 32.
-    height: Annotated[int, Field(ge=32)] = 704
-    width: Annotated[int, Field(ge=32)] = 1280
-    #: Frames of a video, 1 more than a multiple of 4.
-    frames: Annotated[int, Field(ge=1)] = 121
-
-    spatial_factor: ClassVar[int] = PUBLISHED["wan2.2-ti2v-5b"].spatial_factor
 
 
 class PublishedSize(WanSizeDefaults):
@@ -106,9 +62,15 @@ class PublishedSize(WanSizeDefaults):
         self.file = path if path.suffix in (*ENDINGS, ".json") or _is_other_folder(path) else None
         if self.file is not None and not self.file.exists():
             raise ZooError(f"{path}: there is no such file; see backbone.options.weights")
-        sizes, codecs = published.bytes, COMPONENTS[1:]
+        #: The parts of its pipeline, the network of its flow first.
+        self.codecs = published.codecs
+        self.transformers = self._transformers(published)
+        self.parts = (*self.transformers, *self.codecs)
+        sizes, codecs = published.bytes, self.codecs
         default = Components(published.hub, bytes=sizes, needed=codecs)
-        self.components = default if self.file else Components(weights, config.revision, sizes)
+        self.components = (
+            default if self.file else Components(weights, config.revision, sizes, self.parts)
+        )
         whole = not self.file and (
             not self.components.is_local or (path / "model_index.json").is_file()
         )
@@ -126,6 +88,9 @@ class PublishedSize(WanSizeDefaults):
         self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_components, config.text_cache)
         self.video = VideoCodec(self.codec_components)
+        #: What makes the condition of a first frame; None for a size from text.
+        self.image = self._first_frame_codec()
+        self.image_shape = None if self.image is None else (3, *self.frame_size)
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         """A new transformer in float32.
@@ -135,11 +100,13 @@ class PublishedSize(WanSizeDefaults):
         """
         if start == "random":
             return WanTransformer3DModel(**self.transformer_config)
+        return load_transformer(self.transformer_files(), self.transformer_config).float()
+
+    def transformer_files(self) -> Path:
         if self.file is not None:
-            return load_transformer(self.file, self.transformer_config).float()
-        return load_transformer(
-            self.components.folder("transformer"), self.transformer_config
-        ).float()
+            return self.file
+        (own,) = self.transformers
+        return self.components.folder(own)
 
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition:
         """`text`: `[B, 512, width]`. On the meta device (for planning) nothing is loaded."""
@@ -160,9 +127,18 @@ class PublishedSize(WanSizeDefaults):
         """Those of the prompts that are not in the cache."""
         return self.text.missing(prompts, device)
 
+    def encode_images(self, images: Tensor) -> Condition:
+        """On the meta device (for planning) nothing is loaded."""
+        assert self.image is not None
+        return self.image.encode(images, self.latent_shape)
+
     def encoder(self, of: Encoder) -> dict[str, str]:
-        parts = ("text_encoder", "tokenizer") if of == "text" else ("vae",)
-        components = [self.codec_components.fingerprint(part) for part in parts]
+        parts = {
+            "text": ("text_encoder", "tokenizer"),
+            "video": ("vae",),
+            "image": ("vae", *(part for part in self.parts if part.startswith("image_"))),
+        }
+        components = [self.codec_components.fingerprint(part) for part in parts[of]]
         return {name: value for found in components for name, value in found.items()}
 
     def encode_video(self, video: Tensor) -> Tensor:
@@ -186,23 +162,26 @@ class PublishedSize(WanSizeDefaults):
             for file in find_checkpoint(self.file).files:
                 found[f"transformer/{file.name}"] = known_digest(file)
         else:
-            found |= self.components.fingerprint("transformer")
-        for part in COMPONENTS[1:]:
+            for part in self.transformers:
+                found |= self.components.fingerprint(part)
+        for part in self.codecs:
             found |= self.codec_components.fingerprint(part)
         return found
 
     def codec_folders(self) -> dict[str, Path]:
-        """The folders of text encoder, tokenizer and VAE that are on this machine."""
-        found = {part: self.codec_components.find(part) for part in COMPONENTS[1:]}
+        """The folders of text encoder, tokenizer, VAE and image encoder, as far as they are on this
+        machine."""
+        found = {part: self.codec_components.find(part) for part in self.codecs}
         return {part: folder for part, folder in found.items() if folder is not None}
 
-    def downloads(self, parts: Sequence[str] = COMPONENTS) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
         """What of `parts` would have to be fetched: hub id, parts, about how many bytes, and the
         command."""
         wanted: dict[Components, list[str]] = {}
-        for part in parts:
-            whose = self.components if part == "transformer" else self.codec_components
-            if part == "transformer" and self.file is not None:
+        for part in parts or self.parts:
+            own = part in self.transformers
+            whose = self.components if own else self.codec_components
+            if own and self.file is not None:
                 continue
             if whose.missing([part]):
                 wanted.setdefault(whose, []).append(part)
@@ -216,31 +195,57 @@ class PublishedSize(WanSizeDefaults):
             for whose, names in wanted.items()
         ]
 
-    def prepare(self, parts: Sequence[str] = COMPONENTS) -> None:
+    def prepare(self, parts: Sequence[str] = ()) -> None:
         """Fetch what of `parts` is missing, before any work begins.
 
         Raises:
             ZooError: something is not there and cannot be fetched; one line for all of it.
         """
-        for part in parts:
-            if part != "transformer":
+        for part in parts or self.parts:
+            if part not in self.transformers:
                 self.codec_components.folder(part)
             elif self.file is None:
                 self.components.folder(part)
 
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
-        """Text encoder (bfloat16, as on a GPU) and VAE (float32) without data, for planning."""
+        """Text encoder (bfloat16, as on a GPU), VAE and image encoder (float32) without data, for
+        planning."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-        from transformers import UMT5Config, UMT5EncoderModel
+        from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
         text = self.codec_components.config("text_encoder") or TEXT_ENCODER
         vae = self.codec_components.config("vae")
         with torch.device("meta"):
             encoder: Any = UMT5EncoderModel(UMT5Config(**text))
-            return {
+            found: dict[str, torch.nn.Module] = {
                 "text_encoder": encoder.to(torch.bfloat16),
                 "vae": AutoencoderKLWan.from_config(vae or PUBLISHED[self.name].vae),
             }
+            if "image_encoder" in self.parts:
+                clip = self.codec_components.config("image_encoder") or IMAGE_ENCODER
+                found["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**clip))
+        return found
+
+    def _first_frame_codec(self) -> ImageCodec | None:
+        """
+        Raises:
+            ZooError: the transformer is of the other kind.
+        """
+        takes_image = _takes_channels(self.transformer_config)
+        if takes_image != _takes_channels(PUBLISHED[self.name].transformer):
+            kinds = ("a text-to-video", "an image-to-video")
+            raise ZooError(
+                f"{self.config.weights}: {kinds[takes_image]} model, and {self.name!r} is "
+                f"{kinds[not takes_image]} size; choose a size of its kind"
+            )
+        if not takes_image:
+            return None
+        width = self.transformer_config.get("image_dim")
+        encoder = None if width is None else ImageEncoder(self.codec_components, width)
+        return ChannelsOfImage(self.video, encoder)
+
+    def _transformers(self, published: Published) -> tuple[str, ...]:
+        return published.transformers
 
     def _transformer_config(self) -> dict[str, Any]:
         """The local transformer's own configuration, else the published one."""
@@ -248,7 +253,7 @@ class PublishedSize(WanSizeDefaults):
         if self.file is not None:
             config = find_checkpoint(self.file).config
             return known if config is None else known | read_arguments(config)
-        if folder := self.components.find("transformer"):
+        if folder := self.components.find(self.transformers[0]):
             return read_arguments(folder / "config.json")
         return known
 
@@ -259,12 +264,40 @@ class LargePublishedSize(PublishedSize):
     name = "wan2.1-t2v-14b"
 
 
+class ImageToVideo480p(PublishedSize):
+    """The 14 B image-to-video model at 480p."""
+
+    name = "wan2.1-i2v-14b-480p"
+
+
+class ImageToVideo720p(PublishedSize):
+    """The 14 B image-to-video model at 720p."""
+
+    Config = PublishedSizeConfig720p
+    name = "wan2.1-i2v-14b-720p"
+
+
 class HighResolutionSize(PublishedSize):
-    """Wan 2.2's 5 B model, from text: a VAE of 16 x 16 x 4 with 48 channels, 24 frames a second."""
+    """Wan 2.2's 5 B model, from text or from a first frame and text: a VAE of 16 x 16 x 4 with 48
+    channels, 24 frames a second."""
 
     Config = HighResolutionConfig
+    config: HighResolutionConfig
     name = "wan2.2-ti2v-5b"
     frame_rate = 24.0
+
+    @property
+    def expand_timesteps(self) -> bool:  # type: ignore[override]
+        return self.config.from_image
+
+    def _first_frame_codec(self) -> ImageCodec | None:
+        return LatentsOfImage(self.video) if self.config.from_image else None
+
+
+def _takes_channels(config: Mapping[str, Any]) -> bool:
+    """Whether a transformer has a first frame's channels beside the noise."""
+    channels: int = config["in_channels"]
+    return channels != config["out_channels"]
 
 
 def _is_other_folder(path: Path) -> bool:

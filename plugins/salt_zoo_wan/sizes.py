@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -10,7 +11,21 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
+from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.protocols import Condition, Encoder
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The sizes of the two networks of one flow.
+
+    Attributes:
+        high, low: of the one for times from `boundary` on, and of the one below.
+    """
+
+    high: WanSize
+    low: WanSize
+    boundary: float
 
 
 class WanSize(Protocol):
@@ -27,12 +42,22 @@ class WanSize(Protocol):
     negative_prompt: str
     #: Height and width of a decoded frame, where it is known.
     frame_size: tuple[int, int] | None
+    #: Channels, height and width of the first frame that it generates from; None: from prompts.
+    image_shape: tuple[int, int, int] | None
     #: A diffusers transformer folder that causal students start from; None for the teacher's.
     causal_weights: Path | None
     #: The arguments of its transformer; None reads them off a transformer without data.
     transformer_config: dict[str, Any] | None
     #: Encodes in one go the prompts that will be encoded next; None where that is cheap.
     encode_ahead: Callable[[Sequence[str], Any], None] | None
+    #: What its pipeline has beside transformer and scheduler.
+    codecs: tuple[str, ...]
+    #: The parts of its pipeline that are networks of its flow.
+    transformers: tuple[str, ...]
+    #: Its teacher's two networks, which no student is; None for one.
+    experts: Experts | None
+    #: Whether its pipeline gives the first frame's latents, and times for each token.
+    expand_timesteps: bool
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
     coordinates: int
 
@@ -51,7 +76,25 @@ class WanSize(Protocol):
         """A new `WanTransformer3DModel`."""
         ...
 
+    def transformer_files(self) -> Path | None:
+        """What `transformer("teacher")` loads with `checkpoint.load.load_transformer`; None: it is
+        made otherwise.
+
+        Raises:
+            ZooError: as `transformer`.
+        """
+        ...
+
     def encode_prompts(self, prompts: Sequence[str], device: torch.device | str) -> Condition: ...
+
+    def encode_images(self, images: Tensor) -> Condition:
+        """See `salt_zoo.core.protocols.Backbone`. `WanNetwork` reads:
+
+        - `channels` `[B, C, F, h, w]`: beside the noisy latents in the transformer's input;
+        - `image` `[B, tokens, image_dim]`: for the cross-attention, beside the prompt's tokens;
+        - `first` `[B, C, 1, h, w]`: the first frame's latents, in place of its noisy ones.
+        """
+        ...
 
     def encode_video(self, video: Tensor) -> Tensor: ...
 
@@ -88,10 +131,18 @@ class WanSizeDefaults:
 
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
+    image_shape: tuple[int, int, int] | None = None
     causal_weights: Path | None = None
+    codecs: tuple[str, ...] = ()
+    transformers: tuple[str, ...] = ("transformer",)
+    experts: Experts | None = None
+    expand_timesteps: bool = False
     transformer_config: dict[str, Any] | None = None
     encode_ahead: Callable[[Sequence[str], Any], None] | None = None
     encode_cost: Callable[[Sequence[str], Any], list[str]] | None = None
+
+    def transformer_files(self) -> Path | None:
+        return None
 
     def encoder(self: Any, of: Encoder) -> Mapping[str, str]:
         found: Mapping[str, str] = self.fingerprint()
@@ -100,6 +151,9 @@ class WanSizeDefaults:
     def encode_once(self: Any, prompts: Sequence[str], device: torch.device | str) -> Condition:
         found: Condition = self.encode_prompts(prompts, device)
         return found
+
+    def encode_images(self, images: Tensor) -> Condition:
+        return {}
 
     def frame_decoder(self: Any, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video
@@ -119,6 +173,14 @@ class WanSizeDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+
+def files_of(size: WanSize) -> Path | None:
+    """The size's `transformer_files`; None where a subclass makes its transformer otherwise and
+    says nothing of files."""
+    if is_overridden(type(size), "transformer", "transformer_files"):
+        return None
+    return size.transformer_files()
 
 
 def transformer_config(size: WanSize) -> dict[str, Any]:

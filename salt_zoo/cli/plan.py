@@ -109,6 +109,8 @@ def print_fit(
     show(f"memory of one GPU{f', {label} (the largest)' if len(runs) > 1 else ''}:")
     for line in memory_rows(plan):
         show("  " + line)
+    if plan.host:
+        show(f"main memory in training: {plan.host:.1f} GiB a process, for offloaded weights")
     if plan.loading:
         show(f"main memory while loading: up to {plan.loading:.1f} GiB a process")
 
@@ -142,4 +144,6 @@ def memory_rows(plan: Plan) -> list[str]:
 
 
 def _yaml(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salt_zoo.cli import first_image
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
 from salt_zoo.core.errors import ZooError, shown
@@ -16,6 +17,8 @@ from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from salt_zoo.core.first_frame import FirstFrames
 
 NAME = "sample"
 HELP = "generate videos for prompts with a student, or with a backbone's teacher"
@@ -86,6 +89,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "shards, or a folder in diffusers' or Wan's layout",
     )
     parser.add_argument("--size", help="size of the backbone, e.g. digits")
+    first_image.add_argument(parser)
     parser.add_argument(
         "--shift", type=float, help="timestep shift (default: the student's own, else 5)"
     )
@@ -129,6 +133,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
     sampling = sampling_config(options, chosen, chosen.place is not None, backbone)
+    images = first_image.first_frames(options, backbone, content.get("size"))
     size = backbone.frame_size
     if size:
         check_size(options.out if files is None else files[0], _together(files, videos), *size)
@@ -137,7 +142,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     network.eval()
     for prompt in dict.fromkeys(video.prompt for video in videos):
         backbone.encode_prompts([prompt])  # one that is not understood is told before the work
-    made = make(network, backbone, videos, sampling, options.seed, device)
+    made = make(network, backbone, videos, sampling, options.seed, device, images)
     # the files that a terminal shows are progress enough, and a bar would stand among them
     quiet = files is not None and results().isatty()
     with nullcontext() if quiet else told_bar("sample", "videos") as told:
@@ -217,7 +222,13 @@ def sampling_config(
 
 
 def make(
-    network: Any, backbone: Any, videos: Sequence[Video], sampling: Any, seed: int, device: Any
+    network: Any,
+    backbone: Any,
+    videos: Sequence[Video],
+    sampling: Any,
+    seed: int,
+    device: Any,
+    images: FirstFrames | None,
 ) -> Iterator[Tensor]:
     """Pixels `[1, C, F, H, W]` of each video; the noise of a seed is that of other models, too.
 
@@ -231,7 +242,7 @@ def make(
 
     for video in videos:
         rng = prompt_draws(seed, video.prompt, [video.occurrence], device)
-        latents = generate(network, backbone, [video.prompt], rng, sampling)
+        latents = generate(network, backbone, [video.prompt], rng, sampling, first_frames=images)
         with torch.inference_mode():
             pixels = backbone.decode_video(latents)
         check_finite(pixels, f"prompt {shown(video.prompt)}")

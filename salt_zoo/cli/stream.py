@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salt_zoo.cli import first_image
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     device = find_device(options.device)
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
+    images = first_image.first_frames(options, backbone, content.get("size"))
     timeline = Timeline.of(backbone)
     check_switches(switches, timeline)
     sampling = sampling_config(options, chosen, True, backbone)
@@ -102,6 +104,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         sampling,
         switches=switches,
         blocks=None if frames is None else timeline.count(frames),
+        first_frames=images,
     )
     done, interrupted = write(options.out, made, frames, backbone.frame_rate)
     show(options.out)

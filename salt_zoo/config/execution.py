@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.config import StrictModel, once
+
+#: Kinds of networks that are never trained themselves.
+Offload = Literal["frozen", "averages"]
 
 
 class ExecutionConfig(StrictModel):
@@ -26,6 +29,9 @@ class ExecutionConfig(StrictModel):
     #: Processes that share the tokens of one video and the heads of its attention and memory
     #: (Ulysses), and so train on the same rows; a divisor of heads, tokens and processes.
     sequence: Annotated[int, Field(ge=1)] = 1
+    #: Networks whose weights are kept in main memory and sent to the device block by block in each
+    #: pass (FSDP2's CPU offload): `frozen` ones, such as a teacher, and `averages`.
+    offload: Annotated[list[Offload], AfterValidator(once)] = Field(default_factory=list)
     #: Recompute activations in the backward pass instead of keeping them.
     gradient_checkpointing: bool = False
     #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
 from salt_zoo.core.blocks import ExitStep
-from salt_zoo.core.protocols import Backbone, MaskedForward
+from salt_zoo.core.first_frame import FirstFrames, of_image
+from salt_zoo.core.protocols import Backbone, Condition, MaskedForward
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_teacher_forced
@@ -48,14 +49,17 @@ def check_memory(
     options = configure_part(zoo.backbones, part, zoo, "check_memory")
     made: Backbone = zoo.backbones.create(part["name"], options, zoo)
     network: Any = made.network("student").eval()
-    frames = Timeline.of(made, network).latents(blocks)
+    frames, images = Timeline.of(made, network).latents(blocks), _images(made)
 
     def video(sampling: SamplingConfig, count: int = frames) -> Tensor:
-        return generate(network, made, [prompt] * 2, _RNG, sampling, frames=count)
+        return generate(
+            network, made, [prompt] * 2, _RNG, sampling, frames=count, first_frames=images
+        )
 
     for sampling in (SamplingConfig(steps=2), SamplingConfig(steps=1, guidance_scale=2.0)):
         offline = made.decode_video(video(sampling))
-        streamed = torch.cat([*stream(network, made, prompt, _RNG, sampling, blocks=blocks)], dim=2)
+        parts = stream(network, made, prompt, _RNG, sampling, blocks=blocks, first_frames=images)
+        streamed = torch.cat([*parts], dim=2)
         assert torch.equal(streamed, offline), (
             f"a stream differs from the video made at once (guidance {sampling.guidance_scale:g})"
         )
@@ -84,7 +88,7 @@ def _check_mask(backbone: Backbone, network: Any, prompt: str, blocks: int) -> N
     channels, _, height, width = backbone.latent_shape
     x0, x = (_RNG.randn((channels, frames, height, width), key) for key in ("clean", "noisy"))
     t = torch.full((len(x), frames), 0.7)
-    condition = backbone.encode_prompts([prompt] * len(x))
+    condition = _condition(backbone, prompt, len(x))
 
     def velocities(masked: bool) -> Tensor:
         passes = forward_teacher_forced(network, x, t, x0, condition, layout, masked=masked)
@@ -104,7 +108,7 @@ def _probed(backbone: Backbone, network: Any, prompt: str, frames: int) -> Tenso
     """The same video as `generate` makes, with passes in between that nobody needs."""
     layout, shape = backbone.blocks(network), backbone.latent_shape
     shape = (shape[0], frames, *shape[2:])
-    condition = backbone.encode_prompts([prompt] * 2)
+    condition = _condition(backbone, prompt, 2)
     sampling = SamplingConfig(steps=2)
 
     def probe(exit: ExitStep) -> ExitStep:
@@ -135,7 +139,16 @@ def _check_switch(backbone: Backbone, network: Any, prompt: str, blocks: int) ->
     place = timeline.pixels(blocks - 1)
 
     def made(switches: Mapping[int, str]) -> Tensor:
-        parts = stream(network, backbone, prompt, _RNG, sampling, switches=switches, blocks=blocks)
+        parts = stream(
+            network,
+            backbone,
+            prompt,
+            _RNG,
+            sampling,
+            switches=switches,
+            blocks=blocks,
+            first_frames=_images(backbone),
+        )
         return torch.cat([*parts], dim=2)
 
     switched, plain = made({place: ""}), made({})
@@ -143,3 +156,17 @@ def _check_switch(backbone: Backbone, network: Any, prompt: str, blocks: int) ->
         "a change of the prompt has changed frames before it"
     )
     assert switched.isfinite().all(), "a change of the prompt makes values that are not finite"
+
+
+def _condition(backbone: Backbone, prompt: str, count: int) -> Condition:
+    images = _images(backbone)
+    text = backbone.encode_prompts([prompt] * count)
+    return {**text, **(images(range(count)) if images else {})}
+
+
+def _images(backbone: Backbone) -> FirstFrames | None:
+    """The same noise as every video's first frame, where the backbone generates from one."""
+    if backbone.image_shape is None:
+        return None
+    generator = torch.Generator().manual_seed(1)
+    return of_image(backbone, torch.rand(backbone.image_shape, generator=generator))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
+from salt_zoo.core.protocols import Condition
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -106,7 +107,7 @@ def _videos(
     options = configure_part(zoo.backbones, backbone, zoo, "check_metric: backbone")
     made = zoo.backbones.create(backbone["name"], options, zoo)
     network = made.network("student").eval()
-    return make_videos(network, made, data, prompts, rng, SamplingConfig(steps=1))
+    return make_videos(network, made, data, prompts, rng, SamplingConfig(steps=1), split="test")
 
 
 def _part(part: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -115,11 +116,18 @@ def _part(part: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _some(videos: Videos, first: int, last: int | None = None) -> Videos:
+    images = videos.images
+
+    def shifted(places: range) -> Condition:
+        assert images is not None
+        return images(range(first + places.start, first + places.stop))
+
     return replace(
         videos,
         pixels=videos.pixels[first:last],
         prompts=list(videos.prompts)[first:last],
         rng=videos.rng.for_rows(list(videos.rng.rows)[first:last]),
+        images=None if images is None else shifted,
     )
 
 

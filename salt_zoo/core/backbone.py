@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -20,7 +21,7 @@ Start = Literal["teacher", "score", "student", "random"]
 
 
 #: The encoders of a backbone, by what they encode.
-Encoder = Literal["text", "video"]
+Encoder = Literal["text", "video", "image"]
 
 
 class Encodings(Protocol):
@@ -47,6 +48,9 @@ class Backbone(Protocol):
     #: Height and width of a decoded frame in pixels, where it is known.
     frame_size: tuple[int, int] | None
     device: torch.device | str
+    #: Channels, height and width of the first frame from which a video goes on; None: a video is
+    #: generated from its prompt alone.
+    image_shape: tuple[int, int, int] | None
 
     def to(self, device: torch.device | str) -> Backbone:
         """Everything that it makes or encodes from now on lies on `device`; returns itself."""
@@ -61,6 +65,14 @@ class Backbone(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition: ...
+
+    def encode_images(self, images: Tensor) -> Condition:
+        """What first frames `[B, *image_shape]` in [0, 1] add to the condition of prompts, with
+        and without guidance; never called where `image_shape` is None.
+
+        What has frames is for the backbone's own length. A longer video goes on with its last.
+        """
+        ...
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels in [0, 1], `[B, channels, frames, height, width]`, to latents."""
@@ -104,8 +116,8 @@ class Backbone(Protocol):
     encodings: Encodings | None
 
     def encoder(self, of: Encoder) -> Mapping[str, str]:
-        """What identifies the text encoder or the video encoder: names, each with a digest. What
-        one has encoded is of no use to another."""
+        """What identifies the encoder of prompts, of videos or of first frames: names, each with a
+        digest. What one has encoded is of no use to another."""
         ...
 
     @property
@@ -145,6 +157,7 @@ class BackboneDefaults:
 
     negative_prompt: str = ""
     frame_size: tuple[int, int] | None = None
+    image_shape: tuple[int, int, int] | None = None
     encode_ahead: Callable[[Sequence[str]], None] | None = None
     encodings: Encodings | None = None
     encode_cost: Callable[[Sequence[str]], list[str]] | None = None
@@ -167,6 +180,9 @@ class BackboneDefaults:
         found: Condition = self.encode_prompts(prompts)
         return found
 
+    def encode_images(self, images: Tensor) -> Condition:
+        return {}
+
     def frame_decoder(self: Any) -> Callable[[Tensor], Tensor]:
         decode: Callable[[Tensor], Tensor] = self.decode_video
         return decode
@@ -182,6 +198,39 @@ class BackboneDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a network as they lie in files.
+
+    Attributes:
+        tensors: by the names of the network's parameters. Each is a view of a mapped file, of which
+            is read what is used: a slice of rows reads those rows.
+        place: what messages call the files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    place: str
+
+
+@runtime_checkable
+class LoadsSlices(Protocol):
+    """A backbone whose networks are loaded by slices: no process of a sharded run has to hold a
+    whole one. Without this every process makes whole networks with `network` and keeps its part."""
+
+    def empty_network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
+        """As `network(start)`, its parameters on the meta device; its buffers have their values."""
+        ...
+
+    def stored_weights(self, start: Literal["teacher", "student"]) -> StoredWeights | str:
+        """The parameters of `network(start)`, checked but for their numbers; or why they cannot be
+        read in parts, for people. Then the first process makes the network whole.
+
+        Raises:
+            ZooError: as `network`.
+        """
+        ...
 
 
 @runtime_checkable

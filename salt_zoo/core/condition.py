@@ -57,3 +57,12 @@ def without_prompt(backbone: Backbone, count: int) -> Condition:
     """The empty prompt for `count` videos, which share its memory."""
     one = encode(backbone, [""])
     return {name: row.expand(count, *row.shape[1:]) for name, row in one.items()}
+
+
+def example(backbone: Backbone, prompts: Sequence[str] = ("",)) -> Condition:
+    """The condition of some videos where only its shapes matter: first frames are black."""
+    text = backbone.encode_prompts(prompts)
+    if backbone.image_shape is None:
+        return text
+    black = torch.zeros(len(prompts), *backbone.image_shape, device=backbone.device)
+    return {**text, **backbone.encode_images(black)}

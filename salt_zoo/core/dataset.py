@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from salt_zoo.core.backbone import Backbone
+    from salt_zoo.core.network import Condition
     from salt_zoo.core.rng import KeyedRNG
 
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 class Sample:
     """Rows of a dataset: pixels in [0, 1] `[B, channels, frames, height, width]` and prompts.
 
-    A dataset that has been encoded has `latents` `[B, C, F, H, W]` in place of `video`.
+    A dataset that has been encoded has `latents` `[B, C, F, H, W]` in place of `video`, and in
+    `first_frame` what `Backbone.encode_images` made of the videos' first frames, where it was
+    encoded for a backbone that generates from them.
 
     Where the dataset has them, `trajectory` are a flow's states in latents, `[B, K, C, F, H, W]`:
     at the falling `trajectory_times`, then at time 0, so that K is their number and one.
@@ -28,6 +31,7 @@ class Sample:
     trajectory: Tensor | None = None
     trajectory_times: tuple[float, ...] = ()
     latents: Tensor | None = None
+    first_frame: Condition | None = None
 
 
 #: The parts of a dataset.
@@ -64,5 +68,18 @@ class Encoded(Protocol):
 
         Raises:
             ZooError: it has other encoders than those that made them.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodedFirstFrames(Protocol):
+    """A dataset without pixels whose videos' first frames have been encoded before."""
+
+    def first_frames(self, prompts: Sequence[str], rng: KeyedRNG, split: str) -> Condition:
+        """What `Backbone.encode_images` made of the first frame of a video for each of the prompts.
+
+        Raises:
+            ZooError: it was encoded for a backbone that generates from prompts alone.
         """
         ...

@@ -62,7 +62,12 @@ class LoraLinear(nn.Linear):
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
 
 
-def add_lora(network: nn.Module, config: LoraConfig, where: str) -> None:
+def add_lora(
+    network: nn.Module,
+    config: LoraConfig,
+    where: str,
+    device: torch.device | str | None = None,
+) -> None:
     """Give linear layers of `network` adapters, in place and in float32.
 
     `lora_A` is drawn from torch's global generator, uniform as a linear layer's own weights;
@@ -70,6 +75,7 @@ def add_lora(network: nn.Module, config: LoraConfig, where: str) -> None:
 
     Args:
         where: the key of `config`, for errors.
+        device: of the adapters; by default that of each layer.
 
     Raises:
         ZooError: a target names no linear layer, or the rank is larger than a layer.
@@ -105,7 +111,7 @@ def add_lora(network: nn.Module, config: LoraConfig, where: str) -> None:
                 f"{where}.rank: {config.rank} is more than the layer {name!r} allows "
                 f"({layer.in_features} to {layer.out_features}); at most {smallest}"
             )
-        _adapt(layer, config)
+        _adapt(layer, config, torch.device(device or layer.weight.device))
 
 
 def _is_target(name: str, targets: Sequence[str] | None) -> bool:
@@ -114,8 +120,7 @@ def _is_target(name: str, targets: Sequence[str] | None) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
-def _adapt(layer: Any, config: LoraConfig) -> None:
-    device = layer.weight.device
+def _adapt(layer: Any, config: LoraConfig, device: torch.device) -> None:
     # drawn on the CPU, where the same numbers come whatever the device
     drawn_on = "meta" if device.type == "meta" else "cpu"
     drawn = torch.empty(config.rank, layer.in_features, device=drawn_on)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.protocols import Backbone, Checkpointable, FeatureExtractor, NetworkSpec, Start
@@ -99,7 +100,7 @@ def feature_shape(backbone: Backbone, start: Start, depth: float) -> tuple[int, 
             x = torch.empty(1, *whose.latent_shape, device="meta")
             t = torch.empty(1, device="meta")
             with torch.no_grad():
-                tokens = network.features(x, t, whose.encode_prompts([""]), depth)
+                tokens = network.features(x, t, example(whose), depth)
         known[key] = (int(tokens.shape[1]), int(tokens.shape[2]))
     shape: tuple[int, int] = known[key]
     return shape

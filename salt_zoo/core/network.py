@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from salt_zoo.core.sequence import SequenceGroup
 
 #: What a network is told about the wanted video: named tensors, each with the batch in front.
-#: Text-to-video backbones have `text`, `[B, tokens, width]`.
+#: There is `text`, `[B, tokens, width]`, and what `Backbone.encode_images` makes of first frames.
 Condition = Mapping[str, "Tensor"]
 
 

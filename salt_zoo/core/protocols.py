@@ -13,11 +13,13 @@ from salt_zoo.core.backbone import (
     Encodings,
     Exportable,
     ExportsLora,
+    LoadsSlices,
     Recognises,
     Start,
+    StoredWeights,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Encoded, Sample, Split
+from salt_zoo.core.dataset import Dataset, Encoded, EncodedFirstFrames, Sample, Split
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -51,11 +53,13 @@ __all__ = [
     "Dataset",
     "Direction",
     "Encoded",
+    "EncodedFirstFrames",
     "Encoder",
     "Encodings",
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
+    "LoadsSlices",
     "MaskedForward",
     "Memory",
     "Method",
@@ -72,6 +76,7 @@ __all__ = [
     "Split",
     "Start",
     "Stateful",
+    "StoredWeights",
     "TrainStep",
     "VelocityNetwork",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from torch import nn
 
@@ -68,6 +69,26 @@ def is_shared(role: NetworkSpec) -> bool:
     return role.lora is not None or role.is_frozen
 
 
+def is_offloaded(role: NetworkSpec, offload: Sequence[str]) -> bool:
+    """Whether a role is one of those that `execution.offload` names; a head never is."""
+    if role.factory is not None or role.learning_rate is not None:
+        return False
+    return ("averages" if role.follows else "frozen") in offload
+
+
+def check_offload(roles: Mapping[str, NetworkSpec], offload: Sequence[str]) -> None:
+    """Refuse to offload what trained networks use.
+
+    Raises:
+        ZooError: a role is a LoRA.
+    """
+    if offload and any(role.lora is not None for role in roles.values()):
+        raise ZooError(
+            "execution.offload: LoRAs have their frozen weights in common with other networks, "
+            "which are on the device; write offload: []"
+        )
+
+
 def source(backbone: Backbone, start: Start) -> Backbone:
     """The backbone whose networks those of a `start` are; its random ones are of the same kind.
 
@@ -77,11 +98,19 @@ def source(backbone: Backbone, start: Start) -> Backbone:
     return backbone.source(start)
 
 
+def maker(
+    backbone: Backbone, start: Start
+) -> tuple[Backbone, Literal["teacher", "student", "random"]]:
+    """The backbone that makes the network of a start, and what it calls that start."""
+    if start in ("teacher", "score"):
+        return source(backbone, start), "teacher"
+    return backbone, "student" if start == "student" else "random"
+
+
 def make_network(backbone: Backbone, start: Start) -> nn.Module:
     """A new network as a role that starts as `start` has it."""
-    if start in ("teacher", "score"):
-        return source(backbone, start).network("teacher")
-    return backbone.network("student" if start == "student" else "random")
+    whose, known = maker(backbone, start)
+    return whose.network(known)
 
 
 class Originals:

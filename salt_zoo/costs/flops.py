@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.condition import example
 from salt_zoo.core.facts import facts
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import kept_network, on_meta
@@ -78,7 +79,7 @@ def flops_of_pass(
     key = (whose_start, kind, checkpointing, lora)
     if key not in known:
         with on_meta(whose):
-            condition = whose.encode_prompts([""])
+            condition = example(whose)
 
             network = kept_network(whose, checkpointing and kind.recorded)
             if lora is not None:

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from salt_zoo.core.condition import example
 from salt_zoo.core.meta import feature_shape, network_of_role, on_meta
 from salt_zoo.core.method import trained_together
 from salt_zoo.core.protocols import (
@@ -98,7 +99,7 @@ class DryRun:
                 network = self._without_arithmetic(network, role.start)
             self.networks[name] = network
         with on_meta(backbone):
-            self.condition = backbone.encode_prompts([""])
+            self.condition = example(backbone)
         if not self.modules:
             self.condition = {
                 name: torch.zeros([1] * value.ndim) for name, value in self.condition.items()

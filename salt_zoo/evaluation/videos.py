@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.protocols import Backbone, Dataset, Metric
+from salt_zoo.core import first_frame
+from salt_zoo.core.first_frame import FirstFrames
+from salt_zoo.core.protocols import Backbone, Condition, Dataset, Metric
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.checked_metric import CheckedMetric
 from salt_zoo.rollout.generate import SamplingConfig, generate
@@ -25,6 +27,8 @@ class Videos:
         rng: the rows' random streams, for metrics that need noise of their own.
         network, backbone, sampling: what made the videos; None for real ones.
         first_frame: the frame of a longer video with which these clips of it begin.
+        images: the first frames that the videos go on from, by place; None for real videos and for
+            a backbone that generates from prompts alone.
     """
 
     pixels: Tensor
@@ -35,6 +39,14 @@ class Videos:
     network: Any = None
     sampling: SamplingConfig | None = None
     first_frame: int = 0
+    images: FirstFrames | None = None
+
+    def condition(self, places: range) -> Condition:
+        """What the network was told about some of the videos."""
+        assert self.backbone is not None
+        prompts = [self.prompts[place] for place in places]
+        image = self.images(places) if self.images else {}
+        return {**self.backbone.encode_prompts(prompts), **image}
 
 
 def evaluation_prompts(
@@ -63,13 +75,19 @@ def make_videos(
     sampling: SamplingConfig,
     batch_size: int = 32,
     frames: int | None = None,
+    *,
+    split: str,
 ) -> Videos:
-    """Generate and decode one video a prompt; `frames` are latent ones, as in `generate`."""
-    latents = generate(network, backbone, prompts, rng, sampling, batch_size, frames)
+    """Generate and decode one video a prompt; `frames` are latent ones, as in `generate`.
+
+    A backbone that generates from first frames is given those of the real videos of `split`.
+    """
+    images = first_frame.of_prompts(backbone, dataset, prompts, rng, split)
+    latents = generate(network, backbone, prompts, rng, sampling, batch_size, frames, images)
     with torch.inference_mode():
         parts = [backbone.decode_video(part).float().cpu() for part in latents.split(batch_size)]
         pixels = torch.cat(parts)
-    return Videos(pixels, prompts, rng, dataset, backbone, network, sampling)
+    return Videos(pixels, prompts, rng, dataset, backbone, network, sampling, images=images)
 
 
 def measure(metrics: Mapping[str, Metric], videos: Videos) -> dict[str, Tensor]:

@@ -8,15 +8,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from salt_zoo.core import first_frame
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.protocols import Backbone, Method
-from salt_zoo.core.roles import with_lora
+from salt_zoo.core.roles import check_offload, with_lora
 from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.eight_bit import require_torchao
 from salt_zoo.training.layout import make_layout
 
 if TYPE_CHECKING:
@@ -51,13 +53,17 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                     f"training.optimizers.{name}: the method trains no network of that name; "
                     f"{did_you_mean(name, trained)}"
                 )
-        for name, role in with_lora(method.roles(), training.lora).items():
+            if training.optimizers[name].name == "adamw8bit":
+                require_torchao(f"training.optimizers.{name}.name")
+        roles = with_lora(method.roles(), training.lora)
+        check_offload(roles, run.config.execution.offload)
+        for name, role in roles.items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))
                 add_lora(network, role.lora, f"training.lora.{name}")
         if (processes := run.config.execution.sequence) > 1:
             for role in method.roles().values():
-                if role.factory is None and role.ema_of is None:
+                if role.start is not None:  # else it is a head, or follows another role
                     shape = backbone.latent_shape
                     share_tokens(network_of_role(backbone, role), SequenceGroup(processes), shape)
         _dry_update(method, backbone, run.config.seed)
@@ -73,9 +79,13 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
 
     with _mistakes_only(where):
         method = zoo.methods.create(run.config.method["name"], run.method, zoo)
+        backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
         dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
         rng = step_rng(run.config.seed, "student", 0, 0, range(1), "cpu")
-        dataset.sample(rng.at("data"), "train", method.needs_data)
+        image = backbone.image_shape is not None
+        sample = dataset.sample(rng.at("data"), "train", method.needs_data or image)
+        if image:
+            first_frame.check_sample(backbone, sample)
 
 
 def _dry_update(method: Method, backbone: Backbone, seed: int) -> None:

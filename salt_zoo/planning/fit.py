@@ -8,6 +8,7 @@ from typing import Any
 
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
+from salt_zoo.config.training import OptimizerConfig
 from salt_zoo.core.errors import ZooError
 from salt_zoo.planning.plan import PASSING, Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
@@ -55,12 +56,14 @@ class Fit:
         room: GiB of a GPU without what is reserved.
         more: where none fits, the first number of GPUs on which the last setting would, sharded
             over all of them.
+        eight_bit: where none fits, GiB that `adamw8bit` for every role would save of `least`.
     """
 
     gpus: int
     room: float
     tried: tuple[Setting, ...]
     more: int | None = None
+    eight_bit: float = 0.0
 
     @property
     def found(self) -> Setting | None:
@@ -77,6 +80,12 @@ class Fit:
         lines = []
         if self.more:
             lines.append(f"{self.more} GPUs, over all of which the networks are sharded")
+        if self.eight_bit > 0:
+            roles = ", ".join(plan.states)
+            lines.append(
+                f"training.optimizers: adamw8bit for {roles} saves {self.eight_bit:.1f} GiB; it is "
+                "another run"
+            )
         average = plan.memory.get("weights student_ema")
         if average:
             lines.append(f"training.ema: null saves {average:.1f} GiB")
@@ -92,7 +101,8 @@ def find_fit(
     runs: Mapping[str, Resolved], zoo: Zoo, gpus: int, memory: float, node: int = NODE
 ) -> Fit:
     """Try the switches of `execution` in order: as written, gradient checkpointing, micro-batches
-    of one video, weights sharded over more and more GPUs, videos shared by more and more GPUs.
+    of one video, weights sharded over more and more GPUs, offloaded, videos shared by more and more
+    GPUs.
 
     Args:
         runs: by label; all must fit under one setting.
@@ -105,7 +115,8 @@ def find_fit(
     """
     room, tried = memory - RESERVED, []
     written = next(iter(runs.values())).config.execution
-    for what, execution in _settings(written, gpus, min(node, gpus)):
+    lora = any(run.config.training.lora for run in runs.values())
+    for what, execution in _settings(written, gpus, min(node, gpus), lora):
         try:
             tried.append(_setting(what, execution, runs, zoo, gpus, node))
         except ZooError:
@@ -114,11 +125,13 @@ def find_fit(
             continue  # heads, tokens or a memory that so many cannot share
         if tried[-1].peak <= room:
             return Fit(gpus, room, tuple(tried))
-    return Fit(gpus, room, tuple(tried), _more(tried[-1].execution, runs, zoo, gpus, room, node))
+    more = _more(tried[-1].execution, runs, zoo, gpus, room, node)
+    fit = Fit(gpus, room, tuple(tried), more)
+    return replace(fit, eight_bit=_eight_bit_saves(fit.least, runs, zoo, gpus, min(node, gpus)))
 
 
 def _settings(
-    written: ExecutionConfig, gpus: int, node: int
+    written: ExecutionConfig, gpus: int, node: int, lora: bool
 ) -> Iterator[tuple[str, ExecutionConfig]]:
     now = written
     yield "as written", now
@@ -134,6 +147,10 @@ def _settings(
         if gpus % shard == 0 and (shard % before == 0):
             now = now.model_copy(update={"shard": shard})
             yield f"sharded over {shard} GPUs", now
+    for kind, what in (("frozen", "frozen networks"), ("averages", "averages, too,")):
+        if kind not in now.offload and not lora:
+            now = now.model_copy(update={"offload": [*now.offload, kind]})
+            yield f"{what} in main memory", now
     # last: it costs transfers in every layer, and each video takes more GPUs
     for sequence in range(now.sequence + 1, gpus + 1):
         if gpus % sequence == 0 and sequence % now.sequence == 0:
@@ -178,6 +195,21 @@ def _more(
         if _setting("", sharded, runs, zoo, gpus, node).peak <= room:
             return gpus
     return None
+
+
+def _eight_bit_saves(
+    setting: Setting, runs: Mapping[str, Resolved], zoo: Zoo, gpus: int, node: int
+) -> float:
+    run, plan = runs[setting.largest], setting.plans[setting.largest]
+    training = run.config.training
+    optimizers = dict(training.optimizers)
+    for role in plan.states:
+        given = optimizers.get(role, OptimizerConfig())
+        optimizers[role] = given.model_copy(update={"name": "adamw8bit"})
+    training = training.model_copy(update={"optimizers": optimizers})
+    there = replace(run, config=run.config.model_copy(update={"training": training}))
+    lean = plan_run(_with(there, setting.execution), zoo, "cuda", gpus, node)
+    return sum(plan.states.values()) - sum(lean.states.values())
 
 
 def _with(run: Resolved, execution: ExecutionConfig) -> Resolved:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.condition import example
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.meta import meta_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
@@ -23,8 +24,10 @@ from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
 from salt_zoo.plugin.checked_roles import STUDENT_EMA
+from salt_zoo.training.eight_bit import moment_bytes
 from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import HasShardUnits
+from salt_zoo.training.sliced_loading import can_load_slices
 
 GIB = 2**30
 
@@ -58,6 +61,10 @@ class MeasuredNetwork:
     def held(self, shard: int) -> int:
         """Bytes of the weights on each of `shard` devices."""
         return self.held_of(self.network.parameters(), shard)
+
+    def numbers_of(self, tensor: Tensor, shard: int) -> int:
+        """Numbers of a tensor on the first of `shard` devices."""
+        return local_size(tensor, 1 if self.is_head else shard) // tensor.element_size()
 
     def held_of(self, tensors: Iterable[Tensor], shard: int) -> int:
         return sum(local_size(tensor, 1 if self.is_head else shard) for tensor in tensors)
@@ -133,11 +140,20 @@ def shared_bases(
 
 
 def loading_gib(
-    networks: Mapping[str, MeasuredNetwork], roles: Mapping[str, NetworkSpec], ema: bool
+    backbone: Backbone,
+    networks: Mapping[str, MeasuredNetwork],
+    roles: Mapping[str, NetworkSpec],
+    ema: bool,
 ) -> float:
-    """GiB of main memory that a process of a sharded run needs while its networks are made: each
-    starts as a whole copy in float32, and the largest one is there with its copies for the roles
-    that share its weights and for what follows it."""
+    """GiB of main memory that a process of a sharded run needs while its networks are made.
+
+    By slices it is one weight at a time. Else each network starts as a whole copy in float32, and
+    the largest one is there with its copies for the roles that share its weights and for what
+    follows it.
+    """
+    if can_load_slices(backbone, roles):
+        weights = (p for one in networks.values() for p in one.network.parameters())
+        return max(4 * p.numel() for p in weights) / GIB
     following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
     copies = {
@@ -161,6 +177,12 @@ def optimizer_states(
             continue
         options = config.optimizers.get(name, OptimizerConfig())
         total = 0
+        if options.name == "adamw8bit":  # without torchao, which the machine need not have
+            parts = (
+                networks[name].numbers_of(p, shard) for _, p in trainable(networks[name].network)
+            )
+            states[name] = sum(map(moment_bytes, parts)) / GIB
+            continue
         for optimizer in make_optimizers(networks[name].network, options, role.learning_rate):
             # AdamW keeps two moments, Muon one
             moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
@@ -211,7 +233,7 @@ def activation_gib(
 
     def measure() -> float:
         with on_meta(whose):
-            condition = whose.encode_prompts([""])
+            condition = example(whose)
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape

@@ -22,7 +22,7 @@ from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.meta import meta_network, on_meta
 from salt_zoo.core.precision import resolve_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
-from salt_zoo.core.roles import source, with_averages, with_lora
+from salt_zoo.core.roles import check_offload, is_offloaded, source, with_averages, with_lora
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.planning.memory import (
@@ -38,6 +38,7 @@ from salt_zoo.planning.memory import (
     weights_and_gradients,
 )
 from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.layout import Layout, make_layout
 
@@ -56,8 +57,9 @@ class Plan:
         states: GiB of optimizer states by role, which are together a part of `memory`.
         shard: devices that share one copy of the networks.
         sequence: devices that share one video.
-        loading: GiB of main memory, at most, that each process of a sharded run needs while the
-            networks are loaded; 0 where they are loaded on the device itself.
+        loading: GiB of main memory, at most, that each process needs while its networks are loaded,
+            beside `host`; 0 where they are loaded on the device itself.
+        host: GiB of main memory that each process keeps offloaded weights in.
         activations: GiB that one training pass of the student's size keeps, `plain` and with
             gradient `checkpointing`.
         passes: per update over the whole batch, in videos: role -> `forward`, `backward`. Means
@@ -73,6 +75,7 @@ class Plan:
     shard: int
     sequence: int
     loading: float
+    host: float
     activations: dict[str, float]
     passes: dict[str, dict[str, float]]
     flops: float
@@ -177,13 +180,17 @@ def make_plan(
         kept = _memory_bytes(backbone, micro, bf16, layout.sequence)
         memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
         memory |= shared_bases(backbone, roles, bf16, layout.shard)
+    offloaded = _offloaded(roles, execution)
+    host = sum(memory.pop(f"weights {name}", 0.0) for name in offloaded)
     states = optimizer_states(networks, roles, config, layout.shard)
     memory["optimizer states"] = sum(states.values())
     if kept:
         memory["KV memory"] = kept / GIB
     memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing, layout)
-    if layout.sharded:
-        memory["gathered units"] = max(one.gathered for one in networks.values()) / GIB
+    in_units = [one.gathered for name, one in networks.items()
+                if layout.sharded or name in offloaded]  # fmt: skip
+    if in_units:
+        memory["gathered units"] = max(in_units) / GIB
     memory |= codecs
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
@@ -197,7 +204,8 @@ def make_plan(
         states=states,
         shard=layout.shard,
         sequence=layout.sequence,
-        loading=loading_gib(networks, roles, config.ema is not None) if layout.sharded else 0.0,
+        loading=loading_gib(backbone, networks, roles, config.ema is not None) if in_units else 0.0,
+        host=host,
         activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),
@@ -235,6 +243,13 @@ def _dry(zoo: Zoo, backbone: Backbone, method: str, options: str, seed: int) -> 
 
 def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
     return with_averages(with_lora(method.roles(), config.lora))
+
+
+def _offloaded(roles: Mapping[str, NetworkSpec], execution: ExecutionConfig) -> list[str]:
+    """The roles that `execution.offload` names, with the student's average."""
+    check_offload(roles, execution.offload)
+    every = {**roles, STUDENT_EMA: NetworkSpec(ema_of="student")}
+    return [name for name, role in every.items() if is_offloaded(role, execution.offload)]
 
 
 def _memory_bytes(backbone: Backbone, batch: int, bf16: bool, sequence: int) -> int:

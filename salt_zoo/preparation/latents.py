@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from salt_zoo.config.parts import Part, configure_part
+from salt_zoo.core import first_frame
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Backbone
@@ -60,7 +61,11 @@ class PrepareLatentsConfig(StrictModel):
 def prepare_latents(
     config: PrepareLatentsConfig, zoo: Zoo, folder: Path, device: Any, progress: Progress
 ) -> PackedFolder:
-    """Write what `folder` lacks of the videos' latents, `latents` `[C, F, H, W]` an item."""
+    """Write what `folder` lacks of the videos' latents, `latents` `[C, F, H, W]` an item.
+
+    For a backbone that generates from a first frame an item also has what `encode_images` makes of
+    the video's, under the condition's names.
+    """
     options = configure_part(zoo.backbones, config.backbone, zoo, "prepare latents: backbone")
     backbone: Backbone = zoo.backbones.create(config.backbone["name"], options, zoo).to(device)
     prompts, read, source = _videos(config, backbone) if config.videos else _drawn(config, zoo)
@@ -73,16 +78,22 @@ def prepare_latents(
         "batch_size": config.batch_size,
         "shard_size": config.shard_size,
     }
+    if backbone.image_shape is not None:
+        header["image encoder"] = dict(backbone.encoder("image"))
     dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
     def make(rows: range) -> Mapping[str, Tensor]:
-        latents = backbone.encode_video(send(read(rows), backbone.device))
+        video = send(read(rows), backbone.device)
+        latents = backbone.encode_video(video)
         if latents.shape[1:] != backbone.latent_shape:
             raise ZooError(
                 f"{folder}: the latents are {list(latents.shape[1:])} and the backbone's "
                 f"{list(backbone.latent_shape)}; choose videos of its size"
             )
-        return {"latents": latents[:, None].to(dtype)}
+        found = {"latents": latents}
+        if backbone.image_shape is not None:
+            found |= first_frame.encode(backbone, video[:, :, 0])
+        return {name: value[:, None].to(dtype) for name, value in found.items()}
 
     return prepare_shards(folder, header, prompts, config.batch_size, make, progress)
 

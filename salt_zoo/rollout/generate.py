@@ -9,10 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from salt_zoo.core import flow
+from salt_zoo.core import first_frame, flow
 from salt_zoo.core.blocks import Blocks, Sampler
 from salt_zoo.core.condition import encode, unconditional
 from salt_zoo.core.config import StrictModel
+from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Backbone
 from salt_zoo.core.rng import KeyedRNG
@@ -74,6 +75,7 @@ def generate(
     config: SamplingConfig,
     batch_size: int = 32,
     frames: int | None = None,
+    first_frames: FirstFrames | None = None,
 ) -> Tensor:
     """Latents `[N, C, F, H, W]` for the prompts, one row of `rng` each.
 
@@ -81,13 +83,18 @@ def generate(
     and all networks that are given the same generator start from the same noise.
 
     `frames` are latent frames; None is the backbone's own length. A longer video of an
-    autoregressive backbone begins as a shorter one does.
+    autoregressive backbone begins as a shorter one does. `first_frames` are those of the prompts,
+    for a backbone that generates from them.
+
+    Raises:
+        ZooError: the backbone needs first frames and there are none, or the other way round.
     """
     rows = list(rng.rows)
     if len(rows) != len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts need {len(prompts)} rows of draws, not {len(rows)}"
         )
+    images = first_frame.check(backbone, first_frames)
     times = config.step_times
     blocks, shape = backbone.blocks(network), backbone.latent_shape
     if frames is not None:
@@ -96,11 +103,13 @@ def generate(
     for first in range(0, len(rows), batch_size):
         some = rng.for_rows(rows[first : first + batch_size])
         texts = list(prompts[first : first + batch_size])
+        image = images(range(first, first + len(texts)))
+        nothing = {**unconditional(backbone, len(texts)), **image}
         made.append(
             rollout(
-                Guided(network, unconditional(backbone, len(texts)), config.guidance_scale),
+                Guided(network, nothing, config.guidance_scale),
                 initial_noise(some, blocks, shape),
-                encode(backbone, texts),
+                {**encode(backbone, texts), **image},
                 times,
                 blocks=blocks,
                 renoise=renoise_from(some, blocks, shape),

@@ -16,9 +16,11 @@ import torch
 from einops import repeat
 from torch import Tensor
 
+from salt_zoo.core import first_frame
 from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import Backbone, Condition, Memory
 from salt_zoo.core.rng import KeyedRNG
@@ -36,6 +38,7 @@ def stream(
     *,
     switches: Mapping[int, str] | None = None,
     blocks: int | None = None,
+    first_frames: FirstFrames | None = None,
 ) -> Stream:
     """Generate block by block: `for frames in stream(...)` yields pixels `[B, C, f, H, W]`.
 
@@ -48,13 +51,14 @@ def stream(
             take over. The block with that frame is the first that is made with the new prompt;
             of several in one block the last counts.
         blocks: how many blocks; None is without end, which needs a memory with a window.
+        first_frames: of the B videos, for a backbone that generates from them.
 
     Raises:
         ZooError: at once, before anything is generated: the network is bidirectional, a prompt is
-            not understood, a switch is outside the stream, or a stream without end has a memory
-            that keeps everything.
+            not understood, the backbone needs first frames or takes none, a switch is outside the
+            stream, or a stream without end has a memory that keeps everything.
     """
-    return Stream(network, backbone, prompt, rng, config, switches or {}, blocks)
+    return Stream(network, backbone, prompt, rng, config, switches or {}, blocks, first_frames)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class Stream:
         config: SamplingConfig,
         switches: Mapping[int, str],
         count: int | None,
+        first_frames: FirstFrames | None,
     ) -> None:
         self.timeline = Timeline.of(backbone, network)
         self.count = count
@@ -150,11 +155,13 @@ class Stream:
         places = self.timeline.places(switches, count)
         with torch.inference_mode():
             rows = len(rng.rows)
-            self._prompt = backbone.encode_prompts([prompt] * rows)
+            image = first_frame.check(backbone, first_frames)(range(rows))
+            self._prompt = {**backbone.encode_prompts([prompt] * rows), **image}
             self._switches = {
-                block: backbone.encode_prompts([text] * rows) for block, text in places.items()
+                block: {**backbone.encode_prompts([text] * rows), **image}
+                for block, text in places.items()
             }
-            nothing = unconditional(backbone, rows)
+            nothing = {**unconditional(backbone, rows), **image}
             self._network = Guided(network, nothing, config.guidance_scale)
             self.memory = self._new_memory()
             self._decode = backbone.frame_decoder()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core import first_frame
 from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
 from salt_zoo.core.method import trained_together
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
@@ -43,16 +44,17 @@ class Batches:
         """This process's share of the global batch."""
         backbone, sample = self._backbone, self._data.get(place)
         with torch.no_grad():
+            image = first_frame.of_sample(backbone, sample)  # guidance leads away from no image
             batch = Batch(
                 prompts=sample.prompts,
-                condition=encode(backbone, sample.prompts),
-                unconditional=unconditional(backbone, self._layout.micro_batch),
-                x0=self._latents(sample),
+                condition={**encode(backbone, sample.prompts), **image},
+                unconditional={**unconditional(backbone, self._layout.micro_batch), **image},
+                x0=self._latents(sample) if self._method.needs_data else None,
                 trajectory=None
                 if sample.trajectory is None
                 else send(sample.trajectory, backbone.device),
                 trajectory_times=sample.trajectory_times,
-                no_prompt=without_prompt(backbone, self._layout.micro_batch)
+                no_prompt={**without_prompt(backbone, self._layout.micro_batch), **image}
                 if negative_prompt(backbone)
                 else None,
             )
@@ -114,4 +116,5 @@ class Batches:
 
     def _sample(self, place: Place) -> Sample:
         rng = self._draws(place).at("data")
-        return self._dataset.sample(rng, "train", self._method.needs_data)
+        videos = self._method.needs_data or self._backbone.image_shape is not None
+        return self._dataset.sample(rng, "train", videos)

@@ -25,9 +25,10 @@ from salt_zoo.io.distributed import on_main
 from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.storage import atomic_folder, readable_errors
 from salt_zoo.plugin import checked_roles
+from salt_zoo.training.eight_bit import is_eight_bit, load_plain_state, plain_state
 from salt_zoo.training.networks import Networks
 from salt_zoo.training.sharded_checkpoints import read_shards, write_shards
-from salt_zoo.training.sharding import load_whole_weights, shard_states
+from salt_zoo.training.sharding import load_whole_weights, shard_states, whole_parts
 
 STATE, OPTIMIZERS = "state.json", f"{checked_roles.OPTIMIZERS}.pt"
 #: The states of a `Stateful` method, one of each share of a batch.
@@ -88,10 +89,10 @@ def save_checkpoint(
 
 def _write_whole(networks: Networks, draft: Path) -> None:
     for role in networks.saved_roles():
-        tensors = _apart(trainable_state(networks[role]))
+        tensors = _apart(whole_parts(trainable_state(networks[role])))
         safetensors.torch.save_file(tensors, draft / f"{role}.safetensors")
     optimizers = {
-        role: [optimizer.state_dict() for optimizer in optimizers]
+        role: [plain_state(one) if is_eight_bit(one) else one.state_dict() for one in optimizers]
         for role, optimizers in networks.optimizers.items()
     }
     _save(optimizers, draft / OPTIMIZERS)
@@ -215,8 +216,11 @@ def load_checkpoint(
         saved = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
-                optimizer.load_state_dict(content)
-                shard_states(optimizer)
+                if is_eight_bit(optimizer):
+                    load_plain_state(optimizer, content)
+                else:
+                    optimizer.load_state_dict(content)
+                    shard_states(optimizer)
     except Exception as error:  # torch raises many kinds
         raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
     return _method_states(folder)

@@ -129,7 +129,15 @@ def _quality(
             sampling = SamplingConfig(
                 steps=steps, sampler=config.sampler, guidance_scale=config.guidance_scale
             )
-            videos = make_videos(networks.eval_network, backbone, dataset, prompts, rng, sampling)
+            videos = make_videos(
+                networks.eval_network,
+                backbone,
+                dataset,
+                prompts,
+                rng,
+                sampling,
+                split="validation",
+            )
             for name, metric in list(metrics.items()):
                 try:
                     rows = measure({name: metric}, videos)[name]

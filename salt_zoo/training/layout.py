@@ -64,6 +64,7 @@ class Layout:
         """`[replicate, shard]`: each row of processes holds one copy of the networks."""
         from torch.distributed.device_mesh import init_device_mesh
 
+        _have_group(device_type)
         shape = (self.world // self.shard, self.shard)
         return init_device_mesh(device_type, shape, mesh_dim_names=("replicate", "shard"))
 
@@ -79,6 +80,19 @@ class Layout:
         shape = (self.data_processes, self.sequence)
         mesh = init_device_mesh(device_type, shape, mesh_dim_names=("data", "sequence"))
         return SequenceGroup(self.sequence, self.rank % self.sequence, mesh["sequence"].get_group())
+
+
+def _have_group(device_type: str) -> None:
+    """A group of this process alone, where torchrun has made none."""
+    import torch.distributed as distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group(
+            "nccl" if device_type == "cuda" else "gloo",
+            store=distributed.HashStore(),
+            rank=0,
+            world_size=1,
+        )
 
 
 #: A process alone that passes a video at a time.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from salt_zoo.config.execution import Offload
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora, copy_sharing, trainable
@@ -18,7 +20,7 @@ from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.roles import with_averages, with_lora
+from salt_zoo.core.roles import check_offload, is_offloaded, with_averages, with_lora
 from salt_zoo.core.sequence import share_tokens
 from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.whole_protocols import check_protocols
@@ -28,11 +30,13 @@ from salt_zoo.training.optimizers import make_optimizers
 from salt_zoo.training.sharding import (
     is_sharded,
     local,
+    settle_gathered,
     settle_gradient_types,
     shard,
     skeleton,
     whole_weights,
 )
+from salt_zoo.training.sliced_loading import SlicedLoading, can_load_slices
 
 
 @contextlib.contextmanager
@@ -44,6 +48,14 @@ def made_on(backbone: Backbone, device: torch.device) -> Iterator[None]:
         yield
     finally:
         backbone.to(before)
+
+
+@contextlib.contextmanager
+def _drawn(seed: int, role: str) -> Iterator[None]:
+    """What modules draw from torch's own generator depends on the seed and the role alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KeyedRNG(seed).generator("initial weights", role).initial_seed())
+        yield
 
 
 class Networks(Mapping[str, Any]):
@@ -62,6 +74,7 @@ class Networks(Mapping[str, Any]):
         layout: Layout = ALONE,
         *,
         gradient_checkpointing: bool = False,
+        offload: Sequence[Offload] = (),
     ) -> None:
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
@@ -83,18 +96,35 @@ class Networks(Mapping[str, Any]):
         self._skeletons: dict[str, nn.Module] = {}  # of sharded networks, for whole copies
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
-        bases = FrozenBases(backbone, self.roles, self.precision)
-        originals = bases.originals
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
-        mesh = layout.mesh(device.type) if layout.sharded else None
+        check_offload(self.roles, offload)
+        offloaded = {name for name, role in self.roles.items() if is_offloaded(role, offload)}
+        # heads are small and stay whole
+        in_units = [
+            name
+            for name, role in self.roles.items()
+            if role.factory is None and (layout.sharded or name in offloaded)
+        ]
+        mesh = layout.mesh(device.type) if in_units else None
         sequence = layout.sequence_group(device.type)
-        # whole networks of a sharded run may fit no GPU: `shard` moves them there unit by unit
-        loading = torch.device("cpu") if layout.sharded else device
+        drawn = functools.partial(_drawn, seed)
+        slices, by_slices = None, set[str]()
+        if can_load_slices(backbone, self.roles):
+            slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
+            followed = {name: self.roles[name].follows for name in in_units}
+            by_slices = {name for name, its in followed.items() if its is None or its in in_units}
+        rest = {name: role for name, role in self.roles.items() if name not in by_slices}
+        bases = FrozenBases(backbone, rest, self.precision)
+        originals = bases.originals
+        # whole networks may fit no GPU: `shard` moves them there unit by unit
+        loading = torch.device("cpu") if set(in_units) - by_slices else device
         for name, role in self.roles.items():
-            with torch.random.fork_rng(devices=[]):  # modules draw their weights from torch's own
-                torch.manual_seed(KeyedRNG(seed).generator("initial weights", name).initial_seed())
-                if role.follows:
+            sliced = slices if name in by_slices else None
+            with drawn(name):
+                if sliced:
+                    network = sliced.empty(name)
+                elif role.follows:
                     network = copies.pop(name)
                 elif role.factory is not None:
                     network = role.factory(backbone)
@@ -106,17 +136,20 @@ class Networks(Mapping[str, Any]):
                     assert role.start is not None
                     with made_on(backbone, loading):
                         network = originals.network(role.start)
+                if role.factory is None:
                     check_protocols(network, "network", f"the network of the role {name!r}")
-            place = device if role.factory is not None else loading
-            network = network.to(place).requires_grad_(False)
+            place = loading if name in in_units else device
+            if not sliced:
+                network = network.to(place)
+            network.requires_grad_(False)
             frozen = role.is_frozen
             if frozen and role.factory is not None:
                 network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
             for other, spec in self.roles.items():
-                if spec.follows == name:
+                if spec.follows == name and not sliced:
                     copied = copy.deepcopy if role.lora is None else copy_sharing
-                    copies[other] = copied(network)
+                    copies[other] = copied(network).to("cpu" if other in offloaded else place)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
                 if isinstance(network, Checkpointable):
                     network.enable_gradient_checkpointing()
@@ -125,16 +158,22 @@ class Networks(Mapping[str, Any]):
                         "execution.gradient_checkpointing: this backbone's networks have none; "
                         "set it to false"
                     )
-            if mesh is not None and role.factory is None:  # a head is small and stays whole
+            if mesh is not None and name in in_units:
                 self._skeletons[name] = skeleton(network)
                 given = dict(network.named_parameters())
                 # adapters are in float32 and their base is held as a frozen network is
-                no_casts = frozen or role.lora is not None
-                network = shard(network, mesh, self.precision, frozen=no_casts)
-                if bases.is_shared(role):
+                no_casts = frozen or role.lora is not None or not layout.sharded
+                network = shard(
+                    network, mesh, self.precision, frozen=no_casts, offload=name in offloaded
+                )
+                if sliced:
+                    sliced.fill(name, network, device, offload=name in offloaded)
+                elif bases.is_shared(role):
                     share_shards(network, given, shards)
                 if role.learning_rate is not None and role.lora is None:
                     settle_gradient_types(network)
+                if not layout.sharded:
+                    settle_gathered(network)
             if sequence is not None and role.factory is None:  # a head passes what is whole
                 share_tokens(network, sequence, backbone.latent_shape)
             self._networks[name] = network
@@ -195,6 +234,8 @@ class Networks(Mapping[str, Any]):
             else:
                 self._copy_buffers(role, name)
                 mean, weights = (self._trainable(n) for n in (name, role))
+                if mean and mean[0].device != weights[0].device:  # it is offloaded
+                    weights = [weight.to(mean[0].device) for weight in weights]
                 torch._foreach_lerp_(mean, weights, 1 - other.decay)
 
     @torch.no_grad()

@@ -9,13 +9,15 @@ from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig, ScheduleConfig
 from salt_zoo.core.lora import trainable
+from salt_zoo.training.eight_bit import make_adamw8bit
 from salt_zoo.training.memoryless_adamw import MemorylessAdamW
 
 
 def make_optimizers(
     network: nn.Module, config: OptimizerConfig, learning_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all that is trained, or Muon for the matrices of the blocks and AdamW for the rest.
+    """AdamW for all that is trained, with moments of 32 or 8 bits, or Muon for the matrices of the
+    blocks and AdamW for the rest.
 
     Of a LoRA the adapters are trained.
     """
@@ -27,7 +29,8 @@ def make_optimizers(
     rest = [p for _, p in trainable(network) if id(p) not in taken]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
-        optimizers.append(_adamw(rest, rate, config))
+        make = make_adamw8bit if config.name == "adamw8bit" else _adamw
+        optimizers.append(make(rest, rate, config))
     if matrices:
         optimizers.append(
             torch.optim.Muon(
@@ -36,7 +39,7 @@ def make_optimizers(
         )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+            group["base_lr"] = float(group["lr"])
     return optimizers
 
 
@@ -60,7 +63,11 @@ def set_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
     """Every group's learning rate is its base rate times `factor`."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            rate = group["base_lr"] * factor
+            if isinstance(group["lr"], torch.Tensor):  # torchao's, which compiled code reads
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def schedule_factor(step: int, updates: int, config: ScheduleConfig) -> float:

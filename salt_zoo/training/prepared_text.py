@@ -67,7 +67,8 @@ def check_encoder(reader: PackedReader, backbone: Backbone, of: Encoder) -> None
     Raises:
         ZooError: it names the first part that differs.
     """
-    if found := difference(reader.header["encoder"], dict(backbone.encoder(of))):
+    key = "image encoder" if of == "image" else "encoder"
+    if found := difference(reader.header[key], dict(backbone.encoder(of))):
         raise ZooError(
             f"{reader.path}: another {of} encoder than this backbone's made it ({found}); make it "
             f"again in another folder with 'salt-zoo prepare {reader.kind}'"

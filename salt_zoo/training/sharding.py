@@ -13,13 +13,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    set_model_state_dict,
-)
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from salt_zoo.core.lora import lora_layers
@@ -40,12 +42,23 @@ class HasShardUnits(Protocol):
 
 
 def shard(
-    network: nn.Module, mesh: DeviceMesh, precision: ResolvedPrecision, *, frozen: bool
+    network: nn.Module,
+    mesh: DeviceMesh,
+    precision: ResolvedPrecision,
+    *,
+    frozen: bool,
+    offload: bool = False,
 ) -> nn.Module:
     """Shard the weights of `network` in place over the second dimension of `mesh` and replicate
     them over the first; returns the same object.
 
     Without `shard_units` the whole network is one unit, gathered at once.
+
+    Args:
+        frozen: weights are gathered in the types that they are held in.
+        offload: the shards are in main memory, and a unit is sent to the device for its pass. Not
+            by diffusers' group offloading: that takes a block's weights away after the forward
+            pass, also from the backward pass that goes through a frozen network.
     """
     # Trained weights are gathered in bfloat16 and their gradients summed in float32. Inputs stay:
     # casting them would round the times (0.9 to 0.8984) and the rotary tables.
@@ -54,12 +67,17 @@ def shard(
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
+    place = OffloadPolicy()
+    if offload:
+        place = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     if isinstance(network, HasShardUnits):
         for unit in network.shard_units():
-            fully_shard(unit, mesh=mesh, mp_policy=policy)
+            fully_shard(unit, mesh=mesh, mp_policy=policy, offload_policy=place)
     # By default the root keeps its gathered weights after a pass; an optimizer or an average would
     # then see whole tensors that are thrown away.
-    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    fully_shard(
+        network, mesh=mesh, mp_policy=policy, offload_policy=place, reshard_after_forward=True
+    )
     return network
 
 
@@ -74,6 +92,19 @@ def settle_gradient_types(network: nn.Module) -> None:
     network.requires_grad_(True)
     network._get_fsdp_state()._lazy_init()  # type: ignore[operator]
     network.requires_grad_(False)
+
+
+def settle_gathered(network: nn.Module) -> None:
+    """Gather each unit once, outside of inference mode.
+
+    A group of one process asks the tensors that it gathers into for their version, which those of
+    inference mode have not; they are made in the first pass, which may be a measurement's.
+    """
+    network._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+            module.reshard()
 
 
 def skeleton(network: nn.Module) -> nn.Module:
@@ -97,6 +128,25 @@ def local(tensors: list[Any]) -> list[Tensor]:
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
+def whole_parts(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a network of which this process holds all, also where it is offloaded."""
+    return dict(zip(state, local(list(state.values())), strict=True))
+
+
+def own_rows(weight: Any) -> tuple[slice, bool]:
+    """The rows of a weight that this process has, as `torch.chunk` deals them: all of one that is
+    not sharded; and whether it is of the first of the groups that have a copy each."""
+    rows = weight.shape[0] if weight.ndim else 1
+    if not isinstance(weight, DTensor):
+        return slice(0, rows), True
+    mesh = weight.device_mesh
+    each = -(-rows // mesh["shard"].size())
+    place = mesh.get_local_rank("shard")
+    own = slice(min(place * each, rows), min((place + 1) * each, rows))
+    assert own.stop - own.start == len(weight.to_local())
+    return own, mesh.get_local_rank("replicate") == 0
+
+
 def whole(value: Tensor) -> Tensor:
     """A scalar of sharded weights, such as a norm, as a plain tensor."""
     return value.full_tensor() if isinstance(value, DTensor) else value
@@ -113,17 +163,20 @@ def whole_weights(network: nn.Module) -> Mapping[str, Tensor]:
     return tensors
 
 
+@torch.no_grad()
 def load_whole_weights(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded.
+    """Load whole tensors, of all weights or of a LoRA's adapters; the network may be sharded or
+    offloaded.
 
-    The first process alone needs to have them; all processes must call it.
+    Every process has them: of a mapped file, only its own rows are read.
     """
-    whole = not lora_layers(network)  # else they are the adapters
     if not is_sharded(network):
-        network.load_state_dict(tensors, strict=whole)
+        network.load_state_dict(tensors, strict=not lora_layers(network))
         return
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=whole)
-    set_model_state_dict(network, dict(tensors), options=options)
+    state = network.state_dict()
+    for name, tensor in tensors.items():
+        rows, _ = own_rows(state[name])
+        local([state[name]])[0].copy_(tensor[rows] if tensor.ndim else tensor)
 
 
 def shard_states(optimizer: torch.optim.Optimizer) -> None:

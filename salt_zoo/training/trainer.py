@@ -106,6 +106,7 @@ class Trainer:
             self.seed,
             self.layout,
             gradient_checkpointing=self.execution.gradient_checkpointing,
+            offload=self.execution.offload,
         )
         self.counter = PassCounter(
             dict(self.networks), self.backbone.latent_shape[1], self.networks.modules

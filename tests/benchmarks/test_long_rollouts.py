@@ -100,8 +100,9 @@ def test_clips_are_those_of_the_long_video_and_begin_as_the_short_one():
     network, sampling = backbone.network("student"), SamplingConfig(steps=2)
     long = measurer(32)
     found = long.sampled(network, sampling)
-    short = make_videos(network, backbone, long.dataset, long.prompts, long.rng, sampling)
-    video = make_videos(network, backbone, long.dataset, long.prompts, long.rng, sampling, 32, 18)
+    given = network, backbone, long.dataset, long.prompts, long.rng, sampling
+    short = make_videos(*given, split="test")
+    video = make_videos(*given, 32, 18, split="test")
     assert torch.equal(video.pixels[:, :, :6], short.pixels)
     for clip, stop in enumerate(found.stops):
         wanted = video.pixels[:, :, stop - 6 : stop].mean(dim=(1, 2, 3, 4))

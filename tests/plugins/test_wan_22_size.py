@@ -1,11 +1,14 @@
-"""Wan 2.2's 5 B from text, with a tiny Wan of its structure in place of 34 GB."""
+"""Wan 2.2's 5 B from text and from a first frame: a tiny Wan of its structure for 34 GB."""
 
 from __future__ import annotations
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 
@@ -160,3 +163,66 @@ def test_a_teacher_of_wan_21_has_other_latents(zoo):
     content = {"size": SIZE, "teacher": {"size": "wan2.1-t2v-14b"}}
     with pytest.raises(ZooError, match=r"backbone\.teacher: the latents"):
         zoo.backbones.create("wan", zoo.backbones.configure("wan", content, "test"), zoo)
+
+
+def test_a_stock_pipeline_goes_on_from_an_image_as_we_do(zoo, tiny_wan, tmp_path):
+    """The first frame's latents are the image's at every step, at a time of 0, and at the end."""
+    from diffusers import WanImageToVideoPipeline
+
+    backbone = make_backbone(zoo, weights=str(tiny_wan), from_image=True, negative_prompt="dull")
+    student = backbone.network("student")
+    backbone.save(student, tmp_path)
+    pipe = WanImageToVideoPipeline.from_pretrained(tmp_path)
+    assert pipe.config.expand_timesteps
+    image = make_image()
+    pil = PIL.Image.fromarray(np.asarray((image * 255).round().byte().permute(1, 2, 0)))
+    for scale in (1.0, 4.0):
+        config = SamplingConfig(steps=4, sampler="ode", guidance_scale=scale)
+        ours = generate(
+            student, backbone, PROMPTS[:1], KeyedRNG(3, rows=range(1)), config,
+            first_frames=of_image(backbone, image),
+        )  # fmt: skip
+        theirs = pipe(
+            pil, PROMPTS[0], negative_prompt="dull", num_inference_steps=4, height=32, width=64,
+            num_frames=9, guidance_scale=scale, latents=noise(backbone, 1), output_type="latent",
+        ).frames  # fmt: skip
+        torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+        first = backbone.encode_images(image[None])["first"]
+        torch.testing.assert_close(ours[:, :, :1], first, atol=1e-5, rtol=1e-5)
+
+
+def test_a_causal_student_goes_on_from_an_image(zoo, tiny_wan):
+    """The first block's first frame is given, in masked passes and in those with a memory."""
+    options = {"weights": str(tiny_wan), "from_image": True}
+    content = {"size": SIZE, "options": {**SHAPE, **options}, "block_frames": 1}
+    name = "self-forcing"
+    backbone = zoo.backbones.create(name, zoo.backbones.configure(name, content, "test"), zoo)
+    network, x, t = backbone.network("student"), noise(backbone), torch.tensor([0.3, 0.9])
+    images = torch.stack([make_image(0), make_image(1)])
+    condition = {**backbone.encode_prompts(PROMPTS), **backbone.encode_images(images)}
+    first, clean = condition["first"], torch.zeros(2)
+
+    def walk(past, time):
+        memory, found = network.new_memory(x), []
+        for frame in range(3):
+            part = slice(frame, frame + 1)
+            found.append(network(x[:, :, part], t, condition, memory))
+            network.update_cache(past[:, :, part], time, condition, memory)
+        return torch.cat(found, dim=2)
+
+    with torch.no_grad():
+        whole = network(x, t, condition)
+        torch.testing.assert_close(walk(x, t), whole, atol=1e-5, rtol=1e-5)
+        masked = network.forward_masked(x, t, noise(backbone).flip(0), condition)
+        walked = walk(noise(backbone).flip(0), clean)
+        torch.testing.assert_close(walked, masked, atol=1e-5, rtol=1e-5)
+    for v in (whole, masked):
+        estimate = (x - t.view(2, 1, 1, 1, 1) * v)[:, :, :1]
+        torch.testing.assert_close(estimate, first, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():  # a clean pass has no velocity there
+        assert not network(x, clean, condition)[:, :, 0].any()
+
+
+def make_image(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(3, 32, 64, generator=generator) * 255).round() / 255

@@ -162,7 +162,9 @@ def test_wans_config_of_another_model(weights, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**WAN, "eps": 1e-5}))
     assert "eps is 1e-05, expected 1e-06" in message(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "i2v"}))
-    assert "of the kind 'i2v'" in message(tmp_path)
+    assert "image_dim is 1280, expected None" in message(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "s2v"}))
+    assert "of the kind 's2v'" in message(tmp_path)
 
 
 def test_a_distributed_checkpoint(weights, tmp_path):

@@ -18,6 +18,7 @@ import yaml
 from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.cli import main
 from salt_zoo.config.run import Resolved, resolve
+from salt_zoo.config.training import OptimizerConfig
 from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import Zoo, load_zoo
 
@@ -26,11 +27,16 @@ PAGE = FOLDER / "FULL_SIZE.md"
 EXAMPLES = FOLDER / "examples"
 
 LARGE = {"name": "wan", "size": "wan2.1-t2v-14b"}
-#: What the table plans: its words, study, arm, and the backbone where it is another.
+#: Moments of 8 bits for both trained roles, and what is not trained in main memory.
+LEAN = {"name": "adamw8bit"}
+OFFLOAD = ["frozen", "averages"]
+#: What the table plans: its words, study, arm, and the backbone where it is another. Each is also
+#: planned with `LEAN` and with `OFFLOAD`.
 ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("1.3B + 1.3B + 1.3B", "wan_t2v", "dmd-4", {}),
     ("1.3B + 1.3B + 14B, autoregressive", "self_forcing_1.3b", "self-forcing", {}),
     ("14B + 14B + 14B", "wan_t2v", "dmd-4", LARGE),
+    ("14B + 14B + 14B, image-to-video", "wan_i2v", "dmd-4", {}),
 ]
 GPUS = (1, 8, 64)
 #: Of the table of shared videos, on 8 GPUs: the study's arm with a student of 14 B.
@@ -51,19 +57,36 @@ def run_of(study: str, arm: str, backbone: dict[str, Any], zoo: Zoo) -> Resolved
     return replace(run, config=run.config.model_copy(update={"training": training}))
 
 
+def lean(run: Resolved) -> Resolved:
+    training = run.config.training
+    roles = {"student", "fake_score"}
+    optimizers = {
+        role: training.optimizers.get(role, OptimizerConfig()).model_copy(update=LEAN)
+        for role in roles
+    }
+    training = training.model_copy(update={"optimizers": optimizers})
+    return replace(run, config=run.config.model_copy(update={"training": training}))
+
+
 def table(zoo: Zoo) -> str:
     """Rows of roles, columns of GPUs: GiB at the fullest moment, sharded over a machine of 8, and
     over all of 64."""
     head = ["student + fake score + teacher", "study, arm", "1 GPU", "8", "64, shard 8", "64"]
     lines = [head, ["---"] * len(head)]
     for words, study, arm, backbone in ROWS:
-        run = run_of(study, arm, backbone, zoo)
-        cells = [words, f"`{study}`, `{arm}`"]
-        for gpus, shard in ((1, 1), (8, 8), (64, 8), (64, 64)):
-            execution = run.config.execution.model_copy(update={"shard": shard})
-            there = replace(run, config=run.config.model_copy(update={"execution": execution}))
-            cells.append(f"{plan_run(there, zoo, 'cuda', gpus).peak:.1f}")
-        lines.append(cells)
+        plain = run_of(study, arm, backbone, zoo)
+        for run, offload, first in (
+            (plain, [], [words, f"`{study}`, `{arm}`"]),
+            (lean(plain), [], ["", "with `adamw8bit`"]),
+            (lean(plain), OFFLOAD, ["", "and offloaded"]),
+        ):
+            cells = first
+            for gpus, shard in ((1, 1), (8, 8), (64, 8), (64, 64)):
+                changes = {"shard": shard, "offload": offload}
+                execution = run.config.execution.model_copy(update=changes)
+                there = replace(run, config=run.config.model_copy(update={"execution": execution}))
+                cells.append(f"{plan_run(there, zoo, 'cuda', gpus).peak:.1f}")
+            lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -18,6 +18,7 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
 from salt_zoo.training.layout import make_layout
+from salt_zoo_wan.experts import WanExperts
 from tests.test_matrix import CELLS, ZOO, bidirectional, content
 from tests.two_processes import run_in_two_processes
 
@@ -86,6 +87,40 @@ def test_two_processes_are_one(method, backbone, memory, together, tmp_path):
     student = alone.networks["student_ema"].state_dict()
     found = safetensors.torch.load_file(folder / "student.safetensors")
     assert found.keys() == student.keys()
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_two_processes_are_one_from_an_image(torchrun, tmp_path):
+    """The image's embedding and projections are sharded as the rest is."""
+    run = run_of("dmd", "self-forcing", "window")
+    run["backbone"]["size"] = "test-small-i2v"
+    torchrun([(sharded(run), tmp_path / "two")])
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "one", ZOO, "cpu")
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(tmp_path / "two" / "student.safetensors")
+    assert found.keys() == student.keys() and any("add_k_proj" in key for key in found)
+    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+    assert difference.mean() < 1e-6  # two updates of 1e-3
+
+
+def test_two_processes_are_one_under_a_teacher_of_two_experts(torchrun, tmp_path, monkeypatch):
+    """Times are drawn by row: the processes want different experts, and gather both together."""
+    sides: list[bool] = []
+
+    def spy(self, t, call, of_experts=WanExperts._of_experts):
+        sides.append(bool(t[0] >= self.boundary))
+        return of_experts(self, t, call)
+
+    monkeypatch.setattr(WanExperts, "_of_experts", spy)
+    run = run_of("dmd", "self-forcing", "window")
+    run["backbone"]["teacher"] = {"size": "test-experts"}
+    alone = train(resolve(run, ZOO, "test"), tmp_path / "one", ZOO, "cpu")
+    # what the first process has in an update, and the second
+    assert any(first != second for first, second in zip(sides[::2], sides[1::2], strict=True))
+    torchrun([(sharded(run), tmp_path / "two")])
+    student = alone.networks["student_ema"].state_dict()
+    found = safetensors.torch.load_file(tmp_path / "two" / "student.safetensors")
     difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
     assert difference.mean() < 1e-6  # two updates of 1e-3
 

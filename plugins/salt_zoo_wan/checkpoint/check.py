@@ -12,7 +12,7 @@ from torch import Tensor
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.checkpoint.formats import original_name
-from salt_zoo_wan.checkpoint.identify import identify_checkpoint, shown
+from salt_zoo_wan.checkpoint.identify import IMAGE_TO_VIDEO, identify_checkpoint, shown
 from salt_zoo_wan.published_configs import PUBLISHED
 
 
@@ -22,15 +22,14 @@ def check_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any], nam
     Raises:
         ZooError: names, shapes or dtypes of the tensors do not match `config`.
     """
-    with torch.device("meta"):
-        shapes = {
-            k: tuple(v.shape) for k, v in WanTransformer3DModel(**config).state_dict().items()
-        }
+    shapes = parameter_shapes(config)
     original = {original_name(key) or key: shape for key, shape in shapes.items()}
     expected = describe_config(config)
     kind = None if state.keys() in (original.keys(), shapes.keys()) else identify_checkpoint(state)
+    if kind == IMAGE_TO_VIDEO and config.get("image_dim") is not None:
+        kind = None  # what is wrong with it is told below
     if kind:
-        raise ZooError(f"{named}: {kind}; expected a text-to-video Wan of {expected}")
+        raise ZooError(f"{named}: {kind}; expected {kind_of(config)} Wan of {expected}")
     patches = state.get("patch_embedding.weight")
     if patches is None or patches.ndim != 5:
         first = shown(state, 1) or "nothing"
@@ -70,6 +69,13 @@ def check_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any], nam
             raise ZooError(f"{named}: {key!r} is of {kind} numbers (quantised?), expected floats")
 
 
+def parameter_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a transformer's tensors by diffusers' names."""
+    with torch.device("meta"):
+        state = WanTransformer3DModel(**config).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
 def describe_state_dict(state: Mapping[str, Tensor]) -> str | None:
     """The size of a Wan with these tensors, in the words of `describe_config`; None for no Wan."""
     patches = state.get("patch_embedding.weight")
@@ -85,15 +91,22 @@ def describe_config(config: Mapping[str, Any]) -> str:
     return _size(config["num_layers"], width, config["in_channels"])
 
 
+def kind_of(config: Mapping[str, Any]) -> str:
+    """In words, with its article."""
+    return "a text-to-video" if config.get("image_dim") is None else "an image-to-video"
+
+
 def _size(layers: int, width: int, channels: int) -> str:
     """A size in words, by its published name where it has one."""
     words = f"{layers} blocks of width {width} with {channels} input channels"
+    names = []
     for name, published in PUBLISHED.items():
         known = published.transformer
         size = (known["num_layers"], known["num_attention_heads"] * known["attention_head_dim"])
-        if size == (layers, width) and channels == known["in_channels"]:
-            return f"{words} ({name})"
-    return words
+        alone = published.boundary is None
+        if alone and size == (layers, width) and channels == known["in_channels"]:
+            names.append(name)
+    return f"{words} ({' or '.join(names)})" if names else words
 
 
 def _shape(shape: tuple[int, ...]) -> str:

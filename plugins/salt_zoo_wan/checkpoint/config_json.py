@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo_wan.checkpoint.files import CheckpointFiles
+from salt_zoo_wan.published_configs import IMAGE_ENCODER
 
 #: Wan's own names of what diffusers' configuration has under another name.
 _WAN_KEYS = {
@@ -27,7 +28,7 @@ _WAN_KEYS = {
     "patch_size": "patch_size",
     "cross_attn_norm": "cross_attn_norm",
 }
-#: The classes of Wan's text-to-video transformers, in Wan's own code, Self Forcing's, diffusers'.
+#: The classes of Wan's transformers, in Wan's own code, Self Forcing's, diffusers'.
 _WAN_CLASSES = (
     "WanModel",
     "CausalWanModel",
@@ -67,14 +68,18 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     if "dim" not in content:  # diffusers' own names
         return {k: v for k, v in content.items() if not k.startswith("_")}
-    if (model := content.get("model_type", "t2v")) != "t2v":
-        raise ZooError(f"{path}: a Wan of the kind {str(model)[:20]!r}; expected text-to-video")
+    if (model := content.get("model_type", "t2v")) not in ("t2v", "i2v"):
+        raise ZooError(
+            f"{path}: a Wan of the kind {str(model)[:20]!r}; expected text- or image-to-video"
+        )
     own = {_WAN_KEYS[key]: value for key, value in content.items() if key in _WAN_KEYS}
     width, heads = own.pop("width"), own.get("num_attention_heads")
     if not (isinstance(width, int) and isinstance(heads, int) and heads > 0):
         raise ZooError(
             f"{path}: cannot be loaded, dim and num_heads are not numbers; download it again"
         )
+    if model == "i2v":  # CLIP's width, which Wan's own code has as a constant
+        own |= {"image_dim": IMAGE_ENCODER["hidden_size"], "added_kv_proj_dim": width}
     return {**own, "attention_head_dim": width // heads}
 
 

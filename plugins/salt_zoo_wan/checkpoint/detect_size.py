@@ -31,9 +31,12 @@ def detect_size(place: Path, zoo: Zoo, wanted: str | None = None) -> str:
     for entry in zoo.sizes:
         try:
             options = zoo.sizes.configure(entry.name, {}, "size")
-            config = transformer_config(zoo.sizes.create(entry.name, options, zoo))
+            size = zoo.sizes.create(entry.name, options, zoo)
+            config = transformer_config(size)
         except ZooError:
             continue  # a size that has no defaults, or a broken one
+        if size.experts is not None:
+            continue  # nothing tells one of two networks from that of another size
         sizes[entry.name] = describe_config(config)
         if found != sizes[entry.name]:
             continue
@@ -48,7 +51,7 @@ def detect_size(place: Path, zoo: Zoo, wanted: str | None = None) -> str:
         names = " or ".join(f"--size {name}" for name in fitting)
         raise ZooError(f"{place}: fits several sizes; add {names}")
     if kind := identify_checkpoint(state):
-        raise ZooError(f"{place}: {kind}; expected a text-to-video Wan")
+        raise ZooError(f"{place}: {kind}; expected a Wan of a known size")
     known = "; ".join(f"{name}: {words}" for name, words in sizes.items())
     if found is None:
         raise ZooError(f"{place}: not a Wan transformer; expected one of a known size ({known})")

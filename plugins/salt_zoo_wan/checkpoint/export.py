@@ -26,15 +26,15 @@ def to_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A diffusers state dict under Wan's names, on the CPU and bit for bit.
 
     Raises:
-        ZooError: it has tensors that are not of a text-to-video Wan (LoRA layers, an image branch).
+        ZooError: it has tensors that are not Wan's (LoRA layers).
     """
     converted: dict[str, Tensor] = {}
     for key, value in state.items():
         name = original_name(without_wrappers(key))
         if name is None:
             raise ZooError(
-                f"{key!r} has no name in Wan's text-to-video format; export a Wan transformer "
-                "without an image branch, with its LoRA layers merged"
+                f"{key!r} has no name in Wan's format; export a Wan transformer with its LoRA "
+                "layers merged"
             )
         converted[name] = _packed(value)
     return converted
@@ -78,7 +78,7 @@ def export_transformer(transformer: nn.Module, path: Path | str, format: str = "
             folder, as stock diffusers reads it.
 
     Raises:
-        ZooError: `format` or `path` is wrong, the network is not a text-to-video Wan, or the file
+        ZooError: `format` or `path` is wrong, the network is not a Wan, or the file
             cannot be written.
     """
     known = check_export_target(path, format)

@@ -14,6 +14,10 @@ _TOP = {
     "condition_embedder.text_embedder.linear_1": "text_embedding.0",
     "condition_embedder.text_embedder.linear_2": "text_embedding.2",
     "condition_embedder.time_proj": "time_projection.1",
+    "condition_embedder.image_embedder.norm1": "img_emb.proj.0",
+    "condition_embedder.image_embedder.ff.net.0.proj": "img_emb.proj.1",
+    "condition_embedder.image_embedder.ff.net.2": "img_emb.proj.3",
+    "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
     "proj_out": "head.head",
 }
 _ATTENTION = {
@@ -27,6 +31,9 @@ _ATTENTION = {
 _BLOCK = {
     **{f"attn1.{ours}": f"self_attn.{theirs}" for ours, theirs in _ATTENTION.items()},
     **{f"attn2.{ours}": f"cross_attn.{theirs}" for ours, theirs in _ATTENTION.items()},
+    "attn2.add_k_proj": "cross_attn.k_img",
+    "attn2.add_v_proj": "cross_attn.v_img",
+    "attn2.norm_added_k": "cross_attn.norm_k_img",
     "norm2": "norm3",  # the norm before the cross-attention, Wan's third and diffusers' second
     "ffn.net.0.proj": "ffn.0",
     "ffn.net.2": "ffn.2",
@@ -82,7 +89,7 @@ def without_wrappers(name: str) -> str:
 
 
 def original_name(name: str) -> str | None:
-    """Wan's name for diffusers' one; None for a tensor that a text-to-video Wan does not have.
+    """Wan's name for diffusers' one; None for a tensor that Wan's own models do not have.
 
     >>> original_name("blocks.7.attn2.to_out.0.weight")
     'blocks.7.cross_attn.o.weight'

@@ -1,4 +1,4 @@
-"""Identifying checkpoints that are not a Wan text-to-video model, by their tensors' names."""
+"""Identifying checkpoints that are not the Wan that was expected, by their tensors' names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ _LORA = re.compile(
     r"(^|[._])(lora|loha|lokr|hada|oft|boft|vera|ia3|dora)_|(^|\.)(lokr|loha|hada|oft|lycoris)(_|\.)"
     r"|\.(diff|diff_b|diff_m|set_weight)$|\.(lora|lora_linear_layer)\."
 )
+
+#: Of a model with an image branch where one without is expected.
+IMAGE_TO_VIDEO = "an image-to-video model (it has an image branch, 'img_emb')"
 
 #: Patterns of names without wrappers' prefixes; the first that occurs says what the file is.
 _KINDS = (
@@ -53,7 +56,7 @@ _KINDS = (
     (re.compile(r"^(motion_encoder|face_adapter)\."), "a Wan Animate model, not text-to-video"),
     (
         re.compile(r"^img_emb\.|\.image_embedder\.|\.(k_img|add_k_proj)\."),
-        "an image-to-video model (it has an image branch, 'img_emb')",
+        IMAGE_TO_VIDEO,
     ),
 )
 _CRITICS = ("critic", "critic_ema", "fake_score", "fake_score_ema", "real_score", "discriminator")

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, reason
-from salt_zoo_wan.checkpoint.check import check_state_dict
+from salt_zoo.core.finite import count_not_finite, weights_not_finite
+from salt_zoo.core.protocols import StoredWeights
+from salt_zoo_wan.checkpoint.check import check_state_dict, parameter_shapes
 from salt_zoo_wan.checkpoint.config_json import check_config
-from salt_zoo_wan.checkpoint.files import find_checkpoint
+from salt_zoo_wan.checkpoint.files import CheckpointFiles, find_checkpoint
+from salt_zoo_wan.checkpoint.formats import original_name
+from salt_zoo_wan.checkpoint.read import is_mapped
 from salt_zoo_wan.checkpoint.select import Entry, select_transformer
-
-#: Dtypes that `torch.aminmax` supports.
-_ORDERED = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_transformer(
@@ -48,10 +48,7 @@ def load_transformer(
         state = select_transformer(source, named, entry)
         check_state_dict(state, transformer_config, named)
     else:
-        place = find_checkpoint(Path(source))
-        state = select_transformer(place.read(), named, entry)
-        check_state_dict(state, transformer_config, named)
-        check_config(place, transformer_config)
+        state = _checked(find_checkpoint(Path(source)), transformer_config, named, entry)
     _check_finite(state, named)
     with tempfile.TemporaryDirectory() as folder:  # without a local config diffusers asks the hub
         config = {"_class_name": "WanTransformer3DModel", **transformer_config}
@@ -60,6 +57,38 @@ def load_transformer(
             return WanTransformer3DModel.from_single_file(state, config=folder)
         except Exception as error:  # diffusers raises many kinds
             raise ZooError(f"{named}: cannot be loaded ({reason(error)})") from None
+
+
+def stored_transformer(
+    source: Path, transformer_config: Mapping[str, Any], prefix: str = ""
+) -> StoredWeights | str:
+    """The tensors of `load_transformer(source, transformer_config)` under diffusers' names, not yet
+    read; or why they cannot be read in parts.
+
+    Args:
+        prefix: what the names of the network's parameters begin with.
+
+    Raises:
+        ZooError: as `load_transformer`, but for numbers that are not finite.
+    """
+    place = find_checkpoint(source)
+    for file in place.files:
+        if not is_mapped(file):
+            return f"{file} is a pickle that cannot be mapped (convert it to .safetensors)"
+    state = _checked(place, transformer_config, str(source), None)
+    names = {original_name(name) or name: name for name in parameter_shapes(transformer_config)}
+    tensors = {f"{prefix}{names.get(key, key)}": value for key, value in state.items()}
+    return StoredWeights(tensors, str(source))
+
+
+def _checked(
+    place: CheckpointFiles, config: Mapping[str, Any], named: str, entry: Entry | None
+) -> dict[str, Tensor]:
+    """The tensors of a transformer in their file's names, checked but for their numbers."""
+    state = select_transformer(place.read(), named, entry)
+    check_state_dict(state, config, named)
+    check_config(place, config)
+    return state
 
 
 def read_state_dict(source: Path) -> dict[str, Tensor]:
@@ -74,11 +103,5 @@ def read_state_dict(source: Path) -> dict[str, Tensor]:
 def _check_finite(state: Mapping[str, Tensor], named: str) -> None:
     """Reject NaN and infinite weights."""
     for key, value in state.items():
-        ends = value if value.dtype in _ORDERED else value.float()
-        if value.numel() and not all(end.isfinite() for end in torch.aminmax(ends)):
-            bad = int((~value.float().isfinite()).sum())
-            raise ZooError(
-                f"{named}: {key!r} has {bad} of {value.numel()} numbers that are not finite (NaN "
-                "or infinite), so every video would be black; the training went wrong before they "
-                "were saved, or the conversion overflowed: give an earlier checkpoint"
-            )
+        if bad := count_not_finite(value):
+            raise weights_not_finite(named, key, bad, value.numel())

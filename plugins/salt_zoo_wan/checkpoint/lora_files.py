@@ -84,7 +84,7 @@ def write_lora(
             continue
         theirs = (original_name(f"{layer}.weight") or "").removesuffix(".weight")
         if not theirs:
-            raise ZooError(f"{layer!r} has no name in Wan's text-to-video format; write 'lora'")
+            raise ZooError(f"{layer!r} has no name in Wan's format; write 'lora'")
         if format == "lora-comfyui":
             start = f"diffusion_model.{theirs}"
             tensors |= {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}

@@ -56,7 +56,7 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
         raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
     if not start:
         raise ZooError(f"{path}: cannot be loaded, it is empty; download it again")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:  # a header's length
+    if _is_safetensors(start):
         return _read_safetensors(path)
     for sign, what in _OTHERS:
         if start.lstrip().startswith(sign):
@@ -70,6 +70,22 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     if start.startswith(b"PK") and is_zipfile(path):
         _refuse_other_archives(path)
     return _read_pickle(path)
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether `read_tensors` maps a file, so that of its tensors is read what is used; a pickle of
+    old versions of torch is read whole."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return True  # said where it is read
+    return _is_safetensors(start) or (path.suffix != ".safetensors" and is_zipfile(path))
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """By the length of a header and its first character."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40
 
 
 def _refuse_other_archives(path: Path) -> None:

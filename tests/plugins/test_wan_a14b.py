@@ -1,0 +1,178 @@
+"""Wan 2.2's A14B, two experts, as a teacher: a tiny Wan of its structure for 140 GB."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.first_frame import of_image
+from salt_zoo.core.flow import step_list
+from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.rollout.generate import SamplingConfig, generate
+from tests.plugins.tiny_i2v import SHAPE, TRANSFORMER
+
+SIZES = {"wan2.2-t2v-a14b": 0.875, "wan2.2-i2v-a14b": 0.9}
+PROMPTS = ["a red fox", "waves"]
+
+
+def save_tiny(size, folder):
+    from diffusers import (
+        AutoencoderKLWan,
+        UniPCMultistepScheduler,
+        WanImageToVideoPipeline,
+        WanPipeline,
+    )
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+    from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+
+    kinds = {"wan2.2-t2v-a14b": (WanPipeline, 16), "wan2.2-i2v-a14b": (WanImageToVideoPipeline, 36)}
+    kind, channels = kinds[size]
+    plain = {key: value for key, value in TRANSFORMER.items() if key[:5] not in ("image", "added")}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = UMT5Config(
+            vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+            is_encoder_decoder=False,
+        )  # fmt: skip
+        pipeline = kind(
+            tokenizer=ByT5Tokenizer(),
+            text_encoder=UMT5EncoderModel(text).eval(),
+            vae=AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
+            scheduler=UniPCMultistepScheduler(),
+            transformer=WanTransformer3DModel(**{**plain, "in_channels": channels}),
+            transformer_2=WanTransformer3DModel(**{**plain, "in_channels": channels}),
+            boundary_ratio=SIZES[size],
+        )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=list(SIZES))
+def tiny(request, tmp_path_factory):
+    return request.param, save_tiny(request.param, tmp_path_factory.mktemp("tiny") / "a14b")
+
+
+def make_backbone(zoo, size, folder, name="wan", beside=None, **options):
+    content = {
+        "size": size,
+        "options": {**SHAPE, "weights": str(folder), "negative_prompt": "dull", **options},
+        **(beside or {}),
+    }
+    return zoo.backbones.create(name, zoo.backbones.configure(name, content, "test"), zoo)
+
+
+def make_image():
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(3, 32, 48, generator=generator) * 255).round() / 255
+
+
+def test_a_stock_pipeline_samples_what_the_teacher_does(zoo, tiny):
+    """4 steps at 1, 0.94, 0.83 and 0.63: two of each expert."""
+    import diffusers
+
+    from salt_zoo_wan.pipeline import scheduler_config
+
+    size, folder = tiny
+    assert sum(t >= SIZES[size] for t in step_list(4, 5.0)) == 2
+    backbone = make_backbone(zoo, size, folder)
+    image = make_image() if backbone.image_shape else None
+    config = SamplingConfig(steps=4, sampler="ode", guidance_scale=4.0)
+    ours = generate(
+        backbone.network("teacher"), backbone, PROMPTS[:1], KeyedRNG(3, rows=range(1)), config,
+        first_frames=None if image is None else of_image(backbone, image),
+    )  # fmt: skip
+    kind = diffusers.WanPipeline if image is None else diffusers.WanImageToVideoPipeline
+    pipe = kind.from_pretrained(folder)
+    scheduler = diffusers.FlowMapEulerDiscreteScheduler
+    pipe.scheduler = scheduler.from_config(scheduler_config())
+    pixels = None if image is None else np.asarray((image * 255).round().byte().permute(1, 2, 0))
+    theirs = pipe(
+        **({} if pixels is None else {"image": PIL.Image.fromarray(pixels)}),
+        prompt=PROMPTS[0], negative_prompt="dull", num_inference_steps=4, height=32, width=48,
+        num_frames=9, guidance_scale=4.0, output_type="latent",
+        latents=KeyedRNG(3, rows=range(1)).randn(backbone.latent_shape, "initial noise"),
+    ).frames  # fmt: skip
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_each_row_goes_to_its_own_expert(zoo, tiny):
+    size, folder = tiny
+    backbone = make_backbone(zoo, size, folder)
+    both = backbone.network("teacher").requires_grad_(False)
+    single = {side: make_backbone(zoo, size, folder, expert=side).network("teacher")
+              for side in ("high", "low")}  # fmt: skip
+    t = torch.tensor([0.2, 0.95, SIZES[size], 0.5])
+    x = KeyedRNG(3, rows=range(4)).randn(backbone.latent_shape, "x").requires_grad_()
+    condition = dict(backbone.encode_prompts(PROMPTS * 2))
+    if backbone.image_shape:
+        condition |= backbone.encode_images(make_image().expand(4, -1, -1, -1))
+    v = both(x, t, condition)
+    hidden = both.features(x, t, condition, 0.5)
+    for row, side in enumerate(("low", "high", "high", "low")):
+        one = {name: value[row : row + 1] for name, value in condition.items()}
+        given = x[row : row + 1], t[row : row + 1], one
+        torch.testing.assert_close(v[row : row + 1], single[side](*given))
+        torch.testing.assert_close(hidden[row : row + 1], single[side].features(*given, 0.5))
+    (gradient,) = torch.autograd.grad(v.square().sum(), x)
+    assert gradient.flatten(1).norm(dim=1).min() > 0
+
+
+def test_a_student_of_one_expert_trains_under_the_teacher_of_two(train, tiny, tmp_path):
+    size, folder = tiny
+    if size == "wan2.2-i2v-a14b":
+        pytest.skip("the same but for its data")
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(f"prompt {number}" for number in range(9)))
+    options = {**SHAPE, "weights": str(folder)}
+    trainer = train(
+        tmp_path / "run",
+        method={"name": "dmd", "steps": 2, "fake_score": {"updates": 1}, "learning_rate": 1e-4},
+        backbone={
+            "name": "self-forcing", "size": size, "options": {**options, "expert": "low"},
+            "teacher": {"size": size, "options": options},
+        },
+        dataset={"name": "prompts", "file": str(prompts), "held_out": 2},
+        training={"updates": 1, "checkpoint_every": 1},
+    )  # fmt: skip
+    assert trainer.history[0]["student/loss"] > 0
+    assert type(trainer.networks["teacher"]).__name__ == "WanExperts"
+    trainer.backbone.save(trainer.networks.eval_network, tmp_path / "student")
+    index = json.loads((tmp_path / "student" / "model_index.json").read_text())
+    assert index["_class_name"] == "WanPipeline" and "transformer_2" not in index
+
+
+def test_two_experts_are_a_teacher(zoo, tiny):
+    size, folder = tiny
+    backbone = make_backbone(zoo, size, folder)
+    for attempt in (
+        lambda: backbone.network("student"),
+        lambda: make_backbone(zoo, size, folder, "self-forcing"),
+    ):
+        with pytest.raises(ZooError, match=r"set backbone\.options\.expert to low or high"):
+            attempt()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_full_sizes_without_their_weights(zoo, size):
+    """On the meta device: two networks of 14.29 B, and a plan's pass."""
+    from salt_zoo.core.condition import example
+
+    backbone = zoo.backbones.create(
+        "wan", zoo.backbones.configure("wan", {"size": size}, "test"), zoo
+    ).to("meta")
+    with torch.device("meta"):
+        network = backbone.network("random")
+    count = sum(p.numel() for p in network.parameters())
+    assert count == pytest.approx(2 * 14.29e9, rel=2e-3)
+    x = torch.empty(1, *backbone.latent_shape, device="meta")
+    assert network(x, torch.empty(1, device="meta"), example(backbone)).shape == x.shape
+    (download,) = backbone.downloads()
+    assert "transformer_2" in download["parts"]
+    parts = backbone.codec_modules()
+    of_weights = 4 * (count + sum(p.numel() for m in parts.values() for p in m.parameters()))
+    assert download["bytes"] == pytest.approx(of_weights, rel=0.01)

@@ -1,0 +1,90 @@
+"""Makes the networks of runs in one of the processes of torchrun: the file given lists (content,
+folder). Writes the first process's whole copy of every role's weights, what each process has
+allocated and what it has said."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+
+def make_networks(content: dict[str, Any], zoo: Any, world: int, rank: int) -> tuple[Any, int]:
+    """The networks of a run, and the bytes that were held at the fullest moment of making them."""
+    from salt_zoo.config.run import resolve
+    from salt_zoo.training.layout import make_layout
+    from salt_zoo.training.networks import Networks
+    from salt_zoo.training.origin import make_parts
+
+    resolved = resolve(content, zoo, "test")
+    config, parts = resolved.config, make_parts(resolved, zoo)
+    layout = make_layout(config.execution, config.training.batch_size, world, rank)
+    return most_allocated(
+        lambda: Networks(parts.method.roles(), parts.backbone, config.training, config.seed, layout)
+    )
+
+
+def most_allocated(do: Callable[[], Any]) -> tuple[Any, int]:
+    """What `do` returns, and the bytes that it held at its fullest moment."""
+    from torch.profiler import ProfilerActivity, profile
+
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        made = do()
+    now = most = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return made, most
+
+
+def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
+    import torch.distributed as distributed
+    from safetensors.torch import save_file
+
+    from salt_zoo.core.errors import ZooError
+    from salt_zoo.core.roles import make_network
+    from salt_zoo.plugin.manager import load_zoo
+    from salt_zoo.training import sliced_loading
+    from salt_zoo.training.sharding import local, whole_weights
+    from tests.training.sharded_runs import held
+
+    distributed.init_process_group("gloo")
+    world, rank = distributed.get_world_size(), distributed.get_rank()
+    zoo = load_zoo(["tests.sizes.plugin", "tests.training.one_network"])
+    whole: list[Any] = []  # networks that this process has made
+
+    def make(*arguments: Any) -> Any:
+        whole.append(arguments)
+        return make_network(*arguments)
+
+    sliced_loading.make_network = make
+    for content, place in jobs:
+        folder = Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        whole.clear()
+        try:
+            with open(folder / f"said-{rank}.txt", "w") as said, redirect_stderr(said):
+                networks, most = make_networks(content, zoo, world, rank)
+        except ZooError as error:
+            (folder / f"error-{rank}.txt").write_text(str(error))
+            continue
+        for role, network in networks.items():
+            tensors = dict(whole_weights(network))
+            tensors |= {n: local([b])[0] for n, b in network.named_buffers()}
+            if rank == 0:
+                save_file(
+                    {n: t.clone() for n, t in tensors.items()}, folder / f"{role}.safetensors"
+                )
+        numbers = {"held": held(networks), "most": most, "whole": len(whole)}
+        (folder / f"numbers-{rank}.json").write_text(json.dumps(numbers))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,136 @@
+"""Networks in main memory: the run is bitwise the one that keeps them on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from salt_zoo.config.run import resolve
+from salt_zoo.core.errors import ZooError
+from salt_zoo.planning.check import check_training
+from salt_zoo.planning.fit import find_fit
+from salt_zoo.planning.plan import plan_run
+from salt_zoo.training.launch import train
+from salt_zoo.training.sharding import is_sharded, whole_parts
+from tests.test_matrix import ZOO
+from tests.training.test_sharding import in_bf16, run_of, sharded, torchrun  # noqa: F401
+
+BOTH = ["frozen", "averages"]
+
+
+def offloaded(run: dict[str, Any], what: list[str] = BOTH, **more: Any) -> dict[str, Any]:
+    return run | {"execution": run["execution"] | {"offload": what} | more}
+
+
+def trained(run: dict[str, Any], folder: Path) -> Any:
+    return train(resolve(run, ZOO, "test"), folder, ZOO, "cpu")
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    networks = trainer.networks
+    return {
+        f"{role} {name}": value
+        for role in networks
+        for name, value in whole_parts(networks[role].state_dict()).items()
+    }
+
+
+def same(one: Any, other: Any) -> None:
+    mine, its = weights(one), weights(other)
+    assert mine.keys() == its.keys()
+    assert all(torch.equal(mine[name], value) for name, value in its.items())
+    for row, beside in zip(one.history, other.history, strict=True):
+        assert all(row[key] == beside[key] for key in row.keys() - {"seconds"})
+
+
+CELLS = [
+    ("dmd", "wan", None, "fp32"),
+    ("consistency", "wan", None, "fp32"),  # whose target is an average that is passed
+    ("cda", "self-forcing", "ema-sink", "fp32"),  # hidden states of a frozen network
+    ("dmd", "self-forcing", "window", "bf16"),
+    ("dmd", "gaussian", None, "fp32"),  # a backbone without units, and without slices
+]
+
+
+@pytest.mark.parametrize(("method", "backbone", "memory", "precision"), CELLS)
+def test_one_process_is_bitwise_the_same(method, backbone, memory, precision, tmp_path):
+    run = run_of(method, backbone, memory)
+    run["training"]["precision"] = precision
+    beside = trained(offloaded(run), tmp_path / "offloaded")
+    same(beside, trained(run, tmp_path / "plain"))
+    roles = beside.networks.roles
+    held = {name for name in roles if is_sharded(beside.networks[name])}
+    assert held == {n for n, r in roles.items() if r.learning_rate is None} and len(held) >= 2
+
+
+def test_a_run_goes_on_with_and_without(tmp_path):
+    """What an average has kept in main memory is in the checkpoint."""
+    run = run_of("dmd", "wan", None)
+    run["training"] |= {"updates": 3, "checkpoint_every": 1}
+    run["quality"] = {"every": 1, "prompts": 2, "steps": [1], "metrics": ["digits-class"]}
+    whole = trained(run, tmp_path / "whole")
+    for updates, execution in ((1, BOTH), (2, []), (3, BOTH)):
+        part = run | {"training": run["training"] | {"updates": updates}}
+        parts = trained(offloaded(part, execution), tmp_path / "parts")
+    same(parts, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_are_bitwise_the_same(torchrun, tmp_path):  # noqa: F811
+    """Sharded, also with the shards loaded by one process; and with a whole copy in each, where one
+    alone measures."""
+    shards = sharded(run_of("dmd", "self-forcing", "window"))
+    copies = run_of("dmd", "self-forcing", "window") | {
+        "quality": {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-class"]},
+        "execution": {"micro_batch": 2, "shard": 1},
+    }
+    names = {"sharded": shards, "copies": copies}
+    jobs = []
+    for name, run in names.items():
+        jobs += [(run, tmp_path / name), (offloaded(run), tmp_path / f"{name}-offloaded")]
+    torchrun(jobs)
+    for name in names:
+        one, other = (tmp_path / n / "student.safetensors" for n in (name, f"{name}-offloaded"))
+        assert one.read_bytes() == other.read_bytes()
+    alone = shards | {"execution": {}}
+    same(*(trained(alone, tmp_path / name) for name in ("sharded", "sharded-offloaded")))
+
+
+def test_the_plan_moves_them_to_main_memory():
+    run = run_of("dmd", "wan", None)
+    plans = [plan_run(resolve(offloaded(run, w), ZOO, "test"), ZOO) for w in ([], ["frozen"], BOTH)]
+    plain, frozen, both = plans
+    assert plain.host == 0 and "gathered units" not in plain.memory
+    teacher, average = (plain.memory[f"weights {role}"] for role in ("teacher", "student_ema"))
+    assert frozen.host == teacher and both.host == teacher + average
+    assert set(plain.memory) - set(both.memory) == {"weights teacher", "weights student_ema"}
+    assert 0 < both.memory["gathered units"] < teacher
+    assert both.peak == pytest.approx(plain.peak - both.host + both.memory["gathered units"])
+
+
+def test_the_fit_tries_them_last():
+    """On the first number of GPUs that does not hold the run without."""
+    run = {"run": resolve(in_bf16(run_of("dmd", "wan", None)), ZOO, "test")}
+    none = find_fit(run, ZOO, 1, 2.0)  # no memory at all: everything is tried
+    tried = none.tried
+    assert [setting.what for setting in tried][-2:] == [
+        "frozen networks in main memory",
+        "averages, too, in main memory",
+    ]
+    assert tried[-1].changes["offload"] == BOTH
+    plan = tried[-1].plans["run"]  # half of the numbers, and a scale for 256 of them
+    saved = none.eight_bit / sum(plan.states.values())
+    assert 0.3 < saved < 0.5 and any("adamw8bit for student, fake_score" in h for h in none.help())
+    room = (tried[-3].peak + tried[-2].peak) / 2
+    found = find_fit(run, ZOO, 1, 2.0 + room).found
+    assert found is not None and found.execution.offload == ["frozen"]
+
+
+def test_loras_are_refused_in_one_line():
+    run = offloaded(run_of("dmd", "wan", None))
+    run["training"]["lora"] = {"student": {"rank": 2}}
+    with pytest.raises(ZooError, match=r"^here: execution\.offload: LoRAs .* write offload: \[\]$"):
+        check_training(resolve(run, ZOO, "test"), ZOO, "here")
