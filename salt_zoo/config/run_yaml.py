@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.io.storage import atomic_file, write_text
+from salt_zoo.io.yaml import dump_yaml
 
 NAME = "run.yaml"
 
@@ -25,7 +24,7 @@ def written(content: Mapping[str, Any], folder: Path) -> Iterator[None]:
         return
     path = folder / NAME
     before = path.read_bytes() if path.is_file() else None
-    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    text = dump_yaml(dict(content), sort_keys=False)
     write_text(path, f"# The run in this folder, for: salt-zoo train {NAME}\n{text}")
     try:
         yield

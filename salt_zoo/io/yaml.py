@@ -56,6 +56,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
+def dump_yaml(content: Any, **options: Any) -> str:
+    """`content` as YAML that any reader takes for the same, with letters of any language as they
+    are; `options` are those of `yaml.safe_dump`."""
+    text: str = yaml.safe_dump(content, allow_unicode=True, **options)
+    if any(letter in text for letter in "\x85\u2028\u2029"):
+        # PyYAML breaks lines at these, and reads the break as a blank
+        text = yaml.safe_dump(content, **options)
+    return text
+
+
 def _read(path: Path) -> str:
     try:
         kind = check_regular(path, "give a YAML file")
