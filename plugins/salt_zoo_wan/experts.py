@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.fsdp import FSDPModule
 
 from salt_zoo.core.protocols import Condition, Memory
+from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo_wan.network import WanNetwork
 
 #: Makes the output of one expert for some rows.
@@ -62,6 +63,11 @@ class WanExperts(nn.Module):
         """Of both."""
         self.high.enable_gradient_checkpointing()
         self.low.enable_gradient_checkpointing()
+
+    def enable_sequence_parallelism(self, group: SequenceGroup, shape: Sequence[int]) -> None:
+        """Of both; the processes of a group have the same times, and so the same expert."""
+        self.high.enable_sequence_parallelism(group, shape)
+        self.low.enable_sequence_parallelism(group, shape)
 
     def _of_experts(self, t: Tensor, call: Call) -> Tensor:
         if t.is_meta or isinstance(t, FakeTensor):  # no times: both cost the same

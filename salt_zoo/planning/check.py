@@ -63,7 +63,7 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                 add_lora(network, role.lora, f"training.lora.{name}")
         if (processes := run.config.execution.sequence) > 1:
             for role in method.roles().values():
-                if role.factory is None and role.ema_of is None:
+                if role.start is not None:  # else it is a head, or follows another role
                     shape = backbone.latent_shape
                     share_tokens(network_of_role(backbone, role), SequenceGroup(processes), shape)
         _dry_update(method, backbone, run.config.seed)
