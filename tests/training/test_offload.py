@@ -111,7 +111,7 @@ def test_the_plan_moves_them_to_main_memory():
     assert both.peak == pytest.approx(plain.peak - both.host + both.memory["gathered units"])
 
 
-def test_the_fit_tries_them_last():
+def test_the_fit_tries_them():
     """On the first number of GPUs that does not hold the run without."""
     run = {"run": resolve(in_bf16(run_of("dmd", "wan", None)), ZOO, "test")}
     none = find_fit(run, ZOO, 1, 2.0)  # no memory at all: everything is tried
