@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         find_device(options.device)
         check_folder(out)
     matching = " and matching their budgets" if study.match == "compute" else ""
-    with noted_if_slow(f"checking {len(study.arms)} arms{matching}, without arithmetic"):
+    with noted_if_slow(f"checking {len(study.arms)} arms{matching} by dry runs"):
         runs = plan_runs(study, zoo, where)
     if dropped:
         say(

@@ -129,7 +129,7 @@ def test_wrong_arguments(arguments, message, write_run, mistake):
         ),
         (
             {"execution": {"sequence": 3}},
-            "execution.sequence: 4 heads of attention cannot be shared by 3 processes; "
+            "execution.sequence: 4 attention heads cannot be shared by 3 processes; "
             "write 1, 2 or 4",
         ),
         (

@@ -100,7 +100,7 @@ def test_ruff_finds_nothing(arguments, package):
         ("../up", "'../up': write lower-case words joined by hyphens"),
         ("dmd", "method 'dmd' is already registered by 'dmd'; choose another name"),
         ("wan", "its package would be salt_zoo_wan, and there is one of that name already"),
-        ("a" * 300, "at most 80 letters"),
+        ("a" * 300, "at most 80 characters"),
     ],
 )
 def test_names_that_are_refused(name, message, cli, tmp_path, monkeypatch):

@@ -322,7 +322,7 @@ MEDDLES = {
     "replaces the list of plugins": ("zoo.plugins = []", "altered zoo.plugins"),
     "has a name too long for a file": (
         "zoo.metrics.add('m' * 300, len, 'x')",
-        "at most 80 letters",
+        "at most 80 characters",
     ),
     "replaces a table": ("zoo.methods = {}", "replaced zoo.methods"),
     "cannot tell why": (

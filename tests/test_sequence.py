@@ -57,8 +57,13 @@ def shape(frames: int) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     ("network", "frames", "processes", "said"),
     [
-        (WanNetwork(tiny.transformer()), 5, 3, "2 heads of attention cannot be shared by 3"),
-        (tiny.network(frames=2, first=1), 5, 8, "2 heads .* by 8 processes; write 1 or 2$"),
+        (WanNetwork(tiny.transformer()), 5, 3, "2 attention heads cannot be shared by 3"),
+        (
+            tiny.network(frames=2, first=1),
+            5,
+            8,
+            "2 attention heads .* by 8 processes; write 1 or 2$",
+        ),
     ],
 )
 def test_heads_that_do_not_divide(network, frames, processes, said):
@@ -110,7 +115,7 @@ def test_a_method_whose_first_role_follows_another_is_checked():
     zoo = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"])
     run = content("dmd", "self-forcing", "full") | {"execution": {"sequence": 3}}
     resolved = resolve(run | {"method": {"name": "phases"}}, zoo, "test")
-    with pytest.raises(ZooError, match=r"^test: execution\.sequence: 4 heads of attention"):
+    with pytest.raises(ZooError, match=r"^test: execution\.sequence: 4 attention heads"):
         check_training(resolved, zoo, "test")
 
 
@@ -142,8 +147,8 @@ def test_the_search_shares_videos_last():
     runs = {"": resolve(run, ZOO, "test")}
     fit = find_fit(runs, ZOO, 8, 2.0 + 1e-6)
     assert [setting.what for setting in fit.tried][-2:] == [
-        "videos shared by 2 GPUs",
-        "videos shared by 4 GPUs",
+        "sequence parallelism over 2 GPUs",
+        "sequence parallelism over 4 GPUs",
     ]
     peaks = [setting.peak for setting in fit.tried]
     assert fit.found is None and peaks == sorted(peaks, reverse=True)

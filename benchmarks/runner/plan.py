@@ -45,7 +45,7 @@ def print_plan(
             it that is reached.
     """
     console = Console(file=results(), width=120)
-    with noted_if_slow(f"planning {len(runs)} arms: up to 400 updates of each, without arithmetic"):
+    with noted_if_slow(f"planning {len(runs)} arms by dry runs of up to 400 updates"):
         plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     if timed:

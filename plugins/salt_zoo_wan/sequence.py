@@ -34,7 +34,7 @@ def check_shares(transformer: WanTransformer3DModel, tokens: Iterable[int], proc
     if heads % processes == 0 and all(count % processes == 0 for count in passes):
         return
     what = (
-        f"{heads} heads of attention"
+        f"{heads} attention heads"
         if heads % processes
         else f"the {next(n for n in passes if n % processes)} tokens of a pass"
     )

@@ -35,8 +35,9 @@ def first_frames(
     if backbone.image_shape is None:
         if options.image is not None:
             raise ZooError(
-                f"--image {options.image}: {named} generates from prompts alone; leave it out, or "
-                "choose an image-to-video size"
+                f"--image {options.image}: {named} generates from prompts alone; leave --image "
+                "out, choose an image-to-video size, or with wan2.2-ti2v-5b set "
+                "backbone.options.from_image=true"
             )
         return None
     if options.image is None:

@@ -49,7 +49,7 @@ def check_name(name: str, zoo: Zoo) -> None:
     if not REGISTERED_NAME.fullmatch(name):
         raise ZooError(
             f"method name {shown(name)}: write lower-case words joined by hyphens, at most "
-            "80 letters, as in endpoint-regression"
+            "80 characters, as in endpoint-regression"
         )
     if name in zoo.methods:
         owner = zoo.methods[name].plugin

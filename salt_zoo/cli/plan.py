@@ -85,7 +85,7 @@ def print_fit(
     from salt_zoo.planning.fit import RESERVED, find_fit
 
     gpus, memory = options.gpus or 1, options.memory or 80.0
-    with noted_if_slow("planning: up to 400 of each run's updates, without arithmetic"):
+    with noted_if_slow("planning: dry runs of up to 400 updates of each run"):
         fit = find_fit(runs, zoo, gpus, memory)
     of = f"{gpus} GPU{'s' if gpus > 1 else ''} of {memory:g} GiB ({RESERVED:g} kept free)"
     for setting in fit.tried:

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         raise ZooError("--out: name the run folder, or add --dry-run")
     content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
-    with noted_if_slow("checking the run by its first update, without the networks' arithmetic"):
+    with noted_if_slow("checking the run with a dry run of its first update"):
         check_training(resolved, zoo, str(options.config))
     if options.dry_run:
         check_device(options.device)

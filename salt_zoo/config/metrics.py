@@ -44,7 +44,9 @@ def _metric(metric: Any) -> Any:
     part = named(metric)
     label = part.get("label", part["name"])
     if not isinstance(label, str) or not NAME.fullmatch(label):
-        raise ValueError("the label must be lower-case words joined by hyphens, at most 80 letters")
+        raise ValueError(
+            "the label must be lower-case words joined by hyphens, at most 80 characters"
+        )
     return part if part.keys() != {"name"} else part["name"]
 
 

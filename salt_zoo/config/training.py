@@ -28,7 +28,7 @@ def _default_trackers() -> list[Tracker]:
 class OptimizerConfig(StrictModel):
     """How one role is optimised. The defaults are those of the papers (Self Forcing, Salt)."""
 
-    #: AdamW; `adamw8bit`, AdamW with moments of 8 bits (torchao), 2 bytes a weight in place of 8;
+    #: AdamW; `adamw8bit`, AdamW with 8-bit moments (torchao), 2 bytes a weight in place of 8;
     #: or Muon for the matrices inside the transformer blocks and AdamW for the rest.
     name: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     #: null is the method's own rate for the role.

@@ -114,7 +114,7 @@ def check(backbone: Backbone, given: FirstFrames | None) -> FirstFrames:
 
 def _pixels(sample: Sample) -> Tensor:
     if sample.video is None:
-        raise ZooError(f"the dataset has no first frames, which the backbone needs; {_HOW}")
+        raise ZooError(f"dataset: it has no first frames, which the backbone needs; {_HOW}")
     return sample.video[:, :, 0]
 
 

@@ -155,7 +155,7 @@ def _settings(
     for sequence in range(now.sequence + 1, gpus + 1):
         if gpus % sequence == 0 and sequence % now.sequence == 0:
             yield (
-                f"videos shared by {sequence} GPUs",
+                f"sequence parallelism over {sequence} GPUs",
                 now.model_copy(update={"sequence": sequence}),
             )
 

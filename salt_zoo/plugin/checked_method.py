@@ -54,7 +54,7 @@ class CheckedMethod:
                         f"{title}: it lacks {wanted!r}; see salt_zoo.core.protocols.Method"
                     )
                 if inspect.iscoroutinefunction(getattr(method, wanted)):
-                    raise BrokenPart(f"{title}: its {wanted}() is async; it must be plain")
+                    raise BrokenPart(f"{title}: its {wanted}() is async; write a plain function")
             self.needs_data = bool(method.needs_data)
             self.stored_times: tuple[float, ...] = ()
             if isinstance(method, NeedsTrajectories):

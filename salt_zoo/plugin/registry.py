@@ -106,7 +106,7 @@ class Registry:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise RegistrationError(
                 f"{self.kind} name {shown(name)}: write lower-case words joined by hyphens, at "
-                "most 80 letters"
+                "most 80 characters"
             )
         if name in self._entries:
             owner = self._entries[name].plugin

@@ -32,7 +32,8 @@ def require_torchao(where: str = "training.optimizers") -> None:
     """A ZooError at the key `where`, if torchao is not installed."""
     if importlib.util.find_spec("torchao") is None:
         raise ZooError(
-            f"{where}: adamw8bit needs torchao, which is not installed; run: pip install torchao"
+            f"{where}: adamw8bit needs torchao, which is not installed; run: pip install "
+            "'salt-zoo[scale]'"
         )
 
 
