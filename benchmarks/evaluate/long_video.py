@@ -175,6 +175,7 @@ class LongMeasurer:
             videos.network,
             videos.sampling,
             first,
+            videos.images,
         )
         found: dict[str, Tensor] = {}
         for name, metric in self.metrics.items():

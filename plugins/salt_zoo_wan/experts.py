@@ -29,6 +29,7 @@ class WanExperts(nn.Module):
     def __init__(self, high: WanNetwork, low: WanNetwork, boundary: float) -> None:
         super().__init__()
         self.high, self.low, self.boundary = high, low, boundary
+        self._depth: float | None = None  # at which the pass that is under way ends
 
     @property
     def tokens_per_frame(self) -> tuple[int, int]:
@@ -40,19 +41,25 @@ class WanExperts(nn.Module):
     ) -> Tensor:
         """The velocity `[B, C, F, H, W]` at `x` and times `t` (`[B]` or `[B, F]`, in [0, 1])."""
 
-        def velocity(expert: WanNetwork, rows: Tensor | slice) -> Tensor:
-            found: Tensor = expert(x[rows], t[rows], _some(condition, rows), memory)
+        depth = self._depth
+
+        def output(expert: WanNetwork, rows: Tensor | slice) -> Tensor:
+            given = x[rows], t[rows], _some(condition, rows)
+            found: Tensor = (
+                expert(*given, memory) if depth is None else expert.features(*given, depth)
+            )
             return found
 
-        return self._of_experts(t, velocity)
+        return self._of_experts(t, output)
 
     def features(self, x: Tensor, t: Tensor, condition: Condition, depth: float) -> Tensor:
         """Hidden states of each row's own expert, see `WanNetwork`."""
-
-        def hidden(expert: WanNetwork, rows: Tensor | slice) -> Tensor:
-            return expert.features(x[rows], t[rows], _some(condition, rows), depth)
-
-        return self._of_experts(t, hidden)
+        self._depth = depth
+        try:  # a pass like any other: precision, sharding and counts go by the whole network's
+            found: Tensor = self(x, t, condition)
+        finally:
+            self._depth = None
+        return found
 
     def shard_units(self) -> Iterator[nn.Module]:
         """Those of both."""

@@ -10,11 +10,14 @@ _OF: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary(
 
 
 def facts(part: Any) -> dict[Any, Any]:
-    """The facts about a part, to read and to add to."""
-    return _OF.setdefault(part, {})
+    """The facts about a part, to read and to add to; of one that cannot be a key none are kept."""
+    try:
+        return _OF.setdefault(part, {})
+    except TypeError:
+        return {}
 
 
 def share(part: Any, common: dict[Any, Any]) -> None:
     """From now on `common` are the facts about `part`."""
-    with suppress(TypeError):  # a plugin's object that cannot be a key has facts of its own
+    with suppress(TypeError):  # a plugin's object may be no key
         _OF[part] = common

@@ -35,6 +35,17 @@ def on_meta(backbone: Backbone) -> Iterator[None]:
         backbone.to(before)
 
 
+@contextmanager
+def made_on(backbone: Backbone, device: torch.device | str) -> Iterator[None]:
+    """The backbone makes its networks on `device` inside the block."""
+    before = backbone.device
+    backbone.to(device)
+    try:
+        yield
+    finally:
+        backbone.to(before)
+
+
 def meta_network(backbone: Backbone, checkpointing: bool = False) -> Any:
     """A velocity network of a backbone without data; inside `on_meta`."""
     with torch.device("meta"):

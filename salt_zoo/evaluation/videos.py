@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import first_frame
+from salt_zoo.core.condition import encode
 from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.protocols import Backbone, Condition, Dataset, Metric
 from salt_zoo.core.rng import KeyedRNG
@@ -46,7 +47,7 @@ class Videos:
         assert self.backbone is not None
         prompts = [self.prompts[place] for place in places]
         image = self.images(places) if self.images else {}
-        return {**self.backbone.encode_prompts(prompts), **image}
+        return {**encode(self.backbone, prompts), **image}
 
 
 def evaluation_prompts(

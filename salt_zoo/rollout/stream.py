@@ -18,7 +18,7 @@ from torch import Tensor
 
 from salt_zoo.core import first_frame
 from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
-from salt_zoo.core.condition import unconditional
+from salt_zoo.core.condition import encode, unconditional
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.guidance import Guided
@@ -156,9 +156,9 @@ class Stream:
         with torch.inference_mode():
             rows = len(rng.rows)
             image = first_frame.check(backbone, first_frames)(range(rows))
-            self._prompt = {**backbone.encode_prompts([prompt] * rows), **image}
+            self._prompt = {**encode(backbone, [prompt] * rows), **image}
             self._switches = {
-                block: {**backbone.encode_prompts([text] * rows), **image}
+                block: {**encode(backbone, [text] * rows), **image}
                 for block, text in places.items()
             }
             nothing = {**unconditional(backbone, rows), **image}

@@ -15,6 +15,7 @@ from salt_zoo.config.execution import Offload
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import add_lora, copy_sharing, trainable
+from salt_zoo.core.meta import made_on
 from salt_zoo.core.method import check_followed
 from salt_zoo.core.precision import resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
@@ -37,17 +38,6 @@ from salt_zoo.training.sharding import (
     whole_weights,
 )
 from salt_zoo.training.sliced_loading import SlicedLoading, can_load_slices
-
-
-@contextlib.contextmanager
-def made_on(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """The backbone makes its networks on `device` inside the block."""
-    before = backbone.device
-    backbone.to(device)
-    try:
-        yield
-    finally:
-        backbone.to(before)
 
 
 @contextlib.contextmanager
@@ -112,8 +102,10 @@ class Networks(Mapping[str, Any]):
         slices, by_slices = None, set[str]()
         if can_load_slices(backbone, self.roles):
             slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
-            followed = {name: self.roles[name].follows for name in in_units}
-            by_slices = {name for name, its in followed.items() if its is None or its in in_units}
+            for name in in_units:
+                its = self.roles[name].follows
+                if its is None or its in by_slices:
+                    by_slices.add(name)
         rest = {name: role for name, role in self.roles.items() if name not in by_slices}
         bases = FrozenBases(backbone, rest, self.precision)
         originals = bases.originals

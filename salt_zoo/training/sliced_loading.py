@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.finite import count_not_finite, weights_not_finite
 from salt_zoo.core.lora import add_lora, lora_layers, trainable
+from salt_zoo.core.meta import made_on
 from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.precision import ResolvedPrecision, with_precision
 from salt_zoo.core.protocols import Backbone, LoadsSlices, NetworkSpec, StoredWeights
@@ -163,7 +164,8 @@ class SlicedLoading:
         whole: dict[str, Tensor] = {}
 
         def load() -> None:
-            with self._drawn(name):
+            # a whole network may fit no GPU
+            with self._drawn(name), made_on(self._backbone, "cpu"):
                 made = make_network(self._backbone, role.start or "random")
                 if role.lora is not None and name in self._begun:
                     add_lora(made, role.lora, f"training.lora.{name}")

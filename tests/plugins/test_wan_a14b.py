@@ -12,7 +12,9 @@ import torch
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
+from salt_zoo.core.precision import with_precision
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.costs.counter import PassCounter
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from tests.plugins.tiny_i2v import SHAPE, TRANSFORMER
 
@@ -120,6 +122,22 @@ def test_each_row_goes_to_its_own_expert(zoo, tiny):
         torch.testing.assert_close(hidden[row : row + 1], single[side].features(*given, 0.5))
     (gradient,) = torch.autograd.grad(v.square().sum(), x)
     assert gradient.flatten(1).norm(dim=1).min() > 0
+
+
+def test_features_are_a_pass_like_any_other(zoo, tiny):
+    """In the whole network's precision, and counted."""
+    size, folder = tiny
+    backbone = make_backbone(zoo, size, folder)
+    network = with_precision(backbone.network("teacher"), "bf16", torch.device("cpu"), frozen=True)
+    counter = PassCounter({"teacher": network}, backbone.latent_shape[1])
+    x = KeyedRNG(3, rows=range(2)).randn(backbone.latent_shape, "x")
+    condition = dict(backbone.encode_prompts(PROMPTS))
+    if backbone.image_shape:
+        condition |= backbone.encode_images(make_image().expand(2, -1, -1, -1))
+    with torch.no_grad():
+        hidden = network.features(x, torch.tensor([0.2, 0.95]), condition, 0.5)
+    assert hidden.isfinite().all()
+    assert counter.counts["teacher"] == {"forward": 1.0, "backward": 0.0}  # 2 videos, half deep
 
 
 def test_a_student_of_one_expert_trains_under_the_teacher_of_two(train, tiny, tmp_path):

@@ -13,6 +13,7 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.planning.check import check_training
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import plan_run
+from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from salt_zoo.training.sharding import is_sharded, whole_parts
 from tests.test_matrix import ZOO
@@ -64,6 +65,19 @@ def test_one_process_is_bitwise_the_same(method, backbone, memory, precision, tm
     roles = beside.networks.roles
     held = {name for name in roles if is_sharded(beside.networks[name])}
     assert held == {n for n, r in roles.items() if r.learning_rate is None} and len(held) >= 2
+
+
+@pytest.mark.parametrize("what", [["averages"], BOTH])
+def test_a_copy_of_an_average_in_main_memory(what, tmp_path):
+    zoo = load_zoo(["tests.sizes.plugin", "tests.copies.plugin"])
+    run = run_of("dmd", "wan", None)
+    run["method"] = {"name": "phases", "average": True}
+    run["training"] = {key: value for key, value in run["training"].items() if key != "optimizers"}
+    one, other = (
+        train(resolve(made, zoo, "test"), tmp_path / name, zoo, "cpu")
+        for name, made in (("offloaded", offloaded(run, what)), ("plain", run))
+    )
+    same(one, other)
 
 
 def test_a_run_goes_on_with_and_without(tmp_path):
