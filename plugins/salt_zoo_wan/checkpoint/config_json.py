@@ -68,7 +68,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     if "dim" not in content:  # diffusers' own names
         return {k: v for k, v in content.items() if not k.startswith("_")}
-    if (model := content.get("model_type", "t2v")) not in ("t2v", "i2v"):
+    if (model := content.get("model_type", "t2v")) not in ("t2v", "i2v", "ti2v"):
         raise ZooError(
             f"{path}: a Wan of the kind {str(model)[:20]!r}; expected text- or image-to-video"
         )
