@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.io.printing import LONGEST, noted_if_slow, one_line, results_only, say, show, visible
+from salt_zoo.io.printing import (
+    LONGEST,
+    noted_if_slow,
+    one_line,
+    results,
+    results_only,
+    say,
+    show,
+    visible,
+)
 
 
 @given(st.text(max_size=50))
@@ -109,6 +118,12 @@ def test_what_is_printed_past_python_is_no_result(shell):
     assert full.stderr.count("\n") == 1
     shut = subprocess.run(["sh", "-c", f"{shlex.join(command)} >&-"], capture_output=True)
     assert (shut.returncode, shut.stdout, shut.stderr) == (0, b"", b"")
+
+
+def test_a_block_that_fails_leaves_nothing_behind(capsys):
+    with pytest.raises(SystemExit), results_only():
+        raise SystemExit(2)
+    assert results() is sys.stdout
 
 
 def test_a_data_set_prints_into_no_result(cli, write_run, tmp_path):

@@ -64,13 +64,15 @@ def results_only() -> Iterator[None]:
     they start."""
     global _results
     before, stdout = _results, sys.stdout
-    with _apart(stdout) as _results:
-        sys.stdout = sys.stderr
-        try:
-            yield
-        finally:
-            sys.stdout = stdout
-    _results = before
+    try:
+        with _apart(stdout) as _results:
+            sys.stdout = sys.stderr
+            try:
+                yield
+            finally:
+                sys.stdout = stdout
+    finally:
+        _results = before
 
 
 @contextmanager

@@ -223,7 +223,8 @@ def test_wan_without_weights_ends_with_one_line(tmp_path: Path):
         cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
-    (line,) = done.stderr.strip().splitlines()
+    # on a slow machine a note says what the plan is busy with
+    (line,) = (one for one in done.stderr.splitlines() if not one.startswith("note: "))
     assert line.startswith("error: ") and "hf download" in line and "GB" in line
     assert not (tmp_path / "out").exists()
 

@@ -84,7 +84,7 @@ def test_no_gradient_into_the_memory(net):
     x = video(9).requires_grad_()
     for exit in exits(net, x, gradient=True):
         buffers = [*exit.memory.keys, *exit.memory.values]
-        buffers += [one for pair in exit.memory.cross.values() for one in pair]
+        buffers += [one for layer in exit.memory.cross.values() for pair in layer for one in pair]
         assert not any(buffer.requires_grad for buffer in buffers)
     memory = net.new_memory(x)
     net.update_cache(x[:, :, :1], at(0.0), prompt(), memory)

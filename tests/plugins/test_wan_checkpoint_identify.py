@@ -222,7 +222,7 @@ def test_other_kinds_of_files(content, words, ending, tmp_path):
 
 def test_places_without_weights(weights, tmp_path):
     assert "there is no such file" in message(tmp_path / "none.pt")
-    assert "is a folder" in message(tmp_path)
+    assert "a folder without a whole transformer" in message(tmp_path)
     part = tmp_path / "diffusion_pytorch_model-00001-of-00006.safetensors"
     safetensors.torch.save_file(weights, part)
     assert "part 1 of 6 of a model; " in message(part) and "of the model's 6" in message(part)

@@ -324,7 +324,7 @@ def test_damaged_parts(zoo, backbone, tmp_path):
     with pytest.raises(ZooError, match="incomplete or corrupt"):
         backbone.load(tmp_path)
     weights.unlink()
-    with pytest.raises(ZooError, match="without a whole transformer"):
+    with pytest.raises(ZooError, match="has no whole transformer"):
         make_backbone(zoo, weights=str(tmp_path)).network("teacher")
 
 
