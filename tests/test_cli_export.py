@@ -110,18 +110,11 @@ def test_a_backbone_without_other_formats(student, cli, tmp_path):
     plugin.write_text(
         """
 from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
-
-class Plain:
-    class Config(StrictModel):
-        pass
-
-    def __init__(self, config, zoo):
-        pass
+from tests.gaussian.plugin import GaussianBackbone
 
 @hookimpl
 def register(zoo):
-    zoo.backbones.add("plain", Plain, "has nothing but a name")
+    zoo.backbones.add("plain", GaussianBackbone, "saves in one form")
 """
     )
     saved = json.loads((student / "salt_zoo.json").read_text())

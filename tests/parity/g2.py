@@ -14,6 +14,6 @@ def check(golden: Golden) -> Iterator[Check | Skipped]:
     for name, v in found.items():
         yield from golden.compare(f"out/{name}", v)
     yield from memory_checks(golden, memory)
-    for layer, (keys, values) in sorted(memory.cross.items()):
+    for layer, ((keys, values),) in sorted(memory.cross.items()):
         yield from golden.compare(f"out/xattn_k.{layer}", keys)
         yield from golden.compare(f"out/xattn_v.{layer}", values)
