@@ -11,6 +11,8 @@ from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
+from tests.plugins.tiny_i2v import block_by_block
+from tests.plugins.tiny_text import text_encoder
 
 SIZE = "wan2.2-ti2v-5b"
 SHAPE = {"height": 32, "width": 64, "frames": 9}
@@ -23,7 +25,7 @@ def tiny_wan(tmp_path_factory):
     """A diffusers pipeline folder: a VAE of 16 x 16 x 4 with residual blocks, 48 channels."""
     from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-    from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+    from transformers import ByT5Tokenizer
 
     from salt_zoo_wan.published_configs import PUBLISHED
 
@@ -31,10 +33,6 @@ def tiny_wan(tmp_path_factory):
     small = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "num_layers": 2}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        text = UMT5Config(
-            vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-            is_encoder_decoder=False,
-        )  # fmt: skip
         vae = {
             **published.vae, "base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1,
             "latents_mean": [k / 100 for k in range(CHANNELS)],
@@ -42,7 +40,7 @@ def tiny_wan(tmp_path_factory):
         }  # fmt: skip
         pipeline = WanPipeline(
             tokenizer=ByT5Tokenizer(),
-            text_encoder=UMT5EncoderModel(text).eval(),
+            text_encoder=text_encoder(),
             vae=AutoencoderKLWan(**vae),
             scheduler=UniPCMultistepScheduler(),
             transformer=WanTransformer3DModel(
@@ -202,19 +200,13 @@ def test_a_causal_student_goes_on_from_an_image(zoo, tiny_wan):
     condition = {**backbone.encode_prompts(PROMPTS), **backbone.encode_images(images)}
     first, clean = condition["first"], torch.zeros(2)
 
-    def walk(past, time):
-        memory, found = network.new_memory(x), []
-        for frame in range(3):
-            part = slice(frame, frame + 1)
-            found.append(network(x[:, :, part], t, condition, memory))
-            network.update_cache(past[:, :, part], time, condition, memory)
-        return torch.cat(found, dim=2)
-
     with torch.no_grad():
         whole = network(x, t, condition)
-        torch.testing.assert_close(walk(x, t), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            block_by_block(network, x, t, condition, x, t), whole, atol=1e-5, rtol=1e-5
+        )
         masked = network.forward_masked(x, t, noise(backbone).flip(0), condition)
-        walked = walk(noise(backbone).flip(0), clean)
+        walked = block_by_block(network, x, t, condition, noise(backbone).flip(0), clean)
         torch.testing.assert_close(walked, masked, atol=1e-5, rtol=1e-5)
     for v in (whole, masked):
         estimate = (x - t.view(2, 1, 1, 1, 1) * v)[:, :, :1]

@@ -19,7 +19,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.stream import stream
-from tests.plugins.tiny_i2v import SHAPE, SIZE, TRANSFORMER, save_pipeline
+from tests.plugins.tiny_i2v import SHAPE, SIZE, TRANSFORMER, block_by_block, save_pipeline
 
 PROMPTS = ["a red fox", "waves"]
 NEGATIVE = "blurred"
@@ -147,18 +147,17 @@ def test_blocks_of_a_memory_are_those_of_masked_passes(zoo, tiny_wan):
     x, x0, t = noise(backbone), noise(backbone).flip(0), torch.tensor([0.3, 0.9])
     condition, clean = condition_of(backbone), torch.zeros(2)
 
-    def walk(past, time):
-        memory, found = network.new_memory(x), []
-        for frame in range(3):
-            part = slice(frame, frame + 1)
-            found.append(network(x[:, :, part], t, condition, memory))
-            network.update_cache(past[:, :, part], time, condition, memory)
-        return torch.cat(found, dim=2)
-
     with torch.no_grad():
-        torch.testing.assert_close(walk(x, t), network(x, t, condition), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            block_by_block(network, x, t, condition, x, t),
+            network(x, t, condition),
+            atol=1e-5,
+            rtol=1e-5,
+        )
         masked = network.forward_masked(x, t, x0, condition)
-        torch.testing.assert_close(walk(x0, clean), masked, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            block_by_block(network, x, t, condition, x0, clean), masked, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_a_new_prompt_remembers_blocks_anew_with_their_own_frames(zoo, tiny_wan):

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from tests.plugins.tiny_text import text_encoder
+
 SIZE = "wan2.1-i2v-14b-480p"
 SHAPE = {"height": 32, "width": 48, "frames": 9}
 TRANSFORMER: dict[str, Any] = {
@@ -33,23 +35,17 @@ def save_pipeline(folder: Path) -> Path:
         CLIPImageProcessor,
         CLIPVisionConfig,
         CLIPVisionModel,
-        UMT5Config,
-        UMT5EncoderModel,
     )
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        text = UMT5Config(
-            vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-            is_encoder_decoder=False,
-        )  # fmt: skip
         clip = CLIPVisionConfig(
             hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
             image_size=224, patch_size=14, projection_dim=8,
         )  # fmt: skip
         pipeline = WanImageToVideoPipeline(
             tokenizer=ByT5Tokenizer(),
-            text_encoder=UMT5EncoderModel(text).eval(),
+            text_encoder=text_encoder(),
             vae=AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
             scheduler=UniPCMultistepScheduler(),
             image_processor=CLIPImageProcessor(),
@@ -58,3 +54,17 @@ def save_pipeline(folder: Path) -> Path:
         )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def block_by_block(
+    network: Any, x: torch.Tensor, t: torch.Tensor, condition: Any, past: torch.Tensor,
+    time: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Velocities at `x` `[B, C, F, H, W]` and times `t`, a frame at a time, each remembered as it
+    is in `past` at `time`."""
+    memory, found = network.new_memory(x), []
+    for frame in range(x.shape[2]):
+        part = slice(frame, frame + 1)
+        found.append(network(x[:, :, part], t, condition, memory))
+        network.update_cache(past[:, :, part], time, condition, memory)
+    return torch.cat(found, dim=2)
