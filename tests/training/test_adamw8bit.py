@@ -28,7 +28,7 @@ EIGHT = {"name": "adamw8bit", "betas": [0.9, 0.999]}
 def test_without_torchao_it_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     run = resolve(eight(run_of("consistency", "wan", None)), ZOO, "test")
-    said = r"^here: training\.optimizers\.student\.name: .*; run: pip install torchao$"
+    said = r"^here: training\.optimizers\.student\.name: .*; run: pip install 'salt-zoo\[scale\]'$"
     with pytest.raises(ZooError, match=said):
         check_training(run, ZOO, "here")
 
