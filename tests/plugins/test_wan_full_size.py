@@ -136,7 +136,7 @@ def test_a_script_starts_a_run_that_can_be_planned(
     for name, text in {
         "torchrun": 'printf "%s\\n" "$@" > "$TOLD"',
         "srun": 'exec "$@"',
-        "scontrol": "echo node1; echo node2",
+        "scontrol": "echo node1; sleep 0.2; echo node2",
     }.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
@@ -150,6 +150,7 @@ def test_a_script_starts_a_run_that_can_be_planned(
     told = (tmp_path / "told").read_text().splitlines()
     options = dict(zip(told[::2], told[1::2], strict=False))
     each = int(options["--nproc_per_node"])
+    assert options.get("--rdzv_endpoint", "node1:29500") == "node1:29500"
     assert each * int(options.get("--nnodes", "1")) == processes
     assert int(asked.get("gpus-per-node", each)) == each
     given = told[told.index("-m") + 2 :]
