@@ -57,7 +57,9 @@ def test_flops(deep, name, kind, checkpointing):
         network = meta_network(backbone, checkpointing)
         condition = backbone.encode_prompts([""])
         spy, depths = seen(
-            lambda one: _measure(one, kind, condition, backbone.latent_shape, backbone.blocks(one))
+            lambda one: _measure(
+                one, kind, condition, backbone.latent_shape, backbone.blocks(one), {}
+            )
         )
         found = over_depth(network, spy)
         assert depths == list(DEPTHS) and len(alike(network)[2]) == LAYERS
