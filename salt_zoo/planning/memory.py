@@ -3,6 +3,7 @@ and what a sharded network gathers."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import weakref
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.condition import example
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
-from salt_zoo.core.meta import meta_network, network_of_role, on_meta
+from salt_zoo.core.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared, source
@@ -254,7 +255,9 @@ def activation_gib(
                 shape = whose.latent_shape
                 return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
 
-            network = meta_network(whose, checkpointing)
+            network = kept_network(whose, checkpointing)
+            if lora is not None or sequence > 1:
+                network = copy.deepcopy(network)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
             shared_over(network, sequence, whose)
