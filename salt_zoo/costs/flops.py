@@ -21,7 +21,7 @@ from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
 from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import AnyPass, Pass
 from salt_zoo.costs.depth import over_depth
-from salt_zoo.costs.forms import Forms, RememberedForms
+from salt_zoo.costs.forms import RememberedForms
 from salt_zoo.costs.module_passes import ModulePass
 
 #: FLOPs of a forward and of the backward pass.
@@ -81,7 +81,7 @@ def flops_of_pass(
     if key not in known:
         with on_meta(whose):
             condition = example(whose)
-            forms: Forms = known.setdefault("forms", {})
+
             network = kept_network(whose, checkpointing and kind.recorded)
             if lora is not None:
                 network = copy.deepcopy(network)
@@ -89,7 +89,7 @@ def flops_of_pass(
 
             def measure(network: Any) -> Flops:
                 blocks = whose.blocks(network)
-                return _measure(network, kind, condition, whose.latent_shape, blocks, forms)
+                return _measure(network, kind, condition, whose.latent_shape, blocks)
 
             # where a pass ends inside, the place counts all blocks
             known[key] = over_depth(network, measure) if kind.depth == 1 else measure(network)
@@ -98,12 +98,7 @@ def flops_of_pass(
 
 
 def _measure(
-    network: Any,
-    kind: Pass,
-    condition: Condition,
-    shape: tuple[int, ...],
-    blocks: Blocks,
-    forms: Forms,
+    network: Any, kind: Pass, condition: Condition, shape: tuple[int, ...], blocks: Blocks
 ) -> Flops:
     """Of one whole video: a pass over fewer or more frames counts by their number."""
     for _, weight in trainable(network):
@@ -117,7 +112,7 @@ def _measure(
 
     if kind.frames is not None:
         further = () if kind.depth == 1 else (kind.depth,)
-        forward, backward = _count(network, kind, (*inputs(kind.frames), *further), forms)
+        forward, backward = _count(network, kind, (*inputs(kind.frames), *further))
         share = frames / kind.frames
         return share * forward, share * backward
 
@@ -133,7 +128,7 @@ def _measure(
                 with torch.no_grad():
                     network(*given)  # a memory may keep what it has of the prompt
             if block in wanted:
-                found[block] = _count(network, kind, given, forms)
+                found[block] = _count(network, kind, given)
             if block < last:
                 _update_cache(network, *given)
 
@@ -170,11 +165,11 @@ def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: A
         del network.forward
 
 
-def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...], forms: Forms) -> Flops:
+def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
     call: Any = network if kind.depth == 1 else network.features
     given[0].requires_grad_(kind.inputs)
     with (
-        RememberedForms(forms),
+        RememberedForms(),
         torch.set_grad_enabled(kind.recorded),
         FlopCounterMode(display=False) as counter,
     ):

@@ -9,21 +9,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: By an operation and the forms of its arguments: the forms of its results.
-Forms = dict[Any, Any]
+#: By an operation and the forms of its arguments: whether it has one result, and their forms.
+_KNOWN: dict[Any, tuple[bool, list[Any]]] = {}
+#: So many are kept, some 10 MB; the passes of one network have hundreds.
+MOST = 10_000
 
 
 class RememberedForms(TorchDispatchMode):
     """Operations on tensors without data return new ones of the form that the same operation had
     for arguments of the same forms. Views, and what changes its arguments, run as they are.
-
-    Args:
-        forms: what is known, to be added to.
     """
-
-    def __init__(self, forms: Forms) -> None:
-        super().__init__()
-        self._forms = forms
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -33,11 +28,13 @@ class RememberedForms(TorchDispatchMode):
         if schema.is_mutable or any(result.alias_info for result in schema.returns):
             return func(*args, **kwargs)
         key = (func, _form(args), _form(tuple(kwargs.items())))
-        known = self._forms.get(key)
+        known = _KNOWN.get(key)
         if known is None:
             out = func(*args, **kwargs)
             if (known := _form_of_results(out)) is not None:
-                self._forms[key] = known
+                if len(_KNOWN) >= MOST:
+                    _KNOWN.clear()
+                _KNOWN[key] = known
             return out
         single, forms = known
         made = [torch.empty_strided(size, stride, dtype=dtype, device="meta")
