@@ -14,6 +14,7 @@ import pandas
 import pytest
 
 from benchmarks.run import main
+from benchmarks.runner import budget
 from tests.conftest import Ended
 
 SMALL = [
@@ -104,6 +105,22 @@ def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     (failed,) = [arm for arm in results["arms"] if arm["arm"] == "mine"]
     assert "this method cannot work" in json.dumps(failed["errors"])
     assert "this method cannot work" in (folder / "out" / "index.html").read_text()
+
+
+def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.MonkeyPatch):
+    real = budget.budgets_of
+
+    def half(*given):
+        return {arm: flops / 2 for arm, flops in real(*given).items()}
+
+    monkeypatch.setattr(budget, "budgets_of", half)
+    small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
+    metric = ("--set", "evaluation.metrics=[digits-rigidity]")
+    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
+    assert ended.code == 0, ended.err
+    # consistency distillation costs the same at every update: exactly what was planned
+    told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "
+    assert told in ended.err
 
 
 def test_what_a_study_writes(study):
