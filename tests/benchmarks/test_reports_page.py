@@ -66,9 +66,9 @@ def test_the_first_table_of_digits(digits: Results) -> None:
     assert all(row.p_best is not None for row in rows)
     levels = listed([level(row.p_best or 0.0) for row in rows])
     told = (
-        "By `digits-fd` consistency distillation has the lowest mean at every number of steps; that "
-        f"it is the best of all arms is inconclusive at each (p = {levels}). Distilling is worth it "
-        "at 1, 2 and 4 steps, inconclusive at 8."
+        "By `digits-fd` consistency distillation has the lowest mean at every number of steps; "
+        f"that it is the best of all arms is inconclusive at each (p = {levels}). Distilling is "
+        "worth it at 1, 2 and 4 steps, inconclusive at 8."
     )
     assert told in PAGE
     worth = {row.nfe: row.worth for row in rows}
