@@ -66,7 +66,7 @@ def test_first_frames_beside_prompts(tmp_path):
         ], name
         assert found == read_prompts_and_images(tmp_path / name, "caption", "Image_Path")
     for name in ("p.parquet", "p.jsonl"):  # in a csv a number is text
-        with pytest.raises(ZooError, match="row 1: its 'n' is '?1'?, not the path of an image"):
+        with pytest.raises(ZooError, match=r"its 'n' is '?1'?, not the path of an image"):
             read_prompts_and_images(tmp_path / name, "caption", "n")
     (tmp_path / "texts.json").write_text('["a cat"]')
     with pytest.raises(ZooError, match="row 1: has no column 'image' or"):
