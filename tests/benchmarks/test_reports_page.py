@@ -1,28 +1,48 @@
-"""What reports/README.md says of the committed reports is what they say."""
+"""What pages say of the committed reports is what these say.
+
+`python -m tests.benchmarks.test_reports_page` prints the sentences that each page has to have, as
+the reports are now.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.report.formats import level, listed
-from benchmarks.stats.results_file import read_results
-from benchmarks.stats.schema import Results
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports"
+PLUGINS = ROOT / "plugins"
+PAGE = REPORTS / "README.md"
+
+#: What a verdict is called in a sentence, in the order in which verdicts are told.
+VERDICTS = {
+    "supported": "supported",
+    "contradicted": "contradicted",
+    "yes": "worth it",
+    "no": "not worth it",
+    "inconclusive": "inconclusive",
+}
 
 
-def words(path: Path) -> str:
-    return " ".join(path.read_text(encoding="utf-8").split())
+def words(text: str) -> str:
+    return " ".join(text.split())
 
 
-PAGE = words(REPORTS / "README.md")
+@cache
+def report(name: str) -> Mapping[str, Any]:
+    """results.json as it is on disk: pages quote what is committed, not what would be rendered."""
+    content: dict[str, Any] = json.loads((REPORTS / name / "results.json").read_text("utf-8"))
+    return content
 
 
 def minutes(name: str) -> int:
@@ -34,79 +54,167 @@ def minutes(name: str) -> int:
     return round((ended - began).total_seconds() / 60)
 
 
-@pytest.fixture(scope="module")
-def digits() -> Results:
-    return read_results(REPORTS / "digits")
+def at(verdicts: Iterable[tuple[int, str]]) -> str:
+    """Verdicts by number of steps in words: `supported at 1, 4 and 8, inconclusive at 2`."""
+    by_verdict: dict[str, list[int]] = {}
+    for nfe, verdict in verdicts:
+        by_verdict.setdefault(verdict, []).append(nfe)
+    parts = [
+        f"{said} at {listed([str(nfe) for nfe in sorted(by_verdict[key])])}"
+        for key, said in VERDICTS.items()
+        if key in by_verdict
+    ]
+    return ", ".join(parts)
 
 
-@pytest.mark.parametrize("name", ["quick", "digits", "self_forcing"])
-def test_how_long_a_study_took(name: str) -> None:
-    assert f"**{name}**: trained, measured and rendered, in {minutes(name)} minutes on" in PAGE
+def hypotheses(name: str, a: str, b: str, metric: str) -> str:
+    """Verdicts of "a is better than b" at the training's length, by number of steps."""
+    found = [
+        (one["nfe"], one["verdict"])
+        for one in report(name)["hypotheses"]
+        if (one["a"], one["b"], one["metric"], one["sampler"]) == (a, b, metric, "sde")
+        and one["length"] is None
+        and not one["slope"]
+    ]
+    assert found, (name, a, b, metric)
+    return at(found)
 
 
-def test_how_long_the_first_command_takes() -> None:
-    assert f"it takes {minutes('quick')} minutes on two slow cores" in words(ROOT / "README.md")
-    assert f"twice: {minutes('quick')} minutes on two slow cores" in words(ROOT / "CHANGELOG.md")
+def answer(name: str, backbone: str) -> list[Mapping[str, Any]]:
+    table = report(name)["answer"]
+    assert table["metric"] == "digits-fd"
+    return [row for row in table["rows"] if row["backbone"] == backbone]
 
 
-def test_verdicts_of_digits(digits: Results) -> None:
-    verdicts = Counter(hypothesis.verdict for hypothesis in digits.hypotheses)
-    assert set(verdicts) == {"supported", "inconclusive"}
-    told = (
-        f"Of its {verdicts.total()} hypotheses {verdicts['supported']} are supported, none is "
-        f"contradicted and {verdicts['inconclusive']} are inconclusive."
+def of_windows() -> str:
+    """Differences between an arm with a window and the same method with the whole past."""
+    pairs = {(f"{one}-full", f"{one}-window") for one in ("consistency", "dmd", "sc-dmd")}
+    found = [
+        one["better"]
+        for one in report("self_forcing")["comparisons"]
+        if (one["a"], one["b"]) in pairs
+        and one["metric"] in ("digits-motion", "digits-rigidity")
+        and one["sampler"] == "sde"
+    ]
+    better = Counter(found)
+    return (
+        f"Of the {len(found)} differences in `digits-motion` and `digits-rigidity` to the same "
+        f"method with the whole past {better['a']} say worse and {better['b']} better"
     )
-    assert told in PAGE
 
 
-def test_the_first_table_of_digits(digits: Results) -> None:
-    assert digits.answer is not None and digits.answer.metric == "digits-fd"
-    rows = digits.answer.rows
-    assert {(row.best, row.verdict) for row in rows} == {("consistency", "inconclusive")}
-    assert all(row.p_best is not None for row in rows)
-    levels = listed([level(row.p_best or 0.0) for row in rows])
-    told = (
-        "By `digits-fd` consistency distillation has the lowest mean at every number of steps; "
-        f"that it is the best of all arms is inconclusive at each (p = {levels}). Distilling is "
-        "worth it at 1, 2 and 4 steps, inconclusive at 8."
-    )
-    assert told in PAGE
-    worth = {row.nfe: row.worth for row in rows}
-    assert worth == {1: "yes", 2: "yes", 4: "yes", 8: "inconclusive"}
+def sentences() -> list[tuple[Path, str]]:
+    """By page the sentences that follow from the reports."""
+    digits = answer("digits", "wan")
+    quick = answer("quick", "wan")
+    verdicts = Counter(one["verdict"] for one in report("digits")["hypotheses"])
+    levels = listed([level(row["p_best"]) for row in digits])
+    assert {row["best"] for row in (*digits, *quick)} == {"consistency"}
+    dmd, consistency = PLUGINS / "salt_zoo_dmd", PLUGINS / "salt_zoo_consistency"
+    found = [
+        (PAGE, f"**{name}**: trained, measured and rendered, in {minutes(name)} minutes on")
+        for name in ("quick", "digits", "self_forcing")
+    ]
+    time = f"{minutes('quick')} minutes on two slow cores"
+    found += [
+        (ROOT / "README.md", f"Once everything is installed, it takes {time}"),
+        (ROOT / "CHANGELOG.md", f"measures 32 prompts twice: {time}"),
+        (
+            PAGE,
+            f"Of its {verdicts.total()} hypotheses {verdicts['supported']} are supported, "
+            f"{verdicts['contradicted']} contradicted and {verdicts['inconclusive']} inconclusive.",
+        ),
+        (
+            PAGE,
+            "By `digits-fd` consistency distillation has the lowest mean at every number of steps; "
+            f"that it is the best of all arms is {at((r['nfe'], r['verdict']) for r in digits)} "
+            f"(p = {levels}). Distilling is {at((r['nfe'], r['worth']) for r in digits)}.",
+        ),
+        (
+            PAGE,
+            "By `digits-fd` consistency distillation has the lowest mean of the bidirectional arms "
+            "at every number of steps; that it is the best of them is "
+            f"{at((r['nfe'], r['verdict']) for r in quick)}. Distilling is "
+            f"{at((r['nfe'], r['worth']) for r in quick)}.",
+        ),
+        (PAGE, of_windows()),
+        (
+            consistency,
+            f"Whether it is the best of all arms is {at((r['nfe'], r['verdict']) for r in digits)} "
+            "(Holm); that it is better than the undistilled teacher with as few steps is "
+            f"{hypotheses('digits', 'consistency', 'teacher-naive', 'digits-fd')}. Distilling is "
+            f"{at((r['nfe'], r['worth']) for r in digits)}.",
+        ),
+    ]
+    for page, arm, student in (
+        (consistency, "consistency-full", "a student"),
+        (dmd, "dmd-full", "`dmd`"),
+    ):
+        verdict = hypotheses("self_forcing", arm, "initial-naive", "digits-rigidity")
+        rigid = f"{student} with the whole past is more rigid than the undistilled causal student"
+        found.append((page, f"{rigid} is {verdict}."))
+    for arm, name in {
+        "dmd-8": "`dmd` on 8 steps",
+        "dmd-4": "`dmd` on 4 steps",
+        "sc-dmd-published": "the published form of SC-DMD",
+        "sc-dmd-velocity": "the velocity form",
+    }.items():
+        verdict = hypotheses("digits", arm, "teacher-naive", "digits-fd")
+        found.append((dmd, f"{name}: {verdict}"))
+    return [(page if page.suffix else page / "README.md", text) for page, text in found]
 
 
-def test_the_first_table_of_quick() -> None:
-    answer = read_results(REPORTS / "quick").answer
-    assert answer is not None
-    rows = {row.nfe: row for row in answer.rows if row.backbone == "wan"}
-    assert {row.best for row in rows.values()} == {"consistency"}
-    verdicts = {nfe: row.verdict for nfe, row in rows.items()}
-    assert verdicts == {1: "supported", 2: "inconclusive", 4: "supported", 8: "supported"}
-    assert rows[8].worth == "no"
-    assert "at 1, 4 and 8 steps (inconclusive at 2), and the undistilled network is" in PAGE
+@pytest.mark.parametrize(("page", "sentence"), sentences())
+def test_a_page_says_what_the_report_says(page: Path, sentence: str) -> None:
+    assert sentence in words(page.read_text(encoding="utf-8"))
 
 
-def test_windows_at_the_trainings_length() -> None:
-    results = read_results(REPORTS / "self_forcing")
-    pairs = [(f"{method}-full", f"{method}-window") for method in ("consistency", "dmd", "sc-dmd")]
-    told = re.search(r"has a worse `(.+?)` and `(.+?)` with a window than .+? at 1, 2 and 4", PAGE)
-    assert told
-    for metric in told.groups():
-        found = [
-            comparison
-            for comparison in results.comparisons
-            if comparison.metric == metric
-            and comparison.sampler == "sde"
-            and (comparison.a, comparison.b) in pairs
-        ]
-        assert len(found) == 9
-        assert all(one.significant and one.better == "a" for one in found)
+QUOTED = re.compile(r"([-\d.]+) \[([-\d.]+), ([-\d.]+)\](?:, (supported|inconclusive)\b)?")
+QUOTING = sorted(
+    page
+    for page in (*PLUGINS.glob("*/README.md"), PAGE, ROOT / "README.md")
+    if QUOTED.search(words(page.read_text(encoding="utf-8")))
+)
+
+
+def test_pages_quote_intervals() -> None:
+    assert {page.parent.name for page in QUOTING} >= {"salt_zoo_dmd", "salt_zoo_digits"}
+
+
+@pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.parent.name)
+def test_an_interval_that_a_page_quotes_is_in_a_report(page: Path) -> None:
+    known = []
+    for name in ("quick", "digits", "self_forcing", "cda", "null"):
+        content = report(name)
+        known += [(one["mean"], one["low"], one["high"], None) for one in content["rows"]]
+        for one in content["hypotheses"]:
+            c = one["comparison"] or {}
+            if c.get("difference") is not None:
+                numbers = (c["difference"], c["low"], c["high"])
+                known += [(*numbers, one["verdict"]), (*numbers, None)]
+    for *quoted, verdict in QUOTED.findall(words(page.read_text(encoding="utf-8"))):
+        assert any(
+            said == (verdict or None) and all(map(_rounds_to, numbers, quoted))
+            for *numbers, said in known
+        ), (quoted, verdict)
+
+
+def _rounds_to(number: float | None, text: str) -> bool:
+    places = len(text.partition(".")[2])
+    return number is not None and float(f"{number:.{places}f}") == float(text)
 
 
 @pytest.mark.parametrize(
-    "page", [REPORTS / "README.md", ROOT / "README.md", *sorted(ROOT.glob("plugins/*/README.md"))],
+    "page",
+    [PAGE, ROOT / "README.md", *sorted(PLUGINS.glob("*/README.md"))],
     ids=lambda page: page.parent.name,
-)  # fmt: skip
+)
 def test_no_arm_is_ahead_without_a_verdict(page: Path) -> None:
     """Pages say "better" with a verdict or an interval, or "has the lowest mean"."""
-    assert not re.findall(r"\b(?:ahead|beats?|outperforms?)\b", words(page))
+    text = words(page.read_text(encoding="utf-8"))
+    assert not re.findall(r"\b(?:ahead|beats?|outperforms?)\b", text)
+
+
+if __name__ == "__main__":
+    for page, sentence in sentences():
+        print(f"{page.relative_to(ROOT)}: {sentence}")
