@@ -17,14 +17,13 @@ def option_files(options: BaseModel) -> dict[str, str]:
     """Digests of the files that options name, by the option's dotted name.
 
     A path names a file, or a folder with all that is in it. A text names a file where there is one
-    of that name, and where it looks like one (it has a folder or an ending): options of parts of
-    parts are plain texts, and some take a tag or a file. What is not there has no digest.
+    of that name: options of parts of parts are plain texts, and some take a tag or a file. What is
+    not there has no digest.
     """
     found: dict[str, str] = {}
     for key, value in _leaves(options, ""):
         path = os.fspath(value)
-        looks_like_one = isinstance(value, PurePath) or Path(path).name != path or "." in path
-        if looks_like_one and os.path.isfile(path):
+        if os.path.isfile(path):
             found[key] = known_digest(Path(path))
         elif isinstance(value, PurePath) and os.path.isdir(path):
             for file in sorted(Path(path).rglob("*")):
