@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.run import Resolved
+from salt_zoo.core.interrupts import is_users
 from salt_zoo.plugin.manager import Zoo
 
 #: Numbers of updates that are tried for a budget; three usually do.
@@ -14,7 +15,8 @@ _TRIES = 20
 
 
 def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
-    """The runs with their updates set to the study's budget."""
+    """The runs with their updates set to the study's budget. An arm whose code fails keeps its own:
+    its training will tell."""
     if study.match == "updates":
         return dict(runs)
     from salt_zoo.planning.plan import flops_per_update
@@ -22,7 +24,15 @@ def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> 
     assert study.budget_of is not None
     reference = runs[study.budget_of]
     budget = reference.config.training.updates * flops_per_update(reference, zoo)
-    return {label: _spend(run, budget, zoo) for label, run in runs.items()}
+    matched = {}
+    for label, run in runs.items():
+        try:
+            matched[label] = _spend(run, budget, zoo)
+        except BaseException as error:
+            if is_users(error):
+                raise
+            matched[label] = run
+    return matched
 
 
 def planned_flops(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
@@ -68,9 +78,9 @@ def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> di
     for label, run in runs.items():
         try:
             planned |= planned_flops(study, {label: run}, zoo)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # a method's bug is told as the failure of its training
+        except BaseException as error:  # a method's bug is told as the failure of its training
+            if is_users(error):
+                raise
             continue
     if study.match == "compute" and study.budget_of in planned:
         return dict.fromkeys(planned, planned[study.budget_of])

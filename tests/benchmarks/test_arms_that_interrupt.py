@@ -1,0 +1,117 @@
+"""Arms whose code raises what ends a program: each costs its own arm, and Ctrl-C still ends all."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import yaml
+
+from benchmarks.run import plan_runs
+from benchmarks.study.schema import load_study
+from salt_zoo import hookimpl
+from salt_zoo.cli import guarded
+from salt_zoo.core.interrupts import Stopped
+from salt_zoo.core.protocols import NetworkSpec
+from salt_zoo.io.signals import signals_clean_up
+from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.training.launch import train
+
+STUDY = """
+name: interrupts
+title: Interrupts
+base: {backbone: {name: wan, size: digits}, dataset: digits}
+arms:
+  good: {method: consistency, training: {updates: 7, batch_size: 2}}
+  bad: {method: interrupts, training: {updates: 3, batch_size: 2}}
+evaluation: {nfe: [1], metrics: [digits-rigidity]}
+"""
+
+
+def leave() -> None:
+    raise SystemExit(0)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def zoo_with(place: str, does):
+    """A zoo with a method that does something in one of its functions."""
+
+    class Interrupts:
+        needs_data = False
+
+        def __init__(self, config, zoo):
+            self.at("__init__")
+
+        def at(self, name):
+            if name == place:
+                does()
+
+        def roles(self):
+            self.at("roles")
+            return {"student": NetworkSpec("student", learning_rate=1e-4)}
+
+        def update_order(self, index):
+            self.at("update_order")
+            return ["student"]
+
+        def train(self, step):
+            self.at("train")
+            return {}
+
+    class Plugin:
+        @hookimpl
+        def register(self, zoo):
+            zoo.methods.add("interrupts", Interrupts, "a method that ends the program")
+
+    zoo = load_zoo()
+    zoo.add_plugin("interrupting", Plugin)
+    return zoo
+
+
+@pytest.mark.parametrize("match", ["updates", "compute"])
+@pytest.mark.parametrize("does", [leave, interrupt])
+@pytest.mark.parametrize("place", ["__init__", "roles", "update_order", "train"])
+def test_a_study_is_planned_beside_an_arm_that_would_end_it(place, does, match):
+    content = yaml.safe_load(STUDY) | {"match": match, "budget_of": "good"}
+    with signals_clean_up():
+        runs = plan_runs(load_study(content, "here"), zoo_with(place, does), "here")
+    assert {label: run.config.training.updates for label, run in runs.items()} == {
+        "good": 7,
+        "bad": 3,  # what it says itself: its cost is not known
+    }
+
+
+@pytest.mark.parametrize("place", ["__init__", "roles", "update_order", "train"])
+def test_ctrl_c_ends_the_planning(place):
+    study = load_study(yaml.safe_load(STUDY), "here")
+    with signals_clean_up(), pytest.raises(Stopped):
+        plan_runs(study, zoo_with(place, press), "here")
+
+
+def test_a_training_names_who_interrupts_it(run_content, tmp_path, capsys):
+    """And resumes no worse for it."""
+
+    def run(does) -> int:
+        from salt_zoo.config.run import resolve
+
+        zoo = zoo_with("train", does)
+        content = run_content(method={"name": "interrupts"})
+        del content["method"]["learning_rate"]
+        return guarded(lambda: train(resolve(content, zoo, "x"), tmp_path / "run", zoo, "cpu") and 0)
+
+    assert run(interrupt) == ForeignError.exit_code
+    assert capsys.readouterr().err == (
+        "method 'interrupts' of plugin 'interrupting', update of 'student' in step 1: "
+        "KeyboardInterrupt: no reason given\n"
+    )
+    assert run(press) == 130
+    assert "interrupted" in capsys.readouterr().err
