@@ -12,6 +12,7 @@ from benchmarks.run import plan_runs
 from benchmarks.study.schema import load_study
 from salt_zoo import hookimpl
 from salt_zoo.cli import guarded
+from salt_zoo.config.run import resolve
 from salt_zoo.core.interrupts import Stopped
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.io.signals import signals_clean_up
@@ -28,6 +29,8 @@ arms:
   bad: {method: interrupts, training: {updates: 3, batch_size: 2}}
 evaluation: {nfe: [1], metrics: [digits-rigidity]}
 """
+
+PLACES = ("__init__", "roles", "update_order", "train")
 
 
 def leave() -> None:
@@ -77,9 +80,11 @@ def zoo_with(place: str, does):
     return zoo
 
 
-@pytest.mark.parametrize("match", ["updates", "compute"])
-@pytest.mark.parametrize("does", [leave, interrupt])
-@pytest.mark.parametrize("place", ["__init__", "roles", "update_order", "train"])
+@pytest.mark.parametrize(
+    ("place", "does", "match"),
+    [(place, does, "updates") for place in PLACES for does in (leave, interrupt)]
+    + [("train", interrupt, "compute")],
+)
 def test_a_study_is_planned_beside_an_arm_that_would_end_it(place, does, match):
     content = yaml.safe_load(STUDY) | {"match": match, "budget_of": "good"}
     with signals_clean_up():
@@ -90,7 +95,7 @@ def test_a_study_is_planned_beside_an_arm_that_would_end_it(place, does, match):
     }
 
 
-@pytest.mark.parametrize("place", ["__init__", "roles", "update_order", "train"])
+@pytest.mark.parametrize("place", PLACES)
 def test_ctrl_c_ends_the_planning(place):
     study = load_study(yaml.safe_load(STUDY), "here")
     with signals_clean_up(), pytest.raises(Stopped):
@@ -98,19 +103,16 @@ def test_ctrl_c_ends_the_planning(place):
 
 
 def test_a_training_names_who_interrupts_it(run_content, tmp_path, capsys):
-    """And resumes no worse for it."""
-
     def run(does) -> int:
-        from salt_zoo.config.run import resolve
-
         zoo = zoo_with("train", does)
         content = run_content(method={"name": "interrupts"})
         del content["method"]["learning_rate"]
-        return guarded(lambda: train(resolve(content, zoo, "x"), tmp_path / "run", zoo, "cpu") and 0)
+        resolved = resolve(content, zoo, "here")
+        return guarded(lambda: train(resolved, tmp_path / "run", zoo, "cpu") and 0)
 
     assert run(interrupt) == ForeignError.exit_code
     assert capsys.readouterr().err == (
-        "method 'interrupts' of plugin 'interrupting', update of 'student' in step 1: "
+        "error: method 'interrupts' of plugin 'interrupting', update of 'student' in step 1: "
         "KeyboardInterrupt: no reason given\n"
     )
     assert run(press) == 130
