@@ -216,6 +216,8 @@ def _serve(connection: Connection, parent: int, begin: Callable[[], Do]) -> None
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    for child in multiprocessing.active_children():  # of foreign code, such as loaders of data
+        child.terminate()
     os._exit(0)  # threads that foreign code left keep no process alive
 
 
