@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.io.printing import say
@@ -50,7 +51,7 @@ def check_digests(folder: Path) -> None:
     try:
         for name in _there(folder):
             check_regular(folder / name, "delete it and run the study again")
-        files = read_sealed(path).get("files")
+        files: Any = read_sealed(path).get("files")
         check_files(folder, files)
         for name in _there(folder):
             if name not in files:

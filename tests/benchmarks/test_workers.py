@@ -111,7 +111,9 @@ def test_what_a_task_has_started_ends_with_its_process(tmp_path: Path):
 
     def runs() -> bool:  # a zombie waits to be buried by whoever has inherited it
         try:
-            return Path(f"/proc/{result.value}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            return (
+                Path(f"/proc/{result.value}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            )
         except OSError:
             return False
 
