@@ -17,8 +17,9 @@ from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.consoles import ResultsConsole
 from salt_zoo.io.durations import in_words
-from salt_zoo.io.printing import noted_if_slow, results, visible
+from salt_zoo.io.printing import noted_if_slow, visible
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.devices import find_device
@@ -44,7 +45,7 @@ def print_plan(
         tflops, mfu: of networks too large to be timed here: peak TFLOP/s of a GPU and the share of
             it that is reached.
     """
-    console = Console(file=results(), width=120)
+    console = ResultsConsole(width=120)
     with noted_if_slow(f"planning {len(runs)} arms by dry runs of up to 400 updates"):
         plans = {label: plan_run(run, zoo) for label, run in runs.items()}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
