@@ -15,8 +15,12 @@ _TRIES = 20
 
 
 def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
-    """The runs with their updates set to the study's budget. An arm whose code fails keeps its own:
-    its training will tell."""
+    """The runs with their updates set to the study's budget.
+
+    Raises:
+        ForeignError: the cost of an arm is not known, because its code fails: a study of equal
+            budgets cannot be run with it.
+    """
     if study.match == "updates":
         return dict(runs)
     from salt_zoo.planning.plan import flops_per_update
@@ -24,15 +28,7 @@ def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> 
     assert study.budget_of is not None
     reference = runs[study.budget_of]
     budget = reference.config.training.updates * flops_per_update(reference, zoo)
-    matched = {}
-    for label, run in runs.items():
-        try:
-            matched[label] = _spend(run, budget, zoo)
-        except BaseException as error:
-            if is_users(error):
-                raise
-            matched[label] = run
-    return matched
+    return {label: _spend(run, budget, zoo) for label, run in runs.items()}
 
 
 def planned_flops(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:
