@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.io.prompt_files import read_prompt_file
+from salt_zoo.io.prompt_files import read_prompt_file, read_prompts_and_images
 
 #: What `str.splitlines` takes for ends of lines, and an editor does not.
 INSIDE = "\u2028\u2029\u0085\v\f\x1c\x1d\x1e"
@@ -49,6 +49,28 @@ def test_tables(tmp_path, prompts, mark, bom):
     (tmp_path / "texts.json").write_text(json.dumps({"prompts": prompts}), "utf-8")
     for name in ("p.csv", "p.jsonl", "p.json", "texts.json"):
         assert read_prompt_file(tmp_path / name) == prompts, name
+
+
+def test_first_frames_beside_prompts(tmp_path):
+    table = pandas.DataFrame(
+        {"n": [1, 2], "caption": ["x", "y"], "Image_Path": ["a.png", "/b.png"]}
+    )
+    table.to_parquet(tmp_path / "p.parquet")
+    table.to_csv(tmp_path / "p.csv", index=False)
+    table.to_json(tmp_path / "p.jsonl", orient="records", lines=True)
+    for name in ("p.parquet", "p.csv", "p.jsonl"):
+        found = read_prompts_and_images(tmp_path / name)
+        assert [(prompt, str(path)) for prompt, path in found] == [
+            ("x", str(tmp_path / "a.png")),
+            ("y", "/b.png"),
+        ], name
+        assert found == read_prompts_and_images(tmp_path / name, "caption", "Image_Path")
+    for name in ("p.parquet", "p.jsonl"):  # in a csv a number is text
+        with pytest.raises(ZooError, match=r"its 'n' is '?1'?, not the path of an image"):
+            read_prompts_and_images(tmp_path / name, "caption", "n")
+    (tmp_path / "texts.json").write_text('["a cat"]')
+    with pytest.raises(ZooError, match="row 1: has no column 'image' or"):
+        read_prompts_and_images(tmp_path / "texts.json")
 
 
 def test_a_column(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from salt_zoo.core.first_frame import FirstFrames
+    from salt_zoo.core.network import Condition
 
 NAME = "sample"
 HELP = "generate videos for prompts with a student, or with a backbone's teacher"
@@ -38,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file with one prompt per line, or a table: .csv, .tsv, .json, .jsonl, .parquet",
     )
     parser.add_argument("--column", help="column of the table (default: prompt, caption or text)")
+    parser.add_argument(
+        "--image-column",
+        metavar="COLUMN",
+        help="column of the table with each prompt's first frame, a path relative to the table's "
+        "folder (default, for a size that generates from an image: image, image_path, image_name "
+        "or first_frame)",
+    )
     parser.add_argument(
         "--per-prompt", type=int, default=1, metavar="N", help="videos per prompt (default: 1)"
     )
@@ -120,7 +129,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
     chosen = choose(options, zoo, "sample", "teacher")
     content = with_overrides(chosen.content, options.overrides, zoo)
-    videos = videos_of(read_prompts(options), options.per_prompt)
+    check_prompt_options(options)
+    prompts = read_prompts(options)
+    videos = videos_of(prompts, options.per_prompt)
     files = outputs(options, videos)
 
     from salt_zoo.cli.progress import told_bar
@@ -133,7 +144,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     config = configure_part(zoo.backbones, content, zoo, chosen.where)
     backbone = zoo.backbones.create(content["name"], config, zoo).to(device)
     sampling = sampling_config(options, chosen, chosen.place is not None, backbone)
-    images = first_image.first_frames(options, backbone, content.get("size"))
+    own = own_images(options, backbone.image_shape is not None)
+    images = first_image.first_frames(options, backbone, content.get("size"), own)
     size = backbone.frame_size
     if size:
         check_size(options.out if files is None else files[0], _together(files, videos), *size)
@@ -152,17 +164,25 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     return 0
 
 
-def read_prompts(options: argparse.Namespace) -> list[str]:
-    """The prompts of the command line or of `--prompts`."""
+def check_prompt_options(options: argparse.Namespace) -> None:
+    """Refuse options that contradict each other."""
     if options.prompts and options.prompt_file:
         raise ZooError("--prompts: cannot be combined with prompts on the command line")
     if options.per_prompt < 1:
         raise ZooError(f"--per-prompt {options.per_prompt}: must be at least 1")
+    if options.image is not None and options.image_column is not None:
+        raise ZooError("--image-column: cannot be combined with --image, which is of all prompts")
     if options.prompt_file is None:
-        if options.column is not None:
-            raise ZooError("--column: needs --prompts FILE")
+        for flag, value in (("column", options.column), ("image-column", options.image_column)):
+            if value is not None:
+                raise ZooError(f"--{flag}: needs --prompts FILE")
         if not options.prompts:
             raise ZooError("no prompt; give one or more, or --prompts FILE")
+
+
+def read_prompts(options: argparse.Namespace) -> list[str]:
+    """The prompts of the command line or of `--prompts`."""
+    if options.prompt_file is None:
         return list(options.prompts)
     from salt_zoo.io.prompt_files import read_prompt_file
 
@@ -170,6 +190,20 @@ def read_prompts(options: argparse.Namespace) -> list[str]:
         return read_prompt_file(options.prompt_file, options.column)
     except ZooError as error:
         raise ZooError(f"--prompts {error}") from None
+
+
+def own_images(options: argparse.Namespace, are_needed: bool) -> list[Path]:
+    """The first frame of each prompt of `--prompts`; empty where `--image` is that of all."""
+    wanted = are_needed and options.prompt_file is not None and options.image is None
+    if not wanted and options.image_column is None:
+        return []
+    from salt_zoo.io.prompt_files import read_prompts_and_images
+
+    try:
+        rows = read_prompts_and_images(options.prompt_file, options.column, options.image_column)
+    except ZooError as error:
+        raise ZooError(f"--prompts {error}") from None
+    return [image for _, image in rows]
 
 
 def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] | None:
@@ -242,11 +276,17 @@ def make(
 
     for video in videos:
         rng = prompt_draws(seed, video.prompt, [video.occurrence], device)
-        latents = generate(network, backbone, [video.prompt], rng, sampling, first_frames=images)
+        own = images and functools.partial(_of_place, images, video.place)
+        latents = generate(network, backbone, [video.prompt], rng, sampling, first_frames=own)
         with torch.inference_mode():
             pixels = backbone.decode_video(latents)
         check_finite(pixels, f"prompt {shown(video.prompt)}")
         yield pixels
+
+
+def _of_place(images: FirstFrames, place: int, _: range) -> Condition:
+    """The first frame of one prompt of the list, for a video that is generated alone."""
+    return images(range(place, place + 1))
 
 
 def counted(

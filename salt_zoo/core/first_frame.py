@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from salt_zoo.core.dataset import Dataset, EncodedFirstFrames, Sample
@@ -81,6 +82,15 @@ def of_image(backbone: Backbone, image: Tensor) -> FirstFrames:
     def some(places: range) -> Condition:
         found = encoded()
         return {name: row.expand(len(places), *row.shape[1:]) for name, row in found.items()}
+
+    return some
+
+
+def of_images(backbone: Backbone, images: Sequence[Callable[[], Tensor]]) -> FirstFrames:
+    """An image `[channels, height, width]` in [0, 1] for each video, read when it is asked for."""
+
+    def some(places: range) -> Condition:
+        return encode(backbone, torch.stack([images[place]() for place in places]))
 
     return some
 

@@ -4,15 +4,17 @@ networks' arithmetic."""
 from __future__ import annotations
 
 import functools
+import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.condition import example
 from salt_zoo.core.meta import feature_shape, network_of_role, on_meta
 from salt_zoo.core.method import trained_together
@@ -21,6 +23,7 @@ from salt_zoo.core.protocols import (
     Batch,
     Condition,
     FeatureExtractor,
+    Memory,
     Method,
     NeedsTrajectories,
     Start,
@@ -36,18 +39,30 @@ _SIZE = 2  # height and width of the videos
 
 
 @dataclass(frozen=True)
+class Held:
+    """What is there at one moment of an update: before a backward pass, or when a memory is made.
+
+    Attributes:
+        recorded: role -> passes whose activations are kept.
+        memories: bytes of all KV memories, as a multiple of one for a video of the batch.
+    """
+
+    recorded: tuple[tuple[str, float], ...]
+    memories: float
+
+
+@dataclass(frozen=True)
 class Passes:
     """Passes for each video of the batch.
 
     Attributes:
         kinds: role -> passes of each kind.
-        held: role -> recorded passes, at every moment at which a update goes backward: what its
-            activations are those of.
+        held: what is there at the moments of an update.
         together: the roles of each update, whose gradients are there at once.
     """
 
     kinds: Mapping[str, Mapping[AnyPass, float]]
-    held: frozenset[tuple[tuple[str, float], ...]]
+    held: frozenset[Held]
     together: frozenset[tuple[str, ...]]
 
     def held_bytes(self, role: str) -> float:
@@ -105,6 +120,8 @@ class DryRun:
                 name: torch.zeros([1] * value.ndim) for name, value in self.condition.items()
             }
         self.counter = PassCounter(self.networks, frames, self.modules)
+        video = torch.zeros(1, *self.shape, device=self.device)
+        self.memories = _Memories(backbone.blocks(), self.networks["student"], video)
         self.update = functools.cache(self._update)  # of one step; arms are asked about repeatedly
 
     def mean(self, updates: int) -> Passes:
@@ -127,7 +144,7 @@ class DryRun:
         """What one update passes."""
         for passes in self.counter.passes.values():
             passes.clear()
-        held: set[tuple[tuple[str, float], ...]] = set()
+        held: set[Held] = set()
         taken: Counter[str] = Counter()
         order = [trained_together(one) for one in self.method.update_order(step)]
         together = [roles for roles in order if roles[0] not in self.copies]
@@ -143,11 +160,15 @@ class DryRun:
     def _train_step(self, roles: tuple[str, ...], step: int, rng: KeyedRNG, held: set[Any]) -> None:
         before = self._recorded()
 
+        def moment() -> Held:
+            now = self._recorded()
+            recorded = tuple((name, now[name] - before[name]) for name in now)
+            return Held(recorded, self.memories.there())
+
         def backward(loss: Tensor) -> None:
             nonlocal before
-            now = self._recorded()
-            held.add(tuple((name, now[name] - before[name]) for name in now))
-            before = now
+            held.add(moment())
+            before = self._recorded()
             loss.backward()
 
         method, condition = self.method, self.condition
@@ -162,7 +183,7 @@ class DryRun:
                 self.networks,
                 batch,
                 rng,
-                self.backbone.blocks(),
+                self.memories.watched(lambda: held.add(moment())),
                 self.shape,
                 backward,
             )
@@ -209,6 +230,44 @@ class DryRun:
         if isinstance(network, FeatureExtractor):
             network.features = features  # type: ignore[method-assign]
         return network
+
+
+class _Memories:
+    """The KV memories of an update that somebody still holds."""
+
+    def __init__(self, blocks: Blocks, network: Any, video: Tensor) -> None:
+        self._blocks = blocks
+        one = blocks.memory(network, video)
+        self._one = 0 if one is None else one.bytes()
+        self._made: list[tuple[Callable[[], Memory | None], int]] = []
+
+    def watched(self, made: Callable[[], None]) -> Blocks:
+        """The blocks, with a memory of which it is known when it goes; `made` is called after each
+        new one."""
+        new = self._blocks.new_memory
+        if new is None:
+            return self._blocks
+
+        def new_memory(network: Any, x: Tensor) -> Memory:
+            memory = new(network, x)
+            self._made.append((_reference(memory), memory.bytes()))
+            made()
+            return memory
+
+        return replace(self._blocks, new_memory=new_memory)
+
+    def there(self) -> float:
+        """Bytes of those that are there, as a multiple of one memory for one video."""
+        self._made = [(memory, size) for memory, size in self._made if memory() is not None]
+        return sum(size for _, size in self._made) / self._one if self._one else 0.0
+
+
+def _reference(memory: Memory) -> Callable[[], Memory | None]:
+    """A weak one, where its class allows that."""
+    try:
+        return weakref.ref(memory)
+    except TypeError:
+        return lambda: memory
 
 
 class _Shapes(KeyedRNG):

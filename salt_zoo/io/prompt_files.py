@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from salt_zoo.io.regular import check_regular
 
 #: A table's column of prompts, where none is named: the first of these that it has.
 COLUMNS = ("prompt", "prompt_en", "caption", "text")
+#: A table's column of first frames, likewise; `image_name` is that of VBench's image-to-video list.
+IMAGE_COLUMNS = ("image", "image_path", "image_name", "first_frame")
 #: Lines end as editors end them. A line separator of Unicode or a form feed is a part of a prompt,
 #: to which `str.splitlines` would put an end.
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -42,15 +44,62 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
     ending = file.suffix.lower()
     if ending not in _TABLES and column is not None:
         raise ZooError(f"{file}: is read as lines of text, which have no column {column!r}")
-    if ending == ".parquet":
-        rows: Iterable[Any] = _parquet(file, column)
-    else:
-        text = _text(file)
-        if ending not in _TABLES:
-            return _lines(file, text)
-        rows = _table(file, text, ending)
+    if ending not in _TABLES:
+        return _lines(file, _text(file))
+    rows = _parquet(file, column) if ending == ".parquet" else _table(file, _text(file), ending)
     prompts = [_prompt(file, place, row, column) for place, row in enumerate(rows, 1)]
     found = [prompt for prompt in prompts if prompt]
+    if not found:
+        raise ZooError(f"{file}: holds no prompt")
+    return found
+
+
+def read_prompts_and_images(
+    file: Path, column: str | None = None, image_column: str | None = None
+) -> list[tuple[str, Path]]:
+    """The prompts of a table, each with its first frame's file, in their order.
+
+    Args:
+        file: `.csv`, `.tsv`, `.json`, `.jsonl` or `.parquet`; paths in it are relative to its
+            folder.
+        column: of prompts; None is one of `COLUMNS`.
+        image_column: of first frames; None is one of `IMAGE_COLUMNS`.
+
+    Raises:
+        ZooError: the file is missing, damaged, no table, or a row lacks either.
+    """
+    file = Path(file).expanduser()
+    ending = file.suffix.lower()
+    if file.is_dir() or ending not in _TABLES:
+        raise ZooError(
+            f"{file}: has no column of first frames; give a table ({', '.join(_TABLES)}) or one "
+            "--image for all"
+        )
+    wanted = (image_column,) if image_column else IMAGE_COLUMNS
+    rows = (
+        _parquet(file, column, wanted)
+        if ending == ".parquet"
+        else _table(file, _text(file), ending)
+    )
+    found = []
+    for place, row in enumerate(rows, 1):
+        prompt = _prompt(file, place, row, column)
+        known = (
+            {str(name).strip().lower(): name for name in row} if isinstance(row, Mapping) else {}
+        )
+        chosen = next((known[name.lower()] for name in wanted if name.lower() in known), None)
+        if chosen is None:
+            raise ZooError(
+                f"{file}, row {place}: has no column {' or '.join(map(repr, wanted))} with the "
+                "prompt's first frame; name it with --image-column, or give one --image for all"
+            )
+        value = row[chosen]
+        if not isinstance(value, str) or not value.strip():
+            raise ZooError(
+                f"{file}, row {place}: its {chosen!r} is {shown(str(value), 30)}, not the path of "
+                "an image"
+            )
+        found.append((prompt, file.parent / Path(value.strip()).expanduser()))
     if not found:
         raise ZooError(f"{file}: holds no prompt")
     return found
@@ -166,9 +215,9 @@ def _long_fields(most: int) -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _parquet(file: Path, column: str | None) -> list[dict[str, Any]]:
-    """The rows with their prompt alone, where there is a column of that name: tables of hub data
-    sets hold videos, too."""
+def _parquet(file: Path, column: str | None, beside: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The rows with their prompt alone and what is named `beside` it, where there is a column of
+    that name: tables of hub data sets hold videos, too."""
     import pyarrow.parquet
 
     if not file.is_file():
@@ -176,7 +225,9 @@ def _parquet(file: Path, column: str | None) -> list[dict[str, Any]]:
     try:
         names = pyarrow.parquet.read_schema(file).names
         chosen = column or _column(dict.fromkeys(names))
-        table = pyarrow.parquet.read_table(file, columns=[chosen] if chosen in names else None)
+        own = {name.lower() for name in beside}
+        some = [chosen, *(name for name in names if name.lower() in own)]
+        table = pyarrow.parquet.read_table(file, columns=some if chosen in names else None)
         rows: list[dict[str, Any]] = table.to_pylist()
     except Exception as error:  # pyarrow raises many kinds for a damaged file
         words = " ".join(str(error).split())[:100]

@@ -43,7 +43,7 @@ from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.layout import Layout, make_layout
 
 #: Parts that are there in a training pass only, when the codecs are not.
-PASSING = ("activations", "gathered units")
+PASSING = ("activations", "gathered units", "KV memory")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Plan:
     Attributes:
         parameters: of each role's network.
         micro_batch: videos that a device trains on at a time.
-        memory: GiB on a device by part. All parts but the codecs are there at once.
+        memory: GiB on a device by part, each at its fullest.
+        apart: GiB of `memory` that are never there at once: a KV memory is often gone before the
+            activations of a whole video are there.
         states: GiB of optimizer states by role, which are together a part of `memory`.
         shard: devices that share one copy of the networks.
         sequence: devices that share one video.
@@ -71,6 +73,7 @@ class Plan:
     parameters: dict[str, int]
     micro_batch: int
     memory: dict[str, float]
+    apart: float
     states: dict[str, float]
     shard: int
     sequence: int
@@ -87,7 +90,7 @@ class Plan:
         codecs = [gib for part, gib in self.memory.items() if part.startswith("codec ")]
         resident = sum(self.memory.values()) - sum(codecs)
         passing = sum(self.memory[part] for part in (*PASSING, "gradients") if part in self.memory)
-        return resident - passing + max(passing, *codecs, 0.0)
+        return resident - passing + max(passing - self.apart, *codecs, 0.0)
 
 
 def plan_run(
@@ -184,9 +187,12 @@ def make_plan(
     host = sum(memory.pop(f"weights {name}", 0.0) for name in offloaded)
     states = optimizer_states(networks, roles, config, layout.shard)
     memory["optimizer states"] = sum(states.values())
-    if kept:
-        memory["KV memory"] = kept / GIB
-    memory["activations"] = _held(backbone, roles, counted, micro, bf16, checkpointing, layout)
+    moments = _moments(backbone, roles, counted, micro, bf16, checkpointing, layout)
+    memory["activations"] = max(held for held, _ in moments)
+    memories = max(share for _, share in moments) * kept / GIB
+    if memories:
+        memory["KV memory"] = memories
+    together = max(held + share * kept / GIB for held, share in moments)
     in_units = [one.gathered for name, one in networks.items()
                 if layout.sharded or name in offloaded]  # fmt: skip
     if in_units:
@@ -201,6 +207,7 @@ def make_plan(
         parameters={name: one.parameters for name, one in networks.items()},
         micro_batch=micro,
         memory=memory,
+        apart=memory["activations"] + memories - together,
         states=states,
         shard=layout.shard,
         sequence=layout.sequence,
@@ -272,7 +279,7 @@ def _codecs(backbone: Backbone) -> dict[str, float]:
     }
 
 
-def _held(
+def _moments(
     backbone: Backbone,
     roles: Mapping[str, NetworkSpec],
     counted: Passes,
@@ -280,8 +287,8 @@ def _held(
     bf16: bool,
     checkpointing: bool,
     layout: Layout,
-) -> float:
-    """GiB of the activations that are there at the peak of an update."""
+) -> list[tuple[float, float]]:
+    """GiB of activations, and the KV memories, that are there at the moments of an update."""
 
     def kept(role: str) -> float:
         if roles[role].factory is not None:
@@ -293,5 +300,10 @@ def _held(
             whose, batch, bf16, checkpointing, layout.sharded, lora, layout.sequence
         )
 
-    moments = [sum(n * kept(role) for role, n in moment if n) for moment in counted.held]
-    return max(moments, default=0.0) or kept("student")
+    moments = [
+        (sum(n * kept(role) for role, n in moment.recorded if n), moment.memories)
+        for moment in counted.held
+    ]
+    if not any(held for held, _ in moments):
+        moments.append((kept("student"), max((share for _, share in moments), default=0.0)))
+    return moments

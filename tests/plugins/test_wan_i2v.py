@@ -332,6 +332,48 @@ def test_sample_and_stream_take_an_image(cli, tiny_wan, tmp_path):
     assert ended.code == 2 and "generates from prompts alone" in ended.error
 
 
+def test_each_row_of_a_table_has_its_image(cli, tiny_wan, tmp_path):
+    """As if each were sampled alone with `--image`."""
+    options = [f"--set=backbone.options.{key}={value}" for key, value in SHAPE.items()]
+    options += ["--size", SIZE, f"--set=backbone.options.weights={tiny_wan}", "--nfe=1",
+                "--backbone=wan", "--format=png"]  # fmt: skip
+    table, own = tmp_path / "prompts.csv", tmp_path / "images"
+    own.mkdir()
+    for seed in range(2):
+        as_pil(make_image(seed)).save(own / f"{seed}.png")
+    table.write_text("prompt,image\na fox,images/0.png\na hare,images/1.png\n")
+    ended = cli("sample", "--prompts", table, *options, "--out", tmp_path / "all")
+    assert ended.code == 0, ended.err
+    made = sorted((tmp_path / "all").iterdir())
+    assert [path.name for path in made] == ["00000-a-fox.png", "00001-a-hare.png"]
+    for seed, prompt in enumerate(("a fox", "a hare")):
+        out = tmp_path / f"{seed}/"
+        ended = cli("sample", prompt, *options, "--out", f"{out}/", "--image", own / f"{seed}.png")
+        assert ended.code == 0, ended.err
+        (alone,) = out.iterdir()
+        assert alone.read_bytes() == made[seed].read_bytes()
+    assert made[0].read_bytes() != made[1].read_bytes()
+
+    def refused(*more: object) -> str:
+        ended = cli("sample", *more, *options, "--out", tmp_path / "none")
+        assert ended.code == 2 and not (tmp_path / "none").exists()
+        return str(ended.error)
+
+    assert "row 1: has no column 'start'" in refused("--prompts", table, "--image-column=start")
+    assert "needs --prompts" in refused("a fox", "--image-column=image")
+    image = own / "0.png"
+    both = refused("--prompts", table, "--image", image, "--image-column=image")
+    assert "cannot be combined with --image" in both
+    (tmp_path / "lines.txt").write_text("a fox\n")
+    assert "has no column of first frames" in refused("--prompts", tmp_path / "lines.txt")
+    (own / "1.png").unlink()
+    assert "1.png: there is no such file" in refused("--prompts", table)
+    ended = cli("sample", "--prompts", table, "--image-column=image", "--backbone=wan",
+                "--size=digits", "--out", tmp_path / "none")  # fmt: skip
+    assert ended.code == 2 and "--image-column" in ended.error
+    assert "generates from prompts alone" in ended.error
+
+
 def test_data_without_first_frames(cli, tiny_wan, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(f"prompt {number}" for number in range(9)))
