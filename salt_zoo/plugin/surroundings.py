@@ -139,7 +139,9 @@ def _set_hooks_of_errors(hooks: list[Any]) -> None:
 def settings_kept() -> Iterator[list[str]]:
     """Puts settings back that the block changed. Yields their names, filled in at its end."""
     changed: list[str] = []
-    modes = Modes.now()
+    modes = None
+    with suppress(AttributeError):  # a torch that keeps them elsewhere: modes are not looked after
+        modes = Modes.now()
     before = _values({**_torch_settings(), **_python_settings()})
     had_torch = "torch's default dtype" in before
     folder = _folder()
@@ -150,8 +152,8 @@ def settings_kept() -> Iterator[list[str]]:
             changed.append("the current folder")
             with suppress(OSError):  # it is gone
                 os.chdir(folder)
-        with suppress(Exception):
-            changed += modes.put_back()  # first: they see the calls below
+        with suppress(Exception):  # first: they see the calls below
+            changed += modes.put_back() if modes else []
         settings = {**_python_settings(), **_torch_settings()}
         wanted = before if had_torch else {**_first_values(), **before}
         after = _values(settings)
