@@ -23,7 +23,7 @@ from benchmarks.report.formats import duration, flops, quantity, whole
 from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
 from benchmarks.report.model import Setting, View
 from benchmarks.report.style import SERIES, later_lap, standalone
-from benchmarks.report.summary import answer, answer_lines, caption, mixes, tuning
+from benchmarks.report.summary import answer, answer_lines, caption, mixes, target_note, tuning
 from benchmarks.report.tables import TABLES, write_tables
 from benchmarks.stats.schema import ArmCost, Results
 from benchmarks.study.text import FileNames, all_shown, cleaned, shown_text
@@ -93,6 +93,7 @@ def render(
         "answer": answer(view),
         "answer_lines": answer_lines(view),
         "caption": caption(view),
+        "target_note": target_note(view, [h.metric for h in view.results.hypotheses]),
         "tuning": tuning(view),
         "mixes": mixes(view),
         "sections": [(title, _paragraphs(text)) for title, text in sections],

@@ -252,22 +252,35 @@ def sentence(view: View) -> str:
         if metric.kind != "quality":
             continue
         sign = 1 if metric.direction == "higher" else -1
-        ways: dict[str, list[str]] = {"gets worse": [], "gets better": [], "shows no change": []}
+        ways: dict[str, list[str]] = {
+            "gets worse": [],
+            "gets better": [],
+            "shows no change": [],
+            "has no interval": [],
+            "shows nothing from one training": [],
+        }
         for line in table.lines:
             slope = line.cells[0]
-            if line.baseline or slope is None or slope.low is None or slope.high is None:
+            if line.baseline or slope is None:
                 continue
-            if slope.low <= 0 <= slope.high:
+            if slope.low is None or slope.high is None:
+                ways["has no interval"].append(line.arm)
+            elif slope.seeds == 1:
+                ways["shows nothing from one training"].append(line.arm)
+            elif slope.low <= 0 <= slope.high:
                 ways["shows no change"].append(line.arm)
             else:
                 better = sign * (slope.mean or 0) > 0
                 ways["gets better" if better else "gets worse"].append(line.arm)
         count = sum(map(len, ways.values()))
         parts = [f"{way} for {_those(arms, count)}" for way, arms in ways.items() if arms]
-        if parts:
+        if any(ways[way] for way in ("gets worse", "gets better", "shows no change")):
             longest = f"{drift.lengths[-1]}× the training length"
             steps = table.setting.title(drift.settings)
-            return f"Over {longest}, at {steps}, {metric.name} {listed(parts)} (95% intervals)."
+            return (
+                f"Over {longest}, at {steps}, {metric.name} {listed(parts)} "
+                "(95% intervals, not adjusted for the number of arms)."
+            )
     return ""
 
 

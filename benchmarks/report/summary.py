@@ -72,24 +72,33 @@ def _line(row: AnswerRow, places: int, several: bool) -> AnswerLine:
     finer = max(places, decimals([row.difference, row.low, row.high]))
     return AnswerLine(
         steps=(f"{row.backbone}, " if several else "") + in_steps(row.nfe),
-        worth=WORTH[row.worth],
-        undistilled=[_undistilled(entry, places) for entry in row.undistilled],
+        worth=WORTH[row.worth] + _once(row, row.worth),
+        undistilled=[_undistilled(entry, row, places) for entry in row.undistilled],
         best=f"{row.best} {number(row.mean, places)}"
         + (f" ({row.setting})" if row.setting else ""),
         runner_up=row.runner_up or "–",
         difference=signed(row.difference, finer),
         interval=interval(row, finer) if row.low is not None else "",
-        best_of_all={"supported": "yes"}.get(row.verdict, row.verdict),
+        best_of_all={"supported": "yes"}.get(row.verdict, row.verdict)
+        + _once(row, row.verdict)
+        + (f" (no score of {listed(row.missing)})" if row.missing else ""),
         p=level_text(row.p_best) if row.p_best is not None else "",
         cost=_cost(row.cost),
     )
 
 
-def _undistilled(entry: Undistilled, places: int) -> str:
+def _once(row: AnswerRow, verdict: str) -> str:
+    """Why there is no verdict, where the best arm was trained once."""
+    return " (one training)" if row.seeds == 1 and verdict == "inconclusive" else ""
+
+
+def _undistilled(entry: Undistilled, row: AnswerRow, places: int) -> str:
     """One undistilled network with as many passes, and the comparison of the best arm with it."""
     guided = " with guidance" if entry.arm.endswith("guided") else ""
     start = "teacher" if entry.arm.startswith("teacher") else "initial student"
-    name = f"{start}{guided}, {in_steps(entry.nfe)}, {entry.sampler}"
+    other = entry.memory is not None and entry.memory != row.memory
+    memory = f", memory {entry.memory}" if other else ""
+    name = f"{start}{guided}{memory}, {in_steps(entry.nfe)}, {entry.sampler}"
     verdict = {
         "better": "the best arm is better",
         "worse": "the best arm is worse",
@@ -136,11 +145,23 @@ def caption(view: View) -> str:
     count = table.comparisons
     return (
         f"By {metric.name} ({metric.reading}), sampled with {samplers}. Worth it: the best arm is "
-        "compared with the undistilled network at equal network passes (without guidance, and with "
-        "guidance at half the steps), under every sampler of the study. p is adjusted (Holm) for "
+        "compared with the undistilled network that arms start from (of causal students their own "
+        "initial network, with the memory of the study's first arm) at equal network passes, cache "
+        "writes not counted; the cell names each setting that was measured, without guidance and "
+        "with guidance at half the steps. p is adjusted (Holm) for "
         f"the {count.undistilled} comparisons with undistilled networks, and separately for the "
-        f"{count.arms} between arms; yes, no, better and worse require p < 0.05."
+        f"{count.arms} between arms; yes, no, better and worse require p < 0.05 and more than one "
+        f"training of an arm.{target_note(view, [metric.name])}"
     )
+
+
+def target_note(view: View, names: Sequence[str]) -> str:
+    """What a difference is of, for those of these metrics that have a target."""
+    with_target = {m.name for m in view.results.metrics if m.target is not None}
+    targets = [name for name in dict.fromkeys(names) if name in with_target]
+    if not targets:
+        return ""
+    return f" Differences in {listed(targets)} are those of the distances to the target."
 
 
 def _worth(view: View) -> str:
@@ -165,10 +186,10 @@ def _worth_at(rows: Sequence[AnswerRow]) -> str:
     for row in rows:
         steps.setdefault(row.worth, []).append(row.nfe)
     words = {
-        "yes": "distilling is worth it at {} (the best arm is significantly better than every "
-        "undistilled network with as many passes)",
-        "no": "distilling is not worth it at {} (an undistilled network with as many passes is "
-        "significantly better)",
+        "yes": "distilling is worth it at {} (the best arm is significantly better than its "
+        "undistilled network in every measured setting with as many passes)",
+        "no": "distilling is not worth it at {} (its undistilled network is significantly better "
+        "than the best arm in a setting with as many passes)",
         "inconclusive": "it is inconclusive whether distilling is worth it at {}",
         "not measured": "there is nothing to compare with at {}",
     }

@@ -4,8 +4,9 @@ is best?
 All of it is by one metric, the study's primary one, under one sampler of the study (sde, with which
 students train, where there is a choice). The table answers two questions. An answer is significant
 where Holm's adjusted level is below 0.05 over every comparison that could have been quoted in
-answer to its question, at all numbers of steps: each arm with each undistilled network that takes
-as many passes (cache writes, which guidance doubles, are not counted), and each two arms.
+answer to its question, at all numbers of steps: each arm with the undistilled network in every
+setting that takes as many passes (cache writes, which guidance doubles, are not counted), and each
+two arms. An arm that was trained once decides nothing: its intervals do not cover the training.
 """
 
 from __future__ import annotations
@@ -90,8 +91,11 @@ def answer_table(
     by_arm = {cost.arm: cost for cost in costs}
     return Answer(
         metric=metric.name,
-        comparisons=AnswerCounts(**{q: len(entries) for q, entries in table.comparisons.items()}),
-        rows=[table.row(ranked, beside, by_arm) for ranked, beside in compared],
+        comparisons=AnswerCounts(**table.counts()),
+        rows=[
+            table.row(ranked, beside, by_arm, _missing(ranked, arms, costs))
+            for ranked, beside in compared
+        ],
     )
 
 
@@ -106,6 +110,18 @@ def _settings(arms: Sequence[ArmScores], value: Value) -> list[tuple[str, str, i
         steps = sorted({r.nfe for r in results if r.sampler == samplers[0] and r.nfe})
         settings += [(backbone, samplers[0], nfe) for nfe in steps]
     return settings
+
+
+def _missing(
+    ranked: Sequence[ArmScores], arms: Sequence[ArmScores], costs: Sequence[ArmCost]
+) -> list[str]:
+    """The other arms of the setting, which have no value there, and those whose trainings have all
+    failed, wherever they would have been measured."""
+    valued = {arm.first.arm for arm in ranked}
+    here = [arm.first.arm for arm in arms if not arm.baseline and arm.setting == ranked[0].setting]
+    scored = {arm.first.arm for arm in arms}
+    failed = [cost.arm for cost in costs if not cost.seeds and cost.arm not in scored]
+    return [name for name in dict.fromkeys([*here, *failed]) if name not in valued]
 
 
 class _Table:
@@ -144,20 +160,28 @@ class _Table:
 
     def _compare(self, question: Question, first: ArmScores, second: ArmScores) -> None:
         comparison = self.difference(first, second)
-        if comparison is not None and comparison.p is not None:
+        if comparison is not None and comparison.low is not None:
             self.comparisons[question][id(first), id(second)] = comparison
 
     def adjust(self) -> None:
         """Adjust the levels, each question by itself."""
         for comparisons in self.comparisons.values():
-            levels = holm([c.p for c in comparisons.values() if c.p is not None])
-            self.adjusted |= dict(zip(comparisons, levels, strict=True))
+            levels = {key: c.p for key, c in comparisons.items() if c.p is not None}
+            self.adjusted |= dict(zip(levels, holm(list(levels.values())), strict=True))
+
+    def counts(self) -> dict[Question, int]:
+        """How many levels were adjusted together."""
+        return {
+            question: sum(key in self.adjusted for key in entries)
+            for question, entries in self.comparisons.items()
+        }
 
     def row(
         self,
         ranked: Sequence[ArmScores],
         undistilled: Sequence[ArmScores],
         costs: Mapping[str, ArmCost],
+        missing: list[str],
     ) -> AnswerRow:
         best, *others = ranked
         first = best.first
@@ -170,6 +194,7 @@ class _Table:
             sampler=first.sampler,
             nfe=first.nfe,
             best=first.arm,
+            memory=first.memory,
             mean=self.value(best),
             passes=dict(first.passes),
             setting=first.setting,
@@ -179,8 +204,9 @@ class _Table:
             runner_up=others[0].first.arm if others else None,
             **(against[0][0] if against else _NOTHING).model_dump(),
             # best of all, not only better than the next
-            verdict=_leads([side for _, side in against]),
+            verdict=_leads([side for _, side in against], missing),
             p_best=_largest([quoted.p_holm for quoted, _ in against]),
+            missing=missing,
             cost=AnswerCost(
                 updates=cost.updates if cost else None,
                 flops=cost.flops if cost else None,
@@ -194,6 +220,7 @@ class _Table:
         assert first.nfe is not None and first.sampler is not None
         return Undistilled(
             arm=first.arm,
+            memory=first.memory,
             nfe=first.nfe,
             sampler=first.sampler,
             passes=dict(first.passes),
@@ -209,12 +236,12 @@ class _Table:
         comparison = self.comparisons[question].get(key)
         if comparison is None:
             return _NOTHING, "not measured"
-        p = self.adjusted[key]
+        p = self.adjusted.get(key)
         sides: dict[str | None, Side] = {"a": "better", "b": "worse", None: "inconclusive"}
         quoted = Quoted(
             difference=comparison.difference, low=comparison.low, high=comparison.high, p_holm=p
         )
-        return quoted, sides[comparison.better if p < LEVEL else None]
+        return quoted, sides[comparison.better if p is not None and p < LEVEL else None]
 
     def _loss(self, arm: ArmScores) -> float:
         mean = self.value(arm)
@@ -238,8 +265,8 @@ def _starts(arm: ArmScores, start: str) -> bool:
 
 
 def _worth(sides: Sequence[Side]) -> Literal["yes", "no", "inconclusive", "not measured"]:
-    """Distilling is worth it if the best arm is better than every undistilled network that takes as
-    many passes, and is not if one of those is better."""
+    """Distilling is worth it if the best arm is better than the undistilled network in every
+    setting that takes as many passes, and is not if one of those is better."""
     if not sides:
         return "not measured"
     if "worse" in sides:
@@ -253,7 +280,11 @@ def _largest(levels: Sequence[float | None]) -> float | None:
     return max(numbers) if numbers and len(numbers) == len(levels) else None
 
 
-def _leads(sides: Sequence[Side]) -> Literal["supported", "inconclusive", "only arm"]:
+def _leads(
+    sides: Sequence[Side], missing: Sequence[str]
+) -> Literal["supported", "inconclusive", "only arm"]:
+    if missing:
+        return "inconclusive"
     if not sides:
         return "only arm"
     return "supported" if all(side == "better" for side in sides) else "inconclusive"

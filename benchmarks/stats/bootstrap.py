@@ -11,9 +11,11 @@ The bootstrap gives the shape of an interval; two of its faults are mended:
 
 - Its replicates may be biased (a Fréchet distance of resampled rows is too large), so they are
   centred on their own mean and only their deviations are used.
-- With few seeds it is too narrow. Its deviations are stretched to the unbiased variance of a
-  two-way layout and from the normal to Student's t quantile, with Welch and Satterthwaite's
-  degrees of freedom.
+- With few seeds it is too narrow. Its deviations are stretched to where the variances of a two-way
+  layout put the ends: seeds and prompts have a half-width each, Student's t with their own degrees
+  of freedom times the standard error, and the squares of the two add up (MOVER: Zou and Donner,
+  2008). Common degrees of freedom (Welch and Satterthwaite) would be too many where two or three
+  seeds happen to agree: of equal arms, 3% would then be called different at the level 0.002.
 
 Where scores have no spread at all (every video of every seed shows the right digit), resampling
 cannot say how far off they may be. A metric that declares its bounds then has the exact binomial
@@ -25,24 +27,33 @@ two prompts there is none either: one degree of freedom shows nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import brentq
+from scipy.special import stdtrit
 
 Array = NDArray[np.float64]
 
 #: The quantiles of the normal and of the deviations that bound 95%.
 TAILS = (0.025, 0.975)
 NORMAL_QUANTILE = 1.959964
-#: A spread that is this small beside the scores is rounding.
-ROUNDING = 1e-12
+#: A spread that is this small beside the scores is rounding: metrics score in float32.
+ROUNDING = 1e-6
 #: Fewer prompts than these have no interval.
 FEWEST_PROMPTS = 3
 
-Bounds = tuple[float, float] | None
+#: The logarithm of the smallest tail that is looked at, and the largest level below 5%.
+SMALLEST = math.log(1e-120)
+LARGEST_SIGNIFICANT = math.nextafter(2 * TAILS[0], 0)
+
+#: The least and the largest score of a metric; None for an open end.
+Bounds = tuple[float | None, float | None] | None
+#: A variance with its degrees of freedom.
+Part = tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,7 @@ class Bootstrap:
 
     def interval(self, replicates: Replicates, bounds: Bounds = None) -> Interval:
         """The interval of one arm's mean over seeds; `bounds` of the metric, cut off at them."""
-        return self._interval([(1.0, replicates)], bounds)
+        return self._interval([(1.0, replicates)], _ends(bounds))
 
     def difference(
         self, a: Replicates, b: Replicates, paired: bool, bounds: Bounds = None
@@ -178,14 +189,16 @@ class Bootstrap:
         resamples = min(a.resampled.shape[1], b.resampled.shape[1])
         a = Replicates(a.values, a.resampled[:, :resamples])
         b = Replicates(b.values, b.resampled[:, :resamples])
-        if bounds:
-            bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
+        least, most = _ends(bounds)
+        ends = (least - most, most - least)
         groups = [(1.0, a - b)] if paired else [(1.0, a), (-1.0, b)]
         # resampled seeds go by position: in an order of their own, a - b mirrors b - a
         groups.sort(key=lambda group: group[1].values.tolist())
-        return self._interval(groups, bounds)
+        return self._interval(groups, ends)
 
-    def _interval(self, groups: Sequence[tuple[float, Replicates]], bounds: Bounds) -> Interval:
+    def _interval(
+        self, groups: Sequence[tuple[float, Replicates]], bounds: tuple[float, float]
+    ) -> Interval:
         """The interval of a signed sum over groups whose seeds are independent of each other."""
         value = float(sum(sign * group.values.mean() for sign, group in groups))
         fixed = np.sum([sign * group.resampled.mean(0) for sign, group in groups], axis=0)
@@ -193,7 +206,7 @@ class Bootstrap:
         unbiased = self.prompts / (self.prompts - 1)
         prompt_variance = fixed.var() * unbiased
         prompt_se = float(np.sqrt(prompt_variance))
-        seed_parts: list[tuple[float, int]] = []  # variance, degrees of freedom
+        seed_parts: list[Part] = []
         for _, group in groups:
             seeds = len(group.values)
             if seeds == 1:
@@ -209,23 +222,21 @@ class Bootstrap:
             seed_parts.append((max(of_seeds, interaction), seeds - 1))
         deviations = self._crossed(groups)
         deviations = deviations - deviations.mean()
-        parts = [(prompt_variance, self.prompts - 1), *seed_parts]
-        spread, variance = deviations.std(), sum(part for part, _ in parts)
+        parts = [(float(prompt_variance), self.prompts - 1), *seed_parts]
+        parts = [(part, freedom) for part, freedom in parts if part > 0]
+        spread = deviations.std()
         low, high, p = float("nan"), float("nan"), 1.0
         largest = max(float(np.abs(group.resampled).max()) for _, group in groups)
         if spread <= ROUNDING * largest:
             spread = 0.0
         if self.prompts < FEWEST_PROMPTS:
             pass
-        elif spread > 0 and variance > 0:
-            freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-            quantile = stdtrit(freedom, TAILS[1])
-            stretch = np.sqrt(variance) / spread * quantile / NORMAL_QUANTILE
+        elif spread > 0 and parts:
+            stretch = half_width(parts, TAILS[0]) / (spread * NORMAL_QUANTILE)
             low, high = value + stretch * np.quantile(deviations, TAILS)
-            p = level(value, float(low), float(high), freedom)
-            if bounds:
-                low, high = np.clip((low, high), *bounds)
-        elif np.isfinite(spread) and bounds:
+            p = level(value, float(low), float(high), parts)
+            low, high = np.clip((low, high), *bounds)
+        elif np.isfinite(spread) and np.isfinite(bounds).all():
             low, high, p = self._without_spread(value, bounds)
         seeds = min(len(group.values) for _, group in groups)
         seed_sd = None
@@ -256,12 +267,36 @@ class Bootstrap:
         return total
 
 
-def level(value: float, low: float, high: float, freedom: float) -> float:
-    """The two-sided level at which a 95% interval with Student's t tails would touch zero."""
+def _ends(bounds: Bounds) -> tuple[float, float]:
+    low, high = bounds or (None, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def half_width(parts: Sequence[Part], tail: float) -> float:
+    """Half of an interval that leaves out `tail` on each side, of a sum of independent estimates.
+
+    >>> round(half_width([(1.0, 1)], 0.025), 3), round(half_width([(1.0, 4), (1.0, 31)], 0.025), 3)
+    (12.706, 3.446)
+    """
+    squares = (part * float(stdtrit(freedom, tail)) ** 2 for part, freedom in parts)
+    return math.sqrt(sum(squares))
+
+
+def level(value: float, low: float, high: float, parts: Sequence[Part]) -> float:
+    """The two-sided level at which a 95% interval of these parts would touch zero."""
     reach = value - low if value > 0 else high - value
     if value == 0 or not reach > 0:
         return 1.0 if not abs(value) > 0 else 0.0
-    return float(2 * stdtr(freedom, -stdtrit(freedom, TAILS[1]) * abs(value) / reach))
+    wanted = half_width(parts, TAILS[0]) * abs(value) / reach
+
+    def excess(exponent: float) -> float:
+        return half_width(parts, math.exp(exponent)) - wanted
+
+    if excess(SMALLEST) < 0:
+        return 0.0
+    p = 2 * math.exp(brentq(excess, SMALLEST, math.log(0.5), xtol=1e-9))
+    # the interval decides, also where the root is not exact
+    return min(p, LARGEST_SIGNIFICANT) if abs(value) > reach else max(p, 2 * TAILS[0])
 
 
 def holm(levels: Sequence[float]) -> list[float]:

@@ -82,6 +82,8 @@ def compare(
         seeds = max(len(a.seeds), len(b.seeds))
     else:
         seeds = interval.seeds
+    # an interval of single trainings covers prompts alone, and so decides nothing
+    decides = seeds > 1 or (a.baseline and b.baseline)
     assert a.first.nfe is not None and a.first.sampler is not None  # real videos stand apart
     return Comparison(
         a=a.first.arm,
@@ -94,9 +96,9 @@ def compare(
         difference=finite(interval.value),
         low=finite(interval.low),
         high=finite(interval.high),
-        p=interval.p if math.isfinite(interval.low) else None,
-        significant=interval.significant,
-        better=_better(interval, metric),
+        p=interval.p if decides and math.isfinite(interval.low) else None,
+        significant=decides and interval.significant,
+        better=_better(interval, metric) if decides else None,
         seeds=seeds,
         paired_by_seed=paired,
     )

@@ -44,6 +44,7 @@ def slopes(long: LongVideoResult, metric: str) -> NDArray[np.float64]:
     time = np.array(long.stops, np.float64) / long.frames
     time -= time.mean()
     scores = np.asarray(long.rows[metric], np.float64)
+    scores = scores - scores[0]  # so that equal scores have exactly no slope
     return np.asarray(time @ scores / (time @ time))
 
 

@@ -43,7 +43,7 @@ class MetricEntry(Entry):
     kind: MetricKind
     mean: bool
     """Its number is the mean of a video's scores; otherwise a statistic of features."""
-    bounds: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    bounds: Annotated[list[float | None], Field(min_length=2, max_length=2)] | None
     version: int | None
     own_steps: int | None
     """The number of steps of a metric that samples rollouts of its own."""
@@ -189,9 +189,10 @@ class Comparison(Entry):
     low: float | None
     high: float | None
     p: float | None
-    """Two-sided, unadjusted: the level at which the interval would touch zero; null without one."""
+    """Two-sided, unadjusted: the level at which the interval would touch zero; null without one,
+    and where an arm was trained once: its interval covers the choice of prompts alone."""
     significant: bool
-    """The interval excludes zero, without an adjustment."""
+    """The interval excludes zero, without an adjustment; false where an arm was trained once."""
     better: Literal["a", "b"] | None
     """The side that is significantly better; null if neither is, or without a direction."""
     seeds: int

@@ -77,6 +77,8 @@ class Undistilled(Quoted):
     """An undistilled network with as many passes. `verdict`: the best arm compared with it."""
 
     arm: str
+    memory: str | None
+    """Of the first arm with this backbone, whose options it is measured with."""
     nfe: int
     sampler: str
     passes: dict[str, float]
@@ -99,17 +101,22 @@ class AnswerRow(Quoted):
     sampler: str
     nfe: int
     best: str
+    memory: str | None
     mean: float | None
     passes: dict[str, float]
     setting: str | None
     seeds: int
     worth: Literal["yes", "no", "inconclusive", "not measured"]
-    """Whether the best arm is better than every undistilled network with as many passes."""
+    """Whether the best arm is better than its undistilled network in every setting with as many
+    passes that was measured."""
     undistilled: list[Undistilled]
     runner_up: str | None
     verdict: Literal["supported", "inconclusive", "only arm"]
     """Whether the best arm is better than every other arm, and the largest of those `p_holm`."""
     p_best: float | None
+    missing: list[str]
+    """Arms without a mean here: scores that are not finite, or trainings that failed. No arm is the
+    best of all while there are any."""
     cost: AnswerCost
 
 

@@ -34,7 +34,7 @@ class MetricInfo:
     kind: MetricKind = "quality"
     target: float | None = None
     mean: bool = False
-    bounds: tuple[float, float] | None = None
+    bounds: tuple[float | None, float | None] | None = None
     version: int | None = None
     own_steps: int | None = None
 

@@ -59,6 +59,7 @@ class _CacheDiagnostic(MetricDefaults):
     direction: Direction = "lower"
     #: A collapsed student's memories do not differ.
     kind: MetricKind = "diagnostic"
+    bounds = (0.0, None)
     mean = True
 
     def __init__(self, config: CacheDiagnosticConfig, zoo: Zoo) -> None:

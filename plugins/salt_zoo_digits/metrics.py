@@ -32,6 +32,7 @@ class Score(MetricDefaults):
     version = 1
     direction: Direction
     kind: MetricKind = "quality"
+    bounds: tuple[float | None, float | None] | None = (0.0, None)
     mean = True
     of: Measure
 
@@ -158,6 +159,7 @@ class FrechetAppearance(MetricDefaults):
 
     version = 1
     direction: Direction = "lower"
+    bounds = (0.0, None)
 
     def __init__(self, config: NoOptions, zoo: Zoo) -> None:
         pass

@@ -46,6 +46,7 @@ class SemigroupDefect(MetricDefaults):
     direction: Direction = "lower"
     #: A collapsed student has no defect.
     kind: MetricKind = "diagnostic"
+    bounds = (0.0, None)
     mean = True
 
     def __init__(self, config: SemigroupDefectConfig, zoo: Zoo) -> None:

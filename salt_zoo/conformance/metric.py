@@ -90,8 +90,9 @@ def _check_reduction(metric: CheckedMetric, rows: Tensor) -> None:
     bounds = metric.bounds
     if bounds is not None and rows.ndim == 1:
         low, high = bounds
-        assert low <= float(rows.min()) and float(rows.max()) <= high, (
-            f"scores from {float(rows.min()):g} to {float(rows.max()):g} leave the bounds {bounds}"
+        least, most = float(rows.min()), float(rows.max())
+        assert (low is None or low <= least) and (high is None or most <= high), (
+            f"scores from {least:g} to {most:g} leave the bounds {bounds}"
         )
 
 

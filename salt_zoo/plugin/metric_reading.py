@@ -19,7 +19,8 @@ class Reading:
         direction: which scores are better; "target" is nearest to `target`.
         kind: only metrics of the kind "quality" select a best arm.
         mean: `reduce` is the mean of `[N]` scores.
-        bounds: the least and the largest score that there can be, where the metric says so.
+        bounds: the least and the largest score that there can be, where the metric says so; None
+            for an end that is open.
         version: raised by the metric's author whenever its numbers change.
         own_steps: the steps of its own rollouts, for one that does not look at the study's videos.
     """
@@ -28,7 +29,7 @@ class Reading:
     kind: MetricKind = "quality"
     target: float | None = None
     mean: bool = False
-    bounds: tuple[float, float] | None = None
+    bounds: tuple[float | None, float | None] | None = None
     version: int | None = None
     own_steps: int | None = None
 
@@ -71,13 +72,11 @@ class Reading:
             return f"kind is {shown(kind)}; it must be one of {', '.join(get_args(MetricKind))}"
         if kind == "quality" and direction == "none":
             return "a metric of quality needs a direction, which is 'none'"
-        if bounds is not None and not (
-            isinstance(bounds, tuple | list)
-            and len(bounds) == 2
-            and all(map(_is_number, bounds))
-            and bounds[0] < bounds[1]
-        ):
-            return f"bounds is {shown(bounds)}; it must be the least and the largest score"
+        if bounds is not None and not _are_bounds(bounds):
+            return (
+                f"bounds is {shown(bounds)}; it must be the least and the largest score, None for "
+                "an open end"
+            )
         if self.own_steps is not None and not (_is_whole(self.own_steps) and self.own_steps > 0):
             return f"own_steps is {shown(self.own_steps)}; it must be a number of steps, or None"
         if self.version is not None and not _is_whole(self.version):
@@ -96,6 +95,14 @@ def direction_words(direction: Direction, target: float | None) -> str:
     if direction == "target":
         return f"closest to {target:g} is best"
     return "" if direction == "none" else f"{direction} is better"
+
+
+def _are_bounds(value: Any) -> bool:
+    if not (isinstance(value, tuple | list) and len(value) == 2):
+        return False
+    low, high = value
+    known = [end for end in (low, high) if end is not None]
+    return bool(known) and all(map(_is_number, known)) and (len(known) < 2 or low < high)
 
 
 def _is_number(value: Any) -> bool:

@@ -101,6 +101,8 @@ def test_the_best_of_a_target_is_the_nearest(tmp_path: Path) -> None:
     page, text = said(results, tmp_path)
     for shown in (page, text):
         assert "closest to 1 is best" in shown and "higher is better" not in shown
+        # 0.04 - 0.55, which is no difference of the two means
+        assert "Differences in sharp are those of the distances to the target." in shown
 
 
 def test_a_diagnostic_and_a_description_select_no_arm(tmp_path: Path) -> None:
@@ -169,6 +171,19 @@ def test_a_causal_student_is_compared_with_its_own_start() -> None:
     [row] = study(sizes, [ERROR]).answer.rows
     assert [cell.arm for cell in row.undistilled] == ["initial-naive"]
     assert row.worth == "yes"
+    # the teacher is better: nothing is said of undistilled networks in general
+    text = " ".join(answer(View(study(sizes, [ERROR]))))
+    assert "better than its undistilled network in every measured setting" in text
+    assert "every undistilled network" not in text
+
+
+def test_an_undistilled_network_of_another_memory_is_named() -> None:
+    """It is measured once, with the options of the first arm."""
+    made = [one("good", s, 4, {"error": scores(0.2)}, memory="window of 6") for s in range(3)]
+    made.append(one("initial-naive", None, 4, {"error": scores(0.5)}, memory="full"))
+    [line] = answer_lines(View(study({}, [ERROR], extra=tuple(made))))
+    [cell] = line.undistilled
+    assert cell.startswith("initial student, memory full, 4 steps, sde: ")
 
 
 def test_a_tie_has_no_winner(tmp_path: Path) -> None:
@@ -187,9 +202,29 @@ def test_the_best_arm_must_beat_every_other() -> None:
     assert row.verdict == "inconclusive" and row.runner_up in ("a", "b")
 
 
-def test_one_seed_is_an_illustration() -> None:
-    view = View(study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], seeds=1))
+def test_one_seed_is_an_illustration(tmp_path: Path) -> None:
+    """However far apart: no verdict, no winner, nothing that is significant."""
+    stated = [{"a": "a", "b": "b", "metric": "error", "nfe": 4, "sampler": "sde"}]
+    sizes = {"a": {"error": 0.1}, "b": {"error": 0.5}, "teacher-naive": {"error": 0.9}}
+    results = study(sizes, [ERROR], seeds=1, hypotheses=stated)
+    view = View(results)
     assert any("an illustration, not evidence" in sentence for sentence in answer(view))
+    [row] = results.answer.rows
+    assert row.worth == row.verdict == "inconclusive" and row.difference < -0.3
+    [line] = answer_lines(view)
+    assert line.worth == line.best_of_all == "inconclusive (one training)" and not line.p
+    assert not any(row.winner for row in results.rows)
+    assert all(entry.p is None and not entry.significant for entry in results.comparisons)
+    assert all(entry.low is not None for entry in results.comparisons)
+    [hypothesis] = results.hypotheses
+    assert hypothesis.verdict == "inconclusive" and hypothesis.p_holm is None
+    for shown in said(results, tmp_path):
+        assert (
+            "is worth it at 4 steps (" not in shown and "exclude zero at 95%, without" not in shown
+        )
+    sizes = {"a": {"error": 0.1}, "b": {"error": 0.5}}
+    several = study(sizes, [ERROR], extra=(one("c", 0, 4, {"error": scores(0.9)}),))
+    assert several.answer.rows[0].verdict == "inconclusive"  # c might have been lucky or not
     view = View(study({"a": {"error": 0.1}, "b": {"error": 0.5}}, [ERROR], seeds=2))
     assert any("one degree of freedom" in sentence for sentence in answer(view))
 
@@ -201,8 +236,25 @@ def test_scores_that_are_not_finite_are_named(tmp_path: Path) -> None:
     results = study({"good": {"error": 0.2}}, [ERROR], seeds=2, extra=extra)
     [row] = results.answer.rows
     assert row.best == "good"  # what has no mean cannot be best
+    # but may be better than what is: nothing is the best of all, nor alone
+    assert row.verdict == "inconclusive" and row.missing == ["broken"]
+    [line] = answer_lines(View(results))
+    assert line.best_of_all == "inconclusive (no score of broken)"
     for shown in said(results, tmp_path):
         assert "1 of 80 scores of broken at 4 steps (sde) in error" in shown
+
+
+def test_an_arm_whose_trainings_failed_is_missed() -> None:
+    content = {"name": "made", "title": "Made", "description": "", "hypotheses": []}
+    made = [one(arm, s, 4, {"error": scores(e)}) for arm, e in (("good", 0.2), ("bad", 0.5))
+            for s in range(3)]  # fmt: skip
+    cost = TrainingCost("good", 0, 100, {"student": {"forward": 1.0, "backward": 1.0}}, 2e12, 60.0)
+    costs = [replace(cost, arm=arm, seed=s) for arm in ("good", "bad") for s in range(3)]
+    [row] = build_results(content, made, costs, [ERROR], PROMPTS, {}, 200).answer.rows
+    assert row.verdict == "supported" and row.missing == []
+    costs += [replace(cost, arm="lost", seed=s, error="out of memory") for s in range(3)]
+    [row] = build_results(content, made, costs, [ERROR], PROMPTS, {}, 200).answer.rows
+    assert row.verdict == "inconclusive" and row.missing == ["lost"]
 
 
 def test_a_metric_that_does_not_apply_is_no_failure() -> None:
