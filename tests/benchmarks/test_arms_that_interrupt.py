@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from benchmarks.run import plan_runs
+from benchmarks.runner.broken_arms import without_broken_arms
+from benchmarks.runner.plan import print_plan
 from benchmarks.study.schema import load_study
 from salt_zoo import hookimpl
 from salt_zoo.cli import guarded
@@ -86,6 +88,30 @@ def test_a_study_is_planned_beside_an_arm_that_would_end_it(place, does):
     study = load_study(yaml.safe_load(STUDY), "here")
     with signals_clean_up():
         assert list(plan_runs(study, zoo_with(place, does), "here")) == ["good", "bad"]
+
+
+def test_an_arm_that_cannot_be_made_is_left_out(capsys):
+    zoo = zoo_with("__init__", interrupt)
+    with signals_clean_up():
+        runs = plan_runs(load_study(yaml.safe_load(STUDY), "here"), zoo, "here")
+        kept, broken = without_broken_arms(runs, zoo)
+        with pytest.raises(ForeignError, match="cannot be made"):
+            without_broken_arms({"bad": runs["bad"]}, zoo)
+    assert list(kept) == ["good"]
+    assert broken["bad"].startswith("method 'interrupts' of plugin 'interrupting': cannot be made")
+    assert capsys.readouterr().err == (
+        f"warning: arm 'bad': {broken['bad']}; the study continues without it\n"
+    )
+
+
+def test_a_printed_plan_is_of_the_other_arms(capsys):
+    study, zoo = load_study(yaml.safe_load(STUDY), "here"), zoo_with("train", interrupt)
+    with signals_clean_up():
+        assert not print_plan(study, plan_runs(study, zoo, "here"), zoo, "cpu")
+    printed = capsys.readouterr()
+    assert "good" in printed.out and "bad" not in printed.out
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
+    assert "arm 'bad' cannot be planned: method 'interrupts' of plugin" in line
 
 
 @pytest.mark.parametrize("does", [leave, interrupt])
