@@ -8,6 +8,7 @@ from salt_zoo.config.run import Resolved
 from salt_zoo.io.printing import say_once
 from salt_zoo.plugin.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.versions import Versions
 from salt_zoo.training.origin import make_parts
 
 
@@ -22,9 +23,10 @@ def without_broken_arms(
     kept: dict[str, Resolved] = {}
     broken: dict[str, str] = {}
     last: ForeignError | None = None
+    versions = Versions(zoo)  # which reads the code of each part once
     for label, run in runs.items():
         try:
-            make_parts(run, zoo)
+            make_parts(run, zoo, versions)
         except ForeignError as error:
             show_traceback(error)
             broken[label], last = str(error), error
