@@ -7,7 +7,7 @@ from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError
-from salt_zoo.costs.passes import count_forward_passes
+from salt_zoo.costs.passes import Held, count_forward_passes
 from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train
 
@@ -57,7 +57,28 @@ def test_consistency_by_hand(zoo):
     assert counts["target"] == {"forward": 1, "backward": 0}
     assert counts["teacher"] == {"forward": 2, "backward": 0}  # guided
     # one recorded pass is held when the turn goes backward
-    assert found.held == {(("student", 1.0), ("target", 0.0), ("teacher", 0.0))}
+    assert found.held == {Held((("student", 1.0), ("target", 0.0), ("teacher", 0.0)), 0.0)}
+
+
+def causal(zoo):
+    content = {"size": "digits", "block_frames": 3, "memory": "full"}
+    config = zoo.backbones.configure("self-forcing", content, "test")
+    return zoo.backbones.create("self-forcing", config, zoo)
+
+
+def test_a_memory_is_counted_while_somebody_holds_it(zoo):
+    """Of DMD: beside one block's graph, and gone before the fake score's whole video is there."""
+    held = count_forward_passes(method_of(zoo, "dmd"), causal(zoo), updates=3).held
+    by_score = {moment.memories for moment in held if dict(moment.recorded)["fake_score"]}
+    by_student = {moment.memories for moment in held if dict(moment.recorded)["student"]}
+    assert by_score == {0} and by_student == {1}
+    plan = make_plan(causal(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=2), device="cpu")
+    assert 0 < plan.memory["KV memory"] < plan.memory["activations"] / 2
+    assert plan.apart == pytest.approx(plan.memory["KV memory"])  # a third of a video is less
+    assert plan.peak == pytest.approx(sum(plan.memory.values()) - plan.apart)
+    forced = method_of(zoo, "teacher-forcing", past="cached")
+    plan = make_plan(causal(zoo), forced, TrainingConfig(batch_size=2), device="cpu")
+    assert plan.memory["KV memory"] and plan.apart == 0  # block by block, beside its memory
 
 
 def test_costs_of_arms_in_relation(zoo):

@@ -77,7 +77,7 @@ class Undistilled(Quoted):
     """An undistilled network with as many passes. `verdict`: the best arm compared with it."""
 
     arm: str
-    memory: str | None
+    memory: str | None = None
     """Of the first arm with this backbone, whose options it is measured with."""
     nfe: int
     sampler: str
@@ -101,7 +101,7 @@ class AnswerRow(Quoted):
     sampler: str
     nfe: int
     best: str
-    memory: str | None
+    memory: str | None = None
     mean: float | None
     passes: dict[str, float]
     setting: str | None
@@ -114,7 +114,7 @@ class AnswerRow(Quoted):
     verdict: Literal["supported", "inconclusive", "only arm"]
     """Whether the best arm is better than every other arm, and the largest of those `p_holm`."""
     p_best: float | None
-    missing: list[str]
+    missing: list[str] = []
     """Arms without a mean here: scores that are not finite, or trainings that failed. No arm is the
     best of all while there are any."""
     cost: AnswerCost

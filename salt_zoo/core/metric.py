@@ -54,8 +54,8 @@ class MetricDefaults:
     #: `reduce` is the mean of `[N]` scores: resampling is then one matrix product and long videos
     #: have slopes. Otherwise `reduce` is called for every resample.
     mean: bool = False
-    #: The least and the largest score, `(0, 1)` for a share; None for an open end, `(0, None)` for a
-    #: distance. Intervals end there. Without spread among the scores, an interval exists only
+    #: The least and the largest score, `(0, 1)` for a share, None for an open end, `(0, None)` for
+    #: a distance. Intervals end there. Without spread among the scores, an interval exists only
     #: between two bounds.
     bounds: tuple[float | None, float | None] | None = None
     #: `reduce` of `[R, N, D]` rows to `[R]` numbers, where `reduce` is slow.

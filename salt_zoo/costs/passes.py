@@ -239,7 +239,7 @@ class _Memories:
         self._blocks = blocks
         one = blocks.memory(network, video)
         self._one = 0 if one is None else one.bytes()
-        self._made: list[tuple[Callable[[], Memory | None], int]] = []
+        self._made: list[tuple[Callable[[], Memory | None], float]] = []
 
     def watched(self, made: Callable[[], None]) -> Blocks:
         """The blocks, with a memory of which it is known when it goes; `made` is called after each
@@ -250,7 +250,9 @@ class _Memories:
 
         def new_memory(network: Any, x: Tensor) -> Memory:
             memory = new(network, x)
-            self._made.append((_reference(memory), memory.bytes()))
+            # so small a video may have less than a token a frame, and its memory no bytes
+            share = memory.bytes() / self._one if self._one else len(x)
+            self._made.append((_reference(memory), share))
             made()
             return memory
 
@@ -258,8 +260,8 @@ class _Memories:
 
     def there(self) -> float:
         """Bytes of those that are there, as a multiple of one memory for one video."""
-        self._made = [(memory, size) for memory, size in self._made if memory() is not None]
-        return sum(size for _, size in self._made) / self._one if self._one else 0.0
+        self._made = [(memory, share) for memory, share in self._made if memory() is not None]
+        return sum(share for _, share in self._made)
 
 
 def _reference(memory: Memory) -> Callable[[], Memory | None]:
