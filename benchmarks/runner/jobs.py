@@ -9,6 +9,7 @@ by what decides it. What a job lacks is made; what is there is never made again.
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -134,6 +135,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
         return {}
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
+    gc.collect()  # the networks of the job before refer to themselves in circles
     with ExitStack() as held:
         on_main(lambda: held.enter_context(one_writer(job.folder, PATIENCE)))
         for line in on_main(lambda: set_right(job)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import textwrap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,28 @@ def new(before: Files, after: Files) -> set[str]:
 def names(changed: set[str]) -> set[str]:
     """Without their keys."""
     return {name.rpartition("-")[0] or name for name in changed}
+
+
+def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
+    """They refer to themselves, and Python may take many jobs to look for such circles."""
+    kept, alive = [], []
+    real = benchmarks.runner.jobs._train
+
+    def train(job: Job, *more: Any) -> Any:
+        alive.extend(network() is not None for network in kept)
+        found = real(job, *more)
+        kept.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr(benchmarks.runner.jobs, "_train", train)
+    gc.disable()
+    try:
+        for job in planned({"seeds": [0, 1]}):
+            if job.seed is not None:
+                do(job, zoo)
+    finally:
+        gc.enable()
+    assert alive == [False]
 
 
 def test_what_changes_no_weight_trains_nothing(planned, zoo, trainings):

@@ -17,6 +17,7 @@ import yaml
 from benchmarks.report import rerender as module
 from benchmarks.report.build import write_report
 from benchmarks.report.rerender import main
+from benchmarks.stats.report_digests import FILE as DIGESTS
 from benchmarks.stats.reproduce import reproduce
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import read_results, write_results
@@ -45,12 +46,13 @@ def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
 
 @pytest.fixture
 def again(folder: Path, tmp_path: Path, make_study: Callable[..., Any], monkeypatch: Any) -> Path:
-    """A copy of the report, whose made-up metrics are known."""
-    infos = {metric.name: metric for metric in make_study().metrics}
+    """A copy of the report, whose made-up metrics are known and whose files may be changed."""
+    few = make_study({"dmd": 0.4}, seeds=1, nfes=(1,), prompts=2)
+    infos = {metric.name: metric for metric in few.metrics}
     monkeypatch.setattr(module, "_infos", lambda zoo, study: infos)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    for name in ("index.html", "report.md"):
+    for name in ("index.html", "report.md", DIGESTS):
         (copy / name).unlink()
     return copy
 

@@ -33,6 +33,10 @@ PLUGIN = textwrap.dedent(
     from salt_zoo import hookimpl
     from salt_zoo.core.protocols import NetworkSpec
 
+    class Interrupts:
+        def __init__(self, config, zoo):
+            raise KeyboardInterrupt
+
     class Fails:
         needs_data = False
         def __init__(self, config, zoo):
@@ -47,6 +51,7 @@ PLUGIN = textwrap.dedent(
     @hookimpl
     def register(zoo):
         zoo.methods.add("fails", Fails, "a method that always fails")
+        zoo.methods.add("interrupts", Interrupts, "a method that cannot be made")
 
     @hookimpl
     def report_sections(results, folder):
@@ -91,7 +96,8 @@ def study(tmp_path_factory: pytest.TempPathFactory):
     """One study with two arms, one of which fails, and the plugin's hooks."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "fails.py").write_text(PLUGIN)
-    options = ["--methods", "dmd,mine", "--set", "arms.mine.method.name=fails", "-p", "fails.py"]
+    options = ["--methods", "dmd,mine,never", "--set", "arms.mine.method.name=fails"]
+    options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
     done = run("quick", "--out", "out", *SMALL, *options, cwd=folder)
     return folder, options, done
 
@@ -104,6 +110,10 @@ def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     assert {row["arm"] for row in results["rows"]} >= {"dmd", "real", "teacher", "teacher-naive"}
     (failed,) = [arm for arm in results["arms"] if arm["arm"] == "mine"]
     assert "this method cannot work" in json.dumps(failed["errors"])
+    (never,) = [arm for arm in results["arms"] if arm["arm"] == "never"]
+    (error,) = never["errors"]
+    assert error["error"].startswith("method 'interrupts' of plugin 'fails.py': cannot be made")
+    assert f"failed: never: {error['error']}" in done.stderr.splitlines()
     assert "this method cannot work" in (folder / "out" / "index.html").read_text()
 
 
