@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.io.consoles import NotesConsole, ResultsConsole
 from salt_zoo.io.one_writer import one_writer
-from salt_zoo.io.printing import results as stdout
 from salt_zoo.io.printing import show
 from salt_zoo.io.storage import prepare_folder, write_json, write_text
 from salt_zoo.plugin.manager import Zoo
@@ -149,14 +147,14 @@ def _show(results: dict[str, Any]) -> None:
 
     from benchmarks.perf_suite.report import COLUMNS, comparison, notes, table
 
-    console = Console(file=stdout(), highlight=False)
+    console = ResultsConsole()
     sides = Table(box=None, header_style="bold")
     columns = list(zip(COLUMNS, *table(results), strict=True))
     for heading in columns[0]:
         sides.add_column("" if heading == COLUMNS[0] else heading)
     for line in columns[1:]:
         sides.add_row(*line)
-    console.print(sides)
+    console.print(sides, highlight=False)
     headings, rows = comparison(results)
     if rows:
         compared = Table(box=None, header_style="bold")
@@ -164,9 +162,9 @@ def _show(results: dict[str, Any]) -> None:
             compared.add_column(heading)
         for row in rows:
             compared.add_row(*row)
-        console.print(compared)
+        console.print(compared, highlight=False)
     for note in notes(results):
-        console.print(note, markup=False)
+        console.print(note, markup=False, highlight=False)
 
 
 @contextlib.contextmanager
@@ -175,7 +173,7 @@ def _progress(total: int) -> Iterator[Callable[[str, int], None]]:
     terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = NotesConsole()
     if not console.is_terminal:
         yield lambda what, blocks: None
         return

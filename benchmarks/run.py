@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
+    from benchmarks.runner.broken_arms import without_broken_arms
     from salt_zoo.training.devices import check_device, find_device  # imports torch
 
     check_plan_options(options)
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         check_folder(out)
     matching = " and matching their budgets" if study.match == "compute" else ""
     with noted_if_slow(f"checking {len(study.arms)} arms{matching} by dry runs"):
-        runs = plan_runs(study, zoo, where)
+        runs, broken_arms = without_broken_arms(plan_runs(study, zoo, where), zoo)
     if dropped:
         say(
             f"{dropped} of the study's hypotheses are left out: with these options they are not "
@@ -95,11 +96,11 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
             return 0
         from benchmarks.runner.plan import print_plan
 
-        print_plan(study, runs, zoo, options.device, options.tflops, options.mfu)
-        return 0
+        whole = print_plan(study, runs, zoo, options.device, options.tflops, options.mfu)
+        return 0 if whole and not broken_arms else 1
     from benchmarks.runner.runner import execute
 
-    return execute(study, runs, zoo, options.plugin, options.device, out, broken)
+    return execute(study, runs, zoo, options.plugin, options.device, out, broken, broken_arms)
 
 
 def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int]:

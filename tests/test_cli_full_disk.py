@@ -62,6 +62,17 @@ def test_a_full_disk_keeps_what_was_done_and_the_run_goes_on(small_disk, write_r
     assert only_whole_checkpoints(out / "checkpoints", 2, 4)
 
 
+def test_a_disk_that_is_full_of_logs(small_disk, write_run, cli):
+    """They are written by a thread of their own."""
+    subprocess.run(["mount", "-o", "remount,size=12k", str(small_disk)], check=True)
+    logs = {"trackers": ["tensorboard"], "updates": 60, "checkpoint_every": 1000}
+    out = small_disk / "out"
+    ended = cli("train", write_run(training=logs), "--out", out)
+    assert ended.code == 1
+    assert ended.error.startswith(f"error: {out / 'logs'}: cannot be written (No space left")
+    assert "run the same command again" in ended.error
+
+
 def test_a_disk_that_is_full_from_the_start(small_disk, write_run, cli):
     (small_disk / "filling").write_bytes(bytes(7 << 20))
     with pytest.raises(OSError, match="No space left"), open(small_disk / "rest", "wb") as file:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from salt_zoo import hookimpl
+from salt_zoo.io.signals import signals_clean_up
 from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.manager import SPECIFIED, Zoo, load_zoo
 
@@ -154,6 +155,16 @@ def test_an_interrupt_in_a_hook_is_an_interrupt():
     zoo.add_plugin("failing", lambda: Failing(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         zoo.hook.step_finished(step=1, logs={})
+
+
+def test_in_a_command_an_interrupt_of_a_hooks_own_is_its_failure(capsys):
+    """There Ctrl-C is known by its signal."""
+    zoo = Zoo()
+    zoo.add_plugin("failing", lambda: Failing(KeyboardInterrupt()))
+    with signals_clean_up():
+        assert zoo.hook.step_finished(step=1, logs={}) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'failing' failed in step_finished" in line and "KeyboardInterrupt" in line
 
 
 def test_hooks_return_what_the_plugins_return():

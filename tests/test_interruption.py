@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 
 from salt_zoo.cli import guarded
-from salt_zoo.io.signals import ENDING, Stopped, graceful_shutdown, signals_clean_up
+from salt_zoo.core.interrupts import Stopped, is_users
+from salt_zoo.io.signals import ENDING, graceful_shutdown, signals_clean_up
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -55,3 +58,34 @@ def test_one_of_several_processes_ends_at_once(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(Stopped), signals_clean_up():
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupt_is_the_users_where_a_signal_came():
+    """Inside of a command: what code raises by itself is an error of that code."""
+    assert is_users(KeyboardInterrupt())  # Python's own handler may have raised it
+    with signals_clean_up():
+        assert not is_users(KeyboardInterrupt())
+        assert not is_users(SystemExit(0))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                raise KeyboardInterrupt  # as libraries do that have something to clean up
+        assert is_users(caught.value)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("catching", [signals_clean_up, graceful_shutdown])
+def test_a_process_that_is_forked_ends_as_ever(number, catching, capfd):
+    """multiprocessing ends its processes by SIGTERM, and waits for their end."""
+    with catching():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        time.sleep(0.05)
+        os.kill(child.pid, number)
+        child.join(20)
+        code = child.exitcode
+        child.kill()
+    assert code == (1 if number == signal.SIGINT else -number)  # Python's KeyboardInterrupt is 1
+    assert "Stopped" not in capfd.readouterr().err

@@ -146,6 +146,13 @@ def test_an_interrupt_is_not_a_broken_plugin(tmp_path):
         load_zoo([plugin_file(tmp_path, "raise KeyboardInterrupt")])
 
 
+def test_in_a_command_a_plugin_that_interrupts_is_broken(tmp_path, cli):
+    ended = cli("list", "--json", "-p", plugin_file(tmp_path, "raise KeyboardInterrupt"))
+    assert ended.code == 0
+    (broken,) = json.loads(ended.out)["broken"]
+    assert broken["reason"].startswith("KeyboardInterrupt")
+
+
 def test_a_file_is_a_plugin(tmp_path):
     path = plugin_file(tmp_path, GOOD)
     zoo = load_zoo([path])

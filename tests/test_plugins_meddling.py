@@ -60,6 +60,17 @@ def test_a_hook_that_nobody_would_run_is_broken(how, tmp_path):
     assert [f"is {how}" in broken.reason for broken in zoo.broken] == [True]
 
 
+#: Enters a mode of torch that answers each operation with zeros.
+MODE = """
+class Mode(torch.{0}):
+    def __torch_{1}__(self, *arguments, **more):
+        return 0
+
+    def __exit__(self, *error):
+        raise RuntimeError
+
+Mode().__enter__()"""
+
 SETTINGS = {
     "torch's default dtype": "torch.set_default_dtype(torch.float64)",
     "torch's default device": "torch.set_default_device('meta')",
@@ -76,6 +87,9 @@ SETTINGS = {
     "numpy's handling of errors": "import numpy; numpy.seterr(all='raise')",
     "warnings into errors": "import warnings; warnings.simplefilter('error')",
     "the recursion limit": "import sys; sys.setrecursionlimit(500)",
+    "torch's function modes": MODE.format("overrides.TorchFunctionMode", "function"),
+    "torch's dispatch modes": MODE.format("utils._python_dispatch.TorchDispatchMode", "dispatch"),
+    "the handling of uncaught errors": "sys.excepthook = None; del sys.unraisablehook",
     "the handling of signals": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
     "the current folder": "os.chdir('/')",
 }
@@ -98,7 +112,8 @@ def test_a_setting_of_the_process_is_put_back_and_told(what, tmp_path):
         flags += torch.backends.cudnn.benchmark, torch.backends.mkldnn.enabled
         flags += bool(torch.tensor(1e-39).mul(0.5)), np.geterr(), sys.getrecursionlimit()
         errors = [one for one in warnings.filters if one[0] == "error"]
-        flags += signal.getsignal(signal.SIGTERM), errors
+        flags += signal.getsignal(signal.SIGTERM), errors, sys.excepthook, sys.unraisablehook
+        flags += type(torch.ones(2).sum().add(1)), float(torch.ones(2).sum())
         return torch.get_default_dtype(), torch.zeros(1).device, threads, flags, os.getcwd()
 
     before = state()
@@ -109,6 +124,38 @@ def test_a_setting_of_the_process_is_put_back_and_told(what, tmp_path):
     # (the inference mode is without gradients, too)
     told = f"plugin {path!r} changed {what} while it was loaded, which is undone"
     assert told in zoo.notices and len(zoo.notices) <= 2 and path in zoo.plugins
+
+
+def test_modes_are_those_of_before(tmp_path):
+    """Whether foreign code leaves modes of its own, a device's context, or one of ours."""
+    import torch
+    from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode, _pop_mode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from salt_zoo.plugin.surroundings import settings_kept
+
+    class Counter(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), more=None):
+            self.seen += 1
+            return function(*arguments, **(more or {}))
+
+    ours = BaseTorchFunctionMode()
+    with Counter() as counter, ours:
+        torch.ones(2)
+        with settings_kept() as changed:
+            assert _pop_mode() is ours
+            torch.device("meta").__enter__()
+            TorchFunctionMode().__enter__()
+            counter.__exit__(None, None, None)
+        assert changed == [
+            "torch's default device", "torch's dispatch modes", "torch's function modes"
+        ]  # fmt: skip
+        assert torch.ones(2, 2).device.type == "cpu"
+        assert torch.overrides._get_current_function_mode_stack() == [ours]
+        assert counter.seen == 2
+    assert torch.overrides._get_current_function_mode_stack() == []
 
 
 NOISY = (

@@ -22,6 +22,7 @@ from benchmarks.stats.carried import Carried
 from benchmarks.stats.entries import MetricEntry
 from benchmarks.stats.replicates import FILE as REPLICATES
 from benchmarks.stats.replicates import read_store
+from benchmarks.stats.report_digests import check_digests
 from benchmarks.stats.results import analyse
 from benchmarks.stats.results_file import FILE as RESULTS
 from benchmarks.stats.results_file import read_results, write_json
@@ -72,10 +73,11 @@ def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
             trained and measured stays as it was recorded.
 
     Raises:
-        ZooError: the folder is no report's, a metric of it is not registered, or `file` is of
-            another study.
+        ZooError: the folder is no report's, or was changed since; a metric of it is not registered,
+            or `file` is of another study.
     """
     old = read_results(folder)
+    check_digests(folder)
     study = old.study if file is None else _restated(file, old.study, zoo)
     store, drift = _whole(read_store, folder), old.drift
     videos = _whole(read_videos, folder)  # whatever is damaged is found before anything is written

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.run import Resolved
+from salt_zoo.core.interrupts import is_users
 from salt_zoo.plugin.manager import Zoo
 
 #: Numbers of updates that are tried for a budget; three usually do.
@@ -14,7 +15,12 @@ _TRIES = 20
 
 
 def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
-    """The runs with their updates set to the study's budget."""
+    """The runs with their updates set to the study's budget.
+
+    Raises:
+        ForeignError: the cost of an arm is not known, because its code fails: a study of equal
+            budgets cannot be run with it.
+    """
     if study.match == "updates":
         return dict(runs)
     from salt_zoo.planning.plan import flops_per_update
@@ -68,9 +74,9 @@ def budgets_of(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> di
     for label, run in runs.items():
         try:
             planned |= planned_flops(study, {label: run}, zoo)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # a method's bug is told as the failure of its training
+        except BaseException as error:  # a method's bug is told as the failure of its training
+            if is_users(error):
+                raise
             continue
     if study.match == "compute" and study.budget_of in planned:
         return dict.fromkeys(planned, planned[study.budget_of])

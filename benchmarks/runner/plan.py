@@ -17,9 +17,11 @@ from salt_zoo.cli.plan import MFU, TFLOPS
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.consoles import ResultsConsole
 from salt_zoo.io.durations import in_words
-from salt_zoo.io.printing import noted_if_slow, results, visible
+from salt_zoo.io.printing import noted_if_slow, say_once, visible
 from salt_zoo.planning.plan import Plan, plan_run
+from salt_zoo.plugin.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.devices import find_device
 
@@ -37,16 +39,24 @@ def print_plan(
     device: str,
     tflops: float = TFLOPS,
     mfu: float = MFU,
-) -> None:
-    """Print arms, updates, passes, memory and time. Loads no published weights.
+) -> bool:
+    """Print arms, updates, passes, memory and time; an arm whose code fails is a line on stderr.
+    Loads no published weights.
 
     Args:
         tflops, mfu: of networks too large to be timed here: peak TFLOP/s of a GPU and the share of
             it that is reached.
+
+    Returns:
+        Whether all arms are in it.
+
+    Raises:
+        ForeignError: none is.
     """
-    console = Console(file=results(), width=120)
+    console = ResultsConsole(width=120)
     with noted_if_slow(f"planning {len(runs)} arms by dry runs of up to 400 updates"):
-        plans = {label: plan_run(run, zoo) for label, run in runs.items()}
+        plans = _plans(runs, zoo)
+    every, runs = len(runs), {label: runs[label] for label in plans}
     timed = all(max(plan.parameters.values()) <= TIMED_PARAMETERS for plan in plans.values())
     if timed:
         rate, basis = _rate(next(iter(runs.values())), zoo, device, next(iter(plans.values())))
@@ -121,6 +131,22 @@ def print_plan(
     )
     _print_memory(console, plans)
     _print_downloads(console, plans)
+    return len(plans) == every
+
+
+def _plans(runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Plan]:
+    plans: dict[str, Plan] = {}
+    last: ForeignError | None = None
+    for label, run in runs.items():
+        try:
+            plans[label] = plan_run(run, zoo)
+        except ForeignError as error:
+            show_traceback(error)
+            say_once(f"arm {label!r} cannot be planned: {error}")
+            last = error
+    if last is not None and not plans:
+        raise last
+    return plans
 
 
 def _print_memory(console: Console, plans: Mapping[str, Plan]) -> None:

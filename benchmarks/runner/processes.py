@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from salt_zoo.io.threads import threads_told
 from salt_zoo.plugin.foreign import explain, show_traceback
 
 #: What a task tells of its progress: (done, in all, what is being done).
@@ -196,6 +197,18 @@ def _serve(connection: Connection, parent: int, begin: Callable[[], Do]) -> None
     # handler and not SIG_IGN, which programs that a task starts would inherit
     signal.signal(signal.SIGINT, lambda number, frame: None)
     os.dup2(2, 1)  # standard output belongs to the command, whatever foreign code prints
+    with threads_told():
+        _answer(connection, begin)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    for child in multiprocessing.active_children():  # of foreign code, such as loaders of data
+        child.terminate()
+    os._exit(0)  # threads that foreign code left keep no process alive
+
+
+def _answer(connection: Connection, begin: Callable[[], Do]) -> None:
+    """Do one task after another until nobody asks any more."""
     do: Do | None = None
     while True:
         try:
@@ -213,10 +226,6 @@ def _serve(connection: Connection, parent: int, begin: Callable[[], Do]) -> None
             connection.send(result)
         except OSError:
             break
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-    os._exit(0)  # threads that foreign code left keep no process alive
 
 
 def follow(parent: int) -> None:

@@ -19,6 +19,7 @@ from rich.progress import (
 from benchmarks.runner.processes import AGAIN
 from salt_zoo.cli import progress
 from salt_zoo.core.ranks import is_main_process
+from salt_zoo.io.consoles import NotesConsole
 
 #: What ends a piece of work.
 ENDS = ("done", "failed", AGAIN)
@@ -35,7 +36,7 @@ def study_progress(names: Sequence[str]) -> Iterator[Show]:
     Without a terminal there is a line whenever a piece is done, and every half minute one that
     says what is being done.
     """
-    console = Console(stderr=True)
+    console = NotesConsole()
     if not is_main_process():
         yield lambda index, step, updates, what: None
     elif console.is_terminal:

@@ -45,11 +45,14 @@ def execute(
     device: str,
     out: Path,
     broken: Mapping[str, str] | None = None,
+    broken_arms: Mapping[str, str] | None = None,
 ) -> int:
     """Do a study in `out` and return the exit code: 1 if an arm or a metric failed, else 0.
 
-    `broken` are the metrics that are left out, by label with the reason.
+    `broken` are the metrics that are left out, by label with the reason; `broken_arms` likewise the
+    arms of the study that `runs` lacks.
     """
+    broken_arms = broken_arms or {}
     from salt_zoo.training.devices import find_device, join_processes
 
     place = str(find_device(device))
@@ -85,20 +88,24 @@ def execute(
             store: Store = {}
             stated = when_stated(hypotheses, out)
             results, measured = collect(
-                study, runs, jobs, errors, zoo, place, stated, store, without
+                study, runs, jobs, errors, zoo, place, stated, store, without, broken_arms
             )
             write(results, measured, zoo, out, store)
             for folder, error in errors.items():
                 say(f"failed: {folder.name}: {error}")
+            for label, error in broken_arms.items():
+                say(f"failed: {label}: {error}")
             for line in without.values():
                 say(f"failed: {line}")
             for line in View(results).not_finite():
                 say(f"warning: not finite: {line}")
+            if off := View(results).off_budget():
+                say(f"warning: {off}")
             show(out / "index.html")
 
         on_main(end)
     on_main(lambda: None)  # who ends with an error first would end the one that writes
-    return 1 if errors or without else 0
+    return 1 if errors or without or broken_arms else 0
 
 
 def make_jobs(
@@ -187,10 +194,11 @@ def collect(
     stated: Sequence[Stated] = (),
     store: Store | None = None,
     without: dict[str, str] | None = None,
+    broken_arms: Mapping[str, str] | None = None,
 ) -> tuple[Results, list[EvalResult]]:
     """The content of results.json from the folders of the jobs; `store` gets the statistics of
     features. `without` are metrics without numbers, by label with the reason; those that turn out
-    broken here are added."""
+    broken here are added. `broken_arms` were never begun."""
     from benchmarks.runner.budget import budgets_of
     from benchmarks.runner.provenance import provenance, published
     from benchmarks.stats.results import build_results
@@ -215,6 +223,9 @@ def collect(
         found, cost = read_job(job)
         measured += found
         costs += [cost] if cost else []
+    for label, error in (broken_arms or {}).items():
+        seeds = study.seeds_of(label)
+        costs += [TrainingCost(label, seed, 0, {}, 0.0, 0.0, error) for seed in seeds]
     without = {} if without is None else without
     measured = of_one_form(measured, without)
     evaluation, long = study.evaluation, study.evaluation.long

@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 
 from benchmarks.stats.bootstrap import Bootstrap, Interval, Replicates
+from benchmarks.stats.report_digests import check_digests
 from benchmarks.stats.results_file import read_results
 from benchmarks.stats.score_files import SAMPLES
 from salt_zoo.core.errors import ZooError
@@ -37,9 +38,10 @@ def reproduce(
         backbone: needed where several have baselines of one name.
 
     Raises:
-        ZooError: there are no such scores, or the metric is no mean of them.
+        ZooError: there are no such scores, the metric is no mean of them, or a file was changed.
     """
     results = read_results(folder)
+    check_digests(folder)
     entry = next((entry for entry in results.metrics if entry.name == metric), None)
     if entry is None or not entry.mean:
         means = ", ".join(entry.name for entry in results.metrics if entry.mean)

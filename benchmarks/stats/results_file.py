@@ -14,6 +14,7 @@ from benchmarks.evaluate.pictures import write_videos
 from benchmarks.evaluate.records import EvalResult
 from benchmarks.stats.arm_scores import Store
 from benchmarks.stats.replicates import write_store
+from benchmarks.stats.report_digests import digests_renewed
 from benchmarks.stats.schema import SCHEMA, Results
 from benchmarks.stats.score_files import write_scores
 from salt_zoo.core.config import validate
@@ -58,16 +59,20 @@ def write_results(
 ) -> None:
     """Write results.json and all that a report can be rendered from again: every score of every
     video to samples.parquet, those of the clips of long videos to drift.parquet, statistics of
-    features (`store`) to replicates.npz, and the shown videos to videos.npz."""
-    write_scores(measured, results, Path(folder))
-    write_store(store or {}, Path(folder))
-    write_videos(measured, Path(folder))
-    write_json(results, Path(folder))
+    features (`store`) to replicates.npz, and the shown videos to videos.npz; and their digests."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with digests_renewed(folder):
+        write_scores(measured, results, folder)
+        write_store(store or {}, folder)
+        write_videos(measured, folder)
+        storage.write_json(folder / FILE, results.to_json())
 
 
 def write_json(results: Results, folder: Path) -> None:
-    """Write results.json alone."""
-    storage.write_json(folder / FILE, results.to_json())
+    """Write results.json alone, and the digests anew."""
+    with digests_renewed(folder):
+        storage.write_json(folder / FILE, results.to_json())
 
 
 def read_results(folder: Path) -> Results:

@@ -24,6 +24,7 @@ from salt_zoo.core.ranks import end_process, is_alone, is_first_of_machine, is_m
 from salt_zoo.io.printing import lenient_outputs, results, results_only, say
 from salt_zoo.io.signals import exit_code, signals_clean_up
 from salt_zoo.io.storage import FULL
+from salt_zoo.io.threads import threads_told
 from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
 from salt_zoo.plugin.surroundings import exits_raised
@@ -101,7 +102,8 @@ def guarded(run: Callable[[], int | None]) -> int:
     with signals_clean_up(), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
             return run() or 0
-        return _guarded(run)
+        with threads_told():
+            return _guarded(run)
 
 
 def _guarded(run: Callable[[], int | None]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from salt_zoo.io.printing import results, show, visible
+from salt_zoo.io.printing import show, visible
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "list"
@@ -28,11 +28,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     if options.json:
         show(json.dumps(content, indent=1))
         return 0
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=results())
+    from salt_zoo.io.consoles import ResultsConsole
+
+    console = ResultsConsole()
     # `list` imports no part; what a part declares is told where it is loaded
     more = {"metrics": "metrics (direction, kind and options: salt-zoo show metric NAME)"}
     for kind, rows in content.items():

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from salt_zoo.core.ranks import is_main_process
+from salt_zoo.io.consoles import NotesConsole
 from salt_zoo.io.durations import in_words
 
 #: Called after each update with (student updates done, student updates in all, what was logged).
@@ -53,7 +54,7 @@ def training_progress(name: str, unit: str = "student updates") -> Iterator[Upda
 
     `unit` is what is counted.
     """
-    console = Console(stderr=True)
+    console = NotesConsole()
     if not is_main_process():
         yield lambda step, updates, logs: None
     elif console.is_terminal:
@@ -83,7 +84,7 @@ def stream_progress(frames: int | None) -> Iterator[Callable[[int, float], None]
 
     `frames` is the length of the stream; None is without end.
     """
-    console = Console(stderr=True)
+    console = NotesConsole()
     if not console.is_terminal:
         with _stream_lines(console, frames) as update:
             yield update
@@ -119,7 +120,7 @@ def _stream_lines(console: Console, frames: int | None) -> Iterator[Callable[[in
 def told_bar(name: str, unit: str = "parts") -> Iterator[Callable[[int, int], None]]:
     """Yields what a computation calls with (parts done, parts in all); without a terminal a line
     every half minute."""
-    console = Console(stderr=True)
+    console = NotesConsole()
     if not console.is_terminal:
         with _lines(console, name, unit) as update:
             yield lambda done, total: update(done, total, {})

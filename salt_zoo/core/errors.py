@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from salt_zoo.core.interrupts import is_users
+
 
 class ZooError(Exception):
     """A mistake that the user can mend: one line that says what, where and what would be right.
@@ -40,9 +42,9 @@ def text_of(error: BaseException) -> str:
     """The message of any error in one line, also of one that cannot tell it."""
     try:
         return " ".join(str(error).split())
-    except KeyboardInterrupt:
-        raise
     except BaseException as other:  # foreign code once more
+        if is_users(other):
+            raise
         return f"its message cannot be shown ({type(other).__name__})"
 
 

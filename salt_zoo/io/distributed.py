@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import torch.distributed as distributed
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.core.interrupts import Stopped, is_users
 from salt_zoo.core.ranks import is_main_process
 
 T = TypeVar("T")
@@ -48,12 +50,12 @@ def on_main(do: Callable[[], T]) -> T:
     raise kind(value)
 
 
-def _told(error: BaseException) -> tuple[type[BaseException], str]:
+def _told(error: BaseException) -> tuple[type[BaseException], Any]:
     """An error as the other processes raise it."""
     if isinstance(error, ZooError):
         return type(error), str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return KeyboardInterrupt, ""
+    if is_users(error):
+        return Stopped, error.number if isinstance(error, Stopped) else signal.SIGINT
     return RuntimeError, f"the first process failed: {type(error).__name__}: {error}"
 
 

@@ -108,9 +108,20 @@ def results() -> TextIO:
 
 
 def say(line: str) -> None:
-    """One line for people, on stderr."""
+    """One line for people, on stderr; where nobody reads any more, the work goes on in silence."""
     lenient_outputs()
-    print(one_line(line), file=sys.stderr)
+    try:
+        print(one_line(line), file=sys.stderr)
+    except BrokenPipeError:
+        nobody_reads()
+
+
+def nobody_reads() -> None:
+    """From now on standard error goes nowhere: its reader has gone."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salt_zoo.core import first_frame
 from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.interrupts import is_users
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.protocols import Backbone, Method
@@ -91,11 +92,13 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
 def _dry_update(method: Method, backbone: Backbone, seed: int) -> None:
     from salt_zoo.costs.passes import DryRun
 
-    dry = None
-    with suppress(Exception):  # not every backbone can be made without weights
+    try:
         dry = DryRun(method, backbone, seed)
-    if dry is not None:
-        dry.update(0)
+    except BaseException as error:  # not every backbone can be made without weights
+        if is_users(error):
+            raise
+        return
+    dry.update(0)
 
 
 @contextmanager
@@ -107,5 +110,6 @@ def _mistakes_only(where: str) -> Iterator[None]:
         if error.__cause__ is None and not isinstance(error, ForeignError):
             text = str(error)
             raise type(error)(text if text.startswith(where) else f"{where}: {text}") from None
-    except Exception:
-        pass
+    except BaseException as error:
+        if is_users(error):
+            raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from salt_zoo.core.errors import ZooError, as_given
+from salt_zoo.core.interrupts import is_users
 
 #: How the names of the modules of plugin files begin.
 FILE = "salt_zoo_file_"
@@ -30,9 +31,9 @@ def named(name: str) -> Callable[[], ModuleType]:
         missing = error.name is not None and f"{name}.".startswith(f"{error.name}.")
     except (ValueError, ImportError):
         missing = name not in sys.modules
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
+    except BaseException as error:
+        if is_users(error):
+            raise
         missing = False  # a parent package is there and broken: importing it will tell
     if missing:
         raise ZooError(

@@ -4,7 +4,7 @@
         method.train(step)
 
 An error of the plugin's own that is meant for people (`ZooError`) goes through as it is, and so
-does KeyboardInterrupt, which is the user's.
+does an interrupt of the user (`salt_zoo.core.interrupts`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from salt_zoo.core.errors import TrainingError, ZooError, reason, text_of
+from salt_zoo.core.interrupts import is_users
 
 #: Where this environment variable is set, tracebacks are shown beside the lines.
 TRACEBACK = "SALT_ZOO_TRACEBACK"
@@ -48,7 +49,7 @@ class foreign:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None or isinstance(error, ZooError | KeyboardInterrupt | GeneratorExit):
+        if error is None or isinstance(error, ZooError | GeneratorExit) or is_users(error):
             return
         raise ForeignError(f"{self.what}: {explain(error)}") from error
 
@@ -59,10 +60,9 @@ def blaming(zoo: Any) -> Iterator[None]:
     `ForeignError` that names its part: a net under all frames. Our own errors go through."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        part = None if isinstance(error, ZooError) else guilty(error, zoo)
+        ours = isinstance(error, ZooError) or is_users(error)
+        part = None if ours else guilty(error, zoo)
         if part is None:
             raise
         raise ForeignError(f"{part}: {explain(error)}") from error

@@ -14,6 +14,7 @@ from typing import Any
 import pluggy
 
 from salt_zoo.core.errors import ZooError, did_you_mean, reason
+from salt_zoo.core.interrupts import is_users
 from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.files import named
 from salt_zoo.plugin.foreign import show_traceback
@@ -107,9 +108,9 @@ class Zoo:
                     raise RegistrationError(wrong)
                 if self.plugins is not self._hooks.plugins or self.plugins != plugins:
                     raise RegistrationError("it altered zoo.plugins")
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # a plugin may exit, or cancel, or raise what it likes
+                if is_users(error):
+                    raise
                 show_traceback(error)
                 if self._manager.has_plugin(name):
                     self._manager.unregister(name=name)

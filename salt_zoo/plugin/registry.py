@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from salt_zoo.core.config import StrictModel, validate
 from salt_zoo.core.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.core.facts import share
+from salt_zoo.core.interrupts import is_users
 from salt_zoo.plugin.foreign import BrokenPart, explain
 from salt_zoo.plugin.whole_protocols import check_protocols
 
@@ -47,9 +48,9 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # foreign code may fail in any way
+            if is_users(error):
+                raise
             raise BrokenPart(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
         if not callable(found):
             raise BrokenPart(f"{self}: {self.target} cannot be called")
@@ -171,9 +172,11 @@ class Registry:
         factory = entry.load()
         try:
             made = factory(config, zoo)
-        except (ZooError, KeyboardInterrupt):
+        except ZooError:
             raise
         except BaseException as error:
+            if is_users(error):
+                raise
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
         check_protocols(made, self.kind, f"{self.kind} {entry}")

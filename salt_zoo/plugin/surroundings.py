@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from salt_zoo.plugin.torch_modes import Modes, leave_devices
+
 #: Read and write one setting.
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 
@@ -25,6 +27,7 @@ def _torch_settings() -> dict[str, Setting]:
     def set_device(device: Any) -> None:
         # naming the CPU would install a mode that looks at every call
         torch.set_default_device(None if str(device) == "cpu" else device)
+        leave_devices(torch, str(device))
 
     def set_inference(on: bool) -> None:
         _entered.append(torch.inference_mode(on))
@@ -111,6 +114,8 @@ def _python_settings() -> dict[str, Setting]:
             lambda: [signal.getsignal(one) for one in _SIGNALS],
             lambda handlers: [signal.signal(*one) for one in zip(_SIGNALS, handlers, strict=True)],
         ),
+        # without one Python cannot tell of an error, nor libraries put theirs in front of it
+        "the handling of uncaught errors": (_hooks_of_errors, _set_hooks_of_errors),
         # a higher one is its own affair
         "the recursion limit": (lambda: min(sys.getrecursionlimit(), 1000), sys.setrecursionlimit),
     }
@@ -120,10 +125,23 @@ def _python_settings() -> dict[str, Setting]:
     return settings
 
 
+def _hooks_of_errors() -> list[Any]:
+    """Those of Python and of threads; plugins may have deleted them."""
+    names = ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook"))
+    return [getattr(module, name, None) for module, name in names]
+
+
+def _set_hooks_of_errors(hooks: list[Any]) -> None:
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
+
+
 @contextmanager
 def settings_kept() -> Iterator[list[str]]:
     """Puts settings back that the block changed. Yields their names, filled in at its end."""
     changed: list[str] = []
+    modes = None
+    with suppress(AttributeError):  # a torch that keeps them elsewhere: modes are not looked after
+        modes = Modes.now()
     before = _values({**_torch_settings(), **_python_settings()})
     had_torch = "torch's default dtype" in before
     folder = _folder()
@@ -134,6 +152,8 @@ def settings_kept() -> Iterator[list[str]]:
             changed.append("the current folder")
             with suppress(OSError):  # it is gone
                 os.chdir(folder)
+        with suppress(Exception):  # first: they see the calls below
+            changed += modes.put_back() if modes else []
         settings = {**_python_settings(), **_torch_settings()}
         wanted = before if had_torch else {**_first_values(), **before}
         after = _values(settings)

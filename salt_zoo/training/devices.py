@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from accelerate.utils import ProjectConfiguration
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.errors import ZooError, as_given
 from salt_zoo.core.ranks import is_alone
+from salt_zoo.io.storage import readable_errors
 
 
 def check_device(name: str) -> torch.device | None:
@@ -122,10 +123,26 @@ def start_trackers(accelerator: Accelerator, config: TrainingConfig, step: int =
     has logged after its last checkpoint does not stand there twice."""
     if config.trackers:
         goes_on = {"tensorboard": {"purge_step": step + 1}} if step else {}
-        accelerator.init_trackers("salt-zoo", init_kwargs=goes_on)
+        with _readable(accelerator):
+            accelerator.init_trackers("salt-zoo", init_kwargs=goes_on)
+
+
+def log(accelerator: Accelerator, numbers: Mapping[str, float], step: int) -> None:
+    """Add to the run's logs."""
+    with _readable(accelerator):
+        accelerator.log(dict(numbers), step=step)
 
 
 def end_trackers(accelerator: Accelerator) -> None:
     """End the logs; the process group stays for the next training of this process."""
-    for tracker in accelerator.trackers:
-        tracker.finish()
+    with _readable(accelerator):
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+@contextlib.contextmanager
+def _readable(accelerator: Accelerator) -> Iterator[None]:
+    """A full disk as one line that names the folder of the logs."""
+    folder = accelerator.logging_dir
+    with readable_errors(Path(folder)) if folder else contextlib.nullcontext():
+        yield

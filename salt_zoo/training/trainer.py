@@ -36,6 +36,7 @@ from salt_zoo.training.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
+from salt_zoo.training.devices import log
 from salt_zoo.training.gradients import average_buffers, average_gradients
 from salt_zoo.training.layout import make_layout
 from salt_zoo.training.networks import Networks
@@ -152,7 +153,7 @@ class Trainer:
                     self.history.append(
                         {"step": step, "seconds": round(self.seconds, 2), **numbers}
                     )
-                    self.accelerator.log(numbers, step=step)
+                    log(self.accelerator, numbers, step)
                 self.hook.step_finished(step=step, logs=numbers)
                 if self.progress:
                     self.progress(step, self.config.updates, numbers)

@@ -214,6 +214,7 @@ def test_written_files(study: Any, results: Results, tmp_path: Path) -> None:
     assert some.prompt.tolist() == study.prompts
     assert table[table.arm == "real"].seed.isna().all()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "digests.json",
         "results.json",
         "samples.parquet",
         "videos.npz",

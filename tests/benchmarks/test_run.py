@@ -14,6 +14,7 @@ import pandas
 import pytest
 
 from benchmarks.run import main
+from benchmarks.runner import budget
 from tests.conftest import Ended
 
 SMALL = [
@@ -32,6 +33,10 @@ PLUGIN = textwrap.dedent(
     from salt_zoo import hookimpl
     from salt_zoo.core.protocols import NetworkSpec
 
+    class Interrupts:
+        def __init__(self, config, zoo):
+            raise KeyboardInterrupt
+
     class Fails:
         needs_data = False
         def __init__(self, config, zoo):
@@ -46,6 +51,7 @@ PLUGIN = textwrap.dedent(
     @hookimpl
     def register(zoo):
         zoo.methods.add("fails", Fails, "a method that always fails")
+        zoo.methods.add("interrupts", Interrupts, "a method that cannot be made")
 
     @hookimpl
     def report_sections(results, folder):
@@ -90,7 +96,8 @@ def study(tmp_path_factory: pytest.TempPathFactory):
     """One study with two arms, one of which fails, and the plugin's hooks."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "fails.py").write_text(PLUGIN)
-    options = ["--methods", "dmd,mine", "--set", "arms.mine.method.name=fails", "-p", "fails.py"]
+    options = ["--methods", "dmd,mine,never", "--set", "arms.mine.method.name=fails"]
+    options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
     done = run("quick", "--out", "out", *SMALL, *options, cwd=folder)
     return folder, options, done
 
@@ -103,7 +110,27 @@ def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     assert {row["arm"] for row in results["rows"]} >= {"dmd", "real", "teacher", "teacher-naive"}
     (failed,) = [arm for arm in results["arms"] if arm["arm"] == "mine"]
     assert "this method cannot work" in json.dumps(failed["errors"])
+    (never,) = [arm for arm in results["arms"] if arm["arm"] == "never"]
+    (error,) = never["errors"]
+    assert error["error"].startswith("method 'interrupts' of plugin 'fails.py': cannot be made")
+    assert f"failed: never: {error['error']}" in done.stderr.splitlines()
     assert "this method cannot work" in (folder / "out" / "index.html").read_text()
+
+
+def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.MonkeyPatch):
+    real = budget.budgets_of
+
+    def half(*given):
+        return {arm: flops / 2 for arm, flops in real(*given).items()}
+
+    monkeypatch.setattr(budget, "budgets_of", half)
+    small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
+    metric = ("--set", "evaluation.metrics=[digits-rigidity]")
+    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
+    assert ended.code == 0, ended.err
+    # consistency distillation costs the same at every update: exactly what was planned
+    told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "
+    assert told in ended.err
 
 
 def test_what_a_study_writes(study):

@@ -34,6 +34,10 @@ def begin(folder: Path):
             os._exit(0)
         if how == "crosses":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if how == "forks":
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+            child.start()
+            return child.pid
         if how == "leaves":
             sys.exit(0)
         if how == "interrupts":
@@ -99,6 +103,24 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
     run(tmp_path, "a", "b", "c:leaves", "d", processes=1)
     a, b, c, d = ((tmp_path / name).read_text().split() for name in "abcd")
     assert a == b == c != d
+
+
+def test_what_a_task_has_started_ends_with_its_process(tmp_path: Path):
+    """Data loaders, for instance."""
+    ((result,), _) = run(tmp_path, "a:forks")
+
+    def runs() -> bool:  # a zombie waits to be buried by whoever has inherited it
+        try:
+            return (
+                Path(f"/proc/{result.value}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            )
+        except OSError:
+            return False
+
+    until = time.monotonic() + 20
+    while runs() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not runs()
 
 
 def broken(reason: str):

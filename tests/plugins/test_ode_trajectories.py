@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -77,7 +78,7 @@ def test_an_interrupted_recipe_goes_on_bitwise(make, tmp_path, monkeypatch):
 
     def interrupted(folder, shard, states):
         if shard == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         write(folder, shard, states)
 
     monkeypatch.setattr(TrajectoryFolder, "write", interrupted)

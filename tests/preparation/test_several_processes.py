@@ -97,7 +97,7 @@ def test_an_interrupted_preparation_goes_on(kind, alone, tmp_path, monkeypatch, 
 
     def interrupted(folder, shard, items, full):
         if shard == 2:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         write(folder, shard, items, full)
 
     monkeypatch.setattr(PackedFolder, "write", interrupted)
