@@ -38,7 +38,8 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     from salt_zoo.plugin.manager import load_zoo, refuse_broken
     from salt_zoo.plugin.surroundings import settings_kept
 
-    torch.set_num_threads(threads)
+    # OMP_NUM_THREADS may ask for fewer: on a busy machine threads of small networks spin
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     zoo = load_zoo(plugins)
     refuse_broken(zoo)
 

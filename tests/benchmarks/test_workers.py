@@ -182,3 +182,19 @@ def alive(process: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+@pytest.mark.parametrize(("asked", "given", "used"), [(1, 4, 1), (3, 2, 2)])
+def test_no_more_threads_than_are_asked_for(asked, given, used):
+    """torch takes OMP_NUM_THREADS where a process starts."""
+    import torch  # not above: the processes of the tasks import this file
+
+    from benchmarks.runner.workers import _begin
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(asked)
+        _begin((), given, "cpu")
+        assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
