@@ -24,12 +24,19 @@ import yaml
 from salt_zoo.cli import main
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.plugin.registry import merge
+from tests.two_processes import PAIR
 
 # a busy machine must not fail a test: only results count, and they are the same every time
 hypothesis.settings.register_profile("zoo", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("zoo")
 
 PROMPT = "a 7 moving up-left slowly"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First what shares a pair of processes and much work in them. Workers of pytest-xdist steal
+    from each other's ends (`--dist worksteal`), so one of them does all of it."""
+    items.sort(key=lambda item: item.path.parent.name != "training")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,6 +54,13 @@ def usual_signals() -> None:
     for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pair_of_processes() -> Iterator[None]:
+    """Where a test has started one, it ends with the session."""
+    yield
+    PAIR.end()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from salt_zoo.io.seals import Damaged
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.checked_metric import make_metric
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.option_files import option_files
 from salt_zoo.plugin.versions import Versions
 from salt_zoo.rollout.generate import SamplingConfig
 
@@ -34,7 +35,8 @@ MEASURING_VERSION = 1
 class MetricPlan:
     """A metric with its options, as a job carries it to a worker.
 
-    `key` names its options and the version of its code. `own_steps` and `own_sampler` say how it
+    `key` names its options, the files that they name, and the versions of its code and data.
+    `own_steps` and `own_sampler` say how it
     makes rollouts of its own, if it does; `clips` whether it can score clips of longer videos.
     """
 
@@ -58,10 +60,13 @@ def plan_metrics(
     for label, (chosen, config) in configure_metrics(zoo, metrics).items():
         metric: Any = make_metric(chosen.name, config, zoo)
         options = config.model_dump(mode="json")
+        decides = [chosen.name, options, versions.of(zoo.metrics[chosen.name])]
+        if files := option_files(config):
+            decides.append(files)
         plans[label] = MetricPlan(
             chosen.name,
             options,
-            digest([chosen.name, options, versions.of(zoo.metrics[chosen.name])]),
+            digest(decides),
             metric.own_steps,
             metric.own_sampler,
             metric.has_clips,

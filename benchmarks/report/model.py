@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report.formats import decimals, in_steps
+from benchmarks.report.formats import decimals, in_steps, listed, percent
+from benchmarks.stats.costs import OFF_BUDGET, off_budget
 from benchmarks.stats.entries import Comparison, DriftCurve, MetricEntry, ScoreRow
 from benchmarks.stats.schema import FailedTraining, HypothesisResult, Results
 from benchmarks.study.baselines import FULL_BASELINES, STEPPED_BASELINES
@@ -163,6 +164,16 @@ class View:
                 of = sum(point.scores or 0 for point in points)
                 lines.append(_broken(curve, count, of, f", {len(points)} clips of long videos"))
         return lines
+
+    def off_budget(self) -> str:
+        """A sentence about arms that cost something else than their budget; empty without any."""
+        arms = [f"{arm} ({percent(share)})" for arm, share in off_budget(self.results.arms)]
+        if not arms:
+            return ""
+        return (
+            f"Recorded FLOPs are more than {OFF_BUDGET:.0%} off the budget: {listed(arms)}; these "
+            "trainings did not cost what they were given."
+        )
 
     def trained(self, times: int) -> list[str]:
         """The arms with so many training seeds."""

@@ -101,8 +101,8 @@ class Job:
 @dataclass(frozen=True)
 class Origin:
     """What a network comes from beside its configuration: `inputs` are digests of the weights and
-    data, `parts` the versions of the code (`salt_zoo.plugin.versions`), of which a baseline
-    depends on those of `backbone` alone."""
+    data, and of files that the method names; `parts` the versions of the code
+    (`salt_zoo.plugin.versions`). A baseline depends on those of `backbone` and data alone."""
 
     inputs: Mapping[str, Any]
     parts: Mapping[str, Any]
@@ -115,8 +115,11 @@ def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, de
     decides = identity(content, precision)
     if not is_trained:  # a baseline does not depend on any training
         decides = {**{key: content[key] for key in ("backbone", "dataset")}, "precision": precision}
-    parts = origin.parts if is_trained else origin.of_backbone
-    return digest([TRAINING_VERSION, decides, origin.inputs, parts, device])
+    parts, inputs = origin.parts, origin.inputs
+    if not is_trained:
+        parts = origin.of_backbone
+        inputs = {key: digests for key, digests in inputs.items() if key != "method"}
+    return digest([TRAINING_VERSION, decides, inputs, parts, device])
 
 
 def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:

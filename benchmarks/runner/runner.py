@@ -102,6 +102,8 @@ def execute(
                 say(f"failed: {line}")
             for line in few(View(results).not_finite()):
                 say(f"warning: not finite: {line}")
+            if off := View(results).off_budget():
+                say(f"warning: {off}")
             show(out / "index.html")
 
         on_main(end)

@@ -9,6 +9,9 @@ from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.stats.comparisons import finite
 from benchmarks.stats.schema import ArmCost, FailedTraining, Passes, TrainingCurve
 
+#: How far the recorded cost of an arm may be from its budget before the run and the page warn of
+#: it, as a share of the budget.
+OFF_BUDGET = 0.02
 #: Points of a training curve that are kept, beside those with quality metrics.
 CURVE_POINTS = 100
 
@@ -58,6 +61,12 @@ def _arm(
             if cost.error is not None
         ],
     )
+
+
+def off_budget(costs: Iterable[ArmCost]) -> list[tuple[str, float]]:
+    """The arms whose recorded cost is not what they were given, with by how much of the budget."""
+    found = ((cost.arm, cost.off_budget) for cost in costs if cost.off_budget is not None)
+    return [(arm, share) for arm, share in found if abs(share) > OFF_BUDGET]
 
 
 def _mean(numbers: Iterable[float]) -> float | None:

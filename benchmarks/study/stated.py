@@ -47,19 +47,27 @@ def record_end(folder: Path) -> None:
 
 
 def when_stated(hypotheses: Sequence[Hypothesis], folder: Path) -> list[Stated]:
-    """When each hypothesis was stated, relative to the jobs in `folder`."""
+    """When each hypothesis was stated, relative to the jobs in `folder`.
+
+    One that the runner has not seen is "after" where all jobs have ended, and "during" where some
+    have not, or failed. Without a record, or with one that was begun after jobs had run, it is
+    "not recorded".
+    """
     record = _read(folder)
     return [_when(hypothesis, record) for hypothesis in hypotheses]
 
 
 def _when(hypothesis: Hypothesis, record: Mapping[str, Any] | None) -> Stated:
-    seen = record["seen"].get(_id(hypothesis)) if record else None
-    if record is None or seen is None or record["first_job_began"] is None:
+    if record is None:
         return "not recorded"
-    if seen <= record["first_job_began"]:
-        return "before"
-    ended = record["last_job_ended"]
-    return "after" if ended is not None and seen > ended else "during"
+    began, ended = record["first_job_began"], record["last_job_ended"]
+    # a hypothesis that the runner never saw came after whatever the runner did
+    seen = record["seen"].get(_id(hypothesis))
+    if ended is not None and (seen is None or seen > ended):
+        return "after"
+    if began is None:
+        return "not recorded"
+    return "before" if seen is not None and seen <= began else "during"
 
 
 def _id(hypothesis: Hypothesis) -> str:

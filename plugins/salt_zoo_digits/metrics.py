@@ -29,7 +29,7 @@ def judged(pixels: Tensor) -> tuple[Tensor, Tensor]:
 class Score(MetricDefaults):
     """A measure of each video, averaged over videos."""
 
-    version = 1
+    version = 2  # NaN for videos that are not finite; the shipped reference
     direction: Direction
     kind: MetricKind = "quality"
     bounds: tuple[float | None, float | None] | None = (0.0, None)
@@ -157,7 +157,7 @@ class FrechetAppearance(MetricDefaults):
     Every feature is divided by its standard deviation over those videos.
     """
 
-    version = 1
+    version = 2
     direction: Direction = "lower"
     bounds = (0.0, None)
 

@@ -16,7 +16,7 @@ from salt_zoo.config.parts import named
 from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Start, StoredWeights
-from salt_zoo.io.storage import file_digest
+from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
@@ -140,14 +140,14 @@ class SelfForcingBackbone(WanBackbone):
         for lora in self._initial_loras():
             if not lora.is_file():
                 raise ZooError(f"{lora}: there is no such file; see backbone.initial")
-            found[f"initial LoRA/{lora.name}"] = file_digest(lora)
+            found[f"initial LoRA/{lora.name}"] = known_digest(lora)
         path = self._initial_path()
         if path is None:
             return found
         if not path.exists():
             raise ZooError(f"{path}: there is no such file or folder; see backbone.initial")
         files = find_checkpoint(path).files
-        return found | {f"initial/{file.name}": file_digest(file) for file in files}
+        return found | {f"initial/{file.name}": known_digest(file) for file in files}
 
     def _causal(self, transformer: WanTransformer3DModel) -> nn.Module:
         return CausalWanNetwork(transformer, self.size.coordinates, self._blocks, self.policy)

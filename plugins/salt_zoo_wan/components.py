@@ -5,7 +5,6 @@ Only `Components.folder` downloads, and only a component that is not on this mac
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.known_digests import known_digest
 from salt_zoo.io.seals import Damaged, read_json
-from salt_zoo.io.storage import file_digest
 
 #: The components of a diffusers pipeline that a backbone loads.
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")
@@ -168,17 +167,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ZooError(f"{path}: damaged (it holds no object); download it again")
     return content
-
-
-def known_digest(path: Path) -> str:
-    """`file_digest`, taken once for each state of a file: weights can be tens of GB."""
-    state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: Path, size: int, modified: int) -> str:
-    return file_digest(path)
 
 
 def load_component(folder: Path, load: Callable[[], Any]) -> Any:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.protocols import Condition, Encoder
+from salt_zoo.io.known_digests import known_digest
 from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.config_json import read_arguments
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
-from salt_zoo_wan.components import Components, known_digest
+from salt_zoo_wan.components import Components
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.image_condition import ChannelsOfImage, ImageCodec, LatentsOfImage
 from salt_zoo_wan.image_encoder import ImageEncoder

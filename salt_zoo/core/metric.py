@@ -27,7 +27,8 @@ class Metric(Protocol):
     - `kind`: see `MetricKind`; by default `quality`, or `description` where `direction` is `none`
       (with which `quality` is an error).
     - all-NaN rows, from a metric with `own_steps`, say that it does not apply to the network.
-    - `version`: an integer to raise whenever its numbers change; old scores are then measured anew.
+    - `version`: an integer to raise whenever its numbers change; old scores are then measured anew,
+      as they are when a data file of its package or a file that its options name has changed.
     """
 
     direction: Direction

@@ -21,6 +21,7 @@ from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
 from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import AnyPass, Pass
 from salt_zoo.costs.depth import over_depth
+from salt_zoo.costs.forms import RememberedForms
 from salt_zoo.costs.module_passes import ModulePass
 
 #: FLOPs of a forward and of the backward pass.
@@ -76,7 +77,7 @@ def flops_of_pass(
     known = facts(backbone)
     # a teacher is made anew with every backbone
     whose_start = None if whose is backbone else start
-    key = (whose_start, kind, checkpointing, lora)
+    key = (whose_start, kind, checkpointing and kind.recorded, lora)
     if key not in known:
         with on_meta(whose):
             condition = example(whose)
@@ -167,7 +168,11 @@ def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: A
 def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
     call: Any = network if kind.depth == 1 else network.features
     given[0].requires_grad_(kind.inputs)
-    with torch.set_grad_enabled(kind.recorded), FlopCounterMode(display=False) as counter:
+    with (
+        RememberedForms(),
+        torch.set_grad_enabled(kind.recorded),
+        FlopCounterMode(display=False) as counter,
+    ):
         out = call(*given, **dict(kind.options))
         forward = counter.get_total_flops()
         if kind.recorded:

@@ -3,6 +3,8 @@ and what a sharded network gathers."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -15,10 +17,10 @@ from torch import Tensor, nn
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.condition import example
 from salt_zoo.core.lora import LoraConfig, add_lora, trainable
-from salt_zoo.core.meta import meta_network, network_of_role, on_meta
+from salt_zoo.core.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
-from salt_zoo.core.roles import Originals, is_shared
+from salt_zoo.core.roles import Originals, is_shared, source
 from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
@@ -80,16 +82,30 @@ def measured_networks(
     """
     found = {}
     for name, role in roles.items():
-        network = network_of_role(backbone, role)
-        count = sum(p.numel() for p in network.parameters())
-        if role.is_frozen:
-            with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
-        head = role.factory is not None
-        # only weights that are trained have gradients; a LoRA's base has none
-        still = role.learning_rate is None or role.lora is not None
-        needs = 0 if head else gathered_bytes(network, bf16 and not role.is_frozen, still)
-        found[name] = MeasuredNetwork(network, count, head, needs)
+        measure = functools.partial(_measured, backbone, role, bf16)
+        if role.factory is not None or role.start is None:
+            found[name] = measure()
+            continue
+        # nothing that is read of it depends on anything else of the role
+        key = ("network", role.lora, role.is_frozen, _is_still(role), bf16)
+        found[name] = once(source(backbone, role.start), key, measure)
     return found
+
+
+def _measured(backbone: Backbone, role: NetworkSpec, bf16: bool) -> MeasuredNetwork:
+    network = network_of_role(backbone, role)
+    count = sum(p.numel() for p in network.parameters())
+    if role.is_frozen:
+        with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
+    head = role.factory is not None
+    needs = 0 if head else gathered_bytes(network, bf16 and not role.is_frozen, _is_still(role))
+    return MeasuredNetwork(network, count, head, needs)
+
+
+def _is_still(role: NetworkSpec) -> bool:
+    """Whether no weights of its own have gradients: only trained ones do, and a LoRA's base has
+    none."""
+    return role.learning_rate is None or role.lora is not None
 
 
 def weights_and_gradients(
@@ -239,7 +255,9 @@ def activation_gib(
                 shape = whose.latent_shape
                 return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
 
-            network = meta_network(whose, checkpointing)
+            network = kept_network(whose, checkpointing)
+            if lora is not None or sequence > 1:
+                network = copy.deepcopy(network)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
             shared_over(network, sequence, whose)

@@ -180,7 +180,11 @@ def make_plan(
         }
         codecs = once(backbone, ("codecs",), lambda: _codecs(backbone))
         networks = measured_networks(backbone, roles, bf16)
-        kept = _memory_bytes(backbone, micro, bf16, layout.sequence)
+        kept = once(
+            backbone,
+            ("memory", micro, bf16, layout.sequence),
+            functools.partial(_memory_bytes, backbone, micro, bf16, layout.sequence),
+        )
         memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
         memory |= shared_bases(backbone, roles, bf16, layout.shard)
     offloaded = _offloaded(roles, execution)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from salt_zoo.core.protocols import Backbone, Dataset, Encoded
 from salt_zoo.plugin.checked_method import CheckedMethod, make_method
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.option_files import option_files
 from salt_zoo.plugin.versions import Versions
 from salt_zoo.training.prepared_text import PreparedText
 
@@ -21,9 +22,10 @@ class Parts:
     """The parts of a run.
 
     Attributes:
-        code: the versions of the code of all parts that were looked up for them
+        code: the versions of the code and data of all parts that were looked up for them
             (`salt_zoo.plugin.versions`).
         code_of_inputs: the part of it that backbone and data are made of.
+        files_of_method: digests of the files that the method's options name.
     """
 
     method: CheckedMethod
@@ -31,13 +33,15 @@ class Parts:
     dataset: Dataset
     code: Mapping[str, Any]
     code_of_inputs: Mapping[str, Any]
+    files_of_method: Mapping[str, str]
 
     def inputs(self) -> dict[str, dict[str, str]]:
-        """Digests of the weights and the data; reads them."""
-        return {
+        """Digests of the weights and the data; reads them. `method` is there if it names files."""
+        found = {
             "backbone": dict(self.backbone.fingerprint()),
             "dataset": dict(self.dataset.fingerprint()),
         }
+        return found | ({"method": dict(self.files_of_method)} if self.files_of_method else {})
 
 
 def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -> Parts:
@@ -47,10 +51,10 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
     content = resolved.plain()
     versions = versions or Versions(zoo)
 
-    def method() -> CheckedMethod:
+    def method() -> tuple[CheckedMethod, dict[str, str]]:
         # configured once more: what parts a part is made of is looked up there
         options = configure_part(zoo.methods, content["method"], zoo, "method")
-        return make_method(content["method"]["name"], options, zoo)
+        return make_method(content["method"]["name"], options, zoo), option_files(options)
 
     def backbone_and_data() -> tuple[Backbone, Dataset]:
         made = []
@@ -60,10 +64,10 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
             made.append(registry.create(name, options, zoo))
         return made[0], made[1]
 
-    made, of_method = versions.used_by(method)
+    (made, files), of_method = versions.used_by(method)
     (backbone, dataset), of_inputs = versions.used_by(backbone_and_data)
     if resolved.config.execution.prepared_text is not None:
         PreparedText(resolved.config.execution.prepared_text).bind(backbone)
     if isinstance(dataset, Encoded):
         dataset.bind(backbone)
-    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs)
+    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs, files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -73,9 +74,14 @@ METRICS = [
 ]
 
 
+@functools.cache
+def _images() -> np.ndarray:
+    return load_digits().images / 16
+
+
 def _videos(count: int, noise: float, frames: int = 9) -> np.ndarray:
     """uint8 `[count, 1, frames, 16, 16]`."""
-    images = load_digits().images[:count] / 16
+    images = _images()[:count]
     generator = np.random.default_rng(3)
     videos = np.zeros((count, 1, frames, 16, 16))
     for index, image in enumerate(images):

@@ -113,6 +113,7 @@ def test_bf16(tmp_path):
 def test_a_compiled_network_is_measured(tmp_path):
     pytest.importorskip("torch._inductor")
     some = ["--memories", "window", "--recomputed", "0", "--pairs", "1"]
+    some += ["--size", "test-small", "-p", "tests.sizes.plugin"]  # with fewer blocks to compile
     results = perf(tmp_path, *some, "--compile")
     assert results["recomputed"] is None
     assert results["memories"]["window"]["overhead"]["outside"] is None

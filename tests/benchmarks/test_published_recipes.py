@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +22,7 @@ from salt_zoo.plugin.manager import load_zoo
 TABLE = yaml.safe_load(
     (Path(__file__).parent / "published_recipes.yaml").read_text(encoding="utf-8")
 )
-STUDIES = ("wan_t2v", "self_forcing_1.3b")
+STUDIES = ("wan_t2v", "self_forcing_1.3b", "wan_i2v")
 #: Groups of keys that are one value of the authors'.
 WHOLE = ("method.steps", "method.objectives.cache-alignment.reference")
 
@@ -45,6 +47,7 @@ CONVERSIONS: dict[str, Any] = {
     "block of 40": lambda index: index / 40,
     "step list": step_lists,
     "betas": lambda betas: [betas["beta1"], betas["beta2"]],
+    "processes": math.prod,
     "frames first": lambda shape: [shape[2], shape[1], *shape[3:]],
 }
 
@@ -69,20 +72,22 @@ def values() -> dict[tuple[str, str], Any]:
             plain["backbone"]["latent_shape"] = list(made.latent_shape)
             if teacher:
                 plain["backbone"]["teacher"] = teacher
-            plain["evaluation"] = _of_evaluation(study)
+            plain["evaluation"] = _of_evaluation(study, arm)
             for group in ("training", "execution", "method", "backbone", "evaluation"):
                 for key, value in leaves(plain[group], group):
                     found[f"{name}/{arm}", key] = value
     return found
 
 
-def _of_evaluation(study: StudyConfig) -> dict[str, Any]:
-    """What of it is the authors': how the row `teacher` is made."""
-    evaluation = study.evaluation
-    return {
+def _of_evaluation(study: StudyConfig, arm: str) -> dict[str, Any]:
+    """What of it is the authors': how the row `teacher` is made, and what is the arm's own."""
+    evaluation, own = study.evaluation, study.arm_evaluation(arm)
+    found = {
         "teacher": evaluation.teacher.model_dump(mode="json"),
         "timestep_shift": evaluation.timestep_shift,
     }
+    own_settings = own.model_dump(mode="json", exclude_defaults=True)
+    return found | ({"arm": own_settings} if own_settings else {})
 
 
 def leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -146,6 +151,19 @@ def test_nothing_in_the_table_is_about_nothing(values):
     assert set(TABLE["conversions"]) == set(CONVERSIONS)
     assert {row["source"] for row in TABLE["rows"]} == set(TABLE["sources"])
     assert all(row["file"] and row["key"] for row in TABLE["rows"])
+
+
+def test_the_first_page_tells_how_the_authors_code_differs():
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = page.partition("### Published recipes")[2].partition("\n## ")[0]
+    names = re.findall(r"^- \*\*(.+?)\.\*\*", section, re.M)
+    assert names == [entry["name"] for entry in TABLE["differences"]]
+    words = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight")
+    assert f"{words[len(names)]} conventions differ" in section
+    for entry in TABLE["differences"]:
+        assert entry["theirs"] != entry["ours"] and entry["file"]
+        assert entry["source"] in TABLE["sources"]
+    assert all(f"`{name}`" in section for name in STUDIES)
 
 
 def test_the_defaults_are_those_of_the_recipe():

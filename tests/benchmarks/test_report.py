@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import benchmarks
 from benchmarks.evaluate.pictures import shown_videos
 from benchmarks.report.build import write_report
 from benchmarks.report.formats import decimals, number
@@ -24,6 +25,7 @@ from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
 from benchmarks.report.model import View
 from benchmarks.report.summary import answer, answer_lines
 from benchmarks.report.tables import latex
+from benchmarks.stats.costs import OFF_BUDGET
 from benchmarks.stats.results import build_results
 from benchmarks.stats.schema import Results
 
@@ -160,6 +162,29 @@ def test_all_trainings_in_total(written: tuple[Any, Results, Path]) -> None:
     sentence = f"{sum(counts)} trainings in total: {updates:,.0f} updates, "
     for name in ("index.html", "report.md"):
         assert sentence in (folder / name).read_text()
+
+
+def test_an_arm_off_its_budget_is_named(make_study: Callable[..., Any], tmp_path: Path) -> None:
+    """Where the difference is more than the page tolerates, either way, and there alone."""
+    study = make_study(arms={"a": 0.4, "b": 0.6, "c": 0.5}, seeds=1, nfes=(1,), prompts=8)
+    spent = {cost.arm: cost.flops for cost in study.costs}
+    shares = {"a": 1.6, "b": 1 + 0.9 * OFF_BUDGET, "c": 1 - 1.1 * OFF_BUDGET}
+    budgets = {arm: spent[arm] / shares[arm] for arm in spent}
+    results = build_results(**vars(study), resamples=20, budgets=budgets)
+    write_report(results, study.measured, tmp_path)
+    told = (
+        "Recorded FLOPs are more than 2% off the budget: a (+60.0%) and c (−2.2%); "
+        "these trainings did not cost what they were given."
+    )
+    assert f"**{told}**" in (tmp_path / "report.md").read_text()
+    assert f"<strong>{told}</strong>" in (tmp_path / "index.html").read_text()
+    within = build_results(**vars(study), resamples=20, budgets=spent)
+    assert View(within).off_budget() == ""
+
+
+def test_an_author_reads_what_is_off_budget() -> None:
+    page = (Path(benchmarks.__file__).parent / "README.md").read_text()
+    assert f"more than {OFF_BUDGET:.0%} off" in " ".join(page.split())
 
 
 def test_hostile_text_in_files(hostile: Path) -> None:

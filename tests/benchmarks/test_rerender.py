@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+import yaml
 
 from benchmarks.report import rerender as module
 from benchmarks.report.build import write_report
@@ -19,14 +20,16 @@ from benchmarks.report.rerender import main
 from benchmarks.stats.report_digests import FILE as DIGESTS
 from benchmarks.stats.reproduce import reproduce
 from benchmarks.stats.results import build_results
-from benchmarks.stats.results_file import write_results
+from benchmarks.stats.results_file import read_results, write_results
 from benchmarks.study.config import Hypothesis
+from benchmarks.study.schema import read_study
 from benchmarks.study.stated import record_end, record_start, when_stated
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 
 ZOO = load_zoo()
 PAGES = ("index.html", "report.md", "results.json")
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +287,8 @@ HYPOTHESES = [Hypothesis(a="x", b="y", metric="m", nfe=n, claim="c") for n in (1
 def test_when_a_hypothesis_was_stated(tmp_path: Path) -> None:
     path = tmp_path / "stated.json"
     record_start(HYPOTHESES[:1], tmp_path, started=False)
-    assert when_stated(HYPOTHESES, tmp_path) == ["before", "not recorded", "not recorded"]
+    # what the runner has not seen was not there when its first job began
+    assert when_stated(HYPOTHESES, tmp_path) == ["before", "during", "during"]
     first = json.loads(path.read_text())
     record_start(HYPOTHESES[:2], tmp_path, started=True)
     record = json.loads(path.read_text())
@@ -297,13 +301,41 @@ def test_when_a_hypothesis_was_stated(tmp_path: Path) -> None:
     reworded = HYPOTHESES[0].model_copy(update={"claim": "other"})
     turned = HYPOTHESES[0].model_copy(update={"a": "y", "b": "x"})
     assert when_stated([reworded], tmp_path) == ["before"]
-    assert when_stated([turned], tmp_path) == ["not recorded"]
-    assert when_stated(HYPOTHESES[1:2], tmp_path) == ["after"]
+    assert when_stated([turned], tmp_path) == ["after"]
+    assert when_stated(HYPOTHESES[1:], tmp_path) == ["after", "after"]
 
 
 def test_jobs_without_a_record(tmp_path: Path) -> None:
-    record_start(HYPOTHESES, tmp_path, started=True)
+    assert when_stated(HYPOTHESES[:1], tmp_path) == ["not recorded"]
+    record_start(HYPOTHESES[:2], tmp_path, started=True)
     assert set(when_stated(HYPOTHESES, tmp_path)) == {"not recorded"}
+    record_end(tmp_path)  # whatever comes now comes after it
+    assert when_stated(HYPOTHESES, tmp_path) == ["not recorded", "not recorded", "after"]
+
+
+def test_a_hypothesis_of_a_rendering_is_late(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is told on the page, of a finished study and of one with a job that failed."""
+    folder, study = tmp_path / "null", tmp_path / "null.yaml"
+    shutil.copytree(REPORTS / "null", folder)
+    content, _ = read_study("null")
+    known = len(content["hypotheses"])
+    late = {"a": "other", "b": "one", "metric": "digits-rigidity", "nfe": 4}
+    content["hypotheses"].append(late)
+    study.write_text(yaml.safe_dump(content))
+
+    def stated() -> list[str]:
+        assert main([str(folder), "--study", str(study)]) == 0, capsys.readouterr().err
+        assert f"| {told} |" in (folder / "report.md").read_text()
+        return [hypothesis.stated for hypothesis in read_results(folder).hypotheses]
+
+    told = "after"
+    assert stated() == ["before"] * known + ["after"]
+    record = json.loads((folder / "stated.json").read_text())
+    (folder / "stated.json").write_text(json.dumps({**record, "last_job_ended": None}))
+    told = "during"
+    assert stated() == ["before"] * known + ["during"]
 
 
 def test_videos_are_kept_as_small_as_they_are_shown(make_study: Callable[..., Any]) -> None:

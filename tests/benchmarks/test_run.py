@@ -14,6 +14,7 @@ import pandas
 import pytest
 
 from benchmarks.run import main
+from benchmarks.runner import budget
 from tests.conftest import Ended
 
 SMALL = [
@@ -116,6 +117,22 @@ def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     assert "this method cannot work" in (folder / "out" / "index.html").read_text()
 
 
+def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.MonkeyPatch):
+    real = budget.budgets_of
+
+    def half(*given):
+        return {arm: flops / 2 for arm, flops in real(*given).items()}
+
+    monkeypatch.setattr(budget, "budgets_of", half)
+    small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
+    metric = ("--set", "evaluation.metrics=[digits-rigidity]")
+    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
+    assert ended.code == 0, ended.err
+    # consistency distillation costs the same at every update: exactly what was planned
+    told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "
+    assert told in ended.err
+
+
 def test_what_a_study_writes(study):
     folder, _, _ = study
     out = folder / "out"
@@ -151,14 +168,15 @@ def test_the_hooks_of_the_harness_are_called(study):
     assert "&lt;b&gt;markup&lt;/b&gt;" in page and "<b>markup</b>" not in page
 
 
-def test_finished_arms_are_reused_and_others_do_not_disturb_them(study):
+def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, monkeypatch):
     folder, _, _ = study
+    monkeypatch.chdir(folder)
     arms = folder / "out" / "arms"
     before = files(arms, "dmd-*", "teacher-*", "real-*")
     assert any(path.name == "trained.json" for path in before)
     old = json.loads((folder / "out" / "results.json").read_text())
-    again = run("quick", "--out", "out", *SMALL, "--methods", "dmd", cwd=folder)
-    assert again.returncode == 0, again.stderr
+    again = here("quick", "--out", "out", *SMALL, "--methods", "dmd")
+    assert again.code == 0, again.err
     assert files(arms, "dmd-*", "teacher-*", "real-*") == before
     new = json.loads((folder / "out" / "results.json").read_text())
 
@@ -175,12 +193,13 @@ LONG = [
     "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
     "digits-fd, digits-fd-motion, semigroup-defect]}",
     "--nfe", "2",
+    "--set", "evaluation.prompts=4",
 ]  # fmt: skip
 
 
-def test_long_videos_of_an_autoregressive_student(tmp_path: Path):
-    done = run("quick", "--out", "out", *SMALL, *LONG, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
+    done = here("quick", "--out", "out", *SMALL, *LONG)
+    assert done.code == 0, done.err
     out = tmp_path / "out"
     drift = json.loads((out / "results.json").read_text())["drift"]
     # metrics of the whole video and those with rollouts of their own have no clips
@@ -203,16 +222,16 @@ def test_long_videos_of_an_autoregressive_student(tmp_path: Path):
     assert "Over time" in (out / "index.html").read_text()
 
     before = files(out / "arms", "*")
-    again = run("quick", "--out", "out", *SMALL, *LONG, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
+    again = here("quick", "--out", "out", *SMALL, *LONG)
+    assert again.code == 0, again.err
     assert files(out / "arms", "*") == before
     assert json.loads((out / "results.json").read_text())["drift"] == drift
 
 
-def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
-    done = run("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
-        "--set", "budget_of=sc-dmd", cwd=tmp_path)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):
+    done = here("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
+        "--set", "budget_of=sc-dmd")  # fmt: skip
+    assert done.code == 0, done.err
     for word in (
         "consistency",
         "sc-dmd",
@@ -222,7 +241,7 @@ def test_a_dry_run_plans_and_writes_nothing(tmp_path: Path):
         "GiB",
         "nothing to download",
     ):
-        assert word in done.stdout
+        assert word in done.out
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 import torch
 from accelerate import Accelerator
 
@@ -13,17 +14,24 @@ from salt_zoo.training import gradients
 def main() -> None:
     accelerator = Accelerator(cpu=True)
     rank = accelerator.process_index
-    gradients.BUCKET = 5  # the first two share a transfer, the third has its own
     calls = []
     reduce = accelerator.reduce
-    accelerator.reduce = lambda flat, reduction: calls.append(len(flat)) or reduce(flat, reduction)
+
+    def count(flat: torch.Tensor, reduction: str) -> object:
+        calls.append(len(flat))
+        return reduce(flat, reduction)
+
     shapes = [(2,), (1, 3), (2, 4), (1,)]
     weights = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
     weights[0].grad = torch.full((2,), float(rank))
     if rank:
         weights[1].grad = torch.full((1, 3), 4.0)
     weights[2].grad = torch.arange(8.0).view(2, 4) * (rank + 1)
-    gradients.average_gradients(weights, accelerator)
+    with pytest.MonkeyPatch.context() as patch:
+        # the first two share a transfer, the third has its own
+        patch.setattr(gradients, "BUCKET", 5)
+        patch.setattr(accelerator, "reduce", count)
+        gradients.average_gradients(weights, accelerator)
     found = [None if p.grad is None else p.grad.tolist() for p in weights]
     accelerator.wait_for_everyone()
     sys.stdout.write(f"{rank}: {found} {calls}\n")  # whole: the other process writes, too

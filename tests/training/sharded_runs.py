@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ def held(networks: Any) -> int:
 
 
 def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
+    import torch
     from safetensors.torch import save_file
 
     from salt_zoo.config.run import resolve
@@ -25,11 +28,14 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training.launch import train
 
+    # torch reads its variable once a process, which has run others before
+    eager = os.environ.get("TORCHDYNAMO_DISABLE") == "1"
     zoo = load_zoo([f"tests.{name}.plugin" for name in ("gaussian", "blocks", "sizes", "copies")])
     for content, folder in jobs:
         resolved = resolve(content, zoo, folder)
         try:
-            trainer = train(resolved, Path(folder), zoo, "cpu")
+            with torch.compiler.set_stance("force_eager") if eager else nullcontext():
+                trainer = train(resolved, Path(folder), zoo, "cpu")
             rank = trainer.accelerator.process_index
             (Path(folder) / f"held-{rank}.json").write_text(json.dumps(held(trainer.networks)))
             student = trainer.networks.whole_network("student_ema")

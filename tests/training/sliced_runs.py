@@ -44,6 +44,7 @@ def most_allocated(do: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
+    import pytest
     import torch.distributed as distributed
     from safetensors.torch import save_file
 
@@ -51,10 +52,11 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from salt_zoo.core.roles import make_network
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training import sliced_loading
+    from salt_zoo.training.devices import join_processes
     from salt_zoo.training.sharding import local, whole_weights
     from tests.training.sharded_runs import held
 
-    distributed.init_process_group("gloo")
+    join_processes("cpu")
     world, rank = distributed.get_world_size(), distributed.get_rank()
     zoo = load_zoo(["tests.sizes.plugin", "tests.training.one_network"])
     whole: list[Any] = []  # networks that this process has made
@@ -63,27 +65,27 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
         whole.append(arguments)
         return make_network(*arguments)
 
-    sliced_loading.make_network = make
-    for content, place in jobs:
-        folder = Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        whole.clear()
-        try:
-            with open(folder / f"said-{rank}.txt", "w") as said, redirect_stderr(said):
-                networks, most = make_networks(content, zoo, world, rank)
-        except ZooError as error:
-            (folder / f"error-{rank}.txt").write_text(str(error))
-            continue
-        for role, network in networks.items():
-            tensors = dict(whole_weights(network))
-            tensors |= {n: local([b])[0] for n, b in network.named_buffers()}
-            if rank == 0:
-                save_file(
-                    {n: t.clone() for n, t in tensors.items()}, folder / f"{role}.safetensors"
-                )
-        numbers = {"held": held(networks), "most": most, "whole": len(whole)}
-        (folder / f"numbers-{rank}.json").write_text(json.dumps(numbers))
-    distributed.destroy_process_group()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sliced_loading, "make_network", make)
+        for content, place in jobs:
+            folder = Path(place)
+            folder.mkdir(parents=True, exist_ok=True)
+            whole.clear()
+            try:
+                with open(folder / f"said-{rank}.txt", "w") as said, redirect_stderr(said):
+                    networks, most = make_networks(content, zoo, world, rank)
+            except ZooError as error:
+                (folder / f"error-{rank}.txt").write_text(str(error))
+                continue
+            for role, network in networks.items():
+                tensors = dict(whole_weights(network))
+                tensors |= {n: local([b])[0] for n, b in network.named_buffers()}
+                if rank == 0:
+                    save_file(
+                        {n: t.clone() for n, t in tensors.items()}, folder / f"{role}.safetensors"
+                    )
+            numbers = {"held": held(networks), "most": most, "whole": len(whole)}
+            (folder / f"numbers-{rank}.json").write_text(json.dumps(numbers))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.two_processes import PAIR
+
 #: Flow matching that saves what each process holds before its last update.
 SPY = """
 import os
@@ -56,19 +58,18 @@ def held(folder, name):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(write_run, shell, tmp_path):
+def test_two_processes_are_one_run(write_run, cli, tmp_path, monkeypatch):
     plugin, spied = tmp_path / "spy.py", tmp_path / "spied"
     plugin.write_text(SPY)
     spied.mkdir()
     quality = {"every": 4, "prompts": 2, "steps": [1], "metrics": ["digits-motion"]}
     training = {"batch_size": 4, "trackers": ["tensorboard"]}
     config = write_run(method={"name": "spy"}, training=training, quality=quality)
-    environment = {"SPY": str(spied)}
-    command = ("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin, "--out")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-    together = shell(*torchrun, *command, tmp_path / "together", environment=environment)
+    monkeypatch.setenv("SPY", str(spied))
+    command = ("train", config, "--device", "cpu", "-p", plugin, "--out")
+    together = PAIR.run(["-m", "salt_zoo", *map(str, command), str(tmp_path / "together")])
     assert together.code == 0, together.err
-    alone = shell(*command, tmp_path / "alone", environment=environment)
+    alone = cli(*command, tmp_path / "alone")
     assert alone.code == 0, alone.err
 
     # the rows of the global batch are split, and every process holds the same weights
@@ -97,10 +98,10 @@ def test_two_processes_are_one_run(write_run, shell, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_mistake(write_run, shell, tmp_path):
+def test_two_processes_make_one_mistake(write_run, tmp_path):
     config = write_run(training={"batch_size": 3})
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-    ended = shell(*torchrun, "-m", "salt_zoo", "train", config, "--out", tmp_path / "out")
+    words = ("-m", "salt_zoo", "train", config, "--out", tmp_path / "out")
+    ended = PAIR.run([*map(str, words)])
     assert ended.code != 0
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert errors == [
@@ -137,7 +138,7 @@ def register(zoo):
 
 
 @pytest.mark.slow
-def test_two_processes_have_one_critic(shell, tmp_path):
+def test_two_processes_have_one_critic(tmp_path):
     """Its weights and the statistics of its batch norm; states stay each process's own, and a
     resumed run is bitwise the uninterrupted one."""
     plugin, spied = tmp_path / "spy.py", tmp_path / "spied"
@@ -153,12 +154,9 @@ def test_two_processes_have_one_critic(shell, tmp_path):
             "training": {"updates": updates, "batch_size": 4, "trackers": [], "ema": None},
         }
         config.write_text(json.dumps(content))
-        ended = shell(
-            *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
-            *("-m", "salt_zoo", "train", config, "--device", "cpu", "--out", tmp_path / out),
-            *("-p", plugin, "-p", "tests.heads.plugin", "-p", "tests.blocks.plugin"),
-            environment={"SPY": str(spied)},
-        )
+        words = ("-m", "salt_zoo", "train", config, "--device", "cpu", "--out", tmp_path / out)
+        plugins = ("-p", plugin, "-p", "tests.heads.plugin", "-p", "tests.blocks.plugin")
+        ended = PAIR.run([*map(str, words), *map(str, plugins)], SPY=str(spied))
         assert ended.code == 0, ended.err
         return tmp_path / out / "checkpoints" / f"step-{updates:06}"
 
@@ -250,17 +248,14 @@ evaluation:
 
 
 @pytest.mark.slow
-def test_a_study_of_two_processes(shell, tmp_path):
+def test_a_study_of_two_processes(tmp_path):
     """Several trainings one after the other, one of which fails; the first process alone writes,
     measures and speaks."""
     study, plugin, out = tmp_path / "mini.yaml", tmp_path / "fails.py", tmp_path / "out"
     study.write_text(STUDY)
     plugin.write_text(ONE_FAILS)
-    ended = shell(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
-        *("-m", "benchmarks.run", study, "--device", "cpu", "-p", plugin, "--out", out),
-        environment={"HOW": "nan"},
-    )
+    words = ("-m", "benchmarks.run", study, "--device", "cpu", "-p", plugin, "--out", out)
+    ended = PAIR.run([*map(str, words)], HOW="nan")
     lines = ended.err.splitlines()
     assert [line for line in lines if line.startswith("done: ")] == [
         "done: real (1 of 7)",

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salt_zoo.training.gradients import buckets
+from tests.two_processes import PAIR
 
 
 @given(sizes=st.lists(st.integers(0, 9)), limit=st.integers(1, 20))
@@ -25,9 +26,8 @@ def test_a_bucket_has_one_type():
 
 
 @pytest.mark.slow
-def test_two_processes(shell):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-    done = shell(*torchrun, "-m", "tests.training.gradient_means")
+def test_two_processes():
+    done = PAIR.run(["-m", "tests.training.gradient_means"])
     assert done.code == 0, done.err
     third = [[1.5 * n for n in range(4)], [1.5 * n for n in range(4, 8)]]
     means = [[0.5, 0.5], [[2.0, 2.0, 2.0]], third, None]
