@@ -114,7 +114,7 @@ def execute(
 def few(lines: Sequence[str]) -> list[str]:
     """Lines that a terminal is told of a list that the report has whole."""
     more = len(lines) - MOST_TOLD
-    return [*lines[:MOST_TOLD], *([f"{more} more rows of the report"] if more > 0 else [])]
+    return [*lines[:MOST_TOLD], *([f"{more} more, see the report"] if more > 0 else [])]
 
 
 def make_jobs(

@@ -134,7 +134,7 @@ def test_features_of_different_widths_are_named():
 def test_a_terminal_is_not_told_of_every_row():
     rows = [f"row {place}" for place in range(12)]
     assert few(rows[:4]) == rows[:4]
-    assert few(rows) == [*rows[:4], "8 more rows of the report"]
+    assert few(rows) == [*rows[:4], "8 more, see the report"]
 
 
 def test_a_number_that_is_not_finite_for_scores_that_are_is_told():
