@@ -36,7 +36,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     from benchmarks.runner.jobs import run_job
     from salt_zoo.plugin.foreign import blaming
     from salt_zoo.plugin.manager import load_zoo, refuse_broken
-    from salt_zoo.plugin.surroundings import settings_kept
+    from salt_zoo.plugin.surroundings import exits_raised, settings_kept
 
     torch.set_num_threads(threads)
     zoo = load_zoo(plugins)
@@ -44,7 +44,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
 
     def do(job: Job, tell: Tell) -> dict[str, str]:
         # the next job must not find what this one's code has set
-        with settings_kept(), blaming(zoo):
+        with settings_kept(), exits_raised(), blaming(zoo):
             return run_job(job, zoo, device, tell)
 
     return do
