@@ -36,7 +36,8 @@ PROMPT = "a 7 moving up-left slowly"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """First what shares a pair of processes and much work in them. Workers of pytest-xdist steal
     from each other's ends (`--dist worksteal`), so one of them does all of it."""
-    items.sort(key=lambda item: item.path.parent.name != "training")
+    pairs = ("training", "preparation")
+    items.sort(key=lambda item: item.path.parent.name not in pairs)
 
 
 @pytest.fixture(scope="session", autouse=True)

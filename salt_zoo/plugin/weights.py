@@ -13,7 +13,17 @@ def weight_versions(network: nn.Module) -> list[tuple[int, int]]:
 
     Weights that were made in inference mode are left out: torch does not count their writes.
     """
-    return [(id(p), p._version) for p in network.parameters() if not p.is_inference()]
+    found: list[tuple[int, int]] = []
+    modules: list[nn.Module | None] = [network]
+    while modules:  # `parameters()` makes names, too: twice the time
+        module = modules.pop()
+        if module is not None:
+            weights = module._parameters.values()
+            found += [
+                (id(p), p._version) for p in weights if p is not None and not p.is_inference()
+            ]
+            modules += module._modules.values()
+    return found
 
 
 def cannot_write(error: BaseException | None) -> bool:
