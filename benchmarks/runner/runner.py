@@ -36,6 +36,9 @@ from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
 from salt_zoo.training.origin import make_parts
 
+#: Rows that are not finite, of which the terminal is told each: all arms may have them.
+MOST_TOLD = 4
+
 
 def execute(
     study: StudyConfig,
@@ -97,7 +100,7 @@ def execute(
                 say(f"failed: {label}: {error}")
             for line in without.values():
                 say(f"failed: {line}")
-            for line in View(results).not_finite():
+            for line in few(View(results).not_finite()):
                 say(f"warning: not finite: {line}")
             if off := View(results).off_budget():
                 say(f"warning: {off}")
@@ -106,6 +109,12 @@ def execute(
         on_main(end)
     on_main(lambda: None)  # who ends with an error first would end the one that writes
     return 1 if errors or without or broken_arms else 0
+
+
+def few(lines: Sequence[str]) -> list[str]:
+    """Lines that a terminal is told of a list that the report has whole."""
+    more = len(lines) - MOST_TOLD
+    return [*lines[:MOST_TOLD], *([f"{more} more, see the report"] if more > 0 else [])]
 
 
 def make_jobs(

@@ -36,7 +36,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     from benchmarks.runner.jobs import run_job
     from salt_zoo.plugin.foreign import blaming
     from salt_zoo.plugin.manager import load_zoo, refuse_broken
-    from salt_zoo.plugin.surroundings import settings_kept
+    from salt_zoo.plugin.surroundings import exits_raised, settings_kept
 
     # OMP_NUM_THREADS may ask for fewer: on a busy machine threads of small networks spin
     torch.set_num_threads(min(threads, torch.get_num_threads()))
@@ -45,7 +45,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
 
     def do(job: Job, tell: Tell) -> dict[str, str]:
         # the next job must not find what this one's code has set
-        with settings_kept(), blaming(zoo):
+        with settings_kept(), exits_raised(), blaming(zoo):
             return run_job(job, zoo, device, tell)
 
     return do

@@ -14,7 +14,7 @@ from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, toget
 from benchmarks.evaluate.records import EvalResult
 from benchmarks.run import plan_runs
 from benchmarks.runner.jobs import run_job
-from benchmarks.runner.runner import collect, make_jobs, write
+from benchmarks.runner.runner import collect, few, make_jobs, write
 from benchmarks.stats.arm_scores import group_scores
 from benchmarks.stats.bootstrap import Bootstrap
 from benchmarks.stats.results import build_results
@@ -129,6 +129,12 @@ def test_features_of_different_widths_are_named():
     broken: dict[str, str] = {}
     assert [list(one.rows) for one in of_one_form(items, broken)] == [["k"], []]
     assert broken == {"m": "metric 'm': its rows are of different widths, [2] and [4]"}
+
+
+def test_a_terminal_is_not_told_of_every_row():
+    rows = [f"row {place}" for place in range(12)]
+    assert few(rows[:4]) == rows[:4]
+    assert few(rows) == [*rows[:4], "8 more, see the report"]
 
 
 def test_a_number_that_is_not_finite_for_scores_that_are_is_told():

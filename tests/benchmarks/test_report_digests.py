@@ -20,6 +20,8 @@ from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import write_results
 from salt_zoo.core.errors import ZooError
 
+REPORTS = Path(__file__).parents[2] / "reports"
+
 
 @pytest.fixture(scope="module")
 def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
@@ -112,6 +114,12 @@ def test_a_report_of_before_has_none_and_is_told(copy, capsys):
     (note,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("note: ")]
     assert str(copy) in note and FILE in note
     check_digests(copy)
+
+
+@pytest.mark.parametrize("name", ["cda", "digits", "null", "quick", "self_forcing"])
+def test_committed_reports_are_as_they_were_generated(name, capsys):
+    check_digests(REPORTS / name)
+    assert capsys.readouterr().err == ""  # none of them lacks its digests
 
 
 def test_what_is_interrupted_has_no_digests(copy):

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.report.formats import level, listed
+from tests.benchmarks import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports"
@@ -218,3 +219,11 @@ def test_no_arm_is_ahead_without_a_verdict(page: Path) -> None:
 if __name__ == "__main__":
     for page, sentence in sentences():
         print(f"{page.relative_to(ROOT)}: {sentence}")
+
+
+def test_the_picture_shows_the_report_as_it_is() -> None:
+    """`python -m tests.benchmarks.picture` takes it again."""
+    from PIL import Image
+
+    with Image.open(picture.PICTURE) as image:
+        assert image.info[picture.KEY] == picture.digest()

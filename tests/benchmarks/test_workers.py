@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.runner import workers
 from benchmarks.runner.processes import AGAIN, run_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +104,14 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
     run(tmp_path, "a", "b", "c:leaves", "d", processes=1)
     a, b, c, d = ((tmp_path / name).read_text().split() for name in "abcd")
     assert a == b == c != d
+
+
+def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
+    """A metric, for instance; else its process would die, and with it the whole job."""
+    monkeypatch.setattr("benchmarks.runner.jobs.run_job", lambda *job: os._exit(3))
+    do = workers._begin((), 1, "cpu")
+    with pytest.raises(SystemExit, match=r"os._exit\(3\)"):
+        do(None, lambda *told: None)
 
 
 def test_what_a_task_has_started_ends_with_its_process(tmp_path: Path):
