@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runner import workers
 from benchmarks.runner.processes import AGAIN, run_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +107,8 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
     """A metric, for instance; else its process would die, and with it the whole job."""
+    from benchmarks.runner import workers  # not above: the processes of the tasks import this file
+
     monkeypatch.setattr("benchmarks.runner.jobs.run_job", lambda *job: os._exit(3))
     do = workers._begin((), 1, "cpu")
     with pytest.raises(SystemExit, match=r"os._exit\(3\)"):
