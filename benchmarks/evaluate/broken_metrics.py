@@ -88,7 +88,8 @@ def _guarded(info: MetricInfo, broken: Broken) -> MetricInfo:
                 show_traceback(error)
                 note(str(error))
                 return torch.full(rows.shape[:1], torch.nan) if what == "reduce_many" else np.nan
-            if not np.isfinite(found).all() and torch.isfinite(rows).all():
+            finite = torch.isfinite(torch.as_tensor(found)).all()
+            if not finite and torch.isfinite(rows).all():
                 note(f"metric {info.name!r}: {what}() is not finite for scores that are")
             return found
 
