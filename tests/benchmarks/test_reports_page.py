@@ -116,7 +116,7 @@ def sentences() -> list[tuple[Path, str]]:
         (PAGE, f"**{name}**: trained, measured and rendered, in {minutes(name)} minutes on")
         for name in ("quick", "digits", "self_forcing")
     ]
-    time = f"{minutes('quick')} minutes on two slow cores"
+    time = f"{minutes('quick')} minutes on two idle cores"
     found += [
         (ROOT / "README.md", f"Once everything is installed, it takes {time}"),
         (ROOT / "CHANGELOG.md", f"measures 32 prompts twice: {time}"),
