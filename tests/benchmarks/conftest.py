@@ -6,6 +6,7 @@ import functools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,16 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+import benchmarks.runner.jobs
 from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
+from benchmarks.run import plan_runs
+from benchmarks.runner.jobs import Job
+from benchmarks.runner.runner import make_jobs
 from benchmarks.study.metric_info import MetricInfo
+from benchmarks.study.schema import load_study
+from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registry import merge
+from tests.benchmarks.planned_jobs import STUDY
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
 ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}
@@ -215,3 +224,28 @@ def make_study() -> Callable[..., Study]:
         return replace(made, long_metrics=METRICS, long_prompts=texts[:long]) if long else made
 
     return make
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The labels of all jobs that were trained, in order."""
+    labels: list[str] = []
+    real = benchmarks.runner.jobs._train
+
+    def train(job: Job, *more: Any) -> Any:
+        labels.append(job.label)
+        return real(job, *more)
+
+    monkeypatch.setattr(benchmarks.runner.jobs, "_train", train)
+    return labels
+
+
+@pytest.fixture
+def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
+    """The jobs of the study with some keys changed."""
+
+    def plan(changes: Any = None, zoo: Zoo = zoo, device: str = "cpu") -> list[Job]:
+        study = load_study(merge(STUDY, changes or {}), "mini.yaml")
+        return make_jobs(study, plan_runs(study, zoo, "mini.yaml"), zoo, tmp_path, device)
+
+    return plan
