@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evaluate.broken_metrics import without_broken
 from benchmarks.stats.answer import check_primary
@@ -28,6 +27,7 @@ from salt_zoo.cli.arguments import Parser, add_set_option, folder
 from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.overrides import apply_overrides
+from salt_zoo.config.run import Resolved
 from salt_zoo.core.errors import ZooError, shown
 from salt_zoo.core.ranks import end_process
 from salt_zoo.io.printing import noted_if_slow, say
@@ -62,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, zoo: Zoo) -> int:
-    from benchmarks.runner.broken_arms import without_broken_arms
     from salt_zoo.training.devices import check_device, find_device  # imports torch
 
     check_plan_options(options)
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         check_folder(out)
     matching = " and matching their budgets" if study.match == "compute" else ""
     with noted_if_slow(f"checking {len(study.arms)} arms{matching} by dry runs"):
-        runs, broken_arms = without_broken_arms(plan_runs(study, zoo, where), zoo)
+        runs, broken_arms = plan_runs(study, zoo, where)
     if dropped:
         say(
             f"{dropped} of the study's hypotheses are left out: with these options they are not "
@@ -161,8 +160,16 @@ def check_metrics(study: StudyConfig, zoo: Zoo, where: str) -> None:
         configure_metrics(zoo, metrics, f"{where}: evaluation.long.metrics")
 
 
-def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
-    """Every arm's resolved run (at the first seed), its updates matched to the study's budget."""
+def plan_runs(
+    study: StudyConfig, zoo: Zoo, where: str
+) -> tuple[dict[str, Resolved], dict[str, str]]:
+    """Every arm's resolved run (at the first seed), its updates matched to the study's budget, and
+    by label why others cannot be run: their code fails.
+
+    Raises:
+        ForeignError: no arm can be run, or the one whose cost all arms get has none.
+    """
+    from benchmarks.runner.broken_arms import without_broken_arms
     from benchmarks.runner.budget import match_budget
 
     check_metrics(study, zoo, where)
@@ -172,7 +179,9 @@ def plan_runs(study: StudyConfig, zoo: Zoo, where: str) -> dict[str, Any]:
     check_baselines(study, runs, zoo, where)
     for label, run in runs.items():
         check_training(run, zoo, f"{where}: arms.{label}")
-    return match_budget(study, runs, zoo)
+    runs, broken = without_broken_arms(runs, zoo)
+    matched, without_cost = match_budget(study, runs, zoo)
+    return matched, {**broken, **without_cost}
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def test_equal_budgets_are_equal_costs(tmp_path):
     """Masked passes see every frame twice, which no count of videos shows."""
     arms = {name: {"method": name} for name in ("teacher-forcing", "diffusion-forcing")}
     study = study_of(arms, "teacher-forcing")
-    runs = match_budget(study, runs_of(study, ZOO, "test"), ZOO)
+    runs, _ = match_budget(study, runs_of(study, ZOO, "test"), ZOO)
     assert runs["diffusion-forcing"].config.training.updates > 60
     budget = planned_flops(study, runs, ZOO)
     recorded = {
@@ -118,7 +118,7 @@ def test_a_term_that_starts_late_is_averaged_over_the_matched_updates():
     }
     study = study_of(arms, "small")
     unmatched = runs_of(study, ZOO, "test")
-    runs = match_budget(study, unmatched, ZOO)
+    runs, _ = match_budget(study, unmatched, ZOO)
     budget = planned_flops(study, runs, ZOO)
     one = budget["late"] / runs["late"].config.training.updates
     assert one < 0.95 * flops_per_update(unmatched["late"], ZOO)

@@ -1,8 +1,8 @@
-"""Arms whose parts cannot be made: each costs a line and its own row, never the study."""
+"""Arms whose code fails before any training: each costs a line and its own row, never the study."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from salt_zoo.config.run import Resolved
 from salt_zoo.io.printing import say_once
@@ -20,18 +20,32 @@ def without_broken_arms(
     Raises:
         ForeignError: none can.
     """
+    versions = Versions(zoo)  # which reads the code of each part once
+
+    def made(run: Resolved) -> Resolved:
+        make_parts(run, zoo, versions)
+        return run
+
+    return each_arm(runs, made)
+
+
+def each_arm(
+    runs: Mapping[str, Resolved], does: Callable[[Resolved], Resolved]
+) -> tuple[dict[str, Resolved], dict[str, str]]:
+    """What `does` makes of each run, and by label the line of those whose code fails in it.
+
+    Raises:
+        ForeignError: all fail.
+    """
     kept: dict[str, Resolved] = {}
     broken: dict[str, str] = {}
     last: ForeignError | None = None
-    versions = Versions(zoo)  # which reads the code of each part once
     for label, run in runs.items():
         try:
-            make_parts(run, zoo, versions)
+            kept[label] = does(run)
         except ForeignError as error:
             show_traceback(error)
             broken[label], last = str(error), error
-        else:
-            kept[label] = run
     if last is not None and not kept:
         raise last
     for label, line in broken.items():

@@ -5,30 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from benchmarks.runner.broken_arms import each_arm
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.core.interrupts import is_users
+from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
 
 #: Numbers of updates that are tried for a budget; three usually do.
 _TRIES = 20
 
 
-def match_budget(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, Resolved]:
-    """The runs with their updates set to the study's budget.
+def match_budget(
+    study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo
+) -> tuple[dict[str, Resolved], dict[str, str]]:
+    """The runs with their updates set to the study's budget, and by label why others have no
+    cost: their code fails. On updates of their own they would be compared all the same, so they
+    are not run.
 
     Raises:
-        ForeignError: the cost of an arm is not known, because its code fails: a study of equal
-            budgets cannot be run with it.
+        ForeignError: the arm whose cost all arms get has none.
     """
     if study.match == "updates":
-        return dict(runs)
+        return dict(runs), {}
     from salt_zoo.planning.plan import flops_per_update
 
     assert study.budget_of is not None
+    if study.budget_of not in runs:  # it could not be made, which was said
+        raise ForeignError(f"budget_of: {study.budget_of!r} is broken, so no arm has a budget")
     reference = runs[study.budget_of]
     budget = reference.config.training.updates * flops_per_update(reference, zoo)
-    return {label: _spend(run, budget, zoo) for label, run in runs.items()}
+    return each_arm(runs, lambda run: _spend(run, budget, zoo))
 
 
 def planned_flops(study: StudyConfig, runs: Mapping[str, Resolved], zoo: Zoo) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 The runner keeps `stated.json` in the report's folder: when the first job began and the last ended,
 and when it first saw each hypothesis (by the digest of what it compares; its wording may change).
+A digest of its own shows whether it was edited.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, Literal
 
 from benchmarks.study.config import Hypothesis
 from salt_zoo.core.errors import ZooError
-from salt_zoo.io.seals import Damaged, read_json
-from salt_zoo.io.storage import digest, write_json
+from salt_zoo.io.seals import Damaged, read_sealed, write_sealed
+from salt_zoo.io.storage import digest
 
 FILE = "stated.json"
 
@@ -35,7 +36,7 @@ def record_start(hypotheses: Sequence[Hypothesis], folder: Path, started: bool) 
     seen = record["seen"]
     for hypothesis in hypotheses:
         seen.setdefault(_id(hypothesis), now)
-    write_json(folder / FILE, record)
+    write_sealed(folder / FILE, record)
 
 
 def record_end(folder: Path) -> None:
@@ -43,7 +44,7 @@ def record_end(folder: Path) -> None:
     record = _read(folder)
     if record is not None and record["last_job_ended"] is None:
         record["last_job_ended"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / FILE, record)
+        write_sealed(folder / FILE, record)
 
 
 def when_stated(hypotheses: Sequence[Hypothesis], folder: Path) -> list[Stated]:
@@ -79,13 +80,12 @@ def _read(folder: Path) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     try:
-        record: Any = read_json(path)
+        record = read_sealed(path)
     except Damaged as damage:
         raise _damaged(path, damage.why) from None
     times = ("first_job_began", "last_job_ended")
     if not (
-        isinstance(record, dict)
-        and isinstance(record.get("seen"), dict)
+        isinstance(record.get("seen"), dict)
         and all(isinstance(when, str) for when in record["seen"].values())
         and all(key in record and isinstance(record[key], str | None) for key in times)
     ):

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from benchmarks.run import plan_runs
-from benchmarks.runner.broken_arms import without_broken_arms
 from benchmarks.runner.plan import print_plan
 from benchmarks.study.schema import load_study
 from salt_zoo import hookimpl
@@ -87,16 +86,18 @@ def zoo_with(place: str, does):
 def test_a_study_is_planned_beside_an_arm_that_would_end_it(place, does):
     study = load_study(yaml.safe_load(STUDY), "here")
     with signals_clean_up():
-        assert list(plan_runs(study, zoo_with(place, does), "here")) == ["good", "bad"]
+        runs, broken = plan_runs(study, zoo_with(place, does), "here")
+    assert [*runs, *broken] == ["good", "bad"] and bool(broken) == (place == "__init__")
 
 
 def test_an_arm_that_cannot_be_made_is_left_out(capsys):
     zoo = zoo_with("__init__", interrupt)
     with signals_clean_up():
-        runs = plan_runs(load_study(yaml.safe_load(STUDY), "here"), zoo, "here")
-        kept, broken = without_broken_arms(runs, zoo)
+        kept, broken = plan_runs(load_study(yaml.safe_load(STUDY), "here"), zoo, "here")
+        alone = yaml.safe_load(STUDY)
+        del alone["arms"]["good"]
         with pytest.raises(ForeignError, match="cannot be made"):
-            without_broken_arms({"bad": runs["bad"]}, zoo)
+            plan_runs(load_study(alone, "here"), zoo, "here")
     assert list(kept) == ["good"]
     assert broken["bad"].startswith("method 'interrupts' of plugin 'interrupting': cannot be made")
     assert capsys.readouterr().err == (
@@ -107,7 +108,7 @@ def test_an_arm_that_cannot_be_made_is_left_out(capsys):
 def test_a_printed_plan_is_of_the_other_arms(capsys):
     study, zoo = load_study(yaml.safe_load(STUDY), "here"), zoo_with("train", interrupt)
     with signals_clean_up():
-        assert not print_plan(study, plan_runs(study, zoo, "here"), zoo, "cpu")
+        assert not print_plan(study, plan_runs(study, zoo, "here")[0], zoo, "cpu")
     printed = capsys.readouterr()
     assert "good" in printed.out and "bad" not in printed.out
     (line,) = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
@@ -115,11 +116,24 @@ def test_a_printed_plan_is_of_the_other_arms(capsys):
 
 
 @pytest.mark.parametrize("does", [leave, interrupt])
-def test_equal_budgets_need_every_arms_cost(does):
-    """Whoever has none is named; a run on its own updates would be compared all the same."""
-    study = load_study(yaml.safe_load(STUDY) | {"match": "compute", "budget_of": "good"}, "here")
-    with signals_clean_up(), pytest.raises(ForeignError, match="method 'interrupts' of plugin"):
-        plan_runs(study, zoo_with("train", does), "here")
+@pytest.mark.parametrize("place", ["__init__", "train"])
+def test_equal_budgets_leave_out_who_has_no_cost(place, does, capsys):
+    """A run on its own updates would be compared all the same."""
+    content = yaml.safe_load(STUDY) | {"match": "compute", "budget_of": "good"}
+    with signals_clean_up():
+        runs, broken = plan_runs(load_study(content, "here"), zoo_with(place, does), "here")
+    assert list(runs) == ["good"]
+    assert broken["bad"].startswith("method 'interrupts' of plugin 'interrupting'")
+    assert "arm 'bad': method 'interrupts' of plugin" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "place, said", [("__init__", "budget_of: 'bad' is broken"), ("train", "method 'interrupts'")]
+)
+def test_equal_budgets_need_the_cost_that_all_get(place, said):
+    content = yaml.safe_load(STUDY) | {"match": "compute", "budget_of": "bad"}
+    with signals_clean_up(), pytest.raises(ForeignError, match=said):
+        plan_runs(load_study(content, "here"), zoo_with(place, interrupt), "here")
 
 
 @pytest.mark.parametrize("place", PLACES)

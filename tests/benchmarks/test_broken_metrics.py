@@ -82,7 +82,7 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "'mute'" in warned[1] and "init bug" in warned[1]
     assert study.evaluation.metrics == ["sound", "raises", "short", "reduces"]
 
-    runs = plan_runs(study, zoo, "mini.yaml")
+    runs, _ = plan_runs(study, zoo, "mini.yaml")
     jobs = make_jobs(study, runs, zoo, tmp_path / "out")
     found = {job.folder: run_job(job, zoo, "cpu", lambda *progress: None) for job in jobs}
     assert all(set(lines) == {"raises", "short"} for lines in found.values())

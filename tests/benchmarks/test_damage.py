@@ -48,7 +48,7 @@ STUDY = {
 
 def plan(zoo: Zoo, out: Path, changes: Any = None) -> Job:
     study = load_study(merge(STUDY, changes or {}), "mini.yaml")
-    jobs = make_jobs(study, plan_runs(study, zoo, "mini.yaml"), zoo, out, "cpu")
+    jobs = make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, out, "cpu")
     (job,) = [job for job in jobs if job.seed is not None]
     return job
 

@@ -25,6 +25,7 @@ from benchmarks.study.config import Hypothesis
 from benchmarks.study.schema import read_study
 from benchmarks.study.stated import record_end, record_start, when_stated
 from salt_zoo.core.errors import ZooError
+from salt_zoo.io.seals import read_sealed, write_sealed
 from salt_zoo.plugin.manager import load_zoo
 
 ZOO = load_zoo()
@@ -295,6 +296,10 @@ def test_when_a_hypothesis_was_stated(tmp_path: Path) -> None:
     [added] = record["seen"].keys() - first["seen"].keys()
     record["seen"][added] = "2999-01-01T00:00:00+00:00"  # long after the first job began
     path.write_text(json.dumps(record))
+    with pytest.raises(ZooError, match="its content has changed since it was written"):
+        when_stated(HYPOTHESES, tmp_path)
+    del record["digest"]
+    path.write_text(json.dumps(record))
     assert when_stated(HYPOTHESES[:2], tmp_path) == ["before", "during"]
     record_end(tmp_path)
     # another wording is the same hypothesis, another side is another
@@ -332,8 +337,8 @@ def test_a_hypothesis_of_a_rendering_is_late(
 
     told = "after"
     assert stated() == ["before"] * known + ["after"]
-    record = json.loads((folder / "stated.json").read_text())
-    (folder / "stated.json").write_text(json.dumps({**record, "last_job_ended": None}))
+    record = read_sealed(folder / "stated.json")
+    write_sealed(folder / "stated.json", {**record, "last_job_ended": None})
     told = "during"
     assert stated() == ["before"] * known + ["during"]
 

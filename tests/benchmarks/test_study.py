@@ -63,7 +63,7 @@ def test_arms_of_one_study_differ_in_their_method_alone():
 
 def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
     study = load_study(read_study("quick")[0], "quick")
-    runs = match_budget(study, runs_of(study, zoo, "quick"), zoo)
+    runs, _ = match_budget(study, runs_of(study, zoo, "quick"), zoo)
     updates = {label: run.config.training.updates for label, run in runs.items()}
     assert updates["dmd"] == study.base["training"]["updates"]
     assert updates["consistency"] > 2 * updates["dmd"]

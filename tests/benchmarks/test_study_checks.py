@@ -145,7 +145,7 @@ def test_what_cannot_run_is_refused_by_the_plan(content, said, zoo):
 def test_a_short_form_of_the_base_takes_an_arms_keys(zoo):
     content = changed(base__backbone="self-forcing")
     content["arms"] = {"window": {"method": "dmd", "backbone": {"memory": "window"}}}
-    run = plan_runs(load_study(content, "s"), zoo, "s")["window"]
+    run = plan_runs(load_study(content, "s"), zoo, "s")[0]["window"]
     assert run.config.backbone == {"name": "self-forcing", "memory": "window"}
 
 
