@@ -8,7 +8,7 @@ from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.errors import ZooError
 from salt_zoo.costs.passes import Held, count_forward_passes
-from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
+from salt_zoo.planning.plan import GIB, dry_run, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train
 
 
@@ -197,3 +197,20 @@ def test_a_backbone_that_needs_data(zoo, monkeypatch):
         make_plan(backbone, method_of(zoo, "dmd"), TrainingConfig())
     assert "\n" not in str(error.value)
     assert backbone.device == "cpu"
+
+
+def test_learning_rates_share_a_dry_run(zoo):
+    """Of which a study may try hundreds; what changes the passes has one of its own."""
+
+    def dry(**options):
+        content = {
+            "name": "dmd",
+            "learning_rate": 1e-4,
+            "steps": 4,
+            "fake_score": {"learning_rate": 1e-4, "updates": 2},
+        }
+        return dry_run(run_of(zoo, {**content, **options}), zoo)
+
+    one = dry()
+    assert dry(learning_rate=3e-5, fake_score={"learning_rate": 1e-5, "updates": 2}) is one
+    assert dry(steps=2) is not one and dry(fake_score={"updates": 1}) is not one

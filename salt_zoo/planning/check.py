@@ -13,7 +13,6 @@ from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.interrupts import is_users
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
-from salt_zoo.core.protocols import Backbone, Method
 from salt_zoo.core.roles import check_offload, with_lora
 from salt_zoo.core.sequence import SequenceGroup, share_tokens
 from salt_zoo.plugin.checked_method import make_method
@@ -67,7 +66,7 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
                 if role.start is not None:  # else it is a head, or follows another role
                     shape = backbone.latent_shape
                     share_tokens(network_of_role(backbone, role), SequenceGroup(processes), shape)
-        _dry_update(method, backbone, run.config.seed)
+        _dry_update(run, zoo)
 
 
 def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
@@ -89,11 +88,11 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
             first_frame.check_sample(backbone, sample)
 
 
-def _dry_update(method: Method, backbone: Backbone, seed: int) -> None:
-    from salt_zoo.costs.passes import DryRun
+def _dry_update(run: Resolved, zoo: Zoo) -> None:
+    from salt_zoo.planning.plan import dry_run
 
     try:
-        dry = DryRun(method, backbone, seed)
+        dry = dry_run(run, zoo)
     except BaseException as error:  # not every backbone can be made without weights
         if is_users(error):
             raise

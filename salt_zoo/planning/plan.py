@@ -102,7 +102,7 @@ def plan_run(
 ) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
-    config, counted = run.config, _counted(run, backbone, zoo)
+    config, counted = run.config, _counted(run, zoo)
     return make_plan(
         backbone,
         method,
@@ -123,7 +123,7 @@ def flops_per_update(run: Resolved, zoo: Zoo) -> float:
     """
     backbone, method = _parts(run, zoo)
     training = run.config.training
-    flops = flops_of_passes(backbone, _roles(method, training), _counted(run, backbone, zoo).kinds)
+    flops = flops_of_passes(backbone, _roles(method, training), _counted(run, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -238,17 +238,47 @@ def _backbone(zoo: Zoo, name: str, options: str) -> Backbone:
     return made
 
 
-def _counted(run: Resolved, backbone: Any, zoo: Zoo) -> Passes:
+def dry_run(run: Resolved, zoo: Zoo) -> DryRun:
+    """The updates of a run without arithmetic: one object for all runs that differ in what no
+    update's passes depend on."""
+    config = run.config
+    backbone: Any = _backbone(zoo, config.backbone["name"], run.backbone.model_dump_json())
+    options = _Options(run.method.model_dump(mode="json"))
+    return _dry(zoo, backbone, config.method["name"], options, config.seed)
+
+
+def _counted(run: Resolved, zoo: Zoo) -> Passes:
     """The passes of one of a run's updates."""
-    config, options = run.config, run.method.model_dump_json()
-    return _dry(zoo, backbone, config.method["name"], options, config.seed).mean(
-        config.training.updates
-    )
+    return dry_run(run, zoo).mean(run.config.training.updates)
+
+
+class _Options:
+    """A method's options, equal to others that differ in learning rates alone: a study that tries
+    hundreds of rates is planned by one dry run."""
+
+    def __init__(self, plain: Mapping[str, Any]) -> None:
+        self.plain = plain
+        self.key = json.dumps(_without_rates(plain), sort_keys=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Options) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _without_rates(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: bool(inner) if name == "learning_rate" else _without_rates(inner)
+            for name, inner in value.items()
+        }
+    return [_without_rates(inner) for inner in value] if isinstance(value, list) else value
 
 
 @functools.lru_cache(maxsize=64)
-def _dry(zoo: Zoo, backbone: Backbone, method: str, options: str, seed: int) -> DryRun:
-    checked = zoo.methods.configure(method, json.loads(options), "method")
+def _dry(zoo: Zoo, backbone: Backbone, method: str, options: _Options, seed: int) -> DryRun:
+    checked = zoo.methods.configure(method, dict(options.plain), "method")
     return DryRun(make_method(method, checked, zoo), backbone, seed)
 
 
