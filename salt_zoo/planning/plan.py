@@ -279,7 +279,7 @@ def _without_rates(value: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _dry(zoo: Zoo, backbone: Backbone, method: str, options: _Options, seed: int) -> DryRun:
     checked = zoo.methods.configure(method, dict(options.plain), "method")
-    return DryRun(make_method(method, checked, zoo), backbone, seed)
+    return DryRun(make_method(method, checked, zoo, planned=True), backbone, seed)
 
 
 def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
