@@ -21,7 +21,8 @@ from salt_zoo.core.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared, source
-from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
