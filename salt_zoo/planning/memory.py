@@ -243,9 +243,11 @@ def activation_gib(
     sharded: bool,
     lora: LoraConfig | None = None,
     sequence: int = 1,
+    times: int = 1,
 ) -> float:
     """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
-    `sequence` processes that make it together."""
+    `sequence` processes that make it together. `times`: 1 is one time a video, 2 one a frame, of
+    which each block keeps its modulations for every token."""
     gathered = bf16 and sharded  # in float32 it makes no difference
 
     def measure() -> float:
@@ -254,7 +256,9 @@ def activation_gib(
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape
-                return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
+                return (
+                    peak_activation_bytes(network, condition, shape, batch, bf16, gathered, times),
+                )
 
             network = kept_network(whose, checkpointing)
             if lora is not None or sequence > 1:
@@ -265,7 +269,7 @@ def activation_gib(
             (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence, times)
     found: float = once(whose, key, measure)
     return found
 
