@@ -166,7 +166,7 @@ def _decoder(
     backbone: Any, device: torch.device, random: bool
 ) -> Callable[[], Callable[[Tensor], Tensor]]:
     modules = backbone.codec_modules() if random else {}
-    if "vae" in modules:
+    if "vae" in modules and "tiny_decoder" not in modules:  # its weights are a file that is here
         return random_decoder(modules["vae"], device)
     make: Callable[[], Callable[[Tensor], Tensor]] = backbone.frame_decoder
     return make

@@ -21,6 +21,9 @@ class PublishedSizeConfig(StrictModel):
     revision: str = "main"
     #: Where text encoder and VAE come from if `weights` has none: a hub id or a pipeline folder.
     codecs: str | None = None
+    #: A file of TAEHV that decodes in place of the VAE, faster and less exactly: `taew2_1.pth` for
+    #: Wan 2.1 and for 2.2's A14B, `taew2_2.pth` for Wan 2.2's 5 B. null is the VAE.
+    tiny_decoder: Path | None = None
     #: The folder in which encoded prompts are kept for later runs; null is `salt-zoo/text` in
     #: `$XDG_CACHE_HOME` (or `~/.cache`), and main memory where that cannot be written.
     text_cache: Path | None = None

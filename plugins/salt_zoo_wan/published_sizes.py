@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,6 @@ from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.components import Components
-from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.image_condition import ChannelsOfImage, ImageCodec, LatentsOfImage
 from salt_zoo_wan.image_encoder import ImageEncoder
 from salt_zoo_wan.prompt_cache import MAX_TOKENS
@@ -38,6 +38,7 @@ from salt_zoo_wan.published_options import (
 )
 from salt_zoo_wan.sizes import WanSizeDefaults
 from salt_zoo_wan.text_encoder import TextEncoder
+from salt_zoo_wan.tiny_decoder import TinyDecoder, read_tiny_decoder
 from salt_zoo_wan.vae import VideoCodec
 
 
@@ -88,7 +89,7 @@ class PublishedSize(WanSizeDefaults):
         )
         self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_components, config.text_cache)
-        self.video = VideoCodec(self.codec_components)
+        self.video = VideoCodec(self.codec_components, self._tiny_decoder())
         #: What makes the condition of a first frame; None for a size from text.
         self.image = self._first_frame_codec()
         self.image_shape = None if self.image is None else (3, *self.frame_size)
@@ -151,7 +152,7 @@ class PublishedSize(WanSizeDefaults):
     def decode_video(self, latents: Tensor) -> Tensor:
         return self.video.decode(latents)
 
-    def frame_decoder(self, device: torch.device | str) -> FrameDecoder:
+    def frame_decoder(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         return self.video.frame_decoder(device)
 
     def pixel_frames(self, latent_frames: int) -> int:
@@ -167,6 +168,9 @@ class PublishedSize(WanSizeDefaults):
                 found |= self.components.fingerprint(part)
         for part in self.codecs:
             found |= self.codec_components.fingerprint(part)
+        if self.config.tiny_decoder is not None:
+            path = self.config.tiny_decoder.expanduser()
+            found[f"tiny_decoder/{path.name}"] = known_digest(path)
         return found
 
     def codec_folders(self) -> dict[str, Path]:
@@ -210,7 +214,7 @@ class PublishedSize(WanSizeDefaults):
 
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
         """Text encoder (bfloat16, as on a GPU), VAE and image encoder (float32) without data, for
-        planning."""
+        planning; and the tiny decoder, where it is the one that decodes."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
         from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
@@ -225,7 +229,15 @@ class PublishedSize(WanSizeDefaults):
             if "image_encoder" in self.parts:
                 clip = self.codec_components.config("image_encoder") or IMAGE_ENCODER
                 found["image_encoder"] = CLIPVisionModel(CLIPVisionConfig(**clip))
+        if self.video.tiny is not None:
+            found["tiny_decoder"] = deepcopy(self.video.tiny).to("meta")
         return found
+
+    def _tiny_decoder(self) -> TinyDecoder | None:
+        if self.config.tiny_decoder is None:
+            return None
+        path, channels = self.config.tiny_decoder.expanduser(), self.latent_shape[0]
+        return read_tiny_decoder(path, channels, self.config.spatial_factor)
 
     def _first_frame_codec(self) -> ImageCodec | None:
         """

@@ -1,7 +1,8 @@
-"""Wan's VAE, loaded when first used."""
+"""Wan's VAE, loaded when first used, and the decoder that may stand in for its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from salt_zoo_wan.components import Components, load_component
 from salt_zoo_wan.frame_decoder import FrameDecoder
+from salt_zoo_wan.tiny_decoder import TinyDecoder, TinyFrameDecoder
 
 
 class VideoCodec:
@@ -16,10 +18,11 @@ class VideoCodec:
 
     Args:
         components: where `vae` is.
+        tiny: decodes in place of the VAE, which then is loaded to encode alone; None: the VAE.
     """
 
-    def __init__(self, components: Components) -> None:
-        self.components = components
+    def __init__(self, components: Components, tiny: TinyDecoder | None = None) -> None:
+        self.components, self.tiny = components, tiny
         self._vae: Any = None
 
     @torch.no_grad()
@@ -31,16 +34,39 @@ class VideoCodec:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents to pixels in [0, 1] (the VAE clamps them)."""
+        """Latents to pixels in [0, 1] (the decoders clamp them)."""
+        if self.tiny is not None:
+            return self.frame_decoder(latents.device)(latents)
         vae, mean, deviation = self._on(latents.device)
         rows = [
             vae.decode(z[None], return_dict=False)[0] for z in latents.float() * deviation + mean
         ]
         return (torch.cat(rows) + 1) / 2
 
-    def frame_decoder(self, device: torch.device | str) -> FrameDecoder:
+    def frame_decoder(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         """A decoder for the blocks of one stream."""
-        return FrameDecoder(*self._on(torch.device(device)))
+        if self.tiny is None:
+            return FrameDecoder(*self._on(torch.device(device)))
+        tiny = self.tiny.to(device, torch.float32)
+        if tiny.denormalise:
+            return TinyFrameDecoder(tiny, *self._scale(device))
+        return TinyFrameDecoder(tiny)
+
+    def _scale(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the VAE's latents, `[C, 1, 1, 1]`, without its weights."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+        folder = self.components.folder("vae")
+        with torch.device("meta"):
+            made: Any = load_component(
+                folder,
+                lambda: AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder)),
+            )
+        both = [
+            torch.tensor(values, device=device).view(-1, 1, 1, 1)
+            for values in (made.config.latents_mean, made.config.latents_std)
+        ]
+        return both[0], both[1]
 
     def _on(self, device: torch.device) -> tuple[Any, Tensor, Tensor]:
         if self._vae is None:
