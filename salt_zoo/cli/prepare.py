@@ -81,7 +81,7 @@ def _encoded(
 
     where = f"prepare {options.kind}"
     model = PrepareTextConfig if options.kind == "text" else PrepareLatentsConfig
-    source = "prompts" if options.kind == "text" else "videos"
+    sources = {"prompts"} if options.kind == "text" else {"videos", "lmdb"}
 
     def types(content: Mapping[str, Any], path: Sequence[int | str]) -> Sequence[Any]:
         if path[0] in _FROM_RUN:
@@ -89,7 +89,7 @@ def _encoded(
         return annotations_at(model, path)
 
     given = apply_overrides({}, options.overrides, types)
-    if source in given and "dataset" not in given:
+    if sources & given.keys() and "dataset" not in given:
         content = {key: content[key] for key in content if key != "dataset"}
     settings = apply_overrides(content, options.overrides, types)
     if options.kind == "text":

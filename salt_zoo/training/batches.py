@@ -11,6 +11,7 @@ from torch import Tensor
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core import first_frame
 from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
+from salt_zoo.core.dataset import check_has_videos
 from salt_zoo.core.method import trained_together
 from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
@@ -60,12 +61,12 @@ class Batches:
             )
         return batch, self._draws(place)
 
-    def _latents(self, sample: Sample) -> Tensor | None:
+    def _latents(self, sample: Sample) -> Tensor:
+        check_has_videos(sample)
         device = self._backbone.device
         if sample.latents is not None:
             return send(sample.latents, device)
-        if sample.video is None:
-            return None
+        assert sample.video is not None
         return self._backbone.encode_video(send(sample.video, device))
 
     def encode_ahead(self, first: int) -> None:

@@ -16,7 +16,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.method import OdeRegression, OdeRegressionConfig
-from salt_zoo_ode.store import HEADER, TrajectoryFolder, read_folder
+from salt_zoo_ode.store import HEADER, Shard, TrajectoryFolder, read_folder
 
 COUNT, SIZE = 7, 3
 SHARDS = ["000000.safetensors", "000001.safetensors", "000002.safetensors"]
@@ -290,4 +290,4 @@ def test_mistakes_with_the_dataset(make, toys, tmp_path):
 def test_shards_of_a_wrong_shape_are_not_written(make, tmp_path):
     make(tmp_path / "a")
     with pytest.raises(ValueError, match="should be"):
-        read_folder(tmp_path / "a").write(0, torch.zeros(1, 2))
+        read_folder(tmp_path / "a").write(0, Shard(torch.zeros(1, 2)))
