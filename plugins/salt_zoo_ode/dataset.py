@@ -115,9 +115,10 @@ class Trajectories:
         known = defaultdict(list)
         for row, prompt in enumerate(self.folder.header["prompts"]):
             known[prompt].append(row)
+        some = [known[prompt] for prompt in prompts]
         draws = rng.randint(2**31, "first frame")
         return self.folder.first_frames(
-            [known[text][draw % len(known[text])] for text, draw in zip(prompts, draws, strict=True)]
+            [rows[draw % len(rows)] for rows, draw in zip(some, draws, strict=True)]
         )
 
     def real(

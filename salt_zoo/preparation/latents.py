@@ -35,7 +35,7 @@ Encode = Callable[[range], tuple[Tensor, Tensor | None]]
 
 
 class PrepareLatentsConfig(StrictModel):
-    """What is encoded: videos with captions, or draws from a dataset; or what was encoded before."""
+    """What is encoded: videos with captions, draws from a dataset, or latents of an LMDB."""
 
     #: Whose video encoder; its size decides height, width and frames.
     backbone: Part
