@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.protocols import Condition, Encoder
+from salt_zoo_wan.components import Download
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class WanSize(Protocol):
         """Fetch what is missing of the parts (of all, where none is named)."""
         ...
 
-    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = ()) -> list[Download]:
         """What is missing of the parts (of all, where none is named)."""
         ...
 
@@ -165,7 +166,7 @@ class WanSizeDefaults:
     def prepare(self, parts: Sequence[str] = ()) -> None:
         """Nothing is missing."""
 
-    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = ()) -> list[Download]:
         return []
 
     def codec_folders(self) -> Mapping[str, Path] | None:
