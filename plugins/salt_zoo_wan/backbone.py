@@ -354,6 +354,9 @@ class WanBackbone(BackboneDefaults):
         """Text encoder and VAE without their data, for planning; empty for a size without."""
         return self.size.codec_modules()
 
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        return self.size.codecs_of(of)
+
     def fingerprint(self) -> Mapping[str, str]:
         found = dict(self.teacher.size.fingerprint())
         if self.config.teacher:  # what has this teacher alone is a part of it

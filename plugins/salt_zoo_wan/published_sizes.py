@@ -135,13 +135,19 @@ class PublishedSize(WanSizeDefaults):
         return self.image.encode(images, self.latent_shape)
 
     def encoder(self, of: Encoder) -> dict[str, str]:
-        parts = {
+        components = [self.codec_components.fingerprint(part) for part in self._parts_of(of)]
+        return {name: value for found in components for name, value in found.items()}
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        # tokenizer and image processor are no modules
+        return tuple(part for part in self._parts_of(of) if part == "vae" or "encoder" in part)
+
+    def _parts_of(self, of: Encoder) -> tuple[str, ...]:
+        return {
             "text": ("text_encoder", "tokenizer"),
             "video": ("vae",),
             "image": ("vae", *(part for part in self.parts if part.startswith("image_"))),
-        }
-        components = [self.codec_components.fingerprint(part) for part in parts[of]]
-        return {name: value for found in components for name, value in found.items()}
+        }[of]
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels to latents; what has the latents' shape already (a dataset of latents) is kept."""

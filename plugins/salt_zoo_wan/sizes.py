@@ -126,6 +126,10 @@ class WanSize(Protocol):
         """Text encoder and VAE on the meta device, for plans."""
         ...
 
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        """See `salt_zoo.core.protocols.Backbone`."""
+        ...
+
 
 class WanSizeDefaults:
     """The members of `WanSize` that a size without codecs does not need: inherit it."""
@@ -174,6 +178,9 @@ class WanSizeDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        return ()
 
 
 def files_of(size: WanSize) -> Path | None:
