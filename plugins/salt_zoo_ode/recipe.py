@@ -20,7 +20,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.latent_lmdb import open_lmdb
-from salt_zoo.io.printing import show
+from salt_zoo.io.printing import say, show
 from salt_zoo.plugin.foreign import fitting_batch
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.shards import Progress
@@ -110,6 +110,9 @@ class TrajectoryRecipe:
             if config.lmdb is not None:
                 lmdb = held.enter_context(open_lmdb(config.lmdb, "recipe trajectories: lmdb"))
                 source = StoredPairs(lmdb, backbone, config)
+                if is_main_process():
+                    times = ", ".join(f"{t:.4g}" for t in config.times)
+                    say(f"note: {config.lmdb}: its states are taken to be at times {times} and 0")
             else:
                 source = _Solver(config, backbone, dataset, where)
             header = self._header(backbone, dataset) | source.header(where.type)

@@ -18,7 +18,7 @@ from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "prepare"
-HELP = "encode prompts (text) or videos (latents), or solve a teacher's ODE (trajectories), once"
+HELP = "encode prompts (text) or videos (latents), solve ODEs (trajectories), or read LMDB, once"
 KINDS = ("text", "latents", "trajectories")
 #: Parts that are taken from a run's file, so that what is prepared fits it.
 _FROM_RUN = ("backbone", "dataset")
