@@ -94,7 +94,7 @@ class Trajectories:
                 "dataset 'trajectories': the method needs videos and these are trajectories; "
                 "choose the method ode-regression or a data-free one, or another dataset"
             )
-        rows = rng.randint(self.folder.count, "trajectory")
+        rows = self._rows(rng)
         return Sample(
             prompts=[self.folder.header["prompts"][row] for row in rows],
             video=None,
@@ -102,6 +102,15 @@ class Trajectories:
             trajectory_times=self.folder.times,
             first_frame=self.folder.first_frames(rows) or None,
         )
+
+    def draw_prompts(self, rng: KeyedRNG, split: Split) -> list[str]:
+        """Those of `sample`; no trajectory is read."""
+        if split != "train":
+            return self.source.sample(rng, split, False).prompts
+        return [self.folder.header["prompts"][row] for row in self._rows(rng)]
+
+    def _rows(self, rng: KeyedRNG) -> list[int]:
+        return rng.randint(self.folder.count, "trajectory")
 
     def first_frames(self, prompts: Sequence[str], rng: KeyedRNG, split: str) -> Condition:
         """Of the stored trajectories with these prompts; of other splits, of their real videos.

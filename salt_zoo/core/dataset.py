@@ -88,6 +88,16 @@ class Encoded(Protocol):
 
 
 @runtime_checkable
+class DrawsPrompts(Protocol):
+    """A dataset that tells the prompts of its rows without reading what belongs to them, which is
+    large; of others a row is made for its prompt."""
+
+    def draw_prompts(self, rng: KeyedRNG, split: Split) -> list[str]:
+        """Those of `sample` for the same rows."""
+        ...
+
+
+@runtime_checkable
 class EncodedFirstFrames(Protocol):
     """A dataset without pixels whose videos' first frames have been encoded before."""
 

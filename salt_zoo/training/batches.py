@@ -13,7 +13,7 @@ from salt_zoo.core import first_frame
 from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
 from salt_zoo.core.dataset import check_has_videos
 from salt_zoo.core.method import trained_together
-from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
+from salt_zoo.core.protocols import Backbone, Batch, Dataset, DrawsPrompts, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.transfers import send
 from salt_zoo.training.layout import Layout
@@ -79,9 +79,14 @@ class Batches:
         for step in range(first, min(first + AHEAD, self._config.updates)):
             for place in self.places(step):
                 rng = self._draws(place).at("data")
-                prompts |= dict.fromkeys(self._dataset.sample(rng, "train", False).prompts)
+                prompts |= dict.fromkeys(self._prompts(rng))
         known = self._backbone.encodings
         ahead([one for one in prompts if known is None or one not in known])
+
+    def _prompts(self, rng: KeyedRNG) -> list[str]:
+        if isinstance(self._dataset, DrawsPrompts):
+            return self._dataset.draw_prompts(rng, "train")
+        return self._dataset.sample(rng, "train", False).prompts
 
     def places(self, step: int) -> Iterator[Place]:
         """The micro-batches of an update, in order."""
