@@ -21,6 +21,8 @@ _BESIDE = re.compile(
     r"|critic|fake_score|discriminator",
     re.IGNORECASE,
 )
+#: The folders of Wan 2.2's two networks in its own layout.
+EXPERT_FOLDERS = {"high": "high_noise_model", "low": "low_noise_model"}
 #: The names that diffusers and Wan's own code give; the first that is there is taken.
 _STOCK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -119,8 +121,11 @@ def _in_folder(folder: Path) -> CheckpointFiles:
             f"{folder}: a DeepSpeed checkpoint; make one file of it with 'python "
             "zero_to_fp32.py . OUT', which DeepSpeed puts into the folder"
         )
-    if (folder / "high_noise_model").is_dir() or (folder / "transformer_2").is_dir():
-        raise ZooError(f"{folder}: a Wan 2.2 of two networks; expected one of Wan 2.1's structure")
+    if (folder / EXPERT_FOLDERS["high"]).is_dir() or (folder / "transformer_2").is_dir():
+        raise ZooError(
+            f"{folder}: a Wan 2.2 of two networks; expected one: give the folder of one of them, "
+            "or a size of two and a diffusers folder"
+        )
     for inner in (folder / "transformer", folder / "student" / "transformer"):
         if inner.is_dir():
             if not (inner / "config.json").is_file():
