@@ -141,7 +141,9 @@ class PublishedSize(WanSizeDefaults):
 
     def codecs_of(self, of: Encoder) -> tuple[str, ...]:
         # tokenizer and image processor are no modules
-        return tuple(part for part in self._parts_of(of) if part == "vae" or "encoder" in part)
+        found = tuple(part for part in self._parts_of(of) if part == "vae" or "encoder" in part)
+        decodes_otherwise = of == "video" and self.video.tiny is not None
+        return (*found, "tiny_decoder") if decodes_otherwise else found
 
     def _parts_of(self, of: Encoder) -> tuple[str, ...]:
         return {

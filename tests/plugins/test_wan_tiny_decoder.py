@@ -186,7 +186,8 @@ def test_the_vae_still_encodes_and_a_digest_tells_which_decoder(zoo, tiny_wan, s
     assert tiny.encoder("video") == plain.encoder("video")
     planned = tiny.codec_modules()
     assert all(p.is_meta for p in planned["tiny_decoder"].parameters())
-    assert "tiny_decoder" not in plain.codec_modules()
+    assert tiny.codecs_of("video") == ("vae", "tiny_decoder")
+    assert plain.codecs_of("video") == ("vae",) and "tiny_decoder" not in plain.codec_modules()
     before = tiny.fingerprint()
     save(seed=1)
     assert tiny.fingerprint() != before
