@@ -73,6 +73,23 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
     return CheckpointFiles((path,), config)
 
 
+#: The parts of a diffusers pipeline with an expert for high and one for low noise.
+EXPERTS = ("transformer", "transformer_2")
+#: Their folders, as diffusers and Wan's own code name them.
+_EXPERT_FOLDERS = (EXPERTS, ("high_noise_model", "low_noise_model"))
+
+
+def find_experts(place: Path) -> dict[str, Path]:
+    """The folders of both experts by their parts of a pipeline, in a folder of two networks (a
+    pipeline's, a student's, Wan's own); empty for what is of one."""
+    for root in (place.expanduser(), place.expanduser() / "student"):
+        for names in _EXPERT_FOLDERS:
+            folders = [root / name for name in names]
+            if all(folder.is_dir() for folder in folders):
+                return dict(zip(EXPERTS, folders, strict=True))
+    return {}
+
+
 def _of_index(index: Path) -> tuple[Path, ...]:
     """The shards that an index names; none may lie elsewhere."""
     try:
@@ -120,7 +137,10 @@ def _in_folder(folder: Path) -> CheckpointFiles:
             "zero_to_fp32.py . OUT', which DeepSpeed puts into the folder"
         )
     if (folder / "high_noise_model").is_dir() or (folder / "transformer_2").is_dir():
-        raise ZooError(f"{folder}: a Wan 2.2 of two networks; expected one of Wan 2.1's structure")
+        raise ZooError(
+            f"{folder}: a Wan 2.2 of two networks; expected one (for both choose a size of two, "
+            "such as --size wan2.2-t2v-a14b)"
+        )
     for inner in (folder / "transformer", folder / "student" / "transformer"):
         if inner.is_dir():
             if not (inner / "config.json").is_file():
