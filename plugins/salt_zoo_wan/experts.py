@@ -17,8 +17,8 @@ from salt_zoo.core.transfers import send
 from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.network import WanNetwork
 
-#: Makes the output of one expert for some rows.
-Call = Callable[[WanNetwork, Tensor | slice], Tensor]
+#: Makes the output of one expert for some rows; None for all.
+Call = Callable[[WanNetwork, Tensor | slice | None], Tensor]
 
 
 class WanExperts(nn.Module):
@@ -50,8 +50,10 @@ class WanExperts(nn.Module):
 
         depth = self._depth
 
-        def output(expert: WanNetwork, rows: Tensor | slice) -> Tensor:
-            given = x[rows], t[rows], _some(condition, rows)
+        def output(expert: WanNetwork, rows: Tensor | slice | None) -> Tensor:
+            given = x, t, condition
+            if rows is not None:
+                given = x[rows], t[rows], {name: v[rows] for name, v in condition.items()}
             found: Tensor = (
                 expert(*given, memory) if depth is None else expert.features(*given, depth)
             )
@@ -85,13 +87,13 @@ class WanExperts(nn.Module):
 
     def _of_experts(self, t: Tensor, call: Call) -> Tensor:
         if t.is_meta or isinstance(t, FakeTensor):  # no times: both cost the same
-            return call(self.high, slice(None))
+            return call(self.high, None)
         rows, wanted = self._rows(t)
         parts, idle = [], []
         # in one order in all processes, in which they then gather and reduce sharded weights
         for expert, its, runs in zip((self.high, self.low), rows, wanted, strict=True):
             if len(its) == len(t):
-                parts.append(call(expert, slice(None)))
+                parts.append(call(expert, None))
             elif its:
                 parts.append(call(expert, send(torch.tensor(its), t.device)))
             elif runs:
@@ -142,7 +144,3 @@ def networks_of(network: Any) -> dict[str, Any]:
     if isinstance(network, WanExperts):
         return dict(zip(EXPERTS, (network.high, network.low), strict=True))
     return {EXPERTS[0]: network}
-
-
-def _some(condition: Condition, rows: Tensor | slice) -> Condition:
-    return {name: value[rows] for name, value in condition.items()}

@@ -9,7 +9,6 @@ import PIL.Image
 import pytest
 import torch
 
-from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
 from salt_zoo.core.precision import with_precision
@@ -159,17 +158,6 @@ def test_a_student_of_one_expert_trains_under_the_teacher_of_two(train, tiny, tm
     trainer.backbone.save(trainer.networks.eval_network, tmp_path / "student")
     index = json.loads((tmp_path / "student" / "model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline" and "transformer_2" not in index
-
-
-def test_two_experts_are_a_teacher(zoo, tiny):
-    size, folder = tiny
-    backbone = make_backbone(zoo, size, folder)
-    for attempt in (
-        lambda: backbone.network("student"),
-        lambda: make_backbone(zoo, size, folder, "self-forcing"),
-    ):
-        with pytest.raises(ZooError, match=r"set backbone\.options\.expert to low or high"):
-            attempt()
 
 
 @pytest.mark.parametrize("size", SIZES)

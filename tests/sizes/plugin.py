@@ -93,7 +93,7 @@ class FirstFrame(_Random):
 
 
 class TwoExperts(_Random):
-    """It is a teacher of two networks, as Wan 2.2's A14B is."""
+    """It is two networks, as Wan 2.2's A14B is."""
 
     changes = {"num_layers": 2, "ffn_dim": 64}
 
