@@ -44,6 +44,10 @@ class Large(_Random):
     changes = {"num_layers": 6, "num_attention_heads": 6, "ffn_dim": 320}
 
 
+class Wide(_Random):
+    changes = {"num_layers": 2, "num_attention_heads": 6, "ffn_dim": 128}
+
+
 class Longer(_Random):
     changes = {"num_layers": 1}
     latent_shape = (1, 12, 16, 16)
@@ -99,7 +103,7 @@ class TwoExperts(_Random):
 
     def __init__(self, config: Any, zoo: Any) -> None:
         super().__init__(config, zoo)
-        self.experts = Experts(Large(config, zoo), Small(config, zoo), boundary=0.8)
+        self.experts = Experts(Wide(config, zoo), Small(config, zoo), boundary=0.8)
 
 
 @hookimpl

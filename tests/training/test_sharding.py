@@ -141,7 +141,7 @@ def test_two_processes_are_one_with_a_student_of_two_experts(torchrun, tmp_path,
     for name, (training, execution) in OF_EXPERTS.items():
         run = run_of("dmd", "wan", None) | {"seed": 2}
         run["backbone"] = {"name": "wan", "size": "test-experts"}
-        run["method"] |= {"steps": 2, "timestep_shift": 1.0}
+        run["method"] |= {"steps": 2, "timestep_shift": 1.0, "fake_score": {"updates": 1}}
         run["training"] |= training
         run["quality"] = {"every": 1, "prompts": 2, "steps": [2], "metrics": ["digits-motion"]}
         runs[name] = run, run | {"execution": {"micro_batch": 2} | execution}
