@@ -107,6 +107,39 @@ def test_the_arrows_make_no_circle(package):
             del left[room]
 
 
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    found = {}
+    for root in (ROOT, ROOT / "plugins"):
+        for top in (*ARROWS, *PLUGINS):
+            for file in (root / top).rglob("*.py"):
+                words = file.relative_to(root).with_suffix("").parts
+                found[".".join(words[:-1] if words[-1] == "__init__" else words)] = file
+    return found
+
+
+def test_the_files_make_no_circle():
+    """Not for their types either."""
+    files = modules()
+    left = {
+        name: {
+            ".".join(words if ".".join(words) in files else words[:-1]) for words in imports(file)
+        }
+        & files.keys() - {name}
+        for name, file in files.items()
+    }
+    while left:
+        ground = [name for name, below in left.items() if not below & left.keys()]
+        for name in ground:
+            del left[name]
+        if not ground:
+            walked, name = [], min(left)
+            while name not in walked:
+                walked.append(name)
+                name = min(left[name] & left.keys())
+            pytest.fail(" -> ".join([*walked[walked.index(name) :], name]))
+
+
 def test_no_module_is_a_catch_all():
     names = {path.name for top in ("salt_zoo", "benchmarks", "plugins") for path in
              (ROOT / top).rglob("*.py")}  # fmt: skip

@@ -57,7 +57,7 @@ def test_consistency_by_hand(zoo):
     assert counts["target"] == {"forward": 1, "backward": 0}
     assert counts["teacher"] == {"forward": 2, "backward": 0}  # guided
     # one recorded pass is held when the turn goes backward
-    assert found.held == {Held((("student", 1.0), ("target", 0.0), ("teacher", 0.0)), 0.0)}
+    assert found.held == {Held((("student", 1, 1.0),), 0.0)}
 
 
 def causal(zoo):

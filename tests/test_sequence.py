@@ -10,7 +10,8 @@ import pytest
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.planning.check import check_training
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import Plan, plan_run

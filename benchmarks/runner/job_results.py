@@ -13,8 +13,8 @@ from benchmarks.evaluate.cell_files import read_array
 from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.evaluator import memory_label
 from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
+from benchmarks.runner.job import Job
 from benchmarks.runner.job_files import training_of
-from benchmarks.runner.jobs import Job
 
 
 def read_job(job: Job) -> tuple[list[EvalResult], TrainingCost | None]:
@@ -27,7 +27,7 @@ def read_job(job: Job) -> tuple[list[EvalResult], TrainingCost | None]:
                 _merge(results, result)
     if job.seed is None:
         return results, None
-    record = training_of(job)
+    record = training_of(job.folder)
     cost = record["cost"]
     return results, TrainingCost(
         arm=job.label,
@@ -103,7 +103,7 @@ def stamps_of(job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The different stamps of a done job's training (none for a baseline) and measuring."""
     trained = []
     if job.seed is not None:
-        trained = [training_of(job)["stamp"]]
+        trained = [training_of(job.folder)["stamp"]]
     paths = [
         cell.folder(job.folder) / plan.file
         for cell in job.cells

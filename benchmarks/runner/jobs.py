@@ -1,38 +1,28 @@
-"""The jobs of a study, which are independent of each other: train and measure an arm, or measure a
-baseline.
-
-A job's folder is named by the digest of all that decides its network: for an arm what can change
-the trained weights and nothing else, for a baseline its weights. In it lie the student, the
-record of the training, and the cells that were measured (`benchmarks.evaluate.cells`), each keyed
-by what decides it. What a job lacks is made; what is there is never made again.
-"""
+"""Doing a job: what it lacks is made; what is there is never made again."""
 
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.evaluator import Measurer
-from benchmarks.runner.job_files import STUDENT, TRAINED, read_training, set_right
+from benchmarks.runner.job import Job
+from benchmarks.runner.job_files import STUDENT, TRAINED, read_training
 from benchmarks.runner.provenance import commit
-from salt_zoo import TRAINING_VERSION
-from salt_zoo.config.identity import identity
 from salt_zoo.config.run import Resolved, resolve
-from salt_zoo.core.precision import ResolvedPrecision, resolve_precision, with_precision
+from salt_zoo.core.errors import ZooError
+from salt_zoo.core.precision import with_precision
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.one_writer import one_writer
 from salt_zoo.io.printing import say_once
 from salt_zoo.io.seals import Damaged, write_sealed
-from salt_zoo.io.storage import digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.launch import train
-from salt_zoo.training.students import save_student
+from salt_zoo.training.students import check_student, save_student
 
 #: Seconds that a job waits for another process in its folder: a worker outlives a killed study by
 #: one or two.
@@ -40,86 +30,6 @@ PATIENCE = 30.0
 
 #: Called with (updates done, updates in all, what is being done).
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One folder to fill: an arm at one seed, or a baseline (`seed` is None).
-
-    It holds plain values only, so that it can be sent to a process that has yet to load plugins.
-    """
-
-    label: str
-    seed: int | None
-    content: Mapping[str, Any]  # the resolved run; of a baseline, that of any arm
-    cells: tuple[Cell, ...]
-    batch_size: int  # of videos that are sampled at a time
-    device: str  # its type: cpu or cuda
-    folder: Path
-    keep_checkpoints: bool = False  # of a training that has ended
-
-    @classmethod
-    def of(
-        cls,
-        label: str,
-        seed: int | None,
-        resolved: Resolved,
-        cells: tuple[Cell, ...],
-        batch_size: int,
-        origin: Origin,
-        device: str,
-        out: Path,
-        keep_checkpoints: bool = False,
-    ) -> Job:
-        """The job and its folder."""
-        content = resolved.plain()
-        key = network_key(content, seed is not None, origin, device)
-        name = f"{label}-{key}" if seed is None else f"{label}-seed{seed}-{key}"
-        folder = out / "arms" / name
-        return cls(label, seed, content, cells, batch_size, device, folder, keep_checkpoints)
-
-    @property
-    def precision(self) -> ResolvedPrecision:
-        """In which the networks of this job compute."""
-        return resolve_precision(self.content["training"]["precision"], self.device)
-
-    @property
-    def trained(self) -> bool:
-        """Whether there is a network to measure."""
-        if self.seed is None:
-            return True
-        try:
-            return (self.folder / TRAINED).exists() and bool(read_training(self.folder))
-        except Damaged:
-            return False
-
-    @property
-    def done(self) -> bool:
-        return self.trained and not any(cell.missing(self.folder) for cell in self.cells)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a network comes from beside its configuration: `inputs` are digests of the weights and
-    data, and of files that the method names; `parts` the versions of the code
-    (`salt_zoo.plugin.versions`). A baseline depends on those of `backbone` and data alone."""
-
-    inputs: Mapping[str, Any]
-    parts: Mapping[str, Any]
-    of_backbone: Mapping[str, Any]
-
-
-def network_key(content: Mapping[str, Any], is_trained: bool, origin: Origin, device: str) -> str:
-    """A digest of all that decides the network of a resolved run on a type of device."""
-    precision = resolve_precision(content["training"]["precision"], device)
-    decides = identity(content, precision)
-    if not is_trained:  # a baseline does not depend on any training
-        decides = {**{key: content[key] for key in ("backbone", "dataset")}, "precision": precision}
-    parts, inputs = origin.parts, origin.inputs
-    if not is_trained:
-        parts = origin.of_backbone
-        inputs = {key: digests for key, digests in inputs.items() if key != "method"}
-    return digest([TRAINING_VERSION, decides, inputs, parts, device])
 
 
 def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:
@@ -164,6 +74,31 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
             return dict(measurer.broken)
 
         return on_main(finish)
+
+
+def set_right(job: Job) -> list[str]:
+    """Remove the files of a job that are not as they were written, and return a line about each;
+    what they held is then made again."""
+    damaged = [damage for cell in job.cells for damage in cell.damaged(job.folder)]
+    record = job.folder / TRAINED
+    if job.seed is not None and os.path.lexists(record):
+        try:
+            read_training(job.folder)
+        except Damaged as found:
+            damaged.append(found)
+        else:
+            if damaged or not job.done:  # the student is needed once more
+                try:
+                    check_student(job.folder / STUDENT)
+                except ZooError as error:
+                    place = str(error).partition("; ")[0]
+                    damaged.append(Damaged(record, f"its student is not whole: {place}"))
+    for damage in damaged:
+        if damage.path.is_dir() and not damage.path.is_symlink():
+            shutil.rmtree(damage.path)
+        else:
+            damage.path.unlink(missing_ok=True)
+    return [f"{damage.path}: damaged ({damage.why}); it is made again" for damage in damaged]
 
 
 def _network(job: Job, backbone: Any) -> Any:

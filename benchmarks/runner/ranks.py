@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.runner.jobs import Job, run_job
+from benchmarks.runner.job import Job
+from benchmarks.runner.jobs import run_job
 from benchmarks.runner.workers import Ended
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.foreign import BrokenPart, ForeignError

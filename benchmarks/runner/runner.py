@@ -10,9 +10,10 @@ from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, toget
 from benchmarks.evaluate.cells import plan_cells, plan_metrics
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.model import View
-from benchmarks.runner.job_files import set_right, training_of
+from benchmarks.runner.job import Job, Origin
+from benchmarks.runner.job_files import training_of
 from benchmarks.runner.job_results import read_job, stamps_of
-from benchmarks.runner.jobs import Job, Origin
+from benchmarks.runner.jobs import set_right
 from benchmarks.runner.progress import study_progress
 from benchmarks.runner.ranks import run_jobs_together
 from benchmarks.runner.workers import run_jobs
@@ -226,7 +227,7 @@ def collect(
                 continue
             step = updates_done(job.folder / "checkpoints")
             if job.trained:
-                step = training_of(job)["cost"]["updates"]
+                step = training_of(job.folder)["cost"]["updates"]
             costs.append(TrainingCost(job.label, job.seed, step, {}, 0.0, 0.0, error))
             continue
         found, cost = read_job(job)

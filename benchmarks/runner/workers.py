@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner.jobs import Job
+from benchmarks.runner.job import Job
 from benchmarks.runner.processes import Do, Tell, run_tasks
 
 

@@ -9,7 +9,8 @@ from salt_zoo.core import flow
 
 
 def distribution_matching_gradient(x: Tensor, real_x0: Tensor, fake_x0: Tensor) -> Tensor:
-    """The direction in which a student's videos are pushed (arXiv 2311.18828, 2405.14867).
+    """The direction in which a student's videos are pushed (DMD, arXiv 2311.18828, eq. 7 with the
+    weight of eq. 8, as the code of CausVid and Self Forcing numbers them; DMD2, arXiv 2405.14867).
 
     `(fake - real) / mean|x - real|`, the mean per video; entries that are not finite become 0.
 

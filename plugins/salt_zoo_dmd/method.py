@@ -57,7 +57,8 @@ class DMDConfig(StrictModel):
 
 
 class DMD:
-    """Distribution matching on backward-simulated rollouts, with any further objectives."""
+    """Distribution matching on backward-simulated rollouts (DMD2, arXiv 2405.14867, section 4.5),
+    with any further objectives."""
 
     version = 1
     Config = DMDConfig

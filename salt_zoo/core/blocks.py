@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.core.guidance import Guided
-from salt_zoo.core.protocols import Condition, Memory
+from salt_zoo.core.network import Condition, Memory, NetworkWrapper
 
 #: How a step goes on to the next time: by noising the clean estimate anew, or along the velocity.
 Sampler = Literal["sde", "ode"]
@@ -62,8 +61,8 @@ class Blocks:
         """An empty memory of `network` for videos like `x`; None for a bidirectional one."""
         if self.new_memory is None:
             return None
-        if isinstance(network, Guided):  # it holds a row for each half of its doubled batch
-            return network.new_memory(self.new_memory, x)
+        if isinstance(network, NetworkWrapper):
+            return network.inner_memory(self.new_memory, x)
         return self.new_memory(network, x)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from salt_zoo.core.protocols import Backbone, Condition
+from salt_zoo.core.backbone import Backbone
+from salt_zoo.core.network import Condition
 
 
 def concatenate(first: Condition, second: Condition) -> Condition:

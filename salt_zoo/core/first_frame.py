@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from salt_zoo.core.backbone import Backbone
 from salt_zoo.core.dataset import Dataset, EncodedFirstFrames, Sample
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.network import Condition
-from salt_zoo.core.protocols import Backbone
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 

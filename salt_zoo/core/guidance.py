@@ -10,7 +10,7 @@ from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.condition import concatenate
-from salt_zoo.core.protocols import Condition, Memory, VelocityNetwork
+from salt_zoo.core.network import Condition, Memory, VelocityNetwork
 
 
 class Guided:
@@ -38,7 +38,7 @@ class Guided:
         v_uncond, v_cond = v.chunk(2)
         return flow.guide(v_uncond, v_cond, self.guidance_scale)
 
-    def new_memory(self, make: Callable[[Any, Tensor], Memory], x: Tensor) -> Memory:
+    def inner_memory(self, make: Callable[[Any, Tensor], Memory], x: Tensor) -> Memory:
         """An empty memory for videos like `x`, with rows for both halves."""
         return make(self.network, x if self.guidance_scale == 1 else _twice(x))
 

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from salt_zoo.core.backbone import Backbone, Start
 from salt_zoo.core.condition import example
 from salt_zoo.core.errors import ZooError, reason
 from salt_zoo.core.lora import add_lora
-from salt_zoo.core.protocols import Backbone, Checkpointable, FeatureExtractor, NetworkSpec, Start
+from salt_zoo.core.method import NetworkSpec
+from salt_zoo.core.network import Checkpointable, FeatureExtractor
 from salt_zoo.core.roles import source
 
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()

@@ -39,6 +39,15 @@ class Memory(Protocol):
         ...
 
 
+@runtime_checkable
+class NetworkWrapper(Protocol):
+    """A network around another, to which it hands other rows than it is given, as guidance does."""
+
+    def inner_memory(self, make: Callable[[Any, Tensor], Memory], x: Tensor) -> Memory:
+        """An empty memory for the rows that the other is handed for videos like `x`."""
+        ...
+
+
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`.
 

@@ -10,9 +10,10 @@ from typing import Literal
 
 from torch import nn
 
+from salt_zoo.core.backbone import Backbone, Start
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import LoraConfig
-from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
+from salt_zoo.core.method import NetworkSpec
 
 
 def with_averages(roles: Mapping[str, NetworkSpec]) -> dict[str, NetworkSpec]:

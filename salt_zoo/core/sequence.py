@@ -7,7 +7,6 @@ and mode; those of torch (`*_autograd`) end at the first backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from salt_zoo.core.errors import ZooError
-from salt_zoo.core.network import SequenceParallel
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -96,20 +94,6 @@ class SequenceGroup:
         if self.group is not None:  # into parts: what gathers into one has another name every year
             distributed.all_gather(list(found.unbind()), x.contiguous(), group=self.group)
         return found
-
-
-def share_tokens(network: Any, group: SequenceGroup, shape: Sequence[int]) -> None:
-    """Let the processes of `group` make every pass of a network over videos of `shape` together.
-
-    Raises:
-        ZooError: it cannot be shared, or not by so many.
-    """
-    if not isinstance(network, SequenceParallel):
-        raise ZooError(
-            "execution.sequence: this backbone's networks cannot share a video among processes; "
-            "write 1"
-        )
-    network.enable_sequence_parallelism(group, shape)
 
 
 def _apply(function: Any, x: Tensor, *rest: Any) -> Tensor:

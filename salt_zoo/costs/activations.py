@@ -24,6 +24,7 @@ def peak_activation_bytes(
     batch: int,
     bf16: bool,
     gathered: bool = False,
+    times: int = 1,
 ) -> float:
     """Bytes above weights and gradients at the fullest moment of a forward and a backward pass.
 
@@ -36,6 +37,7 @@ def peak_activation_bytes(
             copies of weights that the backward pass needs are counted, too.
         gathered: the weights are a sharded network's, gathered in the precision of the pass, so
             that there are no copies of them.
+        times: dimensions of the times: 1 is one a video, 2 one a frame.
     """
     if bf16 and gathered:
         network = network.to(torch.bfloat16)
@@ -46,13 +48,14 @@ def peak_activation_bytes(
         for _, parameter in trainable(network):
             parameter.requires_grad_(True)
         x = torch.empty(batch, *latent_shape)
+        t = torch.empty((batch, latent_shape[1])[:times])
         text = {k: torch.empty(batch, *v.shape[1:], dtype=v.dtype) for k, v in condition.items()}
         for _, parameter in trainable(network):  # gradients are a part of their own
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
         peak = _Peak(network.parameters())
         with peak:
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
-                v = network(x, torch.empty(batch), text)
+                v = network(x, t, text)
             v.float().square().mean().backward()
     return float(peak.most)
 

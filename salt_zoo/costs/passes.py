@@ -31,7 +31,7 @@ from salt_zoo.core.protocols import (
 )
 from salt_zoo.core.rng import Key, KeyedRNG, step_rng
 from salt_zoo.core.roles import with_averages
-from salt_zoo.costs.counter import AnyPass, PassCounter, in_videos
+from salt_zoo.costs.counter import AnyPass, Pass, PassCounter, in_videos
 from salt_zoo.costs.module_passes import ModulePass
 
 _MOST = 400  # updates that are looked at
@@ -43,11 +43,12 @@ class Held:
     """What is there at one moment of an update: before a backward pass, or when a memory is made.
 
     Attributes:
-        recorded: role -> passes whose activations are kept.
+        recorded: role and dimensions of the times (`Pass.times`) -> passes whose activations are
+            kept.
         memories: bytes of all KV memories, as a multiple of one for a video of the batch.
     """
 
-    recorded: tuple[tuple[str, float], ...]
+    recorded: tuple[tuple[str, int, float], ...]
     memories: float
 
 
@@ -162,7 +163,8 @@ class DryRun:
 
         def moment() -> Held:
             now = self._recorded()
-            recorded = tuple((name, now[name] - before[name]) for name in now)
+            kept = {key: number - before.get(key, 0.0) for key, number in now.items()}
+            recorded = tuple((*key, number) for key, number in sorted(kept.items()) if number)
             return Held(recorded, self.memories.there())
 
         def backward(loss: Tensor) -> None:
@@ -196,8 +198,15 @@ class DryRun:
         network = self.networks[role]
         return network if role in self.modules else network.anchor
 
-    def _recorded(self) -> dict[str, float]:
-        return {role: count["backward"] for role, count in self.counter.counts.items()}
+    def _recorded(self) -> dict[tuple[str, int], float]:
+        """Passes with a backward pass, in whole videos and networks, by role and times."""
+        found: dict[tuple[str, int], float] = {}
+        for role, passes in self.counter.passes.items():
+            for kind, number in passes.items():
+                if kind.recorded:
+                    key = role, kind.times if isinstance(kind, Pass) else 1
+                    found[key] = found.get(key, 0.0) + number * kind.depth
+        return found
 
     def _without_arithmetic(self, network: Any, start: Start) -> Any:
         """A network on the meta device, made one whose passes cost nothing and whose weights are

@@ -14,7 +14,8 @@ from salt_zoo.core.interrupts import is_users
 from salt_zoo.core.lora import add_lora
 from salt_zoo.core.meta import network_of_role
 from salt_zoo.core.roles import check_offload, with_lora
-from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.plugin.checked_method import make_method
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo

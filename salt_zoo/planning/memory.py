@@ -21,7 +21,8 @@ from salt_zoo.core.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.protocols import Backbone, NetworkSpec
 from salt_zoo.core.roles import Originals, is_shared, source
-from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
@@ -242,9 +243,11 @@ def activation_gib(
     sharded: bool,
     lora: LoraConfig | None = None,
     sequence: int = 1,
+    times: int = 1,
 ) -> float:
     """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
-    `sequence` processes that make it together."""
+    `sequence` processes that make it together. `times`: 1 is one time a video, 2 one a frame, of
+    which each block keeps its modulations for every token."""
     gathered = bf16 and sharded  # in float32 it makes no difference
 
     def measure() -> float:
@@ -253,7 +256,9 @@ def activation_gib(
 
             def peak(network: Any) -> tuple[float]:
                 shape = whose.latent_shape
-                return (peak_activation_bytes(network, condition, shape, batch, bf16, gathered),)
+                return (
+                    peak_activation_bytes(network, condition, shape, batch, bf16, gathered, times),
+                )
 
             network = kept_network(whose, checkpointing)
             if lora is not None or sequence > 1:
@@ -264,7 +269,7 @@ def activation_gib(
             (found,) = over_depth(network, peak)
             return found / GIB
 
-    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence)
+    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence, times)
     found: float = once(whose, key, measure)
     return found
 

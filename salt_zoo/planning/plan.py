@@ -279,7 +279,7 @@ def _without_rates(value: Any) -> Any:
 @functools.lru_cache(maxsize=64)
 def _dry(zoo: Zoo, backbone: Backbone, method: str, options: _Options, seed: int) -> DryRun:
     checked = zoo.methods.configure(method, dict(options.plain), "method")
-    return DryRun(make_method(method, checked, zoo), backbone, seed)
+    return DryRun(make_method(method, checked, zoo, planned=True), backbone, seed)
 
 
 def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
@@ -324,18 +324,18 @@ def _moments(
 ) -> list[tuple[float, float]]:
     """GiB of activations, and the KV memories, that are there at the moments of an update."""
 
-    def kept(role: str) -> float:
+    def kept(role: str, times: int = 1) -> float:
         if roles[role].factory is not None:
             return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
         whose, lora = source(backbone, start), roles[role].lora
         return activation_gib(
-            whose, batch, bf16, checkpointing, layout.sharded, lora, layout.sequence
+            whose, batch, bf16, checkpointing, layout.sharded, lora, layout.sequence, times
         )
 
     moments = [
-        (sum(n * kept(role) for role, n in moment.recorded if n), moment.memories)
+        (sum(n * kept(role, times) for role, times, n in moment.recorded), moment.memories)
         for moment in counted.held
     ]
     if not any(held for held, _ in moments):

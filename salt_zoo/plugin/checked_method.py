@@ -35,18 +35,19 @@ if TYPE_CHECKING:
 MOST_UPDATES = 100_000
 
 
-def make_method(name: str, options: BaseModel, zoo: Any) -> CheckedMethod:
-    """A registered method, checked whenever it is called."""
+def make_method(name: str, options: BaseModel, zoo: Any, planned: bool = False) -> CheckedMethod:
+    """A registered method, checked whenever it is called. `planned`: on the networks of a plan
+    alone, to whose weights torch refuses to write."""
     made = zoo.methods.create(name, options, zoo)
-    return CheckedMethod(made, f"method {zoo.methods[name]}")
+    return CheckedMethod(made, f"method {zoo.methods[name]}", planned)
 
 
 class CheckedMethod:
     """A method whose errors and breaches of the protocol are a `ForeignError` that begins with
     `title`. Other attributes are the method's own."""
 
-    def __init__(self, method: Method, title: str) -> None:
-        self.method, self.title = method, title
+    def __init__(self, method: Method, title: str, planned: bool = False) -> None:
+        self.method, self.title, self.planned = method, title, planned
         with foreign(title):
             for wanted in ("needs_data", "roles", "update_order", "train"):
                 if not hasattr(method, wanted):
@@ -212,7 +213,8 @@ class CheckedMethod:
             "only optimizers change weights; a role that takes over another's is declared as "
             "NetworkSpec(copy_of=...) and copied when update_order names it (plugins/README.md)"
         )
-        networks = {name: step.networks[name] for name in {*step.networks} - self._modules}
+        watched = set() if self.planned else {*step.networks} - self._modules
+        networks = {name: step.networks[name] for name in watched}
         before = {name: weight_versions(network) for name, network in networks.items()}
         try:
             yield

@@ -19,6 +19,7 @@ from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.files import named
 from salt_zoo.plugin.foreign import show_traceback
 from salt_zoo.plugin.hooks import SPECIFIED, GuardedHooks, caller_of, check_plain, misspelt
+from salt_zoo.plugin.registries import Registries
 from salt_zoo.plugin.registry import Entry, RegistrationError, Registry
 from salt_zoo.plugin.surroundings import output_kept, settings_kept
 
@@ -36,18 +37,11 @@ class Broken:
     asked: bool = False
 
 
-class Zoo:
+class Zoo(Registries):
     """All parts that the installed plugins registered, and their hooks."""
 
     def __init__(self) -> None:
-        self.methods = Registry("method", "methods")
-        self.backbones = Registry("backbone", "backbones")
-        self.sizes = Registry("size", "sizes")
-        self.memories = Registry("memory", "memories")
-        self.objectives = Registry("objective", "objectives")
-        self.metrics = Registry("metric", "metrics")
-        self.datasets = Registry("dataset", "datasets")
-        self.recipes = Registry("recipe", "recipes")
+        super().__init__()
         self.broken: list[Broken] = []
         self.plugins: list[str] = []
         #: Lines about what plugins did and should not; they are used all the same.
@@ -55,19 +49,6 @@ class Zoo:
         self._manager = pluggy.PluginManager("salt_zoo")
         self._manager.add_hookspecs(hookspecs)
         self._hooks = GuardedHooks(self._manager, self.plugins)
-
-    @property
-    def registries(self) -> tuple[Registry, ...]:
-        return (
-            self.methods,
-            self.backbones,
-            self.sizes,
-            self.memories,
-            self.objectives,
-            self.metrics,
-            self.datasets,
-            self.recipes,
-        )
 
     @property
     def hook(self) -> GuardedHooks:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from salt_zoo.plugin.manager import Zoo
+    from salt_zoo.plugin.registries import Registries
 
 hookspec = pluggy.HookspecMarker("salt_zoo")
 
 
 @hookspec
-def register(zoo: Zoo) -> None:
+def register(zoo: Registries) -> None:
     """Register parts: `zoo.methods.add(name, target, summary)`, and likewise on `zoo.backbones`,
     `zoo.sizes`, `zoo.memories`, `zoo.objectives`, `zoo.metrics`, `zoo.datasets`, `zoo.recipes`.
 

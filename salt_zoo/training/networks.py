@@ -22,7 +22,7 @@ from salt_zoo.core.protocols import Backbone, Checkpointable, NetworkSpec
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.roles import check_offload, is_offloaded, with_averages, with_lora
-from salt_zoo.core.sequence import share_tokens
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.plugin.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.whole_protocols import check_protocols
 from salt_zoo.training.frozen_bases import FrozenBases, share_shards

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.runner.jobs import Job, run_job
+from benchmarks.runner.job import Job
+from benchmarks.runner.jobs import run_job
 from salt_zoo.plugin.manager import Zoo
 
 STUDY = {

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from benchmarks.evaluate.cell_files import fault
 from benchmarks.run import plan_runs
-from benchmarks.runner.job_files import set_right
+from benchmarks.runner.job import Job
 from benchmarks.runner.job_results import read_job
-from benchmarks.runner.jobs import Job, run_job
+from benchmarks.runner.jobs import run_job, set_right
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import benchmarks.runner.jobs
+from benchmarks.runner.job import Job
 from benchmarks.runner.job_results import read_job, stamps_of
-from benchmarks.runner.jobs import Job, run_job
+from benchmarks.runner.jobs import run_job
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 from tests.benchmarks.planned_jobs import arm, do, files, names, new

@@ -210,7 +210,7 @@ def test_guidance_is_two_runs(double, name, options):
     net = network(policy(name, **options)).double()
     x, one, nothing = video(8).double(), prompt(2), prompt(3)
     guided = Guided(net, nothing, 3.0)
-    memory = guided.new_memory(lambda network, x: network.new_memory(x), x)
+    memory = guided.inner_memory(lambda network, x: network.new_memory(x), x)
     memories = [net.new_memory(x) for _ in range(2)]
     for start in (0, 2, 4, 6):
         part = x[:, :, start : start + 2]

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from salt_zoo.core.sequence import SequenceGroup, share_tokens
+from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo_wan.network import WanNetwork
 from tests.plugins import tiny_causal as tiny
 

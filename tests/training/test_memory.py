@@ -57,6 +57,15 @@ def test_planned_memory_is_what_is_allocated(method, execution, sizes_zoo, tmp_p
     assert plan.peak == pytest.approx(measured, rel=0.1)
 
 
+def test_a_pass_with_a_time_a_frame_keeps_its_modulations(sizes_zoo, tmp_path):
+    """Which are a fourth of what a masked pass keeps: one for every token, of every block."""
+    content = memory_run("teacher-forcing", {"micro_batch": 2})
+    content["backbone"] |= {"name": "self-forcing", "memory": "window"}
+    run = resolve(content, sizes_zoo, "test")
+    measured = allocated(run, tmp_path, sizes_zoo) / GIB
+    assert plan_run(run, sizes_zoo, "cpu").peak == pytest.approx(measured, rel=0.1)
+
+
 def test_a_sharded_process_holds_what_is_planned(sizes_zoo, tmp_path):
     """Weights and optimizer states that each of two processes keeps, to the byte. What a pass
     gathers is not compared: gloo gives its buffers back when it likes."""
