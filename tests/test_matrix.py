@@ -40,6 +40,7 @@ def memories(backbone: str) -> list[str | None]:
 #: Memories at sizes at which videos of 9 frames in blocks of 3 already leave them.
 SMALL = {
     "window": {"frames": 6, "sink": 0},
+    "window-int8": {"frames": 6, "sink": 0},
     "block-relative": {"frames": 6, "sink": 1},
     "ema-sink": {"frames": 6, "sink": 3},
 }
@@ -181,7 +182,9 @@ def test_the_matrix_is_not_empty():
     names = {method.name for method in ZOO.methods}
     assert {"consistency", "dmd", "sc-dmd", "cda", "teacher-forcing"} <= names
     assert {"diffusion-forcing", "ode-regression"} <= names
-    assert {"full", "window", "block-relative", "ema-sink"} <= {m.name for m in ZOO.memories}
+    assert {"full", "window", "window-int8", "block-relative", "ema-sink"} == {
+        m.name for m in ZOO.memories
+    }
     backbones = {backbone.name for backbone in ZOO.backbones}
     assert {"wan", "self-forcing", "gaussian", "toy-blocks"} <= backbones
     assert ZOO.broken == []

@@ -23,6 +23,7 @@ WINDOW = {"name": "window", "frames": 6, "sink": 0}
 WINDOWS = {
     "window": WINDOW,
     "sink": {"name": "window", "frames": 7, "sink": 3},
+    "int8": {"name": "window-int8", "frames": 7, "sink": 3},
     "block-relative": {"name": "block-relative", "frames": 7, "sink": 1},
     "ema-sink": {"name": "ema-sink", "frames": 7, "sink": 2, "decay": 0.5},
 }

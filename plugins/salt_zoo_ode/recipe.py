@@ -1,40 +1,51 @@
-"""`salt-zoo prepare trajectories`: make trajectories and keep them."""
+"""`salt-zoo prepare trajectories`: make trajectories, or take those of an LMDB, and keep them."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from salt_zoo.config.parts import Part, configure_part
+from salt_zoo.core import first_frame
 from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.config import said
 from salt_zoo.core.precision import Precision, resolve_precision, with_precision
-from salt_zoo.core.protocols import Backbone, Dataset
+from salt_zoo.core.protocols import Backbone, Dataset, Encoded
 from salt_zoo.core.ranks import is_main_process
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
-from salt_zoo.io.printing import show
+from salt_zoo.io.latent_lmdb import open_lmdb
+from salt_zoo.io.printing import say, show
 from salt_zoo.plugin.foreign import fitting_batch
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.shards import Progress
 from salt_zoo.training.prepared_text import PreparedText
-from salt_zoo_ode.store import open_folder
+from salt_zoo_ode.store import IMAGES, Shard, open_folder
+from salt_zoo_ode.stored_pairs import StoredPairs
 from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
+
+#: Options of trajectories that are made here, which mean nothing for those of an LMDB.
+_OF_SOLVING = ("text", "of", "teacher_steps", "count", "guidance_scale", "precision", "seed")
 
 
 class TrajectoryRecipeConfig(TrajectoryConfig):
     """Options of the recipe `trajectories`."""
 
-    #: Whose network makes them.
+    #: Whose network makes them; of an LMDB's: the one that is trained on them.
     backbone: Part
     #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.
     text: Path | None = None
-    #: Whose training prompts the trajectories are for.
+    #: Whose training prompts (for a backbone that generates from images: first frames, too) the
+    #: trajectories are for; of an LMDB's: whose other splits a training measures on.
     dataset: Part
+    #: An LMDB folder of CausVid's or Self Forcing's ODE pairs, or a folder of such folders, whose
+    #: trajectories are taken in place of making some.
+    lmdb: Path | None = None
     #: Whether they are the teacher's or the initial student's.
     of: Whose = "teacher"
     #: CausVid made about 16,000.
@@ -46,6 +57,19 @@ class TrajectoryRecipeConfig(TrajectoryConfig):
     #: Of the network's passes; what is kept is float32. auto is bf16 on CUDA.
     precision: Precision = "auto"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _of_an_lmdb(self) -> TrajectoryRecipeConfig:
+        if self.lmdb is None:
+            return self
+        if unused := [name for name in _OF_SOLVING if name in self.model_fields_set]:
+            raise said(f"{unused[0]} is of trajectories that are made here; with lmdb leave it out")
+        if "timestep_shift" not in self.model_fields_set:
+            raise said(
+                "lmdb: an LMDB does not say its times; set timestep_shift to that of the scheduler "
+                "that made it (8 in CausVid's and Self Forcing's generate_ode_pairs.py)"
+            )
+        return self
 
 
 class TrajectoryRecipe:
@@ -76,63 +100,114 @@ class TrajectoryRecipe:
         config = self.config
         backbone = self.zoo.backbones.create(config.backbone["name"], self._backbone, self.zoo)
         backbone.to(where)
-        if backbone.image_shape is not None:
-            raise ZooError(
-                "recipe trajectories: the backbone generates from first frames, and stored "
-                "trajectories have none; without them ode-regression makes its own as it trains"
-            )
         if config.text is not None:
             PreparedText(config.text).bind(backbone)
         dataset = self.zoo.datasets.create(config.dataset["name"], self._dataset, self.zoo)
-        rng = KeyedRNG(config.seed, ("trajectories",), range(config.count), where)
-        header = self._header(backbone, dataset, where.type)
-        header["prompts"] = dataset.sample(rng.at("data"), "train", False).prompts
-        made = on_main(lambda: open_folder(folder, header))
-        network = None
-        for shard in deal(made.missing):
-            if network is None:
-                start = "teacher" if config.of == "teacher" else "student"
-                network = backbone.network(start).to(where).eval()
-                with_precision(network, config.precision, where, frozen=True)
-            rows = made.shards[shard]
-            prompts = header["prompts"][rows.start : rows.stop]
-            with fitting_batch("recipe trajectories", len(rows)):
-                states = draw_trajectories(
-                    config,
-                    config.of,
-                    network,
-                    rng.for_rows(rows),
-                    encode(backbone, prompts),
-                    unconditional(backbone, len(rows)),
-                    header["guidance_scale"],
-                    backbone.blocks(network),
-                    backbone.latent_shape,
-                )
-            made.write(shard, states)
-            progress(made.done(), config.count, {})
+        if isinstance(dataset, Encoded):
+            dataset.bind(backbone)
+        with ExitStack() as held:
+            source: StoredPairs | _Solver
+            if config.lmdb is not None:
+                lmdb = held.enter_context(open_lmdb(config.lmdb, "recipe trajectories: lmdb"))
+                source = StoredPairs(lmdb, backbone, config)
+                if is_main_process():
+                    times = ", ".join(f"{t:.4g}" for t in config.times)
+                    say(f"note: {config.lmdb}: its states are taken to be at times {times} and 0")
+            else:
+                source = _Solver(config, backbone, dataset, where)
+            header = self._header(backbone, dataset) | source.header(where.type)
+            made = on_main(lambda: open_folder(folder, header))
+            for shard in deal(made.missing):
+                with fitting_batch("recipe trajectories", len(made.shards[shard])):
+                    found = source.make(made.shards[shard])
+                made.write(shard, found)
+                progress(made.done(), made.count, {})
 
-    def _header(self, backbone: Backbone, dataset: Dataset, device: str) -> dict[str, Any]:
-        """All that decides what the trajectories are, but the prompts."""
+    def _header(self, backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
+        """What every folder says of its trajectories."""
         config = self.config
-        scale = config.guidance_scale
-        options = {"backbone": self._backbone, "dataset": self._dataset}
-        named = {"backbone": config.backbone, "dataset": config.dataset}
-        return {
-            kind: {"name": part["name"], **options[kind].model_dump(mode="json")}
-            for kind, part in named.items()
-        } | {
-            "fingerprints": {
-                "backbone": dict(backbone.fingerprint()),
-                "dataset": dict(dataset.fingerprint()),
-            },
-            "of": config.of,
+        options = self._dataset.model_dump(mode="json")
+        header = {
+            "dataset": {"name": config.dataset["name"], **options},
             "times": config.times,
             "timestep_shift": config.timestep_shift,
-            "teacher_steps": config.teacher_steps,
-            "guidance_scale": backbone.guidance_scale if scale is None else scale,
-            "precision": resolve_precision(config.precision, device),
-            "seed": config.seed,
-            "count": config.count,
             "batch_size": config.batch_size,
             "shape": [config.steps + 1, *backbone.latent_shape],
         }
+        if config.lmdb is None:
+            options = self._backbone.model_dump(mode="json")
+            header["backbone"] = {"name": config.backbone["name"], **options}
+            header["fingerprints"] = {
+                "backbone": dict(backbone.fingerprint()),
+                "dataset": dict(dataset.fingerprint()),
+            }
+        if backbone.image_shape is not None:
+            header[IMAGES] = dict(backbone.encoder("image"))
+        return header
+
+
+class _Solver:
+    """Trajectories that are made here: rows of a seed."""
+
+    def __init__(
+        self,
+        config: TrajectoryRecipeConfig,
+        backbone: Backbone,
+        dataset: Dataset,
+        where: torch.device,
+    ) -> None:
+        self.config, self.backbone, self.dataset, self.where = config, backbone, dataset, where
+        self.rng = KeyedRNG(config.seed, ("trajectories",), range(config.count), where)
+        given = config.guidance_scale
+        self.guidance_scale = backbone.guidance_scale if given is None else given
+        self._network: Any = None
+        self.prompts = dataset.sample(self.rng.at("data"), "train", False).prompts
+        if backbone.image_shape is not None:  # a dataset without first frames is told now
+            first_frame.check_sample(backbone, self._data(range(1)))
+
+    def header(self, device: str) -> dict[str, Any]:
+        """All that decides what the trajectories are, beside the parts."""
+        config = self.config
+        return {
+            "prompts": self.prompts,
+            "of": config.of,
+            "teacher_steps": config.teacher_steps,
+            "guidance_scale": self.guidance_scale,
+            "precision": resolve_precision(config.precision, device),
+            "seed": config.seed,
+            "count": config.count,
+        }
+
+    def make(self, rows: range) -> Shard:
+        backbone = self.backbone
+        network = self._made()
+        image = (
+            {}
+            if backbone.image_shape is None
+            else first_frame.of_sample(backbone, self._data(rows))
+        )
+        prompts = self.prompts[rows.start : rows.stop]
+        states = draw_trajectories(
+            self.config,
+            self.config.of,
+            network,
+            self.rng.for_rows(rows),
+            {**encode(backbone, prompts), **image},
+            {**unconditional(backbone, len(rows)), **image},  # guidance leads away from no image
+            self.guidance_scale,
+            backbone.blocks(network),
+            backbone.latent_shape,
+        )
+        return Shard(states, image)
+
+    def _data(self, rows: range) -> Any:
+        return self.dataset.sample(self.rng.for_rows(rows).at("data"), "train", True)
+
+    def _made(self) -> Any:
+        """Whose trajectories they are; loaded when the first shard is missing."""
+        if self._network is None:
+            start: Any = "teacher" if self.config.of == "teacher" else "student"
+            network = self.backbone.network(start).to(self.where).eval()
+            with_precision(network, self.config.precision, self.where, frozen=True)
+            self._network = network
+        return self._network

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.protocols import Condition
 from salt_zoo.io.differences import difference
 from salt_zoo.io.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
 FORMAT = 1
+#: What the header has where trajectories begin from images: digests of what encoded them.
+IMAGES = "image encoder"
+#: What the names of a shard's tensors begin with that are part of the condition.
+_FIRST = "first_frame."
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What a shard holds.
+
+    Attributes:
+        trajectories: `[rows, K, C, F, H, W]`.
+        first_frame: what `Backbone.encode_images` made of each row's first frame; empty for a
+            backbone that generates from prompts alone.
+    """
+
+    trajectories: Tensor
+    first_frame: Condition = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -32,11 +51,14 @@ class TrajectoryFolder:
 
     The header has `format`, `times` (falling, of all states but the endpoint), `shape`
     `[K, C, F, H, W]` of a trajectory, `batch_size` (rows of a shard), `prompts` (one a row), and
-    how they were made, of which only `dataset` (by name, with its options) is looked at here.
+    how they were made, of which `dataset` (by name, with its options) and `image encoder` (where
+    each trajectory has its first frame's condition) are looked at here.
     """
 
     path: Path
     header: Mapping[str, Any]
+
+    kind = "trajectories"
 
     @property
     def count(self) -> int:
@@ -59,13 +81,20 @@ class TrajectoryFolder:
     def file(self, shard: int) -> Path:
         return self.path / f"{shard:06d}.safetensors"
 
-    def write(self, shard: int, trajectories: Tensor) -> None:
-        """Keep a shard's trajectories `[rows, K, C, F, H, W]`, as float32."""
+    def write(self, shard: int, content: Shard) -> None:
+        """Keep a shard: trajectories that are float16 as they are, everything else as float32."""
+        states = content.trajectories
         wanted = (len(self.shards[shard]), *self.header["shape"])
-        if tuple(trajectories.shape) != wanted:
-            raise ValueError(f"trajectories {tuple(trajectories.shape)} should be {wanted}")
+        if tuple(states.shape) != wanted:
+            raise ValueError(f"trajectories {tuple(states.shape)} should be {wanted}")
+        if bool(content.first_frame) != (IMAGES in self.header):
+            raise ValueError("first frames should be there exactly where the header has an encoder")
+        if states.dtype != torch.float16:
+            states = states.float()
+        tensors = {"trajectories": states.cpu().contiguous()}
+        for name, value in content.first_frame.items():
+            tensors[f"{_FIRST}{name}"] = value.float().cpu().contiguous()
         with atomic_file(self.file(shard)) as draft:
-            tensors = {"trajectories": trajectories.float().cpu().contiguous()}
             save_file(tensors, draft, metadata={"header": self._digest})
 
     def has(self, shard: int) -> bool:
@@ -103,8 +132,23 @@ class TrajectoryFolder:
         for row in rows:
             shard, place = divmod(row, self.header["batch_size"])
             with safe_open(self.file(shard), framework="pt") as file:
-                found.append(file.get_slice("trajectories")[place])
+                found.append(file.get_slice("trajectories")[place].float())
         return torch.stack(found)
+
+    def first_frames(self, rows: Sequence[int]) -> Condition:
+        """The condition of some rows' first frames, each `[len(rows), ...]`, float32; empty where
+        they begin from none."""
+        if IMAGES not in self.header:
+            return {}
+        found: dict[str, list[Tensor]] = {}
+        for row in rows:
+            shard, place = divmod(row, self.header["batch_size"])
+            with safe_open(self.file(shard), framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is no mapping)
+                    if name.startswith(_FIRST):
+                        value = file.get_slice(name)[place]
+                        found.setdefault(name.removeprefix(_FIRST), []).append(value)
+        return {name: torch.stack(values) for name, values in found.items()}
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the header and of every shard's bytes."""
@@ -117,12 +161,15 @@ class TrajectoryFolder:
             with safe_open(self.file(shard), framework="pt") as file:
                 made_for = (file.metadata() or {}).get("header")
                 shape = file.get_slice("trajectories").get_shape()
+                images = any(name.startswith(_FIRST) for name in file.keys())  # noqa: SIM118
         except Exception as error:  # safetensors raises several kinds for a damaged file
             return f"damaged ({reason(error)})"
         if made_for != self._digest:
             return f"belongs to another {HEADER}"
         if shape != [len(self.shards[shard]), *self.header["shape"]]:
             return f"has trajectories {shape[1:]} instead of {list(self.header['shape'])}"
+        if images != (IMAGES in self.header):
+            return "has no first frames, which its header tells of"
         return None
 
 

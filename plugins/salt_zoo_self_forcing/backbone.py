@@ -19,7 +19,7 @@ from salt_zoo.core.protocols import Start, StoredWeights
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.whole_protocols import check_required
-from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
+from salt_zoo_self_forcing.cache import CacheShape, Policy, new_cache
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
 from salt_zoo_wan.checkpoint.files import find_checkpoint, find_experts
@@ -103,7 +103,7 @@ class SelfForcingBackbone(WanBackbone):
             raise ZooError(f"backbone.block_frames: {error}") from None
         # a window with no room for a block is an error now, not in the middle of a video
         size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
-        self.policy.place(KVCache(self.policy, size, parts[-1].stop), config.block_frames)
+        self.policy.place(new_cache(self.policy, size, parts[-1].stop), config.block_frames)
 
     def _check_student(self) -> None:
         if self.size.experts is not None:

@@ -41,7 +41,7 @@ class Policy(Protocol):
     """What a memory keeps and where. Made as `Factory(config, zoo)` from the registry `memories`.
 
     It has no state of its own: one policy serves all memories of a network, in training and after.
-    It may also be a `PreparedPolicy`, or be one that `NeedsAllHeads`.
+    It may also be a `PreparedPolicy`, be one that `MakesCache`, or one that `NeedsAllHeads`.
     """
 
     def capacity(self, frames: int) -> int:
@@ -82,6 +82,15 @@ class PreparedPolicy(Protocol):
 
 
 @runtime_checkable
+class MakesCache(Protocol):
+    """A policy that stores keys and values in another form than they are computed in."""
+
+    def new_cache(self, shape: CacheShape, frames: int, group: SequenceGroup | None) -> KVCache:
+        """An empty cache for a video of `frames` frames."""
+        ...
+
+
+@runtime_checkable
 class NeedsAllHeads(Protocol):
     """A policy that does not treat every head alike and by itself, so that processes cannot each
     keep a part of the heads (`execution.sequence`)."""
@@ -102,6 +111,15 @@ class CacheShape:
     tokens: int  # of a frame
     dtype: torch.dtype
     device: torch.device | str
+
+
+def new_cache(
+    policy: Policy, shape: CacheShape, frames: int, group: SequenceGroup | None = None
+) -> KVCache:
+    """An empty cache for a video of `frames` frames, as the policy stores it."""
+    if isinstance(policy, MakesCache):
+        return policy.new_cache(shape, frames, group)
+    return KVCache(policy, shape, frames, group)
 
 
 class KVCache:
@@ -172,11 +190,12 @@ class KVCache:
         self, layer: int, keys: Tensor, values: Tensor, own: slice | Tensor, used: int
     ) -> tuple[Tensor, Tensor]:
         """A layer's keys and values over the first `used` slots, a block's own in its slots."""
-        seen = used * self.shape.tokens
-        return (
-            _with(self.keys[layer][:, :seen], keys, own),
-            _with(self.values[layer][:, :seen], values, own),
-        )
+        past = self.past(layer, used * self.shape.tokens)
+        return _with(past[0], keys, own), _with(past[1], values, own)
+
+    def past(self, layer: int, rows: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values in the first `rows` rows, as they are read."""
+        return self.keys[layer][:, :rows], self.values[layer][:, :rows]
 
     def commit(self, frames: int) -> None:
         """Keep the block of `frames` frames that the last pass without gradient was over."""
@@ -193,14 +212,15 @@ class KVCache:
     def distance(self, other: KVCache) -> Tensor:
         """Relative L2 distance of what is kept to another memory's in every layer, the mean over
         keys and values: `[rows, layers]`."""
+        seen = min(self.count, self.slots) * self.shape.tokens
         found = []
-        for mine, its in ((self.keys, other.keys), (self.values, other.values)):
-            seen = min(self.count, self.slots) * self.shape.tokens
-            for own, wanted in zip(mine, its, strict=True):
-                own, wanted = (x[:, :seen].flatten(1).float() for x in (own, wanted))
-                found.append(self._norm(own - wanted) / self._norm(wanted).clamp(min=1e-12))
-        keys, values = torch.stack(found, dim=1).chunk(2, dim=1)
-        return (keys + values) / 2
+        for layer in range(self.shape.layers):
+            of_layer = []
+            for own, wanted in zip(self.past(layer, seen), other.past(layer, seen), strict=True):
+                own, wanted = (x.flatten(1).float() for x in (own, wanted))
+                of_layer.append(self._norm(own - wanted) / self._norm(wanted).clamp(min=1e-12))
+            found.append((of_layer[0] + of_layer[1]) / 2)
+        return torch.stack(found, dim=1)
 
     def _norm(self, x: Tensor) -> Tensor:
         """Of the rows of `x` `[rows, numbers]` over all heads."""

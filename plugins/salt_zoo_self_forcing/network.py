@@ -17,7 +17,7 @@ from salt_zoo.core.precision import compute_dtype
 from salt_zoo.core.protocols import Condition
 from salt_zoo.core.sequence import SequenceGroup
 from salt_zoo_self_forcing.attention import CrossAttention, Pass, Rope, SelfAttention
-from salt_zoo_self_forcing.cache import CacheShape, KVCache, NeedsAllHeads, Policy
+from salt_zoo_self_forcing.cache import CacheShape, KVCache, NeedsAllHeads, Policy, new_cache
 from salt_zoo_self_forcing.masks import TokenMask, frame_mask
 from salt_zoo_self_forcing.positions import rotary_table
 from salt_zoo_wan.network import WanNetwork, coordinate_channels
@@ -63,7 +63,7 @@ class CausalWanNetwork(WanNetwork):
             dtype=compute_dtype(self, x.device.type),
             device=x.device,
         )
-        return KVCache(self.policy, shape, x.shape[2], self.sequence)
+        return new_cache(self.policy, shape, x.shape[2], self.sequence)
 
     def enable_sequence_parallelism(self, group: SequenceGroup, shape: Sequence[int]) -> None:
         """As `WanNetwork`'s; each process remembers its heads."""

@@ -21,6 +21,11 @@ def register(zoo):
         "a sink and the latest frames, absolute positions (LongLive, arXiv 2509.22622)",
     )
     zoo.memories.add(
+        "window-int8",
+        f"{_MEMORIES}.window_int8:WindowInt8Memory",
+        "a window whose keys and values are stored in int8",
+    )
+    zoo.memories.add(
         "block-relative",
         f"{_MEMORIES}.block_relative:BlockRelativeMemory",
         "a window whose positions start anew at every block (Infinity-RoPE, arXiv 2511.20649)",

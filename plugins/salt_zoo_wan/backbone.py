@@ -30,6 +30,7 @@ from salt_zoo_wan.checkpoint.lora_files import (
     read_lora,
     write_lora,
 )
+from salt_zoo_wan.components import together
 from salt_zoo_wan.expert_files import (
     load_network,
     lora_of_own,
@@ -343,15 +344,21 @@ class WanBackbone(BackboneDefaults):
             self.teacher.size.prepare(self.teacher.size.transformers)
 
     def downloads(self) -> list[dict[str, Any]]:
-        """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it."""
+        """What is not on this machine yet: `source`, `parts`, `bytes` and the `command` for it.
+
+        Each part once: student and teacher may have some in common.
+        """
         found = self.size.downloads()
         if self.teacher.size is not self.size:
             found = [*found, *self.teacher.size.downloads(self.teacher.size.transformers)]
-        return found
+        return together(found)
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         """Text encoder and VAE without their data, for planning; empty for a size without."""
         return self.size.codec_modules()
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        return self.size.codecs_of(of)
 
     def fingerprint(self) -> Mapping[str, str]:
         found = dict(self.teacher.size.fingerprint())

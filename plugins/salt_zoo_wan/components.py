@@ -6,7 +6,7 @@ Only `Components.folder` downloads, and only a component that is not on this mac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,39 @@ class Components:
                 cause = cause.__cause__
             return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:100]}"
         return "the repository lacks it"
+
+
+@dataclass(frozen=True)
+class Download:
+    """What of a pipeline is missing on this machine.
+
+    Attributes:
+        bytes: about how large each missing part is, by its name.
+    """
+
+    components: Components
+    bytes: Mapping[str, int]
+
+
+def together(downloads: Iterable[Download]) -> list[dict[str, Any]]:
+    """Each source once, with each part that is missing of it once: `source`, `parts`, `bytes` in
+    all and the `command` that fetches them."""
+    wanted: dict[Components, dict[str, int]] = {}
+    for one in downloads:
+        wanted.setdefault(one.components, {}).update(one.bytes)
+    found = []
+    for components, sizes in wanted.items():
+        networks = sorted(part for part in sizes if part.startswith("transformer"))
+        parts = [*networks, *(part for part in sizes if part not in networks)]
+        found.append(
+            {
+                "source": components.source,
+                "parts": parts,
+                "bytes": sum(sizes.values()),
+                "command": components.command(parts),
+            }
+        )
+    return found
 
 
 def is_complete(folder: Path, part: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS
 from salt_zoo_wan.published_configs import PUBLISHED, Published
 from salt_zoo_wan.published_options import ExpertsConfig
 from salt_zoo_wan.published_sizes import PublishedSize
@@ -20,7 +22,7 @@ class Experts22(PublishedSize):
     guidance_scale = 4.0  # Wan's for high noise; for low noise it has 3
 
     def __init__(self, config: ExpertsConfig, zoo: Zoo) -> None:
-        super().__init__(config, zoo)
+        super().__init__(_of_one_folder(config), zoo)
         boundary = PUBLISHED[self.name].boundary
         if config.expert != "both" or boundary is None:
             (self.expert_part,) = self.transformers
@@ -39,6 +41,14 @@ class Experts22(PublishedSize):
     def _transformers(self, published: Published) -> tuple[str, ...]:
         every = published.transformers
         return {"both": every, "high": every[:1], "low": every[1:]}[self.config.expert]
+
+
+def _of_one_folder(config: ExpertsConfig) -> ExpertsConfig:
+    """Where `weights` is a folder of Wan's own layout with both networks, that of the expert."""
+    if config.weights is None or config.expert == "both":
+        return config
+    inner = Path(config.weights).expanduser() / EXPERT_FOLDERS[config.expert]
+    return config.model_copy(update={"weights": str(inner)}) if inner.is_dir() else config
 
 
 class TextExperts22(Experts22):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,7 +21,7 @@ from salt_zoo_wan.checkpoint.config_json import read_arguments
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
-from salt_zoo_wan.components import Components
+from salt_zoo_wan.components import Components, Download
 from salt_zoo_wan.frame_decoder import FrameDecoder
 from salt_zoo_wan.image_condition import ChannelsOfImage, ImageCodec, LatentsOfImage
 from salt_zoo_wan.image_encoder import ImageEncoder
@@ -134,13 +135,19 @@ class PublishedSize(WanSizeDefaults):
         return self.image.encode(images, self.latent_shape)
 
     def encoder(self, of: Encoder) -> dict[str, str]:
-        parts = {
+        components = [self.codec_components.fingerprint(part) for part in self._parts_of(of)]
+        return {name: value for found in components for name, value in found.items()}
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        # tokenizer and image processor are no modules
+        return tuple(part for part in self._parts_of(of) if part == "vae" or "encoder" in part)
+
+    def _parts_of(self, of: Encoder) -> tuple[str, ...]:
+        return {
             "text": ("text_encoder", "tokenizer"),
             "video": ("vae",),
             "image": ("vae", *(part for part in self.parts if part.startswith("image_"))),
-        }
-        components = [self.codec_components.fingerprint(part) for part in parts[of]]
-        return {name: value for found in components for name, value in found.items()}
+        }[of]
 
     def encode_video(self, video: Tensor) -> Tensor:
         """Pixels to latents; what has the latents' shape already (a dataset of latents) is kept."""
@@ -175,26 +182,14 @@ class PublishedSize(WanSizeDefaults):
         found = {part: self.codec_components.find(part) for part in self.codecs}
         return {part: folder for part, folder in found.items() if folder is not None}
 
-    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """What of `parts` would have to be fetched: hub id, parts, about how many bytes, and the
-        command."""
-        wanted: dict[Components, list[str]] = {}
-        for part in parts or self.parts:
-            own = part in self.transformers
-            whose = self.components if own else self.codec_components
-            if own and self.file is not None:
-                continue
-            if whose.missing([part]):
-                wanted.setdefault(whose, []).append(part)
-        return [
-            {
-                "source": whose.source,
-                "parts": names,
-                "bytes": sum(PUBLISHED[self.name].bytes[name] for name in names),
-                "command": whose.command(names),
-            }
-            for whose, names in wanted.items()
-        ]
+    def downloads(self, parts: Sequence[str] = ()) -> list[Download]:
+        found = []
+        for whose, names in self._sources(parts).items():
+            missing = whose.missing(names)
+            if missing:
+                sizes = {name: PUBLISHED[self.name].bytes[name] for name in missing}
+                found.append(Download(whose, sizes))
+        return found
 
     def prepare(self, parts: Sequence[str] = ()) -> None:
         """Fetch what of `parts` is missing, before any work begins.
@@ -202,11 +197,19 @@ class PublishedSize(WanSizeDefaults):
         Raises:
             ZooError: something is not there and cannot be fetched; one line for all of it.
         """
+        for whose, names in self._sources(parts).items():
+            for name in names:  # the message tells how to get these, and no others
+                replace(whose, needed=tuple(names)).folder(name)
+
+    def _sources(self, parts: Sequence[str]) -> dict[Components, list[str]]:
+        """Where `parts` (all, where none is named) come from, but for weights in a file."""
+        found: dict[Components, list[str]] = {}
         for part in parts or self.parts:
             if part not in self.transformers:
-                self.codec_components.folder(part)
+                found.setdefault(self.codec_components, []).append(part)
             elif self.file is None:
-                self.components.folder(part)
+                found.setdefault(self.components, []).append(part)
+        return found
 
     def codec_modules(self) -> Mapping[str, torch.nn.Module]:
         """Text encoder (bfloat16, as on a GPU), VAE and image encoder (float32) without data, for
@@ -253,9 +256,9 @@ class PublishedSize(WanSizeDefaults):
         known = dict(PUBLISHED[self.name].transformer)
         if self.file is not None:
             config = find_checkpoint(self.file).config
-            return known if config is None else known | read_arguments(config)
+            return known if config is None else known | read_arguments(config, known)
         if folder := self.components.find(self.transformers[0]):
-            return read_arguments(folder / "config.json")
+            return read_arguments(folder / "config.json", known)
         return known
 
 

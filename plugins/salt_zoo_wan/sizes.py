@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from salt_zoo.core.overridden import is_overridden
 from salt_zoo.core.protocols import Condition, Encoder
+from salt_zoo_wan.components import Download
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class WanSize(Protocol):
         """Fetch what is missing of the parts (of all, where none is named)."""
         ...
 
-    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = ()) -> list[Download]:
         """What is missing of the parts (of all, where none is named)."""
         ...
 
@@ -125,6 +126,10 @@ class WanSize(Protocol):
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         """Text encoder and VAE on the meta device, for plans."""
+        ...
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        """See `salt_zoo.core.protocols.Backbone`."""
         ...
 
 
@@ -168,7 +173,7 @@ class WanSizeDefaults:
     def prepare(self, parts: Sequence[str] = ()) -> None:
         """Nothing is missing."""
 
-    def downloads(self, parts: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def downloads(self, parts: Sequence[str] = ()) -> list[Download]:
         return []
 
     def codec_folders(self) -> Mapping[str, Path] | None:
@@ -176,6 +181,9 @@ class WanSizeDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        return ()
 
 
 def files_of(size: WanSize) -> Path | None:

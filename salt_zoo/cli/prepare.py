@@ -18,7 +18,7 @@ from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
 
 NAME = "prepare"
-HELP = "encode prompts (text) or videos (latents), or solve a teacher's ODE (trajectories), once"
+HELP = "encode prompts (text) or videos (latents), solve ODEs (trajectories), or read LMDB, once"
 KINDS = ("text", "latents", "trajectories")
 #: Parts that are taken from a run's file, so that what is prepared fits it.
 _FROM_RUN = ("backbone", "dataset")
@@ -81,7 +81,7 @@ def _encoded(
 
     where = f"prepare {options.kind}"
     model = PrepareTextConfig if options.kind == "text" else PrepareLatentsConfig
-    source = "prompts" if options.kind == "text" else "videos"
+    sources = {"prompts"} if options.kind == "text" else {"videos", "lmdb"}
 
     def types(content: Mapping[str, Any], path: Sequence[int | str]) -> Sequence[Any]:
         if path[0] in _FROM_RUN:
@@ -89,7 +89,7 @@ def _encoded(
         return annotations_at(model, path)
 
     given = apply_overrides({}, options.overrides, types)
-    if source in given and "dataset" not in given:
+    if sources & given.keys() and "dataset" not in given:
         content = {key: content[key] for key in content if key != "dataset"}
     settings = apply_overrides(content, options.overrides, types)
     if options.kind == "text":

@@ -151,6 +151,11 @@ class Backbone(Protocol):
         """Text encoder and VAE on the meta device, for plans."""
         ...
 
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        """Those of `codec_modules` that prompts, videos or first frames go through, for plans. What
+        videos and first frames went through stays on the device."""
+        ...
+
 
 class BackboneDefaults:
     """The members of `Backbone` that most backbones do not need: inherit it."""
@@ -198,6 +203,9 @@ class BackboneDefaults:
 
     def codec_modules(self) -> Mapping[str, nn.Module]:
         return {}
+
+    def codecs_of(self, of: Encoder) -> tuple[str, ...]:
+        return ()
 
 
 @dataclass(frozen=True)

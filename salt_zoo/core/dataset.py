@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from salt_zoo.core.errors import ZooError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,6 +34,19 @@ class Sample:
     trajectory_times: tuple[float, ...] = ()
     latents: Tensor | None = None
     first_frame: Condition | None = None
+
+
+def check_has_videos(sample: Sample) -> None:
+    """Refuse rows for a method that needs data which have neither videos nor latents.
+
+    Raises:
+        ZooError: they have not.
+    """
+    if sample.video is None and sample.latents is None:
+        raise ZooError(
+            "dataset: it has no videos, which the method needs; choose a data-free method, or "
+            "another dataset"
+        )
 
 
 #: The parts of a dataset.
@@ -69,6 +84,16 @@ class Encoded(Protocol):
         Raises:
             ZooError: it has other encoders than those that made them.
         """
+        ...
+
+
+@runtime_checkable
+class DrawsPrompts(Protocol):
+    """A dataset that tells the prompts of its rows without reading what belongs to them, which is
+    large; of others a row is made for its prompt."""
+
+    def draw_prompts(self, rng: KeyedRNG, split: Split) -> list[str]:
+        """Those of `sample` for the same rows."""
         ...
 
 

@@ -64,15 +64,27 @@ def of_prompts(
     def some(places: range) -> Condition:
         texts = [prompts[place] for place in places]
         its = draws.for_rows([rows[place] for place in places])
-        if isinstance(dataset, EncodedFirstFrames):
-            found = dataset.first_frames(texts, its, split)
-            return {name: send(value, backbone.device) for name, value in found.items()}
-        video = dataset.real(texts, its, split, 1)
-        if video is None:
-            raise ZooError(f"the dataset has no real videos to begin from; {_HOW}")
-        return encode(backbone, video[:, :, 0])
+        return of_real(backbone, dataset, texts, its, split)
 
     return some
+
+
+def of_real(
+    backbone: Backbone, dataset: Dataset, prompts: Sequence[str], rng: KeyedRNG, split: str
+) -> Condition:
+    """The first frames of the real videos that `dataset.real` has for the prompts under the same
+    rows' `rng`, encoded here or before.
+
+    Raises:
+        ZooError: the dataset has none, or of another size.
+    """
+    if isinstance(dataset, EncodedFirstFrames):
+        found = dataset.first_frames(prompts, rng, split)
+        return {name: send(value, backbone.device) for name, value in found.items()}
+    video = dataset.real(prompts, rng, split, 1)
+    if video is None:
+        raise ZooError(f"the dataset has no real videos to begin from; {_HOW}")
+    return encode(backbone, video[:, :, 0])
 
 
 def of_image(backbone: Backbone, image: Tensor) -> FirstFrames:

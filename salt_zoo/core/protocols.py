@@ -19,7 +19,14 @@ from salt_zoo.core.backbone import (
     StoredWeights,
 )
 from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import Dataset, Encoded, EncodedFirstFrames, Sample, Split
+from salt_zoo.core.dataset import (
+    Dataset,
+    DrawsPrompts,
+    Encoded,
+    EncodedFirstFrames,
+    Sample,
+    Split,
+)
 from salt_zoo.core.method import (
     Batch,
     Method,
@@ -52,6 +59,7 @@ __all__ = [
     "Condition",
     "Dataset",
     "Direction",
+    "DrawsPrompts",
     "Encoded",
     "EncodedFirstFrames",
     "Encoder",

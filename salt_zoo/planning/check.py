@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salt_zoo.core import first_frame
+from salt_zoo.core.dataset import check_has_videos
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.interrupts import is_users
 from salt_zoo.core.lora import add_lora
@@ -85,6 +86,8 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
         rng = step_rng(run.config.seed, "student", 0, 0, range(1), "cpu")
         image = backbone.image_shape is not None
         sample = dataset.sample(rng.at("data"), "train", method.needs_data or image)
+        if method.needs_data:
+            check_has_videos(sample)
         if image:
             first_frame.check_sample(backbone, sample)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
 from salt_zoo.core.roles import check_offload, is_offloaded, source, with_averages, with_lora
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
+from salt_zoo.planning.codecs import codec_gib, resident_codecs
 from salt_zoo.planning.memory import (
     GIB,
     activation_gib,
@@ -34,7 +35,6 @@ from salt_zoo.planning.memory import (
     optimizer_states,
     shared_bases,
     shared_over,
-    size_of,
     weights_and_gradients,
 )
 from salt_zoo.plugin.checked_method import make_method
@@ -103,6 +103,7 @@ def plan_run(
     """The plan of a resolved run; see `make_plan`."""
     backbone, method = _parts(run, zoo)
     config, counted = run.config, _counted(run, zoo)
+    resident = resident_codecs(run, backbone, zoo)
     return make_plan(
         backbone,
         method,
@@ -113,6 +114,7 @@ def plan_run(
         processes,
         counted,
         node,
+        resident,
     )
 
 
@@ -137,6 +139,7 @@ def make_plan(
     processes: int | None = None,
     counted: Passes | None = None,
     node: int | None = None,
+    resident: Collection[str] = (),
 ) -> Plan:
     """Plan `method` on `backbone` under `config`. Loads no weights and asks no network.
 
@@ -149,6 +152,8 @@ def make_plan(
         counted: the passes of an update, where they are known already.
         node: devices of one machine, over which `shard: auto` shards on CUDA; by default
             torchrun's, else 1.
+        resident: those of the codecs that are on the device all the time; the others are for a
+            moment.
 
     Raises:
         ZooError: the batch cannot be split over the processes and passes, or the backbone's
@@ -178,7 +183,7 @@ def make_plan(
             )
             for name in ("plain", "checkpointing")
         }
-        codecs = once(backbone, ("codecs",), lambda: _codecs(backbone))
+        codecs = once(backbone, ("codecs",), lambda: codec_gib(backbone))
         networks = measured_networks(backbone, roles, bf16)
         kept = once(
             backbone,
@@ -201,7 +206,8 @@ def make_plan(
                 if layout.sharded or name in offloaded]  # fmt: skip
     if in_units:
         memory["gathered units"] = max(in_units) / GIB
-    memory |= codecs
+    for name, gib in codecs.items():
+        memory[f"resident {name}" if name in resident else f"codec {name}"] = gib
     passes = {
         role: {kind: count * config.batch_size for kind, count in counts.items()}
         for role, counts in counted.counts.items()
@@ -302,15 +308,6 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool, sequence: int) -> 
         network, torch.empty(batch, *backbone.latent_shape, device="meta")
     )
     return 0 if memory is None else memory.bytes()
-
-
-def _codecs(backbone: Backbone) -> dict[str, float]:
-    """GiB of text encoder and VAE, where the backbone has them."""
-    modules = backbone.codec_modules()
-    return {
-        f"codec {name}": sum(size_of(p) for p in module.parameters()) / GIB
-        for name, module in modules.items()
-    }
 
 
 def _moments(

@@ -1,8 +1,9 @@
-"""`salt-zoo prepare latents`: videos through a backbone's video encoder."""
+"""`salt-zoo prepare latents`: videos through a backbone's video encoder, or latents of an LMDB."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,18 +19,23 @@ from salt_zoo.core.protocols import Backbone
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.core.transfers import send
 from salt_zoo.io.captioned_videos import find_videos
+from salt_zoo.io.latent_lmdb import open_lmdb
 from salt_zoo.io.packed import PackedFolder
 from salt_zoo.io.storage import digest
 from salt_zoo.io.video_reading import read_video
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.preparation.lmdb_rows import check_shape, clean_latents, images_of
 from salt_zoo.preparation.shards import Progress, prepare_shards
 
 #: What makes the pixels `[items, channels, frames, height, width]` of some items.
 Read = Callable[[range], Tensor]
+#: What makes latents `[items, C, F, H, W]` and first frames `[items, *image_shape]` of some items;
+#: no frames where the backbone needs none.
+Encode = Callable[[range], tuple[Tensor, Tensor | None]]
 
 
 class PrepareLatentsConfig(StrictModel):
-    """What is encoded: videos with captions, or draws from a dataset."""
+    """What is encoded: videos with captions, draws from a dataset, or latents of an LMDB."""
 
     #: Whose video encoder; its size decides height, width and frames.
     backbone: Part
@@ -38,12 +44,16 @@ class PrepareLatentsConfig(StrictModel):
     videos: Path | None = None
     #: Instead of `videos`: its training split.
     dataset: Part | None = None
+    #: Instead of both: an LMDB folder of CausVid's or Self Forcing's form, or a folder of such
+    #: folders. The latents must be of the backbone's VAE, which an LMDB does not say; of ODE pairs
+    #: the last state is taken.
+    lmdb: Path | None = None
     #: Videos that are drawn from `dataset`.
     count: Annotated[int, Field(ge=1)] = 2048
     #: Of the draws from `dataset`, keyed by row.
     seed: int = 0
-    #: bfloat16 takes half the space.
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    #: bfloat16 and float16 take half the space; an LMDB's numbers are float16.
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     #: Channels of the pixels: 3 for colours, 1 for grey values.
     channels: Literal[1, 3] = 3
     #: Videos that are encoded at a time.
@@ -53,8 +63,8 @@ class PrepareLatentsConfig(StrictModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> PrepareLatentsConfig:
-        if (self.dataset is None) == (self.videos is None):
-            raise ValueError("give either videos or dataset")
+        if [self.dataset, self.videos, self.lmdb].count(None) != 2:
+            raise ValueError("give one of videos, dataset and lmdb")
         return self
 
 
@@ -68,34 +78,62 @@ def prepare_latents(
     """
     options = configure_part(zoo.backbones, config.backbone, zoo, "prepare latents: backbone")
     backbone: Backbone = zoo.backbones.create(config.backbone["name"], options, zoo).to(device)
-    prompts, read, source = _videos(config, backbone) if config.videos else _drawn(config, zoo)
-    header = {
-        "kind": "latents",
-        "encoder": dict(backbone.encoder("video")),
-        "source": source,
-        "shape": list(backbone.latent_shape),
-        "dtype": config.dtype,
-        "batch_size": config.batch_size,
-        "shard_size": config.shard_size,
-    }
-    if backbone.image_shape is not None:
-        header["image encoder"] = dict(backbone.encoder("image"))
-    dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-
-    def make(rows: range) -> Mapping[str, Tensor]:
-        video = send(read(rows), backbone.device)
-        latents = backbone.encode_video(video)
-        if latents.shape[1:] != backbone.latent_shape:
-            raise ZooError(
-                f"{folder}: the latents are {list(latents.shape[1:])} and the backbone's "
-                f"{list(backbone.latent_shape)}; choose videos of its size"
+    with ExitStack() as held:
+        if config.lmdb is not None:
+            prompts, encoded, source = _stored(config, backbone, held)
+        else:
+            prompts, read, source = (
+                _videos(config, backbone) if config.videos else _drawn(config, zoo)
             )
-        found = {"latents": latents}
+            encoded = _encoder(backbone, read)
+        header = {
+            "kind": "latents",
+            "encoder": dict(backbone.encoder("video")),
+            "source": source,
+            "shape": list(backbone.latent_shape),
+            "dtype": config.dtype,
+            "batch_size": config.batch_size,
+            "shard_size": config.shard_size,
+        }
         if backbone.image_shape is not None:
-            found |= first_frame.encode(backbone, video[:, :, 0])
-        return {name: value[:, None].to(dtype) for name, value in found.items()}
+            header["image encoder"] = dict(backbone.encoder("image"))
+        dtype: torch.dtype = getattr(torch, config.dtype)
 
-    return prepare_shards(folder, header, prompts, config.batch_size, make, progress)
+        def make(rows: range) -> Mapping[str, Tensor]:
+            latents, images = encoded(rows)
+            if latents.shape[1:] != backbone.latent_shape:
+                raise ZooError(
+                    f"{folder}: the latents are {list(latents.shape[1:])} and the backbone's "
+                    f"{list(backbone.latent_shape)}; choose videos of its size"
+                )
+            found = {"latents": latents}
+            if images is not None:
+                found |= first_frame.encode(backbone, images)
+            return {name: value[:, None].to(dtype) for name, value in found.items()}
+
+        return prepare_shards(folder, header, prompts, config.batch_size, make, progress)
+
+
+def _encoder(backbone: Backbone, read: Read) -> Encode:
+    def encode(rows: range) -> tuple[Tensor, Tensor | None]:
+        video = send(read(rows), backbone.device)
+        images = None if backbone.image_shape is None else video[:, :, 0]
+        return backbone.encode_video(video), images
+
+    return encode
+
+
+def _stored(
+    config: PrepareLatentsConfig, backbone: Backbone, held: ExitStack
+) -> tuple[list[str], Encode, Any]:
+    assert config.lmdb is not None
+    lmdb = held.enter_context(open_lmdb(config.lmdb, "prepare latents: lmdb"))
+    check_shape(lmdb, backbone)
+
+    def encode(rows: range) -> tuple[Tensor, Tensor | None]:
+        return clean_latents(lmdb, rows), images_of(lmdb, rows, backbone)
+
+    return lmdb.prompts(), encode, {"lmdb": lmdb.fingerprint()}
 
 
 def _videos(config: PrepareLatentsConfig, backbone: Backbone) -> tuple[list[str], Read, Any]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core import first_frame
 from salt_zoo.core.condition import encode, negative_prompt, unconditional, without_prompt
+from salt_zoo.core.dataset import check_has_videos
 from salt_zoo.core.method import trained_together
-from salt_zoo.core.protocols import Backbone, Batch, Dataset, Method, Sample
+from salt_zoo.core.protocols import Backbone, Batch, Dataset, DrawsPrompts, Method, Sample
 from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.core.transfers import send
 from salt_zoo.training.layout import Layout
@@ -60,12 +61,12 @@ class Batches:
             )
         return batch, self._draws(place)
 
-    def _latents(self, sample: Sample) -> Tensor | None:
+    def _latents(self, sample: Sample) -> Tensor:
+        check_has_videos(sample)
         device = self._backbone.device
         if sample.latents is not None:
             return send(sample.latents, device)
-        if sample.video is None:
-            return None
+        assert sample.video is not None
         return self._backbone.encode_video(send(sample.video, device))
 
     def encode_ahead(self, first: int) -> None:
@@ -78,9 +79,14 @@ class Batches:
         for step in range(first, min(first + AHEAD, self._config.updates)):
             for place in self.places(step):
                 rng = self._draws(place).at("data")
-                prompts |= dict.fromkeys(self._dataset.sample(rng, "train", False).prompts)
+                prompts |= dict.fromkeys(self._prompts(rng))
         known = self._backbone.encodings
         ahead([one for one in prompts if known is None or one not in known])
+
+    def _prompts(self, rng: KeyedRNG) -> list[str]:
+        if isinstance(self._dataset, DrawsPrompts):
+            return self._dataset.draw_prompts(rng, "train")
+        return self._dataset.sample(rng, "train", False).prompts
 
     def places(self, step: int) -> Iterator[Place]:
         """The micro-batches of an update, in order."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -61,7 +63,20 @@ class PreparedText:
         return row
 
 
-def check_encoder(reader: PackedReader, backbone: Backbone, of: Encoder) -> None:
+class Prepared(Protocol):
+    """A folder that `salt-zoo prepare KIND` has written."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def header(self) -> Mapping[str, Any]: ...
+
+    @property
+    def kind(self) -> str: ...
+
+
+def check_encoder(reader: Prepared, backbone: Backbone, of: Encoder) -> None:
     """Refuse what another encoder has made.
 
     Raises:

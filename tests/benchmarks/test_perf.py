@@ -21,6 +21,7 @@ TINY = [
 #: Windows that have evicted frames after a few blocks.
 SMALL = [
     "--set", "memories.window.frames=6",
+    "--set", "memories.window-int8.frames=6",
     "--set", "memories.block-relative.frames=6",
     "--set", "memories.ema-sink.frames=6",
 ]  # fmt: skip
@@ -40,7 +41,13 @@ def measured(tmp_path_factory):
 def test_all_memories_are_measured_and_files_written(measured):
     results, out = measured
     assert results["schema"] == 1
-    assert set(results["memories"]) == {"block-relative", "ema-sink", "full", "window"}
+    assert set(results["memories"]) == {
+        "block-relative",
+        "ema-sink",
+        "full",
+        "window",
+        "window-int8",
+    }
     svg = (out / "perf.svg").read_text(encoding="utf-8")
     text = (out / "perf.md").read_text(encoding="utf-8")
     assert svg.startswith("<svg") and "recomputed" in svg
@@ -62,7 +69,7 @@ def test_each_block_has_quartiles_and_bytes(measured):
 
 def test_the_memory_of_a_window_is_constant_and_that_of_everything_grows(measured):
     memories = measured[0]["memories"]
-    for name in ("window", "block-relative", "ema-sink"):
+    for name in ("window", "window-int8", "block-relative", "ema-sink"):
         assert memories[name]["memory_constant"] and len(set(memories[name]["memory_bytes"])) == 1
     sizes = memories["full"]["memory_bytes"]
     frame = 2 * 4 * 4 * 16 * 4 * 16  # keys and values, layers, heads, width, bytes, tokens

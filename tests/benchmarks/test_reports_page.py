@@ -104,11 +104,41 @@ def of_windows() -> str:
     )
 
 
+def told(verdicts: Iterable[str]) -> str:
+    counts = Counter(verdicts)
+    return (
+        f"{counts['supported']} are supported, {counts['contradicted']} contradicted and "
+        f"{counts['inconclusive']} inconclusive"
+    )
+
+
+def of_caches() -> list[str]:
+    """Of the report `cda`: what its claims came to, and how much caches depend on their steps."""
+    content = report("cda")
+
+    def between(metric: str) -> str:
+        means = [row["mean"] for row in content["rows"] if row["metric"] == metric]
+        means = [mean for mean in means if mean is not None]
+        return f"{min(means):.1%} to {max(means):.1%}"
+
+    updates = [arm["updates"] for arm in content["arms"]]
+    return [
+        f"trainings of {min(updates):.0f} to {max(updates):.0f} updates",
+        f"Of the paper's {len(content['claims'])} claims "
+        f"{told(claim['verdict'] for claim in content['claims'])} at this size, of the "
+        f"{len(content['hypotheses'])} hypotheses behind them "
+        f"{told(one['verdict'] for one in content['hypotheses'])} (Holm).",
+        f"those of 2 steps differ from those of 8 by {between('cache-distance')}, those of 4 steps "
+        f"by {between('cache-distance-4')}, and the last block changes by "
+        f"{between('cache-sensitivity')} of its norm",
+    ]
+
+
 def sentences() -> list[tuple[Path, str]]:
     """By page the sentences that follow from the reports."""
     digits = answer("digits", "wan")
     quick = answer("quick", "wan")
-    verdicts = Counter(one["verdict"] for one in report("digits")["hypotheses"])
+    verdicts = [one["verdict"] for one in report("digits")["hypotheses"]]
     levels = listed([level(row["p_best"]) for row in digits])
     assert {row["best"] for row in (*digits, *quick)} == {"consistency"}
     dmd, consistency = PLUGINS / "salt_zoo_dmd", PLUGINS / "salt_zoo_consistency"
@@ -116,14 +146,15 @@ def sentences() -> list[tuple[Path, str]]:
         (PAGE, f"**{name}**: trained, measured and rendered, in {minutes(name)} minutes on")
         for name in ("quick", "digits", "self_forcing")
     ]
+    found += [(PLUGINS / "salt_zoo_cda", text) for text in of_caches()]
+    found += [(PAGE, text) for text in of_caches()[:2]]
     time = f"{minutes('quick')} minutes on two idle cores"
     found += [
         (ROOT / "README.md", f"Once everything is installed, it takes {time}"),
         (ROOT / "CHANGELOG.md", f"measures 32 prompts twice: {time}"),
         (
             PAGE,
-            f"Of its {verdicts.total()} hypotheses {verdicts['supported']} are supported, "
-            f"{verdicts['contradicted']} contradicted and {verdicts['inconclusive']} inconclusive.",
+            f"Of its {len(verdicts)} hypotheses {told(verdicts)}.",
         ),
         (
             PAGE,

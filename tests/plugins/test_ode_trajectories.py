@@ -16,7 +16,7 @@ from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.method import OdeRegression, OdeRegressionConfig
-from salt_zoo_ode.store import HEADER, TrajectoryFolder, read_folder
+from salt_zoo_ode.store import HEADER, Shard, TrajectoryFolder, read_folder
 
 COUNT, SIZE = 7, 3
 SHARDS = ["000000.safetensors", "000001.safetensors", "000002.safetensors"]
@@ -159,6 +159,28 @@ def test_the_dataset_gives_rows_by_keyed_draws(make, toys, tmp_path):
     assert torch.equal(again.trajectory, sample.trajectory[20:])
 
 
+def test_prompts_are_encoded_ahead_without_reading_trajectories(
+    make, toys, train, tmp_path, monkeypatch
+):
+    make(tmp_path / "a")
+    dataset, rng = data(tmp_path / "a", toys), KeyedRNG(0, ("data",), range(9))
+    for split in ("train", "validation"):
+        assert dataset.draw_prompts(rng, split) == dataset.sample(rng, split, False).prompts
+    trainer = train(
+        tmp_path / "run",
+        toys,
+        method={"name": "ode-regression", "of": "dataset"},
+        backbone="toy-blocks",
+        dataset={"name": "trajectories", "folder": str(tmp_path / "a")},
+        training={"updates": 1},
+    )
+    monkeypatch.setattr(TrajectoryFolder, "read", lambda *a: pytest.fail("it was read"))
+    asked = []
+    trainer.backbone.encode_ahead = asked.extend
+    trainer._batches.encode_ahead(0)
+    assert "" in asked and {"one", "two"} & set(asked)
+
+
 def test_other_splits_are_those_of_the_prompts_dataset(make, toys, tmp_path):
     make(tmp_path / "a", "gaussian", count=1)
     dataset, rng = data(tmp_path / "a", toys), KeyedRNG(0, rows=range(2))
@@ -290,4 +312,4 @@ def test_mistakes_with_the_dataset(make, toys, tmp_path):
 def test_shards_of_a_wrong_shape_are_not_written(make, tmp_path):
     make(tmp_path / "a")
     with pytest.raises(ValueError, match="should be"):
-        read_folder(tmp_path / "a").write(0, torch.zeros(1, 2))
+        read_folder(tmp_path / "a").write(0, Shard(torch.zeros(1, 2)))

@@ -238,7 +238,7 @@ def test_a_recached_sink_begins_anew():
     assert [add(value) for value in (1, 4, 4, 5, 4)] == [1, 1, 1, 2.5, 3.25]
 
 
-@pytest.mark.parametrize("name", ["window", "block-relative", "ema-sink"])
+@pytest.mark.parametrize("name", ["window", "window-int8", "block-relative", "ema-sink"])
 @torch.no_grad()
 def test_two_hundred_blocks_take_the_memory_of_one(name):
     net = network(policy(name, frames=6, sink=2))

@@ -7,14 +7,20 @@ import json
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors.torch
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
+from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
 from salt_zoo.core.precision import with_precision
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.rollout.generate import SamplingConfig, generate
+from salt_zoo_wan.checkpoint.export import to_original
+from salt_zoo_wan.components import Components
+from tests.plugins.test_wan_published_sizes import no_network  # noqa: F401
 from tests.plugins.tiny_i2v import SHAPE, TRANSFORMER
 from tests.plugins.tiny_text import text_encoder
 
@@ -179,3 +185,108 @@ def test_the_full_sizes_without_their_weights(zoo, size):
     parts = backbone.codec_modules()
     of_weights = 4 * (count + sum(p.numel() for m in parts.values() for p in m.parameters()))
     assert download["bytes"] == pytest.approx(of_weights, rel=0.01)
+
+
+def native(folder, transformer):
+    """A network in the layout of Wan's own code, whose `config.json` tells of no image branch."""
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(
+        to_original(transformer.state_dict()), folder / "diffusion_pytorch_model.safetensors"
+    )
+    config = {
+        "_class_name": "WanModel", "_diffusers_version": "0.33.0", "dim": 24, "eps": 1e-6,
+        "ffn_dim": 48, "freq_dim": 32, "in_dim": transformer.config.in_channels,
+        "model_type": "i2v" if transformer.config.in_channels == 36 else "t2v", "num_heads": 2,
+        "num_layers": 2, "out_dim": 16, "text_dim": 32, "text_len": 512,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def same(network, transformer):
+    mine, theirs = network.transformer.state_dict(), transformer.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_wans_own_folders_of_experts(zoo, tiny, tmp_path):
+    """As the network that is trained and as a student's first weights; none has an image branch."""
+    size, folder = tiny
+    read = WanTransformer3DModel.from_pretrained
+    high, low = read(folder, subfolder="transformer"), read(folder, subfolder="transformer_2")
+    native(tmp_path / "high_noise_model", high)
+    native(tmp_path / "low_noise_model", low)
+    for weights in (tmp_path, tmp_path / "low_noise_model"):
+        backbone = make_backbone(zoo, size, weights, expert="low", codecs=str(folder))
+        assert same(backbone.network("teacher"), low)
+        if backbone.image_shape:
+            assert backbone.encode_images(make_image()[None]).keys() == {"channels"}
+        assert backbone.downloads() == []
+    beside = {"initial": str(tmp_path / "high_noise_model"), "block_frames": 1}
+    causal = make_backbone(zoo, size, folder, "self-forcing", beside, expert="low")
+    assert same(causal.network("student"), high) and same(causal.network("teacher"), low)
+    with pytest.raises(ZooError, match="networks; expected one: give the folder of one of"):
+        make_backbone(zoo, size, tmp_path)
+
+
+def test_wan_21s_own_folder_has_an_image_branch(zoo, tiny, tmp_path):
+    """Its `config.json` says the same as that of Wan 2.2's experts."""
+    one = WanTransformer3DModel(**{**TRANSFORMER, "image_dim": 1280})
+    folder = native(tmp_path / "a", one)
+    backbone = make_backbone(zoo, "wan2.1-i2v-14b-480p", folder, codecs=str(tiny[1]))
+    assert same(backbone.network("teacher"), one)
+    with pytest.raises(ZooError, match=r"an image-to-video model \(it has an image branch"):
+        make_backbone(zoo, "wan2.2-i2v-a14b", folder, codecs=str(tiny[1]), expert="low").network(
+            "teacher"
+        )
+
+
+A14B = {"size": "wan2.2-t2v-a14b"}
+LOW = {**A14B, "options": {"expert": "low"}}
+GB = {"expert": 57.2, "codecs": 23.2, "1.3B": 5.7}
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "parts", "size"),
+    [
+        ("wan", LOW, ["transformer_2"], GB["expert"]),
+        ("self-forcing", LOW, ["transformer_2"], GB["expert"]),
+        ("self-forcing", {**LOW, "teacher": LOW}, ["transformer_2"], GB["expert"]),
+        (
+            "self-forcing",
+            {**LOW, "teacher": A14B},
+            ["transformer", "transformer_2"],
+            2 * GB["expert"],
+        ),
+        ("self-forcing", {"size": "wan2.1-t2v-1.3b"}, ["transformer"], GB["1.3B"]),
+    ],
+)
+def test_what_is_downloaded_is_counted_once(name, part, parts, size, zoo, monkeypatch):
+    """And is what `prepare` asks for."""
+    monkeypatch.setattr(Components, "find", lambda self, part: None)
+    backbone = zoo.backbones.create(name, zoo.backbones.configure(name, part, "test"), zoo)
+    (download,) = backbone.downloads()
+    assert download["parts"] == [*parts, "text_encoder", "tokenizer", "vae"]
+    assert download["bytes"] / 1e9 == pytest.approx(size + GB["codecs"], abs=0.1)
+    command = download["command"]
+    assert [word for word in command.split('"') if word.endswith("/*")] == [
+        f"{part}/*" for part in download["parts"]
+    ]
+    asked = []
+    monkeypatch.setattr(Components, "folder", lambda self, part: asked.append((self.source, part)))
+    backbone.prepare()
+    assert {part for _, part in asked} == set(download["parts"])
+
+
+def test_a_teachers_own_part_alone_is_named(zoo, no_network):  # noqa: F811
+    """A student's codecs are not fetched once more with its teacher."""
+    part = {"size": "wan2.1-t2v-1.3b", "teacher": {**A14B, "options": {"expert": "high"}}}
+    backbone = zoo.backbones.create(
+        "self-forcing", zoo.backbones.configure("self-forcing", part, "test"), zoo
+    )
+    mine = {one["source"]: one for one in backbone.downloads()}
+    if large := mine.get("Wan-AI/Wan2.2-T2V-A14B-Diffusers"):
+        assert large["parts"] == ["transformer"]
+    with pytest.raises(
+        ZooError, match=r'A14B-Diffusers --include "transformer/\*" \(about 57.2 GB'
+    ):
+        backbone.teacher.size.prepare(backbone.teacher.size.transformers)

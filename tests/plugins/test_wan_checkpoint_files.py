@@ -161,8 +161,8 @@ def test_wans_config_of_another_model(weights, tmp_path):
     safetensors.torch.save_file(weights, tmp_path / DIFFUSERS)
     (tmp_path / "config.json").write_text(json.dumps({**WAN, "eps": 1e-5}))
     assert "eps is 1e-05, expected 1e-06" in message(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "i2v"}))
-    assert "image_dim is 1280, expected None" in message(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "i2v", "in_dim": 36}))
+    assert "in_channels is 36, expected 11" in message(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "ti2v", "eps": 1e-5}))
     assert "eps is 1e-05, expected 1e-06" in message(tmp_path)  # Wan 2.2's 5 B, a Wan like any
     (tmp_path / "config.json").write_text(json.dumps({**WAN, "model_type": "s2v"}))

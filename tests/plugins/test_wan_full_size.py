@@ -19,6 +19,7 @@ from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.cli import main
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.config.training import OptimizerConfig
+from salt_zoo.planning.codecs import codec_gib
 from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import Zoo, load_zoo
 
@@ -131,6 +132,23 @@ def test_the_tables_are_what_the_plan_says(name, zoo):
     page = PAGE.read_text(encoding="utf-8")
     found = re.search(rf"<!-- table: {name} -->\n(.*?)\n\n", page, re.S)
     assert found and found[1] == TABLES[name](zoo)
+
+
+def test_the_page_says_what_stays_on_the_gpu(zoo):
+    def gib(size, part, **options):
+        content = {"size": size, "options": options}
+        configured = zoo.backbones.configure("wan", content, "test")
+        backbone = zoo.backbones.create("wan", configured, zoo)
+        assert part in backbone.codecs_of("image")
+        return f"{codec_gib(backbone)[part]:.1f}"
+
+    image, experts = "wan2.1-i2v-14b-480p", "wan2.2-i2v-a14b"
+    found = (
+        f"({gib(image, 'vae')} + {gib(image, 'image_encoder')} GiB of `wan2.1-i2v`; the VAE alone "
+        f"is {gib(experts, 'vae', expert='low')} of A14B and "
+        f"{gib('wan2.2-ti2v-5b', 'vae', from_image=True)} of the 5 B)"
+    )
+    assert found in " ".join(PAGE.read_text(encoding="utf-8").split())
 
 
 def test_the_run_is_the_arm_of_the_study(zoo):

@@ -11,11 +11,14 @@ import safetensors.torch
 import torch
 import yaml
 
+from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_metric
 from salt_zoo.core.condition import unconditional
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.first_frame import of_image
+from salt_zoo.core.protocols import Sample
 from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.stream import stream
@@ -387,3 +390,54 @@ def test_data_without_first_frames(cli, tiny_wan, tmp_path):
     ended = cli("train", tmp_path / "run.yaml", "--out", tmp_path / "run", "--device", "cpu")
     assert ended.code == 2 and not (tmp_path / "run").exists()
     assert "generates from first frames: the dataset 'prepared'" in ended.error
+
+
+class Noise:
+    """A dataset of pixels."""
+
+    def __init__(self, config, zoo):
+        pass
+
+    def prompts(self, split):
+        return PROMPTS
+
+    def sample(self, rng, split, videos=True):
+        video = rng.randn((3, 9, 32, 48), "video").sigmoid() if videos else None
+        return Sample([PROMPTS[row % 2] for row in rng.rows], video)
+
+    def real(self, prompts, rng, split, frames=None):
+        return self.sample(rng, split).video[:, :, :frames]
+
+    def fingerprint(self):
+        return {}
+
+
+def test_the_plan_counts_the_encoders_that_stay(tiny_wan, run_content, train, tmp_path):
+    """Of a run from pixels: VAE and CLIP, as they are in memory after an update. Encoded first
+    frames need neither, and measuring quality decodes."""
+    zoo = load_zoo()
+    zoo.datasets.add("noise", Noise, "for tests")
+    part = {"name": "wan", "size": SIZE, "options": {**SHAPE, "weights": str(tiny_wan)}}
+    run = {"method": {"name": "dmd", "steps": 1, "fake_score": {"updates": 1}}, "backbone": part,
+           "training": {"updates": 1, "checkpoint_every": 1}}  # fmt: skip
+
+    def plan(dataset, **more):
+        found = plan_run(resolve(run_content(**run, dataset=dataset, **more), zoo, "test"), zoo)
+        stays = {part: gib for part, gib in found.memory.items() if part.startswith("resident ")}
+        return found, stays
+
+    pixels, stays = plan("noise")
+    trainer = train(tmp_path / "run", zoo, **run, dataset="noise")
+    size = trainer.backbone.size
+    modules = {"vae": size.video._vae, "image_encoder": size.image.encoder._loaded[1]}
+    measured = {
+        f"resident {name}": sum(p.numel() * p.element_size() for p in module.parameters()) / 2**30
+        for name, module in modules.items()
+    }
+    assert stays == pytest.approx(measured) and "codec vae" not in pixels.memory
+    prepared = {"name": "prepared", "folder": "none"}
+    encoded, none = plan(prepared)
+    assert not none and encoded.memory["codec vae"] == stays["resident vae"]
+    assert pixels.peak - encoded.peak == pytest.approx(sum(measured.values()))
+    quality = {"every": 1, "metrics": ["motion-magnitude"], "prompts": 2, "steps": [1]}
+    assert plan(prepared, quality=quality)[1] == {"resident vae": stays["resident vae"]}

@@ -15,12 +15,14 @@ from salt_zoo_self_forcing.memories.block_relative import (
 from salt_zoo_self_forcing.memories.ema_sink import EmaSinkMemory, EmaSinkMemoryConfig
 from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
 from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig
+from salt_zoo_self_forcing.memories.window_int8 import WindowInt8Memory
 from salt_zoo_self_forcing.network import CausalWanNetwork
 
 CHANNELS, SIZE = 4, 4
 MEMORIES: dict[str, tuple[Any, Any]] = {
     "full": (FullMemory, FullMemoryConfig),
     "window": (WindowMemory, WindowMemoryConfig),
+    "window-int8": (WindowInt8Memory, WindowMemoryConfig),
     "block-relative": (BlockRelativeMemory, BlockRelativeMemoryConfig),
     "ema-sink": (EmaSinkMemory, EmaSinkMemoryConfig),
 }

@@ -11,8 +11,10 @@ import torch
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.packed_reader import PackedReader
+from salt_zoo_ode.store import read_folder
 from tests.plugins.tiny_i2v import SHAPE, SIZE, save_pipeline
 from tests.preparation.conftest import write_video
+from tests.preparation.lmdb_files import write_lmdb
 from tests.preparation.test_prepare_latents import read
 
 CAPTIONS = ["a fox", "a crow", "waves", "a crow"]
@@ -95,3 +97,34 @@ def test_latents_of_a_size_from_text_have_no_first_frames(zoo, prepared):
     del dataset.reader.header["image encoder"]
     with pytest.raises(ZooError, match="holds no first frames, which this backbone generates from"):
         dataset.first_frames(["a fox"], KeyedRNG(0, rows=range(1)), "train")
+
+
+@pytest.mark.parametrize("kind", ["latents", "trajectories"])
+def test_first_frames_of_an_lmdb(kind, zoo, tiny_wan, cli, tmp_path):
+    """Self-Forcing-Plus keeps them beside the latents, as bytes."""
+    draws = np.random.default_rng(0)
+    states = draws.standard_normal((4, 5, 3, 16, 4, 6)).astype(np.float16)
+    images = draws.integers(0, 256, (4, 32, 48, 3), dtype=np.uint8)
+    lmdb = write_lmdb(tmp_path / "lmdb", CAPTIONS, states, images)
+    parts = ["--set", f"backbone={json.dumps(part(tiny_wan))}", "--set", f"lmdb={lmdb}"]
+    if kind == "trajectories":
+        parts += ["--set", "timestep_shift=8", "--set", "dataset=prompts"]
+    ended = cli("prepare", kind, "--out", tmp_path / kind, "--device", "cpu", *parts)
+    assert ended.code == 0, ended.err
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    wanted = make(zoo, "backbone", part(tiny_wan)).encode_images(pixels)
+    if kind == "latents":
+        found = [PackedReader(tmp_path / kind).read(row) for row in range(4)]
+        images = {name: torch.stack([row[name][0] for row in found]) for name in wanted}
+    else:
+        images = read_folder(tmp_path / kind).first_frames(range(4))
+    assert images.keys() == wanted.keys() == {"channels", "image"}
+    for name, value in wanted.items():
+        torch.testing.assert_close(images[name], value, rtol=1e-5, atol=1e-5)
+    write_lmdb(lmdb, CAPTIONS, states, draws.integers(0, 9, (4, 8, 8, 3), np.uint8))
+    ended = cli("prepare", kind, "--out", tmp_path / "other", "--device", "cpu", *parts)
+    assert ended.code == 2 and "img_0_data has 192 bytes, and 48x32 pixels" in ended.error
+    write_lmdb(tmp_path / "none", CAPTIONS, states)
+    parts[3] = f"lmdb={tmp_path / 'none'}"
+    ended = cli("prepare", kind, "--out", tmp_path / "none_of", "--device", "cpu", *parts)
+    assert ended.code == 2 and "has no first frame img_0_data" in ended.error

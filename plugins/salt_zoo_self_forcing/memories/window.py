@@ -54,5 +54,5 @@ class WindowMemory:
         if self.config.on_switch == "recache":
             recache(cache, recent, update_cache)
 
-    def span(self, frames: int) -> Span:
+    def span(self, frames: int) -> Span | None:
         return Span(self.ring.size, self.ring.sink)

@@ -48,8 +48,13 @@ _HARMLESS = (
 )
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, image_branch: bool) -> dict[str, Any]:
     """The keys of a transformer's `config.json` under diffusers' names, Wan's own translated.
+
+    Args:
+        image_branch: whether an image-to-video transformer is expected to have one. Wan's own file
+            does not say: Wan 2.1's, which have one, and Wan 2.2's A14B, which have none, both have
+            `model_type: i2v` and `in_dim: 36`, and nothing else tells them apart.
 
     Raises:
         ZooError: it is damaged, or of another model.
@@ -78,7 +83,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path}: cannot be loaded, dim and num_heads are not numbers; download it again"
         )
-    if model == "i2v":  # CLIP's width, which Wan's own code has as a constant
+    if model == "i2v" and image_branch:  # CLIP's width, which Wan's own code has as a constant
         own |= {"image_dim": IMAGE_ENCODER["hidden_size"], "added_kv_proj_dim": width}
     return {**own, "attention_head_dim": width // heads}
 
@@ -94,7 +99,7 @@ def check_config(place: CheckpointFiles, wanted: Mapping[str, Any]) -> None:
     if place.config is None:
         return
     whole = _with_defaults(wanted)
-    for key, value in read_config(place.config).items():
+    for key, value in read_config(place.config, _has_image_branch(wanted)).items():
         if key not in whole:
             if value is None or key in _HARMLESS:
                 continue
@@ -110,11 +115,20 @@ def check_config(place: CheckpointFiles, wanted: Mapping[str, Any]) -> None:
             )
 
 
-def read_arguments(config: Path) -> dict[str, Any]:
+def read_arguments(config: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What of a `config.json` are arguments of `WanTransformer3DModel`; the rest is looked at where
-    the weights are loaded."""
+    the weights are loaded.
+
+    Args:
+        wanted: those of the size, of which is taken what Wan's own file does not say.
+    """
     known = inspect.signature(WanTransformer3DModel.__init__).parameters
-    return {key: value for key, value in read_config(config).items() if key in known}
+    found = read_config(config, _has_image_branch(wanted))
+    return {key: value for key, value in found.items() if key in known}
+
+
+def _has_image_branch(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("image_dim") is not None
 
 
 def _with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _BESIDE = re.compile(
     r"|critic|fake_score|discriminator",
     re.IGNORECASE,
 )
+#: The folders of Wan 2.2's two networks in its own layout.
+EXPERT_FOLDERS = {"high": "high_noise_model", "low": "low_noise_model"}
 #: The names that diffusers and Wan's own code give; the first that is there is taken.
 _STOCK = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
@@ -76,7 +78,7 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
 #: The parts of a diffusers pipeline with an expert for high and one for low noise.
 EXPERTS = ("transformer", "transformer_2")
 #: Their folders, as diffusers and Wan's own code name them.
-_EXPERT_FOLDERS = (EXPERTS, ("high_noise_model", "low_noise_model"))
+_EXPERT_FOLDERS = (EXPERTS, tuple(EXPERT_FOLDERS.values()))
 
 
 def find_experts(place: Path) -> dict[str, Path]:
@@ -136,10 +138,10 @@ def _in_folder(folder: Path) -> CheckpointFiles:
             f"{folder}: a DeepSpeed checkpoint; make one file of it with 'python "
             "zero_to_fp32.py . OUT', which DeepSpeed puts into the folder"
         )
-    if (folder / "high_noise_model").is_dir() or (folder / "transformer_2").is_dir():
+    if (folder / EXPERT_FOLDERS["high"]).is_dir() or (folder / "transformer_2").is_dir():
         raise ZooError(
-            f"{folder}: a Wan 2.2 of two networks; expected one (for both choose a size of two, "
-            "such as --size wan2.2-t2v-a14b)"
+            f"{folder}: a Wan 2.2 of two networks; expected one: give the folder of one of them, "
+            "or a size of two and a diffusers folder"
         )
     for inner in (folder / "transformer", folder / "student" / "transformer"):
         if inner.is_dir():
