@@ -69,9 +69,13 @@ def causal(zoo):
 def test_a_memory_is_counted_while_somebody_holds_it(zoo):
     """Of DMD: beside one block's graph, and gone before the fake score's whole video is there."""
     held = count_forward_passes(method_of(zoo, "dmd"), causal(zoo), updates=3).held
-    by_score = {moment.memories for moment in held if dict(moment.recorded)["fake_score"]}
-    by_student = {moment.memories for moment in held if dict(moment.recorded)["student"]}
-    assert by_score == {0} and by_student == {1}
+
+    def beside(role: str) -> set[float]:
+        return {
+            moment.memories for moment in held if role in {name for name, *_ in moment.recorded}
+        }
+
+    assert beside("fake_score") == {0} and beside("student") == {1}
     plan = make_plan(causal(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=2), device="cpu")
     assert 0 < plan.memory["KV memory"] < plan.memory["activations"] / 2
     assert plan.apart == pytest.approx(plan.memory["KV memory"])  # a third of a video is less

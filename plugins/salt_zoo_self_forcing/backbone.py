@@ -22,9 +22,10 @@ from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, Policy, new_cache
 from salt_zoo_self_forcing.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
-from salt_zoo_wan.checkpoint.files import find_checkpoint
+from salt_zoo_wan.checkpoint.files import find_checkpoint, find_experts
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import merge_lora
+from salt_zoo_wan.expert_files import place_of_own
 from salt_zoo_wan.sizes import files_of, transformer_config
 
 
@@ -104,6 +105,27 @@ class SelfForcingBackbone(WanBackbone):
         size = CacheShape(1, 0, 1, 1, 1, torch.float32, "cpu")  # no layers: it holds nothing
         self.policy.place(new_cache(self.policy, size, parts[-1].stop), config.block_frames)
 
+    def _check_student(self) -> None:
+        if self.size.experts is not None:
+            size = self.config.size
+            raise ZooError(
+                f"backbone: {size!r} has two networks, and an autoregressive student is one, whose "
+                "keys and values its memory keeps; set backbone.options.expert to low or high (and "
+                f"backbone.teacher to both: {{size: {size}}}), or take the backbone wan, whose "
+                "student has both"
+            )
+
+    @classmethod
+    def recognise(cls, place: Path, zoo: Zoo, size: str | None) -> dict[str, Any]:
+        """As that of `wan`, but for folders of two networks, unless a size is named: then its
+        options say which one is meant."""
+        if size is None and find_experts(place):
+            raise ZooError(
+                f"{place}: two networks, and an autoregressive student is one; add --size and "
+                "--set backbone.options.expert=high or low"
+            )
+        return super().recognise(place, zoo, size)
+
     def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
@@ -160,7 +182,7 @@ class SelfForcingBackbone(WanBackbone):
         if initial == "teacher":
             return None
         if initial is not None:
-            return Path(initial).expanduser()
+            return place_of_own(self.size, Path(initial).expanduser())
         return self.size.causal_weights
 
     def _existing(self, path: Path | None) -> Path | None:

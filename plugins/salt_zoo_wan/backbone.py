@@ -16,14 +16,14 @@ from salt_zoo.core.blocks import Blocks
 from salt_zoo.core.config import StrictModel
 from salt_zoo.core.errors import ZooError, did_you_mean, shown
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start, StoredWeights
-from salt_zoo.io.storage import digest
+from salt_zoo.io.storage import atomic_folder, digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.detect_size import detect_size
-from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer, save_transformer
-from salt_zoo_wan.checkpoint.load import load_transformer, stored_transformer
+from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer
+from salt_zoo_wan.checkpoint.load import stored_transformer
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
 from salt_zoo_wan.checkpoint.lora_files import (
-    LORA_FILE,
+    LORA_FILES,
     LORA_FORMATS,
     adapter_factors,
     check_lora_target,
@@ -31,7 +31,13 @@ from salt_zoo_wan.checkpoint.lora_files import (
     write_lora,
 )
 from salt_zoo_wan.components import together
-from salt_zoo_wan.experts import WanExperts
+from salt_zoo_wan.expert_files import (
+    load_network,
+    lora_of_own,
+    refuse_two,
+    save_transformers,
+)
+from salt_zoo_wan.experts import WanExperts, networks_of
 from salt_zoo_wan.network import WanNetwork
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
@@ -153,8 +159,6 @@ class WanBackbone(BackboneDefaults):
         if start == "teacher" and self.teacher is not self:
             return self.teacher.network("teacher")
         weights: Literal["teacher", "random"] = "random" if start == "random" else "teacher"
-        if start == "student":
-            self._check_student()
         if self.size.experts is not None:
             two = self.size.experts
             high, low = (
@@ -166,8 +170,6 @@ class WanBackbone(BackboneDefaults):
 
     def empty_network(self, start: Start) -> nn.Module:
         """As `network`, without data but for its buffers: loading by slices fills it."""
-        if start == "student":
-            self._check_student()
         with init_empty_weights(include_buffers=False):
             if self.size.experts is None:
                 return _empty(self.size)
@@ -188,14 +190,6 @@ class WanBackbone(BackboneDefaults):
             tensors.update(stored.tensors)
             places.append(stored.place)
         return StoredWeights(tensors, ", ".join(places))
-
-    def _check_student(self) -> None:
-        if self.size.experts is not None:
-            raise ZooError(
-                f"backbone: {self.config.size!r} has two networks, and a student is one; set "
-                "backbone.options.expert to low or high (and backbone.teacher to both: "
-                f"{{size: {self.config.size}}}), or take another size for the student"
-            )
 
     def blocks(self, network: Any = None) -> Blocks:
         return Blocks()
@@ -245,13 +239,13 @@ class WanBackbone(BackboneDefaults):
         return self.size.pixel_frames(latent_frames)
 
     def save(self, network: nn.Module, folder: Path) -> None:
-        """Write `network` as a diffusers folder, `transformer/` only for a size without codecs.
+        """Write `network` as a diffusers folder, for a size without codecs `transformer/` only (of
+        two networks `transformer_2/`, too).
 
         With text encoder and VAE beside it a stock `WanPipeline` (for a size that generates from an
         image `WanImageToVideoPipeline`) loads it; its README shows how.
         """
-        transformer: Any = network.transformer
-        save_transformer(transformer, folder / "transformer")
+        save_transformers(network, folder)
         folders, frame_size = self.size.codec_folders(), self.size.frame_size
         if folders is not None and frame_size is not None:
             write_pipeline(
@@ -265,6 +259,7 @@ class WanBackbone(BackboneDefaults):
                 parts=self.size.codecs,
                 from_image=self.image_shape is not None,
                 expand_timesteps=self.size.expand_timesteps,
+                boundary=network.boundary if isinstance(network, WanExperts) else None,
             )
 
     def load(self, place: Path) -> nn.Module:
@@ -273,8 +268,7 @@ class WanBackbone(BackboneDefaults):
         Raises:
             ZooError: there is none, or it is damaged, or not of this backbone's size.
         """
-        transformer = load_transformer(place, transformer_config(self.size)).float()
-        return WanNetwork(transformer, self.size.coordinates).to(self.device)
+        return load_network(self.size, place, self.config.size).to(self.device)
 
     @classmethod
     def recognise(cls, place: Path, zoo: Zoo, size: str | None) -> dict[str, Any]:
@@ -287,10 +281,16 @@ class WanBackbone(BackboneDefaults):
 
     def check_export(self, path: Path, format: str) -> None:
         """A ZooError for a format that `export` does not know or a name that is not its own."""
-        check_export_target(path, format)
+        if check_export_target(path, format).endings:
+            refuse_two(self.size, format, "; or take the format diffusers, a folder of both")
 
     def export(self, network: nn.Module, path: Path, format: str) -> None:
         """Write `network` in a form of other codes, see `checkpoint.export`."""
+        self.check_export(path, format)
+        if self.size.experts is not None:
+            with atomic_folder(path) as draft:
+                save_transformers(network, draft)
+            return
         transformer: Any = network.transformer
         export_transformer(transformer, path, format)
 
@@ -299,17 +299,20 @@ class WanBackbone(BackboneDefaults):
     def check_lora(self, path: Path, format: str) -> None:
         """A ZooError for a name that does not end as the format's files do."""
         check_lora_target(path, format)
+        refuse_two(self.size, format)
 
     def save_lora(self, network: nn.Module, folder: Path) -> None:
-        """Write the adapters as diffusers' `load_lora_weights` reads them from a folder."""
-        write_lora(adapter_factors(network), folder / LORA_FILE, "lora")
+        """Write the adapters as diffusers' `load_lora_weights` reads them from a folder; of two
+        networks those of the one for low noise in a second file."""
+        for part, one in networks_of(network).items():
+            write_lora(adapter_factors(one), folder / LORA_FILES[part], "lora")
 
     def export_lora(self, folder: Path, path: Path, format: str) -> None:
         """Write a saved student's LoRA in a format of `checkpoint.lora_files`."""
-        saved = folder / LORA_FILE
+        saved = lora_of_own(self.size, folder)
         if not saved.is_file():
             raise ZooError(
-                f"{folder}: was not trained as a LoRA (it has no {LORA_FILE}); extract one of a "
+                f"{folder}: was not trained as a LoRA (it has no {saved.name}); extract one of a "
                 "rank: --rank 64"
             )
         write_lora(read_lora(saved, self._linear_layers()), path, format)

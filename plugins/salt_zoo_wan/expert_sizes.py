@@ -25,11 +25,12 @@ class Experts22(PublishedSize):
         super().__init__(_of_one_folder(config), zoo)
         boundary = PUBLISHED[self.name].boundary
         if config.expert != "both" or boundary is None:
+            (self.expert_part,) = self.transformers
             return
         if self.file is not None:
             raise ZooError(
                 f"{self.file}: is of one network and {self.name!r} has two; set expert to low or "
-                "high, or give a diffusers folder"
+                "high, or give a diffusers folder with transformer and transformer_2"
             )
         sides: dict[str, Any] = {
             side: type(self)(config.model_copy(update={"expert": side}), zoo)

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from salt_zoo.core.protocols import Condition, Memory
 from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.transfers import send
+from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.network import WanNetwork
 
-#: Makes the output of one expert for some rows.
-Call = Callable[[WanNetwork, Tensor | slice], Tensor]
+#: Makes the output of one expert for some rows; None for all.
+Call = Callable[[WanNetwork, Tensor | slice | None], Tensor]
 
 
 class WanExperts(nn.Module):
     """`v(x, t, condition)` of the expert for high noise at times from `boundary` on, and of the one
     for low noise below; each row of a batch goes to its own.
+
+    The weights of an expert that has no row in an update have no gradient (None) in it: optimizers
+    and the norm that is clipped pass them over.
 
     Args:
         high, low: the experts.
@@ -43,8 +50,10 @@ class WanExperts(nn.Module):
 
         depth = self._depth
 
-        def output(expert: WanNetwork, rows: Tensor | slice) -> Tensor:
-            given = x[rows], t[rows], _some(condition, rows)
+        def output(expert: WanNetwork, rows: Tensor | slice | None) -> Tensor:
+            given = x, t, condition
+            if rows is not None:
+                given = x[rows], t[rows], {name: v[rows] for name, v in condition.items()}
             found: Tensor = (
                 expert(*given, memory) if depth is None else expert.features(*given, depth)
             )
@@ -78,34 +87,60 @@ class WanExperts(nn.Module):
 
     def _of_experts(self, t: Tensor, call: Call) -> Tensor:
         if t.is_meta or isinstance(t, FakeTensor):  # no times: both cost the same
-            return call(self.high, slice(None))
-        is_high = (t if t.ndim == 1 else t.amax(dim=1)) >= self.boundary
-        rows = {expert: side.nonzero()[:, 0] for expert, side in
-                ((self.high, is_high), (self.low, ~is_high))}  # fmt: skip
-        wanted = self._wanted_by_any([len(its) > 0 for its in rows.values()], t.device)
-        parts, order, idle = [], [], []
-        for (expert, its), runs in zip(rows.items(), wanted, strict=True):
+            return call(self.high, None)
+        rows, wanted = self._rows(t)
+        parts, idle = [], []
+        # in one order in all processes, in which they then gather and reduce sharded weights
+        for expert, its, runs in zip((self.high, self.low), rows, wanted, strict=True):
             if len(its) == len(t):
-                parts.append(call(expert, slice(None)))
-                order.append(its)
-            elif len(its):
-                parts.append(call(expert, its))
-                order.append(its)
+                parts.append(call(expert, None))
+            elif its:
+                parts.append(call(expert, send(torch.tensor(its), t.device)))
             elif runs:
                 idle.append(call(expert, slice(0, 1)))
-        whole = parts[0] if len(parts) == 1 else torch.cat(parts)[torch.cat(order).argsort()]
+        whole = parts[0]
+        if len(parts) == 2:
+            order = [*rows[0], *rows[1]]
+            back = sorted(range(len(order)), key=order.__getitem__)
+            whole = torch.cat(parts)[send(torch.tensor(back), t.device)]
         for other in idle:  # its backward pass gathers weights together with the others', too
             whole = whole + 0 * other.sum() if other.requires_grad else whole
         return whole
 
-    def _wanted_by_any(self, mine: list[bool], device: torch.device) -> list[bool]:
-        """Which experts any process has rows for, where they gather sharded weights together."""
-        if not isinstance(self, FSDPModule):
-            return mine
-        sides = torch.tensor(mine, dtype=torch.int32, device=device)
-        torch.distributed.all_reduce(sides, torch.distributed.ReduceOp.MAX)
-        return [bool(side) for side in sides.tolist()]
+    def _rows(self, t: Tensor) -> tuple[tuple[list[int], list[int]], list[int]]:
+        """The rows of each expert, and which experts a process that takes part has rows for.
+
+        The host must know them: the shapes of a pass and the weights that it gathers depend on
+        them. Only the device has the times of a pass, so the host waits for it here, once a pass.
+        Both experts for all rows and a choice on the device would wait for nothing and compute
+        twice as much.
+        """
+        is_high = (t if t.ndim == 1 else t.amax(dim=1)) >= self.boundary
+        wanted = torch.stack([is_high.any(), ~is_high.all()]).int()
+        if isinstance(self, FSDPModule):
+            torch.distributed.all_reduce(
+                wanted, torch.distributed.ReduceOp.MAX, self._taking_part()
+            )
+        *sides, high, low = torch.cat([is_high.int(), wanted]).tolist()
+        rows = tuple([row for row, side in enumerate(sides) if side == its] for its in (1, 0))
+        return (rows[0], rows[1]), [high, low]
+
+    def _taking_part(self) -> Any:
+        """The group of processes that use an expert's weights together.
+
+        They are gathered within a shard group. Their gradients are summed over all processes, each
+        of which must then have some (None is all of them). A frozen network may be passed by one
+        shard group alone.
+        """
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters()):
+            return None
+        # of a weight that is not gathered at this moment
+        shards = next(weight for weight in self.parameters() if isinstance(weight, DTensor))
+        return shards.device_mesh.get_group("shard")
 
 
-def _some(condition: Condition, rows: Tensor | slice) -> Condition:
-    return {name: value[rows] for name, value in condition.items()}
+def networks_of(network: Any) -> dict[str, Any]:
+    """The networks of one transformer by their parts of a diffusers pipeline."""
+    if isinstance(network, WanExperts):
+        return dict(zip(EXPERTS, (network.high, network.low), strict=True))
+    return {EXPERTS[0]: network}

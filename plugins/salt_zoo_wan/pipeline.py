@@ -87,6 +87,7 @@ _MISSING = """
 these folders here from the teacher's pipeline and add its `model_index.json`, or give
 `WanTransformer3DModel.from_pretrained(folder, subfolder="transformer")` to the teacher's pipeline.
 """
+_MISSING_SECOND = "Likewise `transformer_2`.\n"
 
 
 #: By whether it generates from an image.
@@ -124,8 +125,10 @@ def write_pipeline(
     parts: Sequence[str] = ("text_encoder", "tokenizer", "vae"),
     from_image: bool = False,
     expand_timesteps: bool = False,
+    boundary: float | None = None,
 ) -> None:
-    """Complete `folder`, in which `transformer/` lies, to a pipeline.
+    """Complete `folder`, in which `transformer/` lies (and `transformer_2/`, where there is a
+    boundary), to a pipeline.
 
     The codecs' files are hard-linked where the file system can (they are many times the student's
     size), else copied: do not edit them in place.
@@ -140,6 +143,8 @@ def write_pipeline(
         parts: all that the pipeline has beside transformer and scheduler.
         from_image: it is a `WanImageToVideoPipeline`.
         expand_timesteps: the first frame's latents are given (Wan 2.2 5 B).
+        boundary: the time from which on `transformer` is passed, below it `transformer_2`; None for
+            one network.
     """
     scheduler = scheduler_config()
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
@@ -150,6 +155,8 @@ def write_pipeline(
         index = _model_index(folder, scheduler["_class_name"], parts, from_image)
         if expand_timesteps:
             index["expand_timesteps"] = True
+        if boundary is not None:
+            index |= {"transformer_2": index["transformer"], "boundary_ratio": boundary}
         _write_json(folder / "model_index.json", index)
     height, width = frame_size
     text = _README.format(
@@ -171,6 +178,7 @@ def write_pipeline(
     )
     if missing:
         text += _MISSING.format(missing=", ".join(missing))
+        text += "" if boundary is None else _MISSING_SECOND
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 

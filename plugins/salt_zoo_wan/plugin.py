@@ -33,12 +33,12 @@ def register(zoo):
     zoo.sizes.add(
         "wan2.2-t2v-a14b",
         "salt_zoo_wan.expert_sizes:TextExperts22",
-        "Wan 2.2 text-to-video, two experts of 14 B as a teacher, or one of them: likewise",
+        "Wan 2.2 text-to-video, two experts of 14 B, each for its times, or one of them: likewise",
     )
     zoo.sizes.add(
         "wan2.2-i2v-a14b",
         "salt_zoo_wan.expert_sizes:ImageExperts22",
-        "Wan 2.2 image-to-video, two experts of 14 B as a teacher, or one of them: likewise",
+        "Wan 2.2 image-to-video, two experts of 14 B, each for its times, or one of them: likewise",
     )
     zoo.sizes.add(
         "wan2.2-ti2v-5b",

@@ -67,8 +67,9 @@ class PublishedSizeConfig720p(PublishedSizeConfig):
 class ExpertsConfig(PublishedSizeConfig):
     """Options of the sizes of Wan 2.2's A14B."""
 
-    #: `both` is a teacher alone. A student is one network: it starts from the expert for high noise
-    #: (`transformer`) or from the one for low noise (`transformer_2`).
+    #: `both`: teacher and student have two networks, each for its times. `high` and `low` are the
+    #: one for high noise (`transformer`) and the one for low noise (`transformer_2`) alone, at all
+    #: times; an autoregressive student is one of them.
     expert: Literal["both", "high", "low"] = "both"
 
 

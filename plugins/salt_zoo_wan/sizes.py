@@ -55,8 +55,10 @@ class WanSize(Protocol):
     codecs: tuple[str, ...]
     #: The parts of its pipeline that are networks of its flow.
     transformers: tuple[str, ...]
-    #: Its teacher's two networks, which no student is; None for one.
+    #: Its two networks; None for one.
     experts: Experts | None
+    #: Of one of two networks, its part of a pipeline with both; None for others.
+    expert_part: str | None
     #: Whether its pipeline gives the first frame's latents, and times for each token.
     expand_timesteps: bool
     #: Cosine channels per axis that the network adds to its input; 0 for the published models.
@@ -141,6 +143,7 @@ class WanSizeDefaults:
     codecs: tuple[str, ...] = ()
     transformers: tuple[str, ...] = ("transformer",)
     experts: Experts | None = None
+    expert_part: str | None = None
     expand_timesteps: bool = False
     transformer_config: dict[str, Any] | None = None
     encode_ahead: Callable[[Sequence[str], Any], None] | None = None

@@ -166,17 +166,6 @@ def test_a_student_of_one_expert_trains_under_the_teacher_of_two(train, tiny, tm
     assert index["_class_name"] == "WanPipeline" and "transformer_2" not in index
 
 
-def test_two_experts_are_a_teacher(zoo, tiny):
-    size, folder = tiny
-    backbone = make_backbone(zoo, size, folder)
-    for attempt in (
-        lambda: backbone.network("student"),
-        lambda: make_backbone(zoo, size, folder, "self-forcing"),
-    ):
-        with pytest.raises(ZooError, match=r"set backbone\.options\.expert to low or high"):
-            attempt()
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_the_full_sizes_without_their_weights(zoo, size):
     """On the meta device: two networks of 14.29 B, and a plan's pass."""

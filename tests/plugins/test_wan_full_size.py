@@ -28,6 +28,7 @@ PAGE = FOLDER / "FULL_SIZE.md"
 EXAMPLES = FOLDER / "examples"
 
 LARGE = {"name": "wan", "size": "wan2.1-t2v-14b"}
+TWO = {"name": "wan", "size": "wan2.2-t2v-a14b"}
 #: Moments of 8 bits for both trained roles, and what is not trained in main memory.
 LEAN = {"name": "adamw8bit"}
 OFFLOAD = ["frozen", "averages"]
@@ -38,6 +39,7 @@ ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("1.3B + 1.3B + 14B, autoregressive", "self_forcing_1.3b", "self-forcing", {}),
     ("14B + 14B + 14B", "wan_t2v", "dmd-4", LARGE),
     ("14B + 14B + 14B, image-to-video", "wan_i2v", "dmd-4", {}),
+    ("A14B + A14B + A14B, two experts each", "wan_t2v", "dmd-4", TWO),
 ]
 GPUS = (1, 8, 64)
 #: Of the table of shared videos, on 8 GPUs: the study's arm with a student of 14 B.
@@ -67,6 +69,22 @@ def lean(run: Resolved) -> Resolved:
     }
     training = training.model_copy(update={"optimizers": optimizers})
     return replace(run, config=run.config.model_copy(update={"training": training}))
+
+
+def test_two_experts_take_the_activations_of_one(zoo):
+    """Weights, gradients and optimizer states are of both, and a pass is of one."""
+    both = plan_run(run_of("wan_t2v", "dmd-4", TWO, zoo), zoo, "cuda", 1)
+    one = plan_run(
+        run_of("wan_t2v", "dmd-4", {**TWO, "options": {"expert": "high"}}, zoo), zoo, "cuda", 1
+    )
+    roles = ("student", "teacher", "fake_score", "student_ema")
+    for part in (*(f"weights {role}" for role in roles), "gradients", "optimizer states"):
+        assert both.memory[part] == pytest.approx(2 * one.memory[part]), part
+    assert both.memory["activations"] == one.memory["activations"]
+    assert both.parameters["student"] == 2 * one.parameters["student"]
+    assert (both.passes, both.flops) == (one.passes, one.flops)
+    parts = [[part for each in plan.downloads for part in each["parts"]] for plan in (both, one)]
+    assert ["transformer_2" in found for found in parts] == [True, False]
 
 
 def table(zoo: Zoo) -> str:

@@ -44,6 +44,10 @@ class Large(_Random):
     changes = {"num_layers": 6, "num_attention_heads": 6, "ffn_dim": 320}
 
 
+class Wide(_Random):
+    changes = {"num_layers": 2, "num_attention_heads": 6, "ffn_dim": 128}
+
+
 class Longer(_Random):
     changes = {"num_layers": 1}
     latent_shape = (1, 12, 16, 16)
@@ -93,13 +97,13 @@ class FirstFrame(_Random):
 
 
 class TwoExperts(_Random):
-    """It is a teacher of two networks, as Wan 2.2's A14B is."""
+    """It is two networks, as Wan 2.2's A14B is."""
 
     changes = {"num_layers": 2, "ffn_dim": 64}
 
     def __init__(self, config: Any, zoo: Any) -> None:
         super().__init__(config, zoo)
-        self.experts = Experts(Large(config, zoo), Small(config, zoo), boundary=0.8)
+        self.experts = Experts(Wide(config, zoo), Small(config, zoo), boundary=0.8)
 
 
 @hookimpl

@@ -134,6 +134,53 @@ def test_two_processes_are_one_under_a_teacher_of_two_experts(torchrun, tmp_path
     assert difference.mean() < 1e-6  # two updates of 1e-3
 
 
+#: Of a student of two experts: changes of the training, and of the execution on two processes.
+OF_EXPERTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sharded": ({}, {"shard": 2, "gradient_checkpointing": True}),
+    # the average is measured by the first process alone
+    "offloaded": ({}, {"offload": ["frozen", "averages"]}),
+    "lora": ({"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}, {"shard": 2}),
+}
+
+
+def test_two_processes_are_one_with_a_student_of_two_experts(torchrun, tmp_path, monkeypatch):
+    """Rows of a pass are on different sides in the two; in some updates one expert has none in
+    either, and neither weights nor moments of it change."""
+    runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for name, (training, execution) in OF_EXPERTS.items():
+        run = run_of("dmd", "wan", None) | {"seed": 2}
+        run["backbone"] = {"name": "wan", "size": "test-experts"}
+        run["method"] |= {"steps": 2, "timestep_shift": 1.0, "fake_score": {"updates": 1}}
+        run["training"] |= training
+        run["quality"] = {"every": 1, "prompts": 2, "steps": [2], "metrics": ["digits-motion"]}
+        runs[name] = run, run | {"execution": {"micro_batch": 2} | execution}
+    torchrun([(two, tmp_path / name) for name, (_, two) in runs.items()])
+    sides: list[bool] = []
+
+    def spy(self, t, call, of_experts=WanExperts._of_experts):
+        sides.append(bool(t[0] >= self.boundary))
+        return of_experts(self, t, call)
+
+    monkeypatch.setattr(WanExperts, "_of_experts", spy)
+    made: dict[str, Any] = {}
+    for name, (run, _) in runs.items():
+        if name != "offloaded":  # which is the same run
+            made[name] = train(resolve(run, ZOO, "test"), tmp_path / f"{name}-alone", ZOO, "cpu")
+        alone = made.get(name, made["sharded"])
+        last = tmp_path / name / "checkpoints" / "step-000002"
+        history = json.loads((last / "state.json").read_text())["history"]
+        for one, other in zip(alone.history, history, strict=True):
+            for key in one.keys() - {"seconds"}:
+                assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-6), (name, key)
+        student = alone.networks["student_ema"].state_dict()
+        found = safetensors.torch.load_file(tmp_path / name / "student.safetensors")
+        assert found.keys() == student.keys()
+        difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
+        assert difference.mean() < 1e-6, name  # two updates of 1e-3
+    # what the first process has in an update, and the second
+    assert any(first != second for first, second in zip(sides[::2], sides[1::2], strict=False))
+
+
 def test_a_copy_is_of_shards(torchrun, tmp_path):
     """A teacher that becomes the student before the second update, which is then fitted to it."""
     zoo, runs = load_zoo(["tests.copies.plugin", "tests.sizes.plugin"]), {}

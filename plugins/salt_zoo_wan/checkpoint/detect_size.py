@@ -7,6 +7,7 @@ from pathlib import Path
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.check import check_state_dict, describe_config, describe_state_dict
+from salt_zoo_wan.checkpoint.files import EXPERTS, find_experts
 from salt_zoo_wan.checkpoint.identify import identify_checkpoint
 from salt_zoo_wan.checkpoint.load import read_state_dict
 from salt_zoo_wan.sizes import transformer_config
@@ -22,7 +23,8 @@ def detect_size(place: Path, zoo: Zoo, wanted: str | None = None) -> str:
     Raises:
         ZooError: they are no Wan's, or of no registered size, or of several.
     """
-    state = read_state_dict(place)
+    experts = find_experts(place)
+    state = read_state_dict(experts.get(EXPERTS[0], place))
     if wanted:
         return wanted
     fitting: list[str] = []
@@ -35,7 +37,7 @@ def detect_size(place: Path, zoo: Zoo, wanted: str | None = None) -> str:
             config = transformer_config(size)
         except ZooError:
             continue  # a size that has no defaults, or a broken one
-        if size.experts is not None:
+        if (size.experts is None) == bool(experts):
             continue  # nothing tells one of two networks from that of another size
         sizes[entry.name] = describe_config(config)
         if found != sizes[entry.name]:

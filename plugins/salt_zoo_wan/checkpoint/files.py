@@ -75,6 +75,23 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
     return CheckpointFiles((path,), config)
 
 
+#: The parts of a diffusers pipeline with an expert for high and one for low noise.
+EXPERTS = ("transformer", "transformer_2")
+#: Their folders, as diffusers and Wan's own code name them.
+_EXPERT_FOLDERS = (EXPERTS, tuple(EXPERT_FOLDERS.values()))
+
+
+def find_experts(place: Path) -> dict[str, Path]:
+    """The folders of both experts by their parts of a pipeline, in a folder of two networks (a
+    pipeline's, a student's, Wan's own); empty for what is of one."""
+    for root in (place.expanduser(), place.expanduser() / "student"):
+        for names in _EXPERT_FOLDERS:
+            folders = [root / name for name in names]
+            if all(folder.is_dir() for folder in folders):
+                return dict(zip(EXPERTS, folders, strict=True))
+    return {}
+
+
 def _of_index(index: Path) -> tuple[Path, ...]:
     """The shards that an index names; none may lie elsewhere."""
     try:

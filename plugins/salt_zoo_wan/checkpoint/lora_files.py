@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from salt_zoo.core.errors import ZooError, did_you_mean
 from salt_zoo.core.lora import lora_layers
 from salt_zoo.io.storage import atomic_file
+from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.checkpoint.formats import original_name
 from salt_zoo_wan.checkpoint.read import read_tensors
 
@@ -28,6 +29,8 @@ Factors = Mapping[str, tuple[Tensor, Tensor]]
 LORA_FORMATS = ("lora", "lora-comfyui", "lora-kohya")
 #: diffusers' own name of a LoRA in a pipeline's folder.
 LORA_FILE = "pytorch_lora_weights.safetensors"
+#: By the part of a pipeline that it belongs to.
+LORA_FILES = dict(zip(EXPERTS, (LORA_FILE, "pytorch_lora_weights_2.safetensors"), strict=True))
 
 #: What may stand before a layer's name.
 _PREFIXES = ("transformer.", "diffusion_model.", "base_model.model.", "model.")
