@@ -246,6 +246,6 @@ def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
 
     def plan(changes: Any = None, zoo: Zoo = zoo, device: str = "cpu") -> list[Job]:
         study = load_study(merge(STUDY, changes or {}), "mini.yaml")
-        return make_jobs(study, plan_runs(study, zoo, "mini.yaml"), zoo, tmp_path, device)
+        return make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, tmp_path, device)
 
     return plan

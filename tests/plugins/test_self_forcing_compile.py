@@ -12,6 +12,7 @@ from tests.plugins.tiny_causal import CHANNELS, MEMORIES, SIZE, at, network, pol
 OPTIONS = {
     "full": {},
     "window": {"frames": 4, "sink": 1},
+    "window-int8": {"frames": 4, "sink": 1},
     "block-relative": {"frames": 4, "sink": 1},
     "ema-sink": {"frames": 5, "sink": 1, "decay": 0.5},
 }
