@@ -144,7 +144,7 @@ def sentences() -> list[tuple[Path, str]]:
     dmd, consistency = PLUGINS / "salt_zoo_dmd", PLUGINS / "salt_zoo_consistency"
     found = [
         (PAGE, f"**{name}**: trained, measured and rendered, in {minutes(name)} minutes on")
-        for name in ("quick", "digits", "self_forcing")
+        for name in ("quick", "digits", "self_forcing", "cda")
     ]
     found += [(PLUGINS / "salt_zoo_cda", text) for text in of_caches()]
     found += [(PAGE, text) for text in of_caches()[:2]]
