@@ -125,8 +125,8 @@ def of_caches() -> list[str]:
     return [
         f"trainings of {min(updates):.0f} to {max(updates):.0f} updates",
         f"Of the paper's {len(content['claims'])} claims "
-        f"{told(claim['verdict'] for claim in content['claims'])} at this size, of the "
-        f"{len(content['hypotheses'])} hypotheses behind them "
+        f"{told(claim['verdict'] for claim in content['claims'])} at this size, of the study's "
+        f"{len(content['hypotheses'])} hypotheses "
         f"{told(one['verdict'] for one in content['hypotheses'])} (Holm).",
         f"those of 2 steps differ from those of 8 by {between('cache-distance')}, those of 4 steps "
         f"by {between('cache-distance-4')}, and the last block changes by "
