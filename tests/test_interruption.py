@@ -75,17 +75,25 @@ def test_an_interrupt_is_the_users_where_a_signal_came():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def tell_and_sleep(place: int) -> None:
+    os.write(place, b"1")
+    time.sleep(60)
+
+
 @pytest.mark.parametrize("number", ENDING)
 @pytest.mark.parametrize("catching", [signals_clean_up, graceful_shutdown])
 def test_a_process_that_is_forked_ends_as_ever(number, catching, capfd):
     """multiprocessing ends its processes by SIGTERM, and waits for their end."""
+    begun, told = os.pipe()
     with catching():
-        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child = multiprocessing.get_context("fork").Process(target=tell_and_sleep, args=(told,))
         child.start()
-        time.sleep(0.05)
+        os.read(begun, 1)  # a signal that comes before it is itself is its parent's to note
         os.kill(child.pid, number)
         child.join(20)
         code = child.exitcode
         child.kill()
+    os.close(begun)
+    os.close(told)
     assert code == (1 if number == signal.SIGINT else -number)  # Python's KeyboardInterrupt is 1
     assert "Stopped" not in capfd.readouterr().err
