@@ -23,6 +23,8 @@ from benchmarks.study.schema import load_study
 from salt_zoo.core.errors import ZooError
 from salt_zoo.plugin.foreign import ForeignError
 from salt_zoo.plugin.manager import load_zoo
+from salt_zoo.plugin.registry import merge
+from tests.benchmarks import planned_jobs
 
 PLUGIN = textwrap.dedent(
     """
@@ -57,19 +59,7 @@ PLUGIN = textwrap.dedent(
     """
 )
 NAMES = ["sound", "raises", "short", "reduces", "sideways", "mute"]
-STUDY: dict[str, Any] = {
-    "name": "mini",
-    "title": "Mini",
-    "base": {
-        "backbone": {"name": "self-forcing", "size": "digits"},
-        "dataset": "digits",
-        "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
-    },
-    "arms": {"a": {"method": {"name": "dmd", "steps": 2, "fake_score": {"updates": 1}}}},
-    "evaluation": {
-        "prompts": 2, "nfe": [1], "metrics": NAMES, "shown": 1, "teacher": {"steps": 1},
-    },
-}  # fmt: skip
+STUDY = merge(planned_jobs.STUDY, {"evaluation": {"metrics": NAMES}})
 
 
 def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import torch
 
 from tests.plugins.tiny_text import text_encoder
@@ -68,3 +70,13 @@ def block_by_block(
         found.append(network(x[:, :, part], t, condition, memory))
         network.update_cache(past[:, :, part], time, condition, memory)
     return torch.cat(found, dim=2)
+
+
+def make_image(seed=0):
+    """Of 8 bits, as files have them: `[3, 32, 48]` in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(3, 32, 48, generator=generator) * 255).round() / 255
+
+
+def as_pil(image):
+    return PIL.Image.fromarray(np.asarray((image * 255).round().byte().permute(1, 2, 0)))
