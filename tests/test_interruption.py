@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
+from datetime import timedelta
 
 import pytest
 
@@ -97,3 +99,52 @@ def test_a_process_that_is_forked_ends_as_ever(number, catching, capfd):
     os.close(told)
     assert code == (1 if number == signal.SIGINT else -number)  # Python's KeyboardInterrupt is 1
     assert "Stopped" not in capfd.readouterr().err
+
+
+def wait_where_python_calls_no_handler() -> None:
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    print("waits", file=sys.stderr, flush=True)
+    store.wait(["never"], timedelta(seconds=60))
+
+
+def fork_one_that_ends_and_sleep() -> None:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join(20)
+    print("waits", child.exitcode, file=sys.stderr, flush=True)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("run", "first"),
+    [
+        (wait_where_python_calls_no_handler, "waits"),
+        (fork_one_that_ends_and_sleep, f"waits {-signal.SIGTERM}"),
+    ],
+)
+def test_what_torchrun_ends_says_why(run, first, monkeypatch, tmp_path):
+    """A process that waits for one that was killed cannot know it before torchrun ends it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "")  # nobody to ask who speaks
+    said = tmp_path / "said"
+
+    def start() -> None:
+        with said.open("w", buffering=1) as sys.stderr:
+            guarded(run)
+
+    child = multiprocessing.get_context("fork").Process(target=start)
+    child.start()
+    while child.is_alive() and not (said.exists() and "waits" in said.read_text()):
+        time.sleep(0.01)
+    time.sleep(0.05)  # until it is in the wait
+    child.terminate()
+    child.join(30)
+    code = child.exitcode
+    child.kill()
+    lines = said.read_text().splitlines()
+    assert (code, lines[0], len(lines)) == (128 + signal.SIGTERM, first, 2)
+    assert "another process of this run has ended unexpectedly" in lines[1]
+    assert "run the same command again" in lines[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import threading
 from collections.abc import Callable, Sequence
 
 from salt_zoo import __version__
@@ -22,12 +23,18 @@ from salt_zoo.cli.arguments import Parser
 from salt_zoo.core.errors import ZooError
 from salt_zoo.core.ranks import end_process, is_alone, is_first_of_machine, is_main_process
 from salt_zoo.io.printing import lenient_outputs, results, results_only, say
-from salt_zoo.io.signals import exit_code, signals_clean_up
+from salt_zoo.io.signals import exit_code, signals_clean_up, termination_told
 from salt_zoo.io.storage import FULL
 from salt_zoo.io.threads import threads_told
 from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
 from salt_zoo.plugin.surroundings import exits_raised
+
+#: What a process of several says where it does not fail by itself.
+LOST = "another process of this run has ended unexpectedly"
+
+#: One that has been asked to end does so once its error is printed.
+_telling = threading.Lock()
 
 COMMANDS = (list_parts, show_part, train, sample, stream, export, prepare, pretrain, new_part)
 
@@ -99,7 +106,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     variable SALT_ZOO_TRACEBACK is set.
     """
     lenient_outputs()
-    with signals_clean_up(), results_only(), exits_raised():
+    with signals_clean_up(), termination_told(_tell_of_end), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
             return run() or 0
         with threads_told():
@@ -137,14 +144,16 @@ def _guarded(run: Callable[[], int | None]) -> int:
             from salt_zoo.io.distributed import has_lost_another, may_speak
 
             if has_lost_another(error):
-                _tell(
-                    "error: another process of this run has ended unexpectedly; run the same "
-                    "command again to go on"
-                )
+                _tell(f"error: {LOST}; run the same command again to go on")
                 return 1
             if not may_speak():
                 return 1
         raise
+
+
+def _tell_of_end() -> None:
+    """SIGTERM comes from torchrun, where another process has ended, or where one ends torchrun."""
+    _tell(f"error: {LOST}, or all are asked to end (SIGTERM); run the same command again to go on")
 
 
 def _tell(line: str) -> None:

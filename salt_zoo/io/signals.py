@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,57 @@ def signals_clean_up() -> Iterator[None]:
         for number, handler in before.items():
             if handler is _usual(number):
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def termination_told(tell: Callable[[], None]) -> Iterator[None]:
+    """Inside the block SIGTERM ends one of several processes, wherever it waits, once `tell` has
+    returned; a process that is alone is left to `signals_clean_up`.
+
+    So torchrun ends the others where one has died. While a collective waits Python calls no
+    handler, but the signal is written to a socket all the same, which a thread reads.
+    """
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if is_alone() or threading.current_thread() is not threading.main_thread() or not usual:
+        yield
+        return
+    written, read = socket.socketpair()
+    written.setblocking(False)
+
+    def ask(*_: Any) -> None:  # again, where other code has taken the signals' socket for its own
+        with contextlib.suppress(OSError):
+            written.send(bytes((signal.SIGTERM,)))
+
+    def wait() -> None:
+        with read:
+            while numbers := read.recv(64):
+                if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) is ask:
+                    tell()
+                    os._exit(128 + signal.SIGTERM)
+
+    def forked() -> None:  # its socket is that of the process that was forked
+        if signal.getsignal(signal.SIGTERM) is ask:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        mask(signal.SIG_UNBLOCK)
+
+    def mask(how: int) -> None:  # a signal to a process that is forked waits until `forked`
+        signal.pthread_sigmask(how, (signal.SIGTERM,))
+
+    os.register_at_fork(
+        before=lambda: mask(signal.SIG_BLOCK),
+        after_in_parent=lambda: mask(signal.SIG_UNBLOCK),
+        after_in_child=forked,
+    )
+    threading.Thread(target=wait, name="termination", daemon=True).start()
+    before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(before)
+        written.close()  # so that the thread ends
 
 
 def _usual(number: int) -> Any:
