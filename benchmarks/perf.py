@@ -11,11 +11,11 @@ from typing import Any
 
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
 from salt_zoo.cli.arguments import Parser, folder
-from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.io.consoles import NotesConsole, ResultsConsole
-from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.files.one_writer import one_writer
+from salt_zoo.io.files.storage import prepare_folder, write_json, write_text
 from salt_zoo.io.printing import show
-from salt_zoo.io.storage import prepare_folder, write_json, write_text
 from salt_zoo.plugin.manager import Zoo
 
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from benchmarks.perf_suite.report import markdown, plot
     from benchmarks.perf_suite.results import Plan, measure, total_blocks
     from benchmarks.perf_suite.setup import make_subjects
-    from salt_zoo.core.precision import precision_of
+    from salt_zoo.core.networks.precision import precision_of
     from salt_zoo.training.devices import find_device
 
     device = find_device(options.device)
@@ -133,7 +133,7 @@ def _provenance(
     zoo: Zoo, device: str, backbone: Any, options: argparse.Namespace
 ) -> dict[str, Any]:
     from benchmarks.perf_suite.setup import PROMPT
-    from benchmarks.runner.provenance import provenance
+    from benchmarks.runner.jobs.provenance import provenance
 
     inputs = {} if options.random else dict(backbone.fingerprint())
     found = provenance(zoo, device, inputs, [PROMPT], [])

@@ -28,12 +28,12 @@ from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again,
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.run import Resolved
-from salt_zoo.core.errors import ZooError, shown
-from salt_zoo.core.ranks import end_process
+from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.core.base.ranks import end_process
+from salt_zoo.io.files.storage import check_folder
 from salt_zoo.io.printing import noted_if_slow, say
-from salt_zoo.io.storage import check_folder
 from salt_zoo.planning.check import check_data, check_training
-from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.plugin.isolation.checked_metric import make_metric
 from salt_zoo.plugin.manager import Zoo
 
 #: More than anybody trains; a typo would fill the memory with them.
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
             command += ["--methods", options.methods] if options.methods else []
             print_fit(runs, zoo, options, [*command, *given_again(options)], "base.")
             return 0
-        from benchmarks.runner.plan import print_plan
+        from benchmarks.runner.planning.plan import print_plan
 
         whole = print_plan(study, runs, zoo, options.device, options.tflops, options.mfu)
         return 0 if whole and not broken_arms else 1

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 #: the same configuration; trainings of an older one are not reused.
 TRAINING_VERSION = 2
 
-#: Marks a function of a plugin as the implementation of a hook of `salt_zoo.plugin.spec`.
+#: Marks a plugin's function as the implementation of a hook of `salt_zoo.plugin.registration.spec`.
 hookimpl = pluggy.HookimplMarker("salt_zoo")
 
 __all__ = ["TRAINING_VERSION", "__version__", "hookimpl"]

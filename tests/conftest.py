@@ -23,7 +23,7 @@ import yaml
 
 from salt_zoo.cli import main
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from tests.two_processes import PAIR
 
 # a busy machine must not fail a test: only results count, and they are the same every time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.isolation.foreign import ForeignError
 
 NAN = '''
 """The method `nan`: flow matching whose loss is NaN from the third update on."""
@@ -328,7 +328,7 @@ def toys_file(tmp_path):
 
 
 def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):
-    from salt_zoo.core.errors import ZooError
+    from salt_zoo.core.base.errors import ZooError
 
     monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
     with pytest.raises(ZooError):

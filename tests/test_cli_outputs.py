@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salt_zoo.cli.outputs import file_names, slug, videos_of
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 ANY = st.text(st.characters(), min_size=1, max_size=30)
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from salt_zoo.io.video import GAP
+from salt_zoo.io.videos.video import GAP
 from salt_zoo_digits.size import CAUSAL as CAUSAL_WEIGHTS
 from salt_zoo_wan.checkpoint.export import to_original
 

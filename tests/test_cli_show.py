@@ -21,7 +21,7 @@ PLUGIN = '''
 from typing import Annotated, Literal
 from pydantic import Field
 from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 
 class Inner(StrictModel):
     """What the group is for."""

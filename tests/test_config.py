@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError
 
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.run import RunConfig
-from salt_zoo.core.config import StrictModel, validate
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel, validate
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.yaml import read_yaml
 
 

@@ -17,7 +17,7 @@ from benchmarks.run import check_metrics
 from benchmarks.study.hypotheses import check_hypotheses
 from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo, load_zoo
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.training.devices import find_device, make_accelerator
 
 

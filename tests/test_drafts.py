@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.io.drafts import LOCK, draft, remove_drafts, sweep
-from salt_zoo.io.owners import Owner
-from salt_zoo.io.storage import atomic_file, atomic_folder
+from salt_zoo.io.files.drafts import LOCK, draft, remove_drafts, sweep
+from salt_zoo.io.files.owners import Owner
+from salt_zoo.io.files.storage import atomic_file, atomic_folder
 
 #: Dies in the middle of a write, or waits in it for the end of its standard input.
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from salt_zoo.io.storage import atomic_file, atomic_folder
+from salt_zoo.io.files.storage import atomic_file, atomic_folder
 
 write = {"file": atomic_file, "folder": atomic_folder}[sys.argv[1]]
 with write(Path(sys.argv[2])) as draft:

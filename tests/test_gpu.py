@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.precision import precision_of, with_precision
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.precision import precision_of, with_precision
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.guidance import AutoGuided
 from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import Zoo, load_zoo

@@ -20,9 +20,9 @@ import yaml
 from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.run import resolve
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from salt_zoo.training.launch import train
 from tests.conftest import PROMPT
 
@@ -218,7 +218,7 @@ def test_the_memory_generates_and_trains(pages_zoo, run):
 
 def test_the_metric_measures(pages_zoo):
     from salt_zoo.evaluation.videos import Videos, measure
-    from salt_zoo.plugin.checked_metric import make_metric
+    from salt_zoo.plugin.isolation.checked_metric import make_metric
 
     pixels = torch.zeros(3, 1, 4, 2, 2)
     pixels[1, :, :, 0] = 1

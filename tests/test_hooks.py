@@ -12,8 +12,8 @@ import torch
 
 from salt_zoo import hookimpl
 from salt_zoo.io.signals import signals_clean_up
-from salt_zoo.plugin import spec as hookspecs
 from salt_zoo.plugin.manager import SPECIFIED, Zoo, load_zoo
+from salt_zoo.plugin.registration import spec as hookspecs
 
 #: The hooks that the study runner calls; its tests show that.
 OF_STUDIES = {"study_finished", "report_sections"}

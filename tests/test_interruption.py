@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from salt_zoo.cli import guarded
-from salt_zoo.core.interrupts import Stopped, is_users
+from salt_zoo.core.base.interrupts import Stopped, is_users
 from salt_zoo.io.signals import ENDING, graceful_shutdown, signals_clean_up
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from salt_zoo.io import known_digests
+from salt_zoo.io.files.storage import file_digest
 from salt_zoo.io.known_digests import cache_folder, known_digest
-from salt_zoo.io.storage import file_digest
 
 
 @pytest.fixture

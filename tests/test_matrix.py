@@ -9,9 +9,9 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_memory, check_method
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from tests.conftest import PROMPT

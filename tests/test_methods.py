@@ -14,13 +14,13 @@ from torch import nn
 
 from salt_zoo.config.parts import configure_part
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.planning.check import check_training
-from salt_zoo.plugin.checked_method import make_method
-from salt_zoo.plugin.foreign import ForeignError, foreign
+from salt_zoo.plugin.isolation.checked_method import make_method
+from salt_zoo.plugin.isolation.foreign import ForeignError, foreign
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 from salt_zoo.training.launch import train
 
 TITLE = "method 'broken' of plugin 'mine'"

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.study.metric_info import MetricInfo
-from salt_zoo.core.errors import TrainingError, ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import TrainingError, ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos, measure
-from salt_zoo.plugin.checked_metric import make_metric
-from salt_zoo.plugin.foreign import BrokenPart, ForeignError
+from salt_zoo.plugin.isolation.checked_metric import make_metric
+from salt_zoo.plugin.isolation.foreign import BrokenPart, ForeignError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 
 TITLE = "metric 'broken' of plugin 'mine'"
 

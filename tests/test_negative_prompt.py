@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.condition import negative_prompt, unconditional, without_prompt
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.networks.condition import negative_prompt, unconditional, without_prompt
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout

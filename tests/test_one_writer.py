@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.drafts import LOCK
-from salt_zoo.io.one_writer import one_writer
-from salt_zoo.io.owners import Owner
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.drafts import LOCK
+from salt_zoo.io.files.one_writer import one_writer
+from salt_zoo.io.files.owners import Owner
 
 HOLDER = """
 import sys
 from pathlib import Path
 from salt_zoo.cli import guarded
-from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.files.one_writer import one_writer
 from salt_zoo.io.printing import show
 
 def hold():

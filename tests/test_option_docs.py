@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, ValidationInfo, create_model, field_validator
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.plugin.option_docs import OptionDoc, option_docs
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.plugin.options.option_docs import OptionDoc, option_docs
 
 
 class Colour(Enum):

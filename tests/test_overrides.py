@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from benchmarks.study.types import types_of_study
 from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
-from salt_zoo.core.annotations import annotations_at
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.annotations import annotations_at
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 
 

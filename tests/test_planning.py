@@ -6,7 +6,7 @@ import torch
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.costs.passes import Held, count_forward_passes
 from salt_zoo.planning.plan import GIB, dry_run, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train

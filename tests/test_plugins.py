@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from salt_zoo import hookimpl
+from salt_zoo.plugin.isolation.surroundings import exits_raised
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.surroundings import exits_raised
 
 PEPPER = Path(__file__).parent / "third_party" / "salt_zoo_pepper"
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 from tests.test_plugins import GOOD, plugin_file
 

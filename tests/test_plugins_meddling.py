@@ -132,7 +132,7 @@ def test_modes_are_those_of_before(tmp_path):
     from torch.overrides import BaseTorchFunctionMode, TorchFunctionMode, _pop_mode
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from salt_zoo.plugin.surroundings import settings_kept
+    from salt_zoo.plugin.isolation.surroundings import settings_kept
 
     class Counter(TorchDispatchMode):
         seen = 0

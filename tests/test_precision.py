@@ -12,15 +12,15 @@ import torch
 from torch import nn
 
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.precision import (
+from salt_zoo.core.networks.precision import (
     backward_in,
     compute_dtype,
     precision_of,
     resolve_precision,
     with_precision,
 )
-from salt_zoo_self_forcing.network import CausalWanNetwork
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_self_forcing.transformer.network import CausalWanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.plugins.tiny_causal import at, network, prompt, transformer, video
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from benchmarks.runner.progress import study_progress
+from benchmarks.runner.workers.progress import study_progress
 from salt_zoo.cli import progress
 from salt_zoo.cli.sample import counted
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.prompt_files import read_prompt_file, read_prompts_and_images
 
 #: What `str.splitlines` takes for ends of lines, and an editor does not.

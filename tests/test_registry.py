@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
-from salt_zoo.plugin.registry import RegistrationError, Registry, merge
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.plugin.registration.registry import RegistrationError, Registry, merge
 
 
 class Options(StrictModel):

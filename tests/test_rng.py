@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 
 scopes = st.lists(st.text(max_size=3) | st.integers(0, 9), max_size=3).map(tuple)
 

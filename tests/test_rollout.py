@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.guidance import Guided
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo.rollout.sampler import full_time, iter_rollout, renoise_from, rollout
 from tests.blocks.plugin import BLOCK, FRAMES, Means, ToyBackbone

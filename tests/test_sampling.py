@@ -9,8 +9,8 @@ import torch
 from pydantic import ValidationError, create_model
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout

@@ -9,17 +9,17 @@ import pytest
 
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.sequence import SequenceGroup
-from salt_zoo.core.token_sharing import share_tokens
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.sequence import SequenceGroup
+from salt_zoo.core.networks.token_sharing import share_tokens
 from salt_zoo.planning.check import check_training
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.training.checkpoints import newest_whole
-from salt_zoo.training.layout import make_layout
+from salt_zoo.training.checkpoints.checkpoint import newest_whole
+from salt_zoo.training.state.layout import make_layout
 from salt_zoo_self_forcing.memories.full import FullMemory
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.plugins import tiny_causal as tiny
 from tests.test_matrix import ZOO, content
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import TrainingError, ZooError
-from salt_zoo.io.seals import SEAL, sealed
-from salt_zoo.io.storage import (
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import TrainingError, ZooError
+from salt_zoo.io.files.seals import SEAL, sealed
+from salt_zoo.io.files.storage import (
     atomic_file,
     atomic_folder,
     digest,

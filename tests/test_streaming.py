@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import block_noise, full_time, renoise_from
 from salt_zoo.rollout.stream import Timeline, stream

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.stream import Timeline, stream
 from tests.blocks.plugin import Means, ToyBackbone

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import NetworkSpec
-from salt_zoo.training.networks import Networks
+from salt_zoo.training.state.networks import Networks
 from salt_zoo.training.students import RECORD, check_student, save_student
 
 FILES = (RECORD, "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.planning.plan import flops_per_update, plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
@@ -63,7 +63,7 @@ def test_roles_have_their_sizes(zoo, tmp_path, backbone):
 def test_the_teachers_own_depth_is_looked_at(zoo, tmp_path, monkeypatch):
     """Half of the teacher's 6 blocks, not of the student's 2."""
     ran = []
-    from salt_zoo_wan.network import WanNetwork
+    from salt_zoo_wan.transformer.network import WanNetwork
 
     features = WanNetwork.features
 
@@ -167,7 +167,7 @@ def test_teachers_that_do_not_fit(zoo, teacher, said, tmp_path):
 
 def test_a_small_student_of_the_published_teacher(zoo):
     """1.3 B, with a fake score of 1.3 B, and a teacher of 14 B whose codecs are the student's."""
-    from salt_zoo.core.roles import source
+    from salt_zoo.core.methods.roles import source
 
     part = {"size": "wan2.1-t2v-1.3b", "teacher": {"size": "wan2.1-t2v-14b"}}
     config = zoo.backbones.configure("self-forcing", part, "test")

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.gif import gif
-from salt_zoo.io.video import (
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.videos.gif import gif
+from salt_zoo.io.videos.video import (
     GAP,
     check_size,
     columns_of,

@@ -8,9 +8,9 @@ import pytest
 
 from salt_zoo.conformance import check_method
 from salt_zoo.core.protocols import MaskedForward
-from salt_zoo.plugin.foreign import BrokenPart
+from salt_zoo.plugin.isolation.foreign import BrokenPart
+from salt_zoo.plugin.isolation.whole_protocols import check_protocols, own_members
 from salt_zoo.plugin.manager import Zoo, load_zoo
-from salt_zoo.plugin.whole_protocols import check_protocols, own_members
 from tests.blocks.plugin import ToyBackbone, ToyData, ToyNetwork
 from tests.heads.plugin import Critic
 from tests.test_methods import Sound

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from salt_zoo.core.config import StrictModel, validate
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel, validate
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.yaml import LARGEST, dump_yaml, parse_yaml, read_yaml
 
 

@@ -15,9 +15,9 @@ from benchmarks.evaluate.records import EvalResult
 from benchmarks.study.metric_info import MetricInfo, metric_infos
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.metrics import chosen
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.printing import say_once
-from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.isolation.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
 
 #: By label why a metric has no numbers, or fewer.

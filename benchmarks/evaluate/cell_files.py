@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from salt_zoo.core.errors import ZooError, reason
-from salt_zoo.io.seals import SEAL, read_sealed, write_sealed
-from salt_zoo.io.storage import atomic_file
+from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.io.files.seals import SEAL, read_sealed, write_sealed
+from salt_zoo.io.files.storage import atomic_file
 
 FACTS = "cell.json"
 

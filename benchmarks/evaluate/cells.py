@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.evaluate.cell_files import FACTS, fault, read_facts
-from benchmarks.study.arm_evaluation import ArmEvaluation
-from benchmarks.study.baselines import FULL_BASELINES
+from benchmarks.study.entries.arm_evaluation import ArmEvaluation
+from benchmarks.study.entries.baselines import FULL_BASELINES
 from benchmarks.study.schema import EvaluationConfig
 from salt_zoo.config.metrics import configure_metrics
-from salt_zoo.core.blocks import Sampler
-from salt_zoo.io.seals import Damaged
-from salt_zoo.io.storage import digest
-from salt_zoo.plugin.checked_metric import make_metric
+from salt_zoo.core.networks.blocks import Sampler
+from salt_zoo.io.files.seals import Damaged
+from salt_zoo.io.files.storage import digest
+from salt_zoo.plugin.isolation.checked_metric import make_metric
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.option_files import option_files
+from salt_zoo.plugin.options.option_files import option_files
 from salt_zoo.plugin.versions import Versions
 from salt_zoo.rollout.generate import SamplingConfig
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.evaluate.cell_files import FACTS, write_arrays, write_facts
 from benchmarks.evaluate.cells import Cell, MetricPlan
 from benchmarks.evaluate.long_video import LongMeasurer
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.first_frame import of_prompts
 from salt_zoo.core.protocols import Backbone, Dataset
 from salt_zoo.costs.counter import PassCounter
@@ -26,8 +26,8 @@ from salt_zoo.evaluation.videos import (
     make_videos,
     measure,
 )
-from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
-from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.isolation.foreign import ForeignError, show_traceback
 from salt_zoo.rollout.generate import SamplingConfig
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from benchmarks.evaluate.cells import Cell
 from benchmarks.evaluate.records import LongVideoResult
 from benchmarks.study.schema import LongConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.protocols import Backbone, Dataset
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import (
     Videos,
     evaluation_draws,
@@ -27,8 +27,8 @@ from salt_zoo.evaluation.videos import (
     make_videos,
     measure,
 )
-from salt_zoo.plugin.checked_metric import CheckedMetric
-from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric
+from salt_zoo.plugin.isolation.foreign import ForeignError, show_traceback
 from salt_zoo.rollout.generate import SamplingConfig
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.evaluate.records import EvalResult
 from benchmarks.study.text import shown_text
-from salt_zoo.io import storage
-from salt_zoo.io.regular import check_regular
+from salt_zoo.io.files import storage
+from salt_zoo.io.files.regular import check_regular
 
 FILE = "videos.npz"
 #: The largest frames, and the most of them, that a page shows of a video, and of a long one.

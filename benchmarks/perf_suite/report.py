@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from benchmarks.report.style import INK, MUTED, SERIES, STYLE, label_ends, standalone, svg
+from benchmarks.report.sections.style import INK, MUTED, SERIES, STYLE, label_ends, standalone, svg
 
 Results = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from benchmarks.perf_suite.clock import Clock, growth, median_interval, quartile
 from benchmarks.perf_suite.measure import Overhead, Run, recomputed, settled, timed_blocks
 from benchmarks.perf_suite.setup import Subject
 from salt_zoo.core import flow
-from salt_zoo.core.errors import reason
+from salt_zoo.core.base.errors import reason
 
 #: Bytes that the keys and values of a memory without a window may take, unless told otherwise.
 MOST_BYTES = 8 << 30

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.parts import configure_part
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.condition import example
-from salt_zoo.core.errors import ZooError, did_you_mean
-from salt_zoo.core.precision import Precision, with_precision
+from salt_zoo.core.base.errors import ZooError, did_you_mean
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
+from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.precision import Precision, with_precision
 from salt_zoo.core.protocols import Backbone, Condition
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.stream import Timeline
 
@@ -174,7 +174,7 @@ def _decoder(
 
 def random_decoder(vae: Any, device: torch.device) -> Callable[[], Callable[[Tensor], Tensor]]:
     """Decoders of a VAE that has no data yet, with random weights."""
-    from salt_zoo_wan.frame_decoder import FrameDecoder
+    from salt_zoo_wan.encoders.frame_decoder import FrameDecoder
 
     vae = vae.to_empty(device=device).eval().requires_grad_(False)
     for weight in [*vae.parameters(), *vae.buffers()]:

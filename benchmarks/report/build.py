@@ -16,18 +16,25 @@ from markupsafe import Markup
 
 from benchmarks.evaluate.pictures import Pictures, shown_videos
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.report import formats
-from benchmarks.report.drift import DRIFT_TABLES, DriftView, column_title
-from benchmarks.report.figures import quality_plot, training_plot
-from benchmarks.report.formats import duration, flops, quantity, whole
-from benchmarks.report.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
-from benchmarks.report.model import Setting, View
-from benchmarks.report.style import SERIES, later_lap, standalone
-from benchmarks.report.summary import answer, answer_lines, caption, mixes, target_note, tuning
-from benchmarks.report.tables import TABLES, write_tables
-from benchmarks.stats.schema import ArmCost, Results
+from benchmarks.report.model import formats
+from benchmarks.report.model.formats import duration, flops, quantity, whole
+from benchmarks.report.model.model import Setting, View
+from benchmarks.report.sections.drift import DRIFT_TABLES, DriftView, column_title
+from benchmarks.report.sections.figures import quality_plot, training_plot
+from benchmarks.report.sections.gallery import FRAMES_PER_SECOND, cards, videos_of, write_animation
+from benchmarks.report.sections.style import SERIES, later_lap, standalone
+from benchmarks.report.sections.summary import (
+    answer,
+    answer_lines,
+    caption,
+    mixes,
+    target_note,
+    tuning,
+)
+from benchmarks.report.sections.tables import TABLES, write_tables
+from benchmarks.stats.model.schema import ArmCost, Results
 from benchmarks.study.text import FileNames, all_shown, cleaned, shown_text
-from salt_zoo.io import storage
+from salt_zoo.io.files import storage
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 from salt_zoo.config.run import Resolved
 from salt_zoo.io.printing import say_once
-from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.isolation.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
-from salt_zoo.training.origin import make_parts
+from salt_zoo.training.data.origin import make_parts
 
 
 def without_broken_arms(

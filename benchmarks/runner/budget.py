@@ -8,8 +8,8 @@ from dataclasses import replace
 from benchmarks.runner.broken_arms import each_arm
 from benchmarks.study.schema import StudyConfig
 from salt_zoo.config.run import Resolved
-from salt_zoo.core.interrupts import is_users
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.core.base.interrupts import is_users
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
 
 #: Numbers of updates that are tried for a budget; three usually do.

@@ -9,17 +9,17 @@ from typing import Any
 from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together
 from benchmarks.evaluate.cells import plan_cells, plan_metrics
 from benchmarks.evaluate.records import EvalResult, TrainingCost
-from benchmarks.report.model import View
-from benchmarks.runner.job import Job, Origin
-from benchmarks.runner.job_files import training_of
-from benchmarks.runner.job_results import read_job, stamps_of
-from benchmarks.runner.jobs import set_right
-from benchmarks.runner.progress import study_progress
-from benchmarks.runner.ranks import run_jobs_together
-from benchmarks.runner.workers import run_jobs
-from benchmarks.stats.arm_scores import Store
-from benchmarks.stats.schema import Results
-from benchmarks.study.baselines import BASELINES
+from benchmarks.report.model.model import View
+from benchmarks.runner.jobs.execution import set_right
+from benchmarks.runner.jobs.job import Job, Origin
+from benchmarks.runner.jobs.record import training_of
+from benchmarks.runner.jobs.results import read_job, stamps_of
+from benchmarks.runner.workers.pool import run_jobs
+from benchmarks.runner.workers.progress import study_progress
+from benchmarks.runner.workers.ranks import run_jobs_together
+from benchmarks.stats.intervals.arm_scores import Store
+from benchmarks.stats.model.schema import Results
+from benchmarks.study.entries.baselines import BASELINES
 from benchmarks.study.hypotheses import with_own_samplers
 from benchmarks.study.metric_info import metric_infos
 from benchmarks.study.schema import StudyConfig
@@ -27,15 +27,15 @@ from benchmarks.study.stated import Stated, record_end, record_start, when_state
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.config.metrics import chosen, make_metrics
 from salt_zoo.config.run import Resolved
-from salt_zoo.core.ranks import is_alone
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.ranks import is_alone
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.io.distributed import on_main
-from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.files.one_writer import one_writer
+from salt_zoo.io.files.storage import plain, prepare_folder
 from salt_zoo.io.printing import say, say_once, show
-from salt_zoo.io.storage import plain, prepare_folder
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.versions import Versions
-from salt_zoo.training.origin import make_parts
+from salt_zoo.training.data.origin import make_parts
 
 #: Rows that are not finite, of which the terminal is told each: all arms may have them.
 MOST_TOLD = 4
@@ -210,10 +210,10 @@ def collect(
     features. `without` are metrics without numbers, by label with the reason; those that turn out
     broken here are added. `broken_arms` were never begun."""
     from benchmarks.runner.budget import budgets_of
-    from benchmarks.runner.provenance import provenance, published
+    from benchmarks.runner.jobs.provenance import provenance, published
     from benchmarks.stats.results import build_results
     from salt_zoo.evaluation.videos import evaluation_prompts
-    from salt_zoo.training.checkpoints import updates_done
+    from salt_zoo.training.checkpoints.checkpoint import updates_done
 
     study = with_own_samplers(study, zoo)
     measured: list[EvalResult] = []

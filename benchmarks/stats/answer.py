@@ -15,10 +15,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from benchmarks.stats.arm_scores import ArmScores
-from benchmarks.stats.bootstrap import holm
-from benchmarks.stats.entries import Comparison
-from benchmarks.stats.schema import (
+from benchmarks.stats.intervals.arm_scores import ArmScores
+from benchmarks.stats.intervals.bootstrap import holm
+from benchmarks.stats.model.entries import Comparison
+from benchmarks.stats.model.schema import (
     Answer,
     AnswerCost,
     AnswerCounts,
@@ -28,9 +28,9 @@ from benchmarks.stats.schema import (
     Undistilled,
 )
 from benchmarks.stats.verdicts import LEVEL
-from benchmarks.study.baselines import STEPPED_BASELINES
+from benchmarks.study.entries.baselines import STEPPED_BASELINES
 from benchmarks.study.metric_info import MetricInfo
-from salt_zoo.core.errors import MissingPackage, ZooError, did_you_mean
+from salt_zoo.core.base.errors import MissingPackage, ZooError, did_you_mean
 
 #: `a` minus `b` by the primary metric, as `comparisons.compare` returns it.
 Difference = Callable[[ArmScores, ArmScores], Comparison | None]

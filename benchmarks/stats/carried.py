@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from benchmarks.stats.arm_scores import ArmScores
-from benchmarks.stats.entries import (
+from benchmarks.stats.intervals.arm_scores import ArmScores
+from benchmarks.stats.model.entries import (
     Comparison,
     Drift,
     DriftComparison,
@@ -20,8 +20,8 @@ from benchmarks.stats.entries import (
     MetricEntry,
     ScoreRow,
 )
-from benchmarks.stats.schema import Results
-from benchmarks.study.config import Hypothesis
+from benchmarks.stats.model.schema import Results
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
 
 #: Metric, arm, backbone, NFE and sampler.

@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
-from benchmarks.stats.arm_scores import ArmScores
-from benchmarks.stats.bootstrap import Bootstrap, Interval
-from benchmarks.stats.entries import Comparison, ScoreRow
-from benchmarks.study.baselines import NAIVE_BASELINES
-from benchmarks.study.config import Hypothesis
+from benchmarks.stats.intervals.arm_scores import ArmScores
+from benchmarks.stats.intervals.bootstrap import Bootstrap, Interval
+from benchmarks.stats.model.entries import Comparison, ScoreRow
+from benchmarks.study.entries.baselines import NAIVE_BASELINES
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
 
 Row = TypeVar("Row", bound=ScoreRow)

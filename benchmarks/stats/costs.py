@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.stats.comparisons import finite
-from benchmarks.stats.schema import ArmCost, FailedTraining, Passes, TrainingCurve
+from benchmarks.stats.model.schema import ArmCost, FailedTraining, Passes, TrainingCurve
 
 #: How far the recorded cost of an arm may be from its budget before the run and the page warn of
 #: it, as a share of the budget.

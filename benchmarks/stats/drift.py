@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.evaluate.records import EvalResult, LongVideoResult
-from benchmarks.stats.arm_scores import ArmScores, Key, Store, group_scores, key_of
-from benchmarks.stats.bootstrap import Bootstrap
 from benchmarks.stats.comparisons import (
     compare,
     compare_hypothesis,
@@ -23,7 +21,9 @@ from benchmarks.stats.comparisons import (
     score_row,
     with_winners,
 )
-from benchmarks.stats.entries import (
+from benchmarks.stats.intervals.arm_scores import ArmScores, Key, Store, group_scores, key_of
+from benchmarks.stats.intervals.bootstrap import Bootstrap
+from benchmarks.stats.model.entries import (
     ArmSetting,
     Comparison,
     Drift,
@@ -35,7 +35,7 @@ from benchmarks.stats.entries import (
     MetricEntry,
     ScoreRow,
 )
-from benchmarks.study.config import Hypothesis
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
 
 

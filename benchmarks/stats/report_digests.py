@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.regular import check_regular
+from salt_zoo.io.files.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
+from salt_zoo.io.files.storage import flush, readable_errors
 from salt_zoo.io.printing import say
-from salt_zoo.io.regular import check_regular
-from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
-from salt_zoo.io.storage import flush, readable_errors
 
 FILE = "digests.json"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from benchmarks.stats.bootstrap import Bootstrap, Interval, Replicates
+from benchmarks.stats.intervals.bootstrap import Bootstrap, Interval, Replicates
 from benchmarks.stats.report_digests import check_digests
 from benchmarks.stats.results_file import read_results
 from benchmarks.stats.score_files import SAMPLES
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 
 def reproduce(

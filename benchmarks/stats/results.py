@@ -7,15 +7,6 @@ from typing import Any
 
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.stats.answer import answer_table, primary_metric
-from benchmarks.stats.arm_scores import (
-    FEATURE_RESAMPLES,
-    ArmScores,
-    Key,
-    Store,
-    group_scores,
-    key_of,
-)
-from benchmarks.stats.bootstrap import Bootstrap
 from benchmarks.stats.carried import Carried
 from benchmarks.stats.comparisons import (
     compare,
@@ -27,9 +18,17 @@ from benchmarks.stats.comparisons import (
 )
 from benchmarks.stats.costs import arm_costs, training_curves
 from benchmarks.stats.drift import DriftAnalysis
-from benchmarks.stats.entries import Comparison, Drift, Measurement, MetricEntry, ScoreRow
-from benchmarks.stats.results_file import plain_json, stored
-from benchmarks.stats.schema import (
+from benchmarks.stats.intervals.arm_scores import (
+    FEATURE_RESAMPLES,
+    ArmScores,
+    Key,
+    Store,
+    group_scores,
+    key_of,
+)
+from benchmarks.stats.intervals.bootstrap import Bootstrap
+from benchmarks.stats.model.entries import Comparison, Drift, Measurement, MetricEntry, ScoreRow
+from benchmarks.stats.model.schema import (
     Answer,
     ArmCost,
     BootstrapSettings,
@@ -38,11 +37,12 @@ from benchmarks.stats.schema import (
     StudyRecord,
     TrainingCurve,
 )
+from benchmarks.stats.results_file import plain_json, stored
 from benchmarks.stats.verdicts import decide, judge
-from benchmarks.study.config import Hypothesis
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.stated import Stated
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 #: Called with (parts done, parts in all).
 Progress = Callable[[int, int], None]

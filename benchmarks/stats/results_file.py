@@ -12,15 +12,15 @@ import numpy as np
 
 from benchmarks.evaluate.pictures import write_videos
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.stats.arm_scores import Store
-from benchmarks.stats.replicates import write_store
+from benchmarks.stats.intervals.arm_scores import Store
+from benchmarks.stats.intervals.replicates import write_store
+from benchmarks.stats.model.schema import SCHEMA, Results
 from benchmarks.stats.report_digests import digests_renewed
-from benchmarks.stats.schema import SCHEMA, Results
 from benchmarks.stats.score_files import write_scores
-from salt_zoo.core.config import validate
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io import storage
-from salt_zoo.io.seals import Damaged, read_json
+from salt_zoo.core.base.config import validate
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files import storage
+from salt_zoo.io.files.seals import Damaged, read_json
 
 FILE = "results.json"
 

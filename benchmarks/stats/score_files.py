@@ -10,11 +10,11 @@ import numpy as np
 import pandas
 
 from benchmarks.evaluate.records import EvalResult, LongVideoResult
-from benchmarks.stats.entries import Measurement
-from benchmarks.stats.schema import Results
+from benchmarks.stats.model.entries import Measurement
+from benchmarks.stats.model.schema import Results
 from benchmarks.study.text import encodable
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io import storage
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files import storage
 
 SAMPLES, DRIFT = "samples.parquet", "drift.parquet"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.stats.bootstrap import holm
-from benchmarks.stats.entries import Comparison
-from benchmarks.stats.schema import ClaimResult, HypothesisResult, Verdict
-from benchmarks.study.claims import Claim
-from benchmarks.study.config import Hypothesis
+from benchmarks.stats.intervals.bootstrap import holm
+from benchmarks.stats.model.entries import Comparison
+from benchmarks.stats.model.schema import ClaimResult, HypothesisResult, Verdict
+from benchmarks.study.entries.claims import Claim
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.stated import Stated
 
 #: Below this adjusted level a hypothesis is decided.

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from benchmarks.study.schema import Hypothesis, StudyConfig
 from salt_zoo.config.metrics import ChosenMetric, configure_metrics
-from salt_zoo.core.errors import ZooError, did_you_mean
-from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
+from salt_zoo.core.base.errors import ZooError, did_you_mean
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric, make_metric
 from salt_zoo.plugin.manager import Zoo
 
 #: Metrics by label, with their checked options.

@@ -10,9 +10,9 @@ import torch
 
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.core.protocols import Direction, MetricKind
-from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.isolation.metric_reading import Reading
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.metric_reading import Reading
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class MetricInfo:
         direction: which scores are better; "target" is nearest to `target`.
         reduce: takes `[P]` scores or `[P, D]` features to one number.
         reduce_many: where a metric has it, `[R, P, D]` to `[R]` numbers at once.
-        kind, mean, bounds, version, own_steps: as in `salt_zoo.plugin.metric_reading.Reading`.
+        kind, mean, bounds, version, own_steps: as in
+            `salt_zoo.plugin.isolation.metric_reading.Reading`.
     """
 
     name: str

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.arm_evaluation import ArmEvaluation
-from benchmarks.study.baselines import BASELINES, NAIVE_BASELINES
-from benchmarks.study.claims import among, by_index
-from benchmarks.study.config import (
+from benchmarks.study.entries.arm_evaluation import ArmEvaluation
+from benchmarks.study.entries.baselines import BASELINES, NAIVE_BASELINES
+from benchmarks.study.entries.claims import among, by_index
+from benchmarks.study.entries.config import (
     ArmSeeds,
     EvaluationConfig,
     Hypothesis,
@@ -17,13 +17,13 @@ from benchmarks.study.config import (
     StudyConfig,
     TeacherConfig,
 )
-from benchmarks.study.tuning import check_tuning
+from benchmarks.study.entries.tuning import check_tuning
 from salt_zoo.config.run import Resolved, resolve
-from salt_zoo.core.config import validate
-from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.base.config import validate
+from salt_zoo.core.base.errors import ZooError, did_you_mean, shown
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 
 __all__ = [
     "STUDIES",

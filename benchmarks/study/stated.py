@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.study.config import Hypothesis
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.seals import Damaged, read_sealed, write_sealed
-from salt_zoo.io.storage import digest
+from benchmarks.study.entries.config import Hypothesis
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.seals import Damaged, read_sealed, write_sealed
+from salt_zoo.io.files.storage import digest
 
 FILE = "stated.json"
 

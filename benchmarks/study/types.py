@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.study.arm_evaluation import ArmEvaluation
-from benchmarks.study.config import ArmSeeds, StudyConfig
+from benchmarks.study.entries.arm_evaluation import ArmEvaluation
+from benchmarks.study.entries.config import ArmSeeds, StudyConfig
 from benchmarks.study.schema import with_base
 from salt_zoo.config.field_types import run_types
 from salt_zoo.config.overrides import Types
-from salt_zoo.core.annotations import annotations_at
+from salt_zoo.core.base.annotations import annotations_at
 from salt_zoo.plugin.manager import Zoo
 
 

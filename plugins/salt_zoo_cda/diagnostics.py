@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import ExitStep, Sampler
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import ExitStep, Sampler
 from salt_zoo.core.protocols import ComparableMemory, Direction, Memory, MetricDefaults, MetricKind
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import commit, denoise, initial_noise, renoise_from

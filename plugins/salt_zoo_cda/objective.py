@@ -9,11 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import ExitStep, RolloutPath
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.transfers import send
+from salt_zoo.core.networks.blocks import ExitStep, RolloutPath
 from salt_zoo.core.protocols import FeatureExtractor, TrainStep
-from salt_zoo.core.transfers import send
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_cda import alignment
 from salt_zoo_cda.reference import Renoising, reference_video

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from salt_zoo.core.blocks import Renoise, RolloutPath
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.blocks import Renoise, RolloutPath
 from salt_zoo.core.protocols import TrainStep, VelocityNetwork
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
-from salt_zoo.core.transfers import send
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import teacher_forced
 from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives

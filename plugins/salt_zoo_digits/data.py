@@ -19,11 +19,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.base.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.protocols import Sample
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 
 FRAMES, SIZE, DIGIT, GRID = 9, 16, 8, 4
 CELLS = (SIZE - DIGIT) // GRID + 1  # places for the digit along one side

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo_digits.data import DIGIT, SIZE, images
 
 #: The shipped judge, made by `salt-zoo pretrain digits-judge`.

@@ -10,7 +10,7 @@ from torch import Tensor
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 from salt_zoo_digits import measures
 from salt_zoo_digits.frechet import Gaussian, frechet_distance, frechet_distances
 from salt_zoo_digits.judge import judge_video, shipped_judge

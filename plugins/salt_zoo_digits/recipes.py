@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.io.printing import show
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from salt_zoo.training.launch import train
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ class FlowRecipe:
     def run(self, folder: Path, device: str) -> int:
         """Train in `folder/run` and write the transformer to `folder/NAME`."""
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo.io.storage import atomic_folder, file_digest, write_json
+        from salt_zoo.io.files.storage import atomic_folder, file_digest, write_json
         from salt_zoo_wan.checkpoint.export import save_transformer
 
         resolved = resolve(self.content, self.zoo, str(self.file))
@@ -94,7 +94,7 @@ class JudgeRecipe:
         import safetensors.torch
 
         from salt_zoo.cli.progress import training_progress
-        from salt_zoo.io.storage import atomic_folder, file_digest, write_json
+        from salt_zoo.io.files.storage import atomic_folder, file_digest, write_json
         from salt_zoo_digits.judge import frame_accuracy, train_judge
         from salt_zoo_digits.reference import FILE, Reference, real_videos
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo_digits import measures
 from salt_zoo_digits.data import Digits
 from salt_zoo_digits.frechet import Gaussian

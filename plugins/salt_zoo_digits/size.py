@@ -11,11 +11,11 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Condition, Encoder
-from salt_zoo.core.transfers import send
-from salt_zoo.io.storage import digest, file_digest
+from salt_zoo.io.files.storage import digest, file_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
 from salt_zoo_wan.checkpoint.files import find_checkpoint

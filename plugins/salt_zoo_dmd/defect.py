@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Sampler
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.networks.blocks import Sampler
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo

@@ -12,10 +12,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import RolloutPath, Sampler
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import RolloutPath, Sampler
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.bound import BoundRollout
 from salt_zoo.rollout.objectives import Objectives, complete

@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import ExitStep, RolloutPath
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.guidance import AutoGuided, Guided
+from salt_zoo.core.networks.blocks import ExitStep, RolloutPath
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.sampler import full_time

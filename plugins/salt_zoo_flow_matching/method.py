@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.condition import choose
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.networks.condition import choose
 from salt_zoo.core.protocols import Condition, NetworkSpec, TrainStep
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced

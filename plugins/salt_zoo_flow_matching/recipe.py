@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from salt_zoo.config.parts import Part
 from salt_zoo.config.run import resolve
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.printing import show
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 
 #: Of a network that begins with random weights; a run changes what it wants.
 RUN: dict[str, Any] = {

@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.protocols import Direction, MetricDefaults, MetricKind
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 from salt_zoo_metrics.frames import eight_bit
 
 

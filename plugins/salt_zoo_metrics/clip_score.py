@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError, did_you_mean, reason
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError, did_you_mean, reason
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo

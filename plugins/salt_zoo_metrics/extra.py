@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from salt_zoo.core.errors import MissingPackage, ZooError, reason
+from salt_zoo.core.base.errors import MissingPackage, ZooError, reason
 
 INSTALL = "pip install 'salt-zoo[metrics]'"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NoOptions
+from salt_zoo.plugin.registration.registry import NoOptions
 
 #: Values within [LOW, HIGH] count as rendered, all others as clipped or about to be.
 LOW, HIGH = 0.02, 0.98

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from salt_zoo.config.parts import configure_part
 from salt_zoo.core import first_frame
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Backbone, Condition, Dataset, Encoded, Sample, Split
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.transfers import send
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.training.prepared_text import check_encoder
+from salt_zoo.training.data.prepared_text import check_encoder
 from salt_zoo_ode.store import HEADER, IMAGES, read_folder
 
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
-from salt_zoo.core.transfers import send
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
 from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives

@@ -11,20 +11,20 @@ from pydantic import Field, model_validator
 
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core import first_frame
-from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.config import said
-from salt_zoo.core.precision import Precision, resolve_precision, with_precision
+from salt_zoo.core.base.config import said
+from salt_zoo.core.base.ranks import is_main_process
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.condition import encode, unconditional
+from salt_zoo.core.networks.precision import Precision, resolve_precision, with_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Encoded
-from salt_zoo.core.ranks import is_main_process
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.latent_lmdb import open_lmdb
 from salt_zoo.io.printing import say, show
-from salt_zoo.plugin.foreign import fitting_batch
+from salt_zoo.plugin.isolation.foreign import fitting_batch
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.shards import Progress
-from salt_zoo.training.prepared_text import PreparedText
+from salt_zoo.training.data.prepared_text import PreparedText
 from salt_zoo_ode.store import IMAGES, Shard, open_folder
 from salt_zoo_ode.stored_pairs import StoredPairs
 from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories

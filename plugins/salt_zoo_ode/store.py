@@ -18,10 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.core.protocols import Condition
 from salt_zoo.io.differences import difference
-from salt_zoo.io.storage import atomic_file, digest, file_digest, prepare_folder, write_json
+from salt_zoo.io.files.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
 FORMAT = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from salt_zoo.core import first_frame
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import Backbone
 from salt_zoo.io.latent_lmdb import LatentLmdb
 from salt_zoo.preparation.lmdb_rows import check_shape, images_of, states

@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, Renoise
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.guidance import Guided
+from salt_zoo.core.networks.blocks import Blocks, Renoise
 from salt_zoo.core.protocols import Condition, VelocityNetwork
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from
 
 #: Times nearer to each other than this are the same one.

@@ -13,19 +13,19 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from salt_zoo.config.parts import named
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Start, StoredWeights
 from salt_zoo.io.known_digests import known_digest
+from salt_zoo.plugin.isolation.whole_protocols import check_required
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.whole_protocols import check_required
 from salt_zoo_self_forcing.cache import CacheShape, Policy, new_cache
-from salt_zoo_self_forcing.network import CausalWanNetwork
+from salt_zoo_self_forcing.transformer.network import CausalWanNetwork
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
 from salt_zoo_wan.checkpoint.files import find_checkpoint, find_experts
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import merge_lora
-from salt_zoo_wan.expert_files import place_of_own
+from salt_zoo_wan.experts.expert_files import place_of_own
 from salt_zoo_wan.sizes import files_of, transformer_config
 
 

@@ -14,9 +14,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from salt_zoo.core.base.sequence import SequenceGroup
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Condition
-from salt_zoo.core.sequence import SequenceGroup
-from salt_zoo.core.transfers import send
 from salt_zoo_self_forcing.masks import Span
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo_self_forcing.cache import CacheShape, KVCache, Policy
 
 #: The largest stored number; -128 is left out, so that the grid is symmetric.

@@ -12,13 +12,12 @@ from accelerate import init_empty_weights
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError, did_you_mean, shown
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Encoder, Start, StoredWeights
-from salt_zoo.io.storage import atomic_folder, digest
+from salt_zoo.io.files.storage import atomic_folder, digest
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo_wan.checkpoint.detect_size import detect_size
 from salt_zoo_wan.checkpoint.export import check_export_target, export_transformer
 from salt_zoo_wan.checkpoint.load import stored_transformer
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
@@ -31,16 +30,17 @@ from salt_zoo_wan.checkpoint.lora_files import (
     write_lora,
 )
 from salt_zoo_wan.components import together
-from salt_zoo_wan.expert_files import (
+from salt_zoo_wan.detect_size import detect_size
+from salt_zoo_wan.experts.expert_files import (
     load_network,
     lora_of_own,
     refuse_two,
     save_transformers,
 )
-from salt_zoo_wan.experts import WanExperts, networks_of
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.experts.experts import WanExperts, networks_of
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
+from salt_zoo_wan.transformer.network import WanNetwork
 
 
 class TeacherSizeConfig(StrictModel):

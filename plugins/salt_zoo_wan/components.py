@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.seals import Damaged, read_json
 from salt_zoo.io.known_digests import known_digest
-from salt_zoo.io.seals import Damaged, read_json
 
 #: The components of a diffusers pipeline that a backbone loads.
 COMPONENTS = ("transformer", "text_encoder", "tokenizer", "vae")

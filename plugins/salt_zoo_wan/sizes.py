@@ -11,7 +11,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor, nn
 
-from salt_zoo.core.overridden import is_overridden
+from salt_zoo.core.base.overridden import is_overridden
 from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo_wan.components import Download
 

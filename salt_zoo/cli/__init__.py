@@ -20,15 +20,15 @@ from salt_zoo.cli import (
     train,
 )
 from salt_zoo.cli.arguments import Parser
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.ranks import end_process, is_alone, is_first_of_machine, is_main_process
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.ranks import end_process, is_alone, is_first_of_machine, is_main_process
+from salt_zoo.io.files.storage import FULL
 from salt_zoo.io.printing import lenient_outputs, results, results_only, say
 from salt_zoo.io.signals import exit_code, signals_clean_up, termination_told
-from salt_zoo.io.storage import FULL
 from salt_zoo.io.threads import threads_told
-from salt_zoo.plugin.foreign import TRACEBACK, blaming, explain, lacks_memory
+from salt_zoo.plugin.isolation.foreign import TRACEBACK, blaming, explain, lacks_memory
+from salt_zoo.plugin.isolation.surroundings import exits_raised
 from salt_zoo.plugin.manager import Zoo, load_zoo, refuse_broken
-from salt_zoo.plugin.surroundings import exits_raised
 
 #: What a process of several says where it does not fail by itself.
 LOST = "another process of this run has ended unexpectedly"

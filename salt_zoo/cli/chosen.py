@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
-from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.protocols import BackboneDefaults, Recognises
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.students import RECORD, check_student

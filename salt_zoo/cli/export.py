@@ -8,7 +8,7 @@ from typing import Any
 
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import out_path
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import Exportable, ExportsLora
 from salt_zoo.io.printing import say, show
 from salt_zoo.plugin.manager import Zoo

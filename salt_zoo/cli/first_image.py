@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 if TYPE_CHECKING:
     from salt_zoo.core.first_frame import FirstFrames
@@ -51,7 +51,7 @@ def first_frames(
         raise ZooError(f"{named} generates from a first frame; give one with --image FILE")
 
     from salt_zoo.core.first_frame import of_image, of_images
-    from salt_zoo.io.image_reading import check_image, read_image
+    from salt_zoo.io.videos.image_reading import check_image, read_image
 
     if files:
         for file in dict.fromkeys(files):

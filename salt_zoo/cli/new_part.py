@@ -9,11 +9,11 @@ import shlex
 from pathlib import Path
 
 from salt_zoo.cli.arguments import folder
-from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.io.files.storage import atomic_folder, readable_errors
 from salt_zoo.io.printing import say, show
-from salt_zoo.io.storage import atomic_folder, readable_errors
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NAME as REGISTERED_NAME
+from salt_zoo.plugin.registration.registry import NAME as REGISTERED_NAME
 
 NAME = "new"
 HELP = "create an installable package for a new method: code, test and README"

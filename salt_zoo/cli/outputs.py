@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.base.errors import ZooError, shown
 
 #: `index`: `00003-a-red-fox.mp4`; `vbench`: `a red fox-0.mp4`, which VBench finds by its prompt.
 Names = Literal["index", "vbench"]

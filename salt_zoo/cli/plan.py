@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.durations import in_words
 from salt_zoo.io.printing import noted_if_slow, show
 from salt_zoo.plugin.manager import Zoo

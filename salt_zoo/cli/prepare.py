@@ -10,9 +10,9 @@ from typing import Any
 from salt_zoo.cli.arguments import add_set_option, folder
 from salt_zoo.config.field_types import run_types, types_of_part
 from salt_zoo.config.overrides import apply_overrides
-from salt_zoo.core.annotations import annotations_at
-from salt_zoo.core.config import validate
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.annotations import annotations_at
+from salt_zoo.core.base.config import validate
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.printing import show
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
@@ -47,10 +47,10 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from contextlib import ExitStack
 
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.core.ranks import is_main_process
+    from salt_zoo.core.base.ranks import is_main_process
     from salt_zoo.io.distributed import on_main
-    from salt_zoo.io.one_writer import one_writer
-    from salt_zoo.io.storage import check_folder
+    from salt_zoo.io.files.one_writer import one_writer
+    from salt_zoo.io.files.storage import check_folder
     from salt_zoo.training.devices import device_of_process
 
     check_folder(options.out)

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     settings = apply_overrides({}, options.overrides, types)
     config = zoo.recipes.configure(options.recipe, settings, f"recipe {options.recipe}")
     recipe = zoo.recipes.create(options.recipe, config, zoo)
-    from salt_zoo.io.one_writer import one_writer
+    from salt_zoo.io.files.one_writer import one_writer
 
     with one_writer(options.out):
         return int(recipe.run(options.out, options.device) or 0)

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from salt_zoo.core.ranks import is_main_process
+from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.io.consoles import NotesConsole
 from salt_zoo.io.durations import in_words
 

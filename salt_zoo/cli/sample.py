@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from salt_zoo.cli import first_image
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
-from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.base.errors import ZooError, shown
 from salt_zoo.io.printing import results, show
 from salt_zoo.plugin.manager import Zoo
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from salt_zoo.core.first_frame import FirstFrames
-    from salt_zoo.core.network import Condition
+    from salt_zoo.core.networks.network import Condition
 
 NAME = "sample"
 HELP = "generate videos for prompts with a student, or with a backbone's teacher"
@@ -136,8 +136,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     from salt_zoo.cli.progress import told_bar
     from salt_zoo.config.parts import configure_part
-    from salt_zoo.core.precision import with_precision
-    from salt_zoo.io.video import check_size
+    from salt_zoo.core.networks.precision import with_precision
+    from salt_zoo.io.videos.video import check_size
     from salt_zoo.training.devices import find_device  # torch takes seconds to import
 
     device = find_device(options.device)
@@ -232,7 +232,7 @@ def sampling_config(
     options: argparse.Namespace, chosen: Chosen, is_student: bool, backbone: Any
 ) -> Any:
     """How to sample: what was asked for, else what the student says, else the usual."""
-    from salt_zoo.core.config import validate
+    from salt_zoo.core.base.config import validate
     from salt_zoo.rollout.generate import SamplingConfig
 
     usual = {
@@ -271,7 +271,7 @@ def make(
     """
     import torch
 
-    from salt_zoo.io.video import check_finite
+    from salt_zoo.io.videos.video import check_finite
     from salt_zoo.rollout.generate import generate, prompt_draws
 
     for video in videos:
@@ -305,8 +305,8 @@ def write(
     """Write each video to its file as it is made, or all of them to `out`."""
     import torch
 
-    from salt_zoo.io.storage import prepare_folder
-    from salt_zoo.io.video import check_size, write_videos
+    from salt_zoo.io.files.storage import prepare_folder
+    from salt_zoo.io.videos.video import check_size, write_videos
 
     if files is not None:
         prepare_folder(out)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from salt_zoo.core.errors import ZooError, did_you_mean
+from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.io.printing import show
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.option_docs import OptionDoc, first_paragraph, option_docs
-from salt_zoo.plugin.registry import Registry
+from salt_zoo.plugin.options.option_docs import OptionDoc, first_paragraph, option_docs
+from salt_zoo.plugin.registration.registry import Registry
 
 NAME = "show"
 HELP = "show the options of a method, backbone, metric, ..., or the keys of a run's YAML file"
@@ -109,7 +109,7 @@ def describe_part(registry: Registry, name: str | None) -> Description:
 
 def reading_of(factory: Any) -> str:
     """Kind and direction of a metric, as its class declares them."""
-    from salt_zoo.plugin.metric_reading import Reading, direction_words
+    from salt_zoo.plugin.isolation.metric_reading import Reading, direction_words
 
     try:
         read = Reading.of(factory, "metric")

@@ -13,7 +13,7 @@ from salt_zoo.cli import first_image
 from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
-from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.base.errors import ZooError, shown
 from salt_zoo.io.printing import show
 from salt_zoo.io.signals import exit_code
 from salt_zoo.plugin.manager import Zoo
@@ -76,8 +76,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     content = with_overrides(content, options.overrides, zoo)
 
     from salt_zoo.config.parts import configure_part
-    from salt_zoo.core.precision import with_precision
-    from salt_zoo.io.video import check_size
+    from salt_zoo.core.networks.precision import with_precision
+    from salt_zoo.io.videos.video import check_size
     from salt_zoo.rollout.generate import prompt_draws
     from salt_zoo.rollout.stream import Timeline, stream
     from salt_zoo.training.devices import find_device  # torch takes seconds to import
@@ -230,7 +230,7 @@ def write(
 
 
 def _not_finite(pixels: Tensor, path: Path, done: int) -> ZooError | None:
-    from salt_zoo.io.video import check_finite
+    from salt_zoo.io.videos.video import check_finite
 
     try:
         check_finite(pixels, f"{path}, from frame {done} on")
@@ -244,8 +244,8 @@ def writer(path: Path, frame_rate: float) -> Iterator[Callable[[Tensor], None]]:
     """Yields what takes the next pixels `[1, C, f, H, W]`; the file has its name at the end."""
     import torch
 
-    from salt_zoo.io.storage import atomic_file
-    from salt_zoo.io.video import Mp4, enlarge, side_by_side, to_bytes, write_videos
+    from salt_zoo.io.files.storage import atomic_file
+    from salt_zoo.io.videos.video import Mp4, enlarge, side_by_side, to_bytes, write_videos
 
     if path.suffix.lower() == ".mp4":
         with atomic_file(path) as draft, Mp4(str(draft), frame_rate) as file:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from salt_zoo.cli.arguments import add_set_option, folder
 from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.overrides import apply_overrides
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.printing import noted_if_slow, say, show
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         return 0
     check_data(resolved, zoo, str(options.config))
     from salt_zoo.cli.progress import training_progress
-    from salt_zoo.io.one_writer import one_writer
-    from salt_zoo.io.storage import check_folder
+    from salt_zoo.io.files.one_writer import one_writer
+    from salt_zoo.io.files.storage import check_folder
     from salt_zoo.training.launch import train
     from salt_zoo.training.students import save_student
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
 def _tell(config: RunConfig, folder: Path) -> None:
     """What begins, and where its numbers go."""
-    from salt_zoo.core.ranks import is_main_process
+    from salt_zoo.core.base.ranks import is_main_process
 
     if not is_main_process():
         return

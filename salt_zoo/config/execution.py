@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from salt_zoo.core.config import StrictModel, once
+from salt_zoo.core.base.config import StrictModel, once
 
 #: Kinds of networks that are never trained themselves.
 Offload = Literal["frozen", "averages"]

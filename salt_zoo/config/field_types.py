@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from salt_zoo.config.overrides import Types
-from salt_zoo.core.annotations import annotations_at
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.annotations import annotations_at
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import Registry
+from salt_zoo.plugin.registration.registry import Registry
 
 
 def types_of_run(zoo: Zoo) -> Types:

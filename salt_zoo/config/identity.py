@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from salt_zoo.core.precision import ResolvedPrecision
+from salt_zoo.core.networks.precision import ResolvedPrecision
 
 #: Keys of `training` that say how a run is watched and kept.
 HARMLESS = ("log_every", "checkpoint_every", "trackers")

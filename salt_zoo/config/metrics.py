@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from salt_zoo.config.parts import named
-from salt_zoo.core.config import said
+from salt_zoo.core.base.config import said
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import NAME
+from salt_zoo.plugin.registration.registry import NAME
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def configure_metrics(
 
 def make_metrics(zoo: Zoo, metrics: Sequence[str | Mapping[str, Any]]) -> dict[str, Any]:
     """Metrics by label."""
-    from salt_zoo.plugin.checked_metric import make_metric
+    from salt_zoo.plugin.isolation.checked_metric import make_metric
 
     return {
         label: make_metric(metric.name, options, zoo)

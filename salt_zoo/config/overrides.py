@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from salt_zoo.core.errors import ZooError, shown
+from salt_zoo.core.base.errors import ZooError, shown
 from salt_zoo.io.yaml import parse_yaml, plain_value
 
 #: What may stand at a path of a configuration: the types of its field; none where that is unknown.

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator
 
-from salt_zoo.core.config import said
-from salt_zoo.core.errors import reason, shown
+from salt_zoo.core.base.config import said
+from salt_zoo.core.base.errors import reason, shown
 from salt_zoo.core.protocols import Composite
-from salt_zoo.plugin.foreign import BrokenPart
+from salt_zoo.plugin.isolation.foreign import BrokenPart
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import Registry
+from salt_zoo.plugin.registration.registry import Registry
 
 
 def named(part: Any) -> Any:

@@ -12,7 +12,7 @@ from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.metrics import Metrics, configure_metrics
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.config import Steps, StrictModel, once, validate
+from salt_zoo.core.base.config import Steps, StrictModel, once, validate
 from salt_zoo.plugin.manager import Zoo
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.ranks import is_main_process
-from salt_zoo.io.storage import atomic_file, write_text
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.ranks import is_main_process
+from salt_zoo.io.files.storage import atomic_file, write_text
 from salt_zoo.io.yaml import dump_yaml
 
 NAME = "run.yaml"

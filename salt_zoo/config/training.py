@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from salt_zoo.core.config import StrictModel, once
-from salt_zoo.core.lora import LoraConfig
-from salt_zoo.core.precision import Precision
-from salt_zoo.core.strict_numbers import LARGEST_RATE
+from salt_zoo.core.base.config import StrictModel, once
+from salt_zoo.core.base.strict_numbers import LARGEST_RATE
+from salt_zoo.core.networks.lora import LoraConfig
+from salt_zoo.core.networks.precision import Precision
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -80,7 +80,8 @@ class TrainingConfig(StrictModel):
     #: Norm to which the gradient of each trained network is clipped.
     clip: Annotated[float, Field(gt=0)] = 10.0
     ema: EMAConfig | None = EMAConfig()
-    #: Of network passes (`salt_zoo.core.precision`); `auto` is bf16 on CUDA, fp32 elsewhere.
+    #: Of network passes (`salt_zoo.core.networks.precision`); `auto` is bf16 on CUDA, fp32
+    #: elsewhere.
     precision: Precision = "auto"
     #: Student updates between two checkpoints; there is one at the end, too.
     checkpoint_every: Positive = 40

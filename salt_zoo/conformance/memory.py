@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from salt_zoo.config.parts import configure_part, named
-from salt_zoo.core.blocks import ExitStep
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import FirstFrames, of_image
+from salt_zoo.core.networks.blocks import ExitStep
 from salt_zoo.core.protocols import Backbone, Condition, MaskedForward
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_teacher_forced
 from salt_zoo.rollout.generate import SamplingConfig, generate

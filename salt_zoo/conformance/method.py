@@ -12,10 +12,10 @@ from torch import Tensor
 
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.costs.passes import count_forward_passes
-from salt_zoo.plugin.checked_method import make_method
+from salt_zoo.plugin.isolation.checked_method import make_method
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.launch import train
-from salt_zoo.training.networks import Networks
+from salt_zoo.training.state.networks import Networks
 from salt_zoo.training.trainer import Trainer
 
 #: A part as a run names it: its name, or its options with a `name`.

@@ -19,10 +19,10 @@ from salt_zoo.evaluation.videos import (
     make_videos,
     measure,
 )
-from salt_zoo.plugin.checked_metric import CheckedMetric, make_metric
-from salt_zoo.plugin.foreign import BrokenPart
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric, make_metric
+from salt_zoo.plugin.isolation.foreign import BrokenPart
+from salt_zoo.plugin.isolation.metric_reading import Reading
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.metric_reading import Reading
 from salt_zoo.rollout.generate import SamplingConfig
 
 #: Relative: sums of other batches are rounded otherwise.

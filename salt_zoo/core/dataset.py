@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from salt_zoo.core.backbone import Backbone
-    from salt_zoo.core.network import Condition
-    from salt_zoo.core.rng import KeyedRNG
+    from salt_zoo.core.base.rng import KeyedRNG
+    from salt_zoo.core.networks.backbone import Backbone
+    from salt_zoo.core.networks.network import Condition
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from salt_zoo.core.backbone import Backbone
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.dataset import Dataset, EncodedFirstFrames, Sample
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.network import Condition
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.transfers import send
+from salt_zoo.core.networks.backbone import Backbone
+from salt_zoo.core.networks.network import Condition
 
 #: What the first frames of some videos add to the condition, by the videos' places in a list.
 FirstFrames = Callable[[range], Condition]

@@ -9,8 +9,8 @@ from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.condition import concatenate
-from salt_zoo.core.network import Condition, Memory, VelocityNetwork
+from salt_zoo.core.networks.condition import concatenate
+from salt_zoo.core.networks.network import Condition, Memory, VelocityNetwork
 
 
 class Guided:

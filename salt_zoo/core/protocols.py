@@ -6,7 +6,27 @@ in [0, 1] with 1 = noise. All times are the network's own, that is, already shif
 `flow.step_list(n, shift)` is the list of an n-step student, in training and at evaluation.
 """
 
-from salt_zoo.core.backbone import (
+from salt_zoo.core.base.config import Composite
+from salt_zoo.core.dataset import (
+    Dataset,
+    DrawsPrompts,
+    Encoded,
+    EncodedFirstFrames,
+    Sample,
+    Split,
+)
+from salt_zoo.core.methods.method import (
+    Batch,
+    Method,
+    NeedsTrajectories,
+    NetworkObjective,
+    NetworkSpec,
+    Objective,
+    Stateful,
+    TrainStep,
+)
+from salt_zoo.core.metric import Direction, Metric, MetricDefaults, MetricKind
+from salt_zoo.core.networks.backbone import (
     Backbone,
     BackboneDefaults,
     Encoder,
@@ -18,27 +38,7 @@ from salt_zoo.core.backbone import (
     Start,
     StoredWeights,
 )
-from salt_zoo.core.config import Composite
-from salt_zoo.core.dataset import (
-    Dataset,
-    DrawsPrompts,
-    Encoded,
-    EncodedFirstFrames,
-    Sample,
-    Split,
-)
-from salt_zoo.core.method import (
-    Batch,
-    Method,
-    NeedsTrajectories,
-    NetworkObjective,
-    NetworkSpec,
-    Objective,
-    Stateful,
-    TrainStep,
-)
-from salt_zoo.core.metric import Direction, Metric, MetricDefaults, MetricKind
-from salt_zoo.core.network import (
+from salt_zoo.core.networks.network import (
     Checkpointable,
     ComparableMemory,
     Condition,

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from salt_zoo.core.lora import trainable
+from salt_zoo.core.networks.lora import trainable
 from salt_zoo.core.protocols import Condition
 
 
@@ -33,8 +33,8 @@ def peak_activation_bytes(
         condition: of one row, for its shapes.
         latent_shape: C, F, H, W of one video.
         batch: videos in the pass.
-        bf16: under autocast to bfloat16 as `salt_zoo.core.precision` has it, without its cache; the
-            copies of weights that the backward pass needs are counted, too.
+        bf16: under autocast to bfloat16 as `salt_zoo.core.networks.precision` has it, without its
+            cache; the copies of weights that the backward pass needs are counted, too.
         gathered: the weights are a sharded network's, gathered in the precision of the pass, so
             that there are no copies of them.
         times: dimensions of the times: 1 is one a video, 2 one a frame.

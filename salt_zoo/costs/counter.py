@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import FeatureExtractor
 from salt_zoo.costs.module_passes import ModuleMeter, ModulePass
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.condition import example
-from salt_zoo.core.facts import facts
-from salt_zoo.core.lora import LoraConfig, add_lora, trainable
-from salt_zoo.core.meta import kept_network, on_meta
+from salt_zoo.core.base.facts import facts
+from salt_zoo.core.methods.meta import kept_network, on_meta
+from salt_zoo.core.methods.roles import source
+from salt_zoo.core.networks.blocks import Blocks
+from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
-from salt_zoo.core.roles import source
 from salt_zoo.costs.counter import AnyPass, Pass
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.forms import RememberedForms
@@ -37,7 +37,7 @@ def flops_of_passes(
     """FLOPs by role of counted passes: the one figure of plans, budgets and finished runs.
 
     Args:
-        roles: what kind of network each has (`salt_zoo.core.roles.with_averages`).
+        roles: what kind of network each has (`salt_zoo.core.methods.roles.with_averages`).
         passes: by role, as a `PassCounter` counts them.
         checkpointing: with the recomputation of gradient checkpointing, which changes no result
             and so is no part of a budget.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.base.errors import ZooError, reason
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.condition import example
-from salt_zoo.core.meta import feature_shape, network_of_role, on_meta
-from salt_zoo.core.method import trained_together
+from salt_zoo.core.base.rng import Key, KeyedRNG, step_rng
+from salt_zoo.core.methods.meta import feature_shape, network_of_role, on_meta
+from salt_zoo.core.methods.method import trained_together
+from salt_zoo.core.methods.roles import with_averages
+from salt_zoo.core.networks.blocks import Blocks
+from salt_zoo.core.networks.condition import example
 from salt_zoo.core.protocols import (
     Backbone,
     Batch,
@@ -29,8 +31,6 @@ from salt_zoo.core.protocols import (
     Start,
     TrainStep,
 )
-from salt_zoo.core.rng import Key, KeyedRNG, step_rng
-from salt_zoo.core.roles import with_averages
 from salt_zoo.costs.counter import AnyPass, Pass, PassCounter, in_videos
 from salt_zoo.costs.module_passes import ModulePass
 

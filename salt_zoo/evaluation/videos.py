@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import first_frame
-from salt_zoo.core.condition import encode
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import FirstFrames
+from salt_zoo.core.networks.condition import encode
 from salt_zoo.core.protocols import Backbone, Condition, Dataset, Metric
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.plugin.checked_metric import CheckedMetric
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric
 from salt_zoo.rollout.generate import SamplingConfig, generate
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import torch.distributed as distributed
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.interrupts import Stopped, is_users
-from salt_zoo.core.ranks import is_main_process
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.interrupts import Stopped, is_users
+from salt_zoo.core.base.ranks import is_main_process
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.seals import Damaged, read_sealed, write_sealed
-from salt_zoo.io.storage import file_digest
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.seals import Damaged, read_sealed, write_sealed
+from salt_zoo.io.files.storage import file_digest
 
 #: Bytes from which a digest is kept on disk: below, reading takes less than a tenth of a second.
 LARGE = 2**26

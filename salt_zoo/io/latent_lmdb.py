@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.errors import MissingPackage, ZooError, reason, shown
-from salt_zoo.io.storage import digest
+from salt_zoo.core.base.errors import MissingPackage, ZooError, reason, shown
+from salt_zoo.io.files.storage import digest
 
 #: The file of an environment.
 DATA = "data.mdb"

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError, reason
+from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.io.packed import INDEX, PackedFolder, crc_of, packed_metadata, read_header
 
 #: Shards that are open at a time; they are memory-mapped and take no memory of their own.

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from salt_zoo.core.ranks import is_main_process
+from salt_zoo.core.base.ranks import is_main_process
 
 #: Letters of a line on stderr; of a longer one both ends are kept: what is wrong, and the remedy.
 LONGEST = 800

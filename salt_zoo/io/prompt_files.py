@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.core.errors import ZooError, shown
-from salt_zoo.io.regular import check_regular
+from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.io.files.regular import check_regular
 
 #: A table's column of prompts, where none is named: the first of these that it has.
 COLUMNS = ("prompt", "prompt_en", "caption", "text")

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from salt_zoo.core.interrupts import Stopped
-from salt_zoo.core.ranks import is_alone
+from salt_zoo.core.base.interrupts import Stopped
+from salt_zoo.core.base.ranks import is_alone
 
 #: A terminal's Ctrl-C, a scheduler's or a shutdown's wish, a terminal that was closed.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

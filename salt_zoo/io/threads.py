@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from salt_zoo.core.errors import reason
+from salt_zoo.core.base.errors import reason
+from salt_zoo.io.files.storage import FULL
 from salt_zoo.io.printing import say
-from salt_zoo.io.storage import FULL
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from salt_zoo.core.errors import ZooError, shown
-from salt_zoo.io.regular import check_regular
+from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.io.files.regular import check_regular
 
 #: A configuration is read by people; what is larger is another file. In bytes.
 LARGEST = 1_000_000

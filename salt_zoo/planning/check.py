@@ -9,19 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from salt_zoo.core import first_frame
+from salt_zoo.core.base.errors import ZooError, did_you_mean
+from salt_zoo.core.base.interrupts import is_users
+from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.dataset import check_has_videos
-from salt_zoo.core.errors import ZooError, did_you_mean
-from salt_zoo.core.interrupts import is_users
-from salt_zoo.core.lora import add_lora
-from salt_zoo.core.meta import network_of_role
-from salt_zoo.core.roles import check_offload, with_lora
-from salt_zoo.core.sequence import SequenceGroup
-from salt_zoo.core.token_sharing import share_tokens
-from salt_zoo.plugin.checked_method import make_method
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.core.methods.meta import network_of_role
+from salt_zoo.core.methods.roles import check_offload, with_lora
+from salt_zoo.core.networks.lora import add_lora
+from salt_zoo.core.networks.token_sharing import share_tokens
+from salt_zoo.plugin.isolation.checked_method import make_method
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.training.eight_bit import require_torchao
-from salt_zoo.training.layout import make_layout
+from salt_zoo.training.state.eight_bit import require_torchao
+from salt_zoo.training.state.layout import make_layout
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import Resolved
@@ -77,7 +77,7 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
     Raises:
         ZooError: there is no such data.
     """
-    from salt_zoo.core.rng import step_rng  # torch takes seconds to import
+    from salt_zoo.core.base.rng import step_rng  # torch takes seconds to import
 
     with _mistakes_only(where):
         method = zoo.methods.create(run.config.method["name"], run.method, zoo)

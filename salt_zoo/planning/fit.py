@@ -9,7 +9,7 @@ from typing import Any
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.planning.plan import PASSING, Plan, plan_run
 from salt_zoo.plugin.manager import Zoo
 

@@ -15,22 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
-from salt_zoo.core.condition import example
-from salt_zoo.core.lora import LoraConfig, add_lora, trainable
-from salt_zoo.core.meta import kept_network, network_of_role, on_meta
-from salt_zoo.core.precision import with_precision
+from salt_zoo.core.base.sequence import SequenceGroup
+from salt_zoo.core.methods.meta import kept_network, network_of_role, on_meta
+from salt_zoo.core.methods.roles import Originals, is_shared, source
+from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
+from salt_zoo.core.networks.precision import with_precision
+from salt_zoo.core.networks.token_sharing import share_tokens
 from salt_zoo.core.protocols import Backbone, NetworkSpec
-from salt_zoo.core.roles import Originals, is_shared, source
-from salt_zoo.core.sequence import SequenceGroup
-from salt_zoo.core.token_sharing import share_tokens
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
-from salt_zoo.plugin.checked_roles import STUDENT_EMA
-from salt_zoo.training.eight_bit import moment_bytes
-from salt_zoo.training.optimizers import make_optimizers
-from salt_zoo.training.sharding import HasShardUnits
-from salt_zoo.training.sliced_loading import can_load_slices
+from salt_zoo.plugin.isolation.checked_roles import STUDENT_EMA
+from salt_zoo.training.state.eight_bit import moment_bytes
+from salt_zoo.training.state.optimizers import make_optimizers
+from salt_zoo.training.state.sharding import HasShardUnits
+from salt_zoo.training.state.sliced_loading import can_load_slices
 
 GIB = 2**30
 

@@ -19,10 +19,16 @@ import torch
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.meta import meta_network, on_meta
-from salt_zoo.core.precision import resolve_precision
+from salt_zoo.core.methods.meta import meta_network, on_meta
+from salt_zoo.core.methods.roles import (
+    check_offload,
+    is_offloaded,
+    source,
+    with_averages,
+    with_lora,
+)
+from salt_zoo.core.networks.precision import resolve_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
-from salt_zoo.core.roles import check_offload, is_offloaded, source, with_averages, with_lora
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
 from salt_zoo.planning.codecs import codec_gib, resident_codecs
@@ -37,10 +43,10 @@ from salt_zoo.planning.memory import (
     shared_over,
     weights_and_gradients,
 )
-from salt_zoo.plugin.checked_method import make_method
-from salt_zoo.plugin.checked_roles import STUDENT_EMA
+from salt_zoo.plugin.isolation.checked_method import make_method
+from salt_zoo.plugin.isolation.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.training.layout import Layout, make_layout
+from salt_zoo.training.state.layout import Layout, make_layout
 
 #: Parts that are there in a training pass only, when the codecs are not.
 PASSING = ("activations", "gathered units", "KV memory")

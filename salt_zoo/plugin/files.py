@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from salt_zoo.core.errors import ZooError, as_given
-from salt_zoo.core.interrupts import is_users
+from salt_zoo.core.base.errors import ZooError, as_given
+from salt_zoo.core.base.interrupts import is_users
 
 #: How the names of the modules of plugin files begin.
 FILE = "salt_zoo_file_"

@@ -13,15 +13,21 @@ from typing import Any
 
 import pluggy
 
-from salt_zoo.core.errors import ZooError, did_you_mean, reason
-from salt_zoo.core.interrupts import is_users
-from salt_zoo.plugin import spec as hookspecs
+from salt_zoo.core.base.errors import ZooError, did_you_mean, reason
+from salt_zoo.core.base.interrupts import is_users
 from salt_zoo.plugin.files import named
-from salt_zoo.plugin.foreign import show_traceback
-from salt_zoo.plugin.hooks import SPECIFIED, GuardedHooks, caller_of, check_plain, misspelt
-from salt_zoo.plugin.registries import Registries
-from salt_zoo.plugin.registry import Entry, RegistrationError, Registry
-from salt_zoo.plugin.surroundings import output_kept, settings_kept
+from salt_zoo.plugin.isolation.foreign import show_traceback
+from salt_zoo.plugin.isolation.surroundings import output_kept, settings_kept
+from salt_zoo.plugin.registration import spec as hookspecs
+from salt_zoo.plugin.registration.hooks import (
+    SPECIFIED,
+    GuardedHooks,
+    caller_of,
+    check_plain,
+    misspelt,
+)
+from salt_zoo.plugin.registration.registries import Registries
+from salt_zoo.plugin.registration.registry import Entry, RegistrationError, Registry
 
 __all__ = ["SPECIFIED", "Broken", "Zoo", "load_zoo", "refuse_broken"]
 

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from salt_zoo.io.files.storage import digest
 from salt_zoo.io.known_digests import known_digest
-from salt_zoo.io.storage import digest
 from salt_zoo.plugin.files import FILE
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import Entry
+from salt_zoo.plugin.registration.registry import Entry
 
 Made = TypeVar("Made")
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core import first_frame
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Backbone
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.core.transfers import send
-from salt_zoo.io.captioned_videos import find_videos
+from salt_zoo.io.files.storage import digest
 from salt_zoo.io.latent_lmdb import open_lmdb
 from salt_zoo.io.packed import PackedFolder
-from salt_zoo.io.storage import digest
-from salt_zoo.io.video_reading import read_video
+from salt_zoo.io.videos.captioned_videos import find_videos
+from salt_zoo.io.videos.video_reading import read_video
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.lmdb_rows import check_shape, clean_latents, images_of
 from salt_zoo.preparation.shards import Progress, prepare_shards

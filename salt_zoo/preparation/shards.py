@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.ranks import is_main_process
+from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.packed import Item, PackedFolder, open_packed
-from salt_zoo.plugin.foreign import fitting_batch
+from salt_zoo.plugin.isolation.foreign import fitting_batch
 
 #: Called with (items done, items in all, {}).
 Progress = Callable[[int, int, Mapping[str, float]], None]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from salt_zoo.config.parts import Part, configure_part
-from salt_zoo.core.condition import negative_prompt
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.networks.condition import negative_prompt
 from salt_zoo.io.packed import PackedFolder
 from salt_zoo.io.prompt_files import read_prompt_file
 from salt_zoo.plugin.manager import Zoo

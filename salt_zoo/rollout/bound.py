@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import ExitStep, Renoise, RolloutPath
+from salt_zoo.core.networks.blocks import ExitStep, Renoise, RolloutPath
 from salt_zoo.core.protocols import TrainStep, VelocityNetwork
 from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, replay
 

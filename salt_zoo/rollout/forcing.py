@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Condition, MaskedForward, Memory, VelocityNetwork
 from salt_zoo.rollout.sampler import full_time
 

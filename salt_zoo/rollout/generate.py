@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from salt_zoo.core import first_frame, flow
-from salt_zoo.core.blocks import Blocks, Sampler
-from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.guidance import Guided
+from salt_zoo.core.networks.blocks import Blocks, Sampler
+from salt_zoo.core.networks.condition import encode, unconditional
 from salt_zoo.core.protocols import Backbone
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import ExitStep, RolloutPath
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.blocks import ExitStep, RolloutPath
 from salt_zoo.core.protocols import (
     NetworkObjective,
     NetworkSpec,

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import RolloutPath, Sampler
-from salt_zoo.core.config import Steps
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.config import Steps
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import RolloutPath, Sampler
 
 #: Step lists by number of steps, each with its probability.
 StepLists = dict[Steps, Annotated[float, Field(ge=0)]]

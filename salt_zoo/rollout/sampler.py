@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, ExitStep, Renoise, Sampler
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks, ExitStep, Renoise, Sampler
 from salt_zoo.core.protocols import Condition, Memory, VelocityNetwork
-from salt_zoo.core.rng import KeyedRNG
 
 
 def iter_rollout(

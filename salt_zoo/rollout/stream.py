@@ -17,13 +17,13 @@ from einops import repeat
 from torch import Tensor
 
 from salt_zoo.core import first_frame
-from salt_zoo.core.blocks import Blocks, ExitStep, Renoise
-from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import FirstFrames
 from salt_zoo.core.guidance import Guided
+from salt_zoo.core.networks.blocks import Blocks, ExitStep, Renoise
+from salt_zoo.core.networks.condition import encode, unconditional
 from salt_zoo.core.protocols import Backbone, Condition, Memory
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig
 from salt_zoo.rollout.sampler import block_noise, commit, denoise, renoise_from
 from salt_zoo.rollout.stream_stats import Clock, Statistics

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, field_validator
 
-from salt_zoo.core.blocks import Sampler
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.networks.blocks import Sampler
 from salt_zoo.core.protocols import TrainStep
 from salt_zoo.rollout.bound import BoundRollout
 from salt_zoo.rollout.objectives import Objectives, Terms, complete

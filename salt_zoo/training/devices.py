@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.errors import ZooError, as_given
-from salt_zoo.core.ranks import is_alone
-from salt_zoo.io.storage import readable_errors
+from salt_zoo.core.base.errors import ZooError, as_given
+from salt_zoo.core.base.ranks import is_alone
+from salt_zoo.io.files.storage import readable_errors
 
 
 def check_device(name: str) -> torch.device | None:
@@ -69,7 +69,7 @@ def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accel
     if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
     # accelerate keeps the device of a process's first run for all others, in a state that has no
-    # public reset; the precision is none of its business (salt_zoo.core.precision)
+    # public reset; the precision is none of its business (salt_zoo.core.networks.precision)
     AcceleratorState._reset_state(reset_partial_state=True)
     with _chosen(found):
         return Accelerator(

@@ -11,14 +11,14 @@ from salt_zoo.config import run_yaml
 from salt_zoo.config.metrics import make_metrics
 from salt_zoo.config.run import QualityConfig, Resolved
 from salt_zoo.core.protocols import Backbone, Dataset
-from salt_zoo.io.one_writer import one_writer
+from salt_zoo.io.files.one_writer import one_writer
+from salt_zoo.io.files.storage import check_folder, plain, prepare_folder
 from salt_zoo.io.printing import say
-from salt_zoo.io.storage import check_folder, plain, prepare_folder
-from salt_zoo.plugin.foreign import ForeignError, show_traceback
+from salt_zoo.plugin.isolation.foreign import ForeignError, show_traceback
 from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
-    from salt_zoo.training.networks import Networks
+    from salt_zoo.training.state.networks import Networks
     from salt_zoo.training.trainer import Evaluate, Trainer
 
 
@@ -37,11 +37,11 @@ def train(
         ZooError: another process writes there, or the folder holds another run.
     """
     from salt_zoo.io.distributed import on_main
+    from salt_zoo.training.checkpoints.resuming import find_checkpoint
+    from salt_zoo.training.data.origin import make_parts  # torch takes seconds to import
+    from salt_zoo.training.data.unprepared import unprepared
     from salt_zoo.training.devices import end_trackers, make_accelerator, start_trackers
-    from salt_zoo.training.origin import make_parts  # torch takes seconds to import
-    from salt_zoo.training.resuming import find_checkpoint
     from salt_zoo.training.trainer import Trainer, identity_on
-    from salt_zoo.training.unprepared import unprepared
 
     config = resolved.config
     check_folder(folder)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
-from salt_zoo.io.storage import atomic_folder
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
+from salt_zoo.io.files.storage import atomic_folder
 from salt_zoo.training.remembered import sampling_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
 
 
 def _save(network: nn.Module | None, trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
-    from salt_zoo.core.lora import lora_layers, merged
+    from salt_zoo.core.networks.lora import lora_layers, merged
     from salt_zoo.core.protocols import ExportsLora
 
     assert network is not None  # it is the first process

@@ -19,30 +19,30 @@ from torch import Tensor
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.identity import identity
 from salt_zoo.config.training import TrainingConfig
-from salt_zoo.core.errors import ZooError, reason
-from salt_zoo.core.lora import trainable
-from salt_zoo.core.method import trained_together
-from salt_zoo.core.precision import backward_in, resolve_precision
+from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.core.methods.method import trained_together
+from salt_zoo.core.networks.lora import trainable
+from salt_zoo.core.networks.precision import backward_in, resolve_precision
 from salt_zoo.core.protocols import Backbone, Dataset, Method, TrainStep
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.costs.flops import flops_of_passes
 from salt_zoo.io.distributed import on_main
-from salt_zoo.io.storage import plain
-from salt_zoo.plugin.checked_method import CheckedMethod
-from salt_zoo.training.batches import AHEAD, Batches
-from salt_zoo.training.blowups import not_finite
-from salt_zoo.training.checkpoints import (
+from salt_zoo.io.files.storage import plain
+from salt_zoo.plugin.isolation.checked_method import CheckedMethod
+from salt_zoo.training.checkpoints.blowups import not_finite
+from salt_zoo.training.checkpoints.checkpoint import (
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from salt_zoo.training.data.batches import AHEAD, Batches
+from salt_zoo.training.data.prefetch import Place
 from salt_zoo.training.devices import log
 from salt_zoo.training.gradients import average_buffers, average_gradients
-from salt_zoo.training.layout import make_layout
-from salt_zoo.training.networks import Networks
-from salt_zoo.training.optimizers import schedule_factor, set_rates
-from salt_zoo.training.prefetch import Place
-from salt_zoo.training.sharding import is_sharded, whole
+from salt_zoo.training.state.layout import make_layout
+from salt_zoo.training.state.networks import Networks
+from salt_zoo.training.state.optimizers import schedule_factor, set_rates
+from salt_zoo.training.state.sharding import is_sharded, whole
 
 #: Called with the networks and the number of updates done; returns scalars to log.
 Evaluate = Callable[[Networks, int], Mapping[str, float]]

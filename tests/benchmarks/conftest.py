@@ -14,15 +14,15 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-import benchmarks.runner.jobs
+import benchmarks.runner.jobs.execution
 from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
 from benchmarks.run import plan_runs
-from benchmarks.runner.job import Job
+from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import load_study
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from tests.benchmarks.planned_jobs import STUDY
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
@@ -230,13 +230,13 @@ def make_study() -> Callable[..., Study]:
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of all jobs that were trained, in order."""
     labels: list[str] = []
-    real = benchmarks.runner.jobs._train
+    real = benchmarks.runner.jobs.execution._train
 
     def train(job: Job, *more: Any) -> Any:
         labels.append(job.label)
         return real(job, *more)
 
-    monkeypatch.setattr(benchmarks.runner.jobs, "_train", train)
+    monkeypatch.setattr(benchmarks.runner.jobs.execution, "_train", train)
     return labels
 
 

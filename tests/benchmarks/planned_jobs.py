@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.runner.job import Job
-from benchmarks.runner.jobs import run_job
+from benchmarks.runner.jobs.execution import run_job
+from benchmarks.runner.jobs.job import Job
 from salt_zoo.plugin.manager import Zoo
 
 STUDY = {

@@ -15,17 +15,17 @@ import torch
 
 from benchmarks.evaluate.records import EvalResult, TrainingCost
 from benchmarks.report.build import write_report
-from benchmarks.report.model import View
-from benchmarks.report.summary import answer, answer_lines, tuning
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.summary import answer, answer_lines, tuning
 from benchmarks.stats.answer import check_primary
-from benchmarks.stats.entries import MetricEntry
+from benchmarks.stats.model.entries import MetricEntry
+from benchmarks.stats.model.schema import Results
 from benchmarks.stats.results import build_results
-from benchmarks.stats.schema import Results
+from benchmarks.study.entries.tuning import Tuning
 from benchmarks.study.metric_info import MetricInfo
-from benchmarks.study.tuning import Tuning
-from salt_zoo.core.errors import MissingPackage, ZooError
-from salt_zoo.plugin.checked_metric import CheckedMetric
-from salt_zoo.plugin.metric_reading import direction_words
+from salt_zoo.core.base.errors import MissingPackage, ZooError
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric
+from salt_zoo.plugin.isolation.metric_reading import direction_words
 
 PROMPTS = [f"prompt {i}" for i in range(40)]
 NOISE = np.random.default_rng(0)

@@ -9,15 +9,15 @@ import pytest
 import yaml
 
 from benchmarks.run import plan_runs
-from benchmarks.runner.plan import print_plan
+from benchmarks.runner.planning.plan import print_plan
 from benchmarks.study.schema import load_study
 from salt_zoo import hookimpl
 from salt_zoo.cli import guarded
 from salt_zoo.config.run import resolve
-from salt_zoo.core.interrupts import Stopped
+from salt_zoo.core.base.interrupts import Stopped
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.io.signals import signals_clean_up
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 

@@ -13,17 +13,17 @@ import pytest
 from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together, without_broken
 from benchmarks.evaluate.records import EvalResult
 from benchmarks.run import plan_runs
-from benchmarks.runner.jobs import run_job
+from benchmarks.runner.jobs.execution import run_job
 from benchmarks.runner.runner import collect, few, make_jobs, write
-from benchmarks.stats.arm_scores import group_scores
-from benchmarks.stats.bootstrap import Bootstrap
+from benchmarks.stats.intervals.arm_scores import group_scores
+from benchmarks.stats.intervals.bootstrap import Bootstrap
 from benchmarks.stats.results import build_results
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import load_study
-from salt_zoo.core.errors import ZooError
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from tests.benchmarks import planned_jobs
 
 PLUGIN = textwrap.dedent(

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from benchmarks.report.build import write_report
-from benchmarks.report.model import View
-from benchmarks.report.summary import answer, claims_sentence
-from benchmarks.stats.schema import HypothesisResult, Results, Verdict
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.summary import answer, claims_sentence
+from benchmarks.stats.model.schema import HypothesisResult, Results, Verdict
 from benchmarks.stats.verdicts import judge
-from benchmarks.study.claims import Claim
+from benchmarks.study.entries.claims import Claim
 from benchmarks.study.schema import load_study, read_study, select_arms
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.storage import plain
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.storage import plain
 from tests.benchmarks.test_results import build
 
 HYPOTHESES = [

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from benchmarks.evaluate.cell_files import fault
 from benchmarks.run import plan_runs
-from benchmarks.runner.job import Job
-from benchmarks.runner.job_results import read_job
-from benchmarks.runner.jobs import run_job, set_right
+from benchmarks.runner.jobs.execution import run_job, set_right
+from benchmarks.runner.jobs.job import Job
+from benchmarks.runner.jobs.results import read_job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.schema import load_study
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 
 STUDY = {
     "name": "mini",

@@ -19,14 +19,14 @@ from PIL import Image
 
 from benchmarks.evaluate.records import LongVideoResult
 from benchmarks.report.build import write_report
-from benchmarks.report.drift import DriftView
-from benchmarks.report.gallery import sheet
-from benchmarks.report.model import View
-from benchmarks.report.summary import answer
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.drift import DriftView
+from benchmarks.report.sections.gallery import sheet
+from benchmarks.report.sections.summary import answer
 from benchmarks.stats.drift import slopes
+from benchmarks.stats.model.schema import Results
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import write_results
-from benchmarks.stats.schema import Results
 
 HYPOTHESES = [
     {"metric": "rigidity", "nfe": 4, "a": "sc-dmd-velocity", "b": "consistency", "slope": True},

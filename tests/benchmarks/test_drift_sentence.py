@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluate.records import EvalResult, LongVideoResult
-from benchmarks.report.drift import sentence
-from benchmarks.report.model import View
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.drift import sentence
+from benchmarks.stats.model.schema import Results
 from benchmarks.stats.results import build_results
-from benchmarks.stats.schema import Results
 from tests.benchmarks.test_answer import ERROR, PROMPTS, one
 
 CORRECT = replace(ERROR, name="class", direction="higher", bounds=(0.0, 1.0))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import salt_zoo.plugin.versions
-from benchmarks.runner.job_results import read_job
+from benchmarks.runner.jobs.results import read_job
 from salt_zoo.plugin.manager import load_zoo
 from tests.benchmarks.planned_jobs import arm, do
 
@@ -117,7 +117,7 @@ def test_another_judge_measures_again_and_trains_nothing(planned, zoo, monkeypat
 FILED = """
 from pathlib import Path
 from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 class Options(StrictModel):
     weights: Path | None = None
     tag: str = "laion.tag"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import benchmarks.runner.jobs
-from benchmarks.runner.job import Job
-from benchmarks.runner.job_results import read_job, stamps_of
-from benchmarks.runner.jobs import run_job
-from salt_zoo.core.errors import ZooError
+import benchmarks.runner.jobs.execution
+from benchmarks.runner.jobs.execution import run_job
+from benchmarks.runner.jobs.job import Job
+from benchmarks.runner.jobs.results import read_job, stamps_of
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 from tests.benchmarks.planned_jobs import arm, do, files, names, new
 
@@ -22,7 +22,7 @@ from tests.benchmarks.planned_jobs import arm, do, files, names, new
 def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
     """They refer to themselves, and Python may take many jobs to look for such circles."""
     kept, alive = [], []
-    real = benchmarks.runner.jobs._train
+    real = benchmarks.runner.jobs.execution._train
 
     def train(job: Job, *more: Any) -> Any:
         alive.extend(network() is not None for network in kept)
@@ -30,7 +30,7 @@ def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
         kept.append(weakref.ref(found[0]))
         return found
 
-    monkeypatch.setattr(benchmarks.runner.jobs, "_train", train)
+    monkeypatch.setattr(benchmarks.runner.jobs.execution, "_train", train)
     gc.disable()
     try:
         for job in planned({"seeds": [0, 1]}):

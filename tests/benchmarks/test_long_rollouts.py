@@ -11,9 +11,9 @@ from torch import Tensor
 
 from benchmarks.evaluate.long_video import LongMeasurer, clips_of
 from benchmarks.study.schema import LongConfig
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.evaluation.videos import Videos, make_videos
-from salt_zoo.plugin.checked_metric import CheckedMetric
+from salt_zoo.plugin.isolation.checked_metric import CheckedMetric
 from salt_zoo.rollout.generate import SamplingConfig
 from tests.blocks.plugin import ToyBackbone, ToyData
 

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.perf import main
 from benchmarks.perf_suite.clock import Clock, growth, median_interval, quartiles
-from salt_zoo.io.drafts import LOCK
+from salt_zoo.io.files.drafts import LOCK
 
 TINY = [
     "--blocks", "6", "--growing", "3", "--recomputed", "2", "--repetitions", "2", "--pairs", "2",
@@ -130,7 +130,7 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
     from diffusers import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from salt_zoo_wan import published_sizes as published
+    from salt_zoo_wan.published import published_sizes as published
     from salt_zoo_wan.published_configs import PUBLISHED
 
     tiny = dict(

@@ -8,8 +8,8 @@ import re
 import pytest
 import torch
 
-from benchmarks.runner.evaluation_plan import evaluation_flops
-from benchmarks.runner.plan import print_plan
+from benchmarks.runner.planning.evaluation_plan import evaluation_flops
+from benchmarks.runner.planning.plan import print_plan
 from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.config.run import resolve
 from salt_zoo.costs.counter import Pass

@@ -20,14 +20,14 @@ from PIL import Image
 import benchmarks
 from benchmarks.evaluate.pictures import shown_videos
 from benchmarks.report.build import write_report
-from benchmarks.report.formats import decimals, number
-from benchmarks.report.gallery import BUDGET, cards, sheet, videos_of
-from benchmarks.report.model import View
-from benchmarks.report.summary import answer, answer_lines
-from benchmarks.report.tables import latex
+from benchmarks.report.model.formats import decimals, number
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.gallery import BUDGET, cards, sheet, videos_of
+from benchmarks.report.sections.summary import answer, answer_lines
+from benchmarks.report.sections.tables import latex
 from benchmarks.stats.costs import OFF_BUDGET
+from benchmarks.stats.model.schema import Results
 from benchmarks.stats.results import build_results
-from benchmarks.stats.schema import Results
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(1)>'

@@ -12,13 +12,13 @@ from typing import Any
 import pandas
 import pytest
 
-from benchmarks.report import rerender as module
-from benchmarks.report.rerender import main
+from benchmarks.report import __main__ as module
+from benchmarks.report.__main__ import main
 from benchmarks.stats.report_digests import COVERED, FILE, check_digests, digests_renewed
 from benchmarks.stats.reproduce import reproduce
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import write_results
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 REPORTS = Path(__file__).parents[2] / "reports"
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.report.build import write_report
-from benchmarks.runner.provenance import published
+from benchmarks.runner.jobs.provenance import published
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import write_results
 from benchmarks.study.text import FileNames, shown_text

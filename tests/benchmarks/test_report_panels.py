@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from benchmarks.report.build import write_report
-from benchmarks.report.figures import quality_plot
-from benchmarks.report.model import View
-from benchmarks.report.style import SERIES
-from benchmarks.report.summary import answer
+from benchmarks.report.model.model import View
+from benchmarks.report.sections.figures import quality_plot
+from benchmarks.report.sections.style import SERIES
+from benchmarks.report.sections.summary import answer
 from benchmarks.stats.results import build_results
 
 ARMS = {f"arm-{n}": 0.2 + 0.02 * n for n in range(len(SERIES) + 4)}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report.formats import level, listed
+from benchmarks.report.model.formats import level, listed
 from tests.benchmarks import picture
 
 ROOT = Path(__file__).resolve().parents[2]

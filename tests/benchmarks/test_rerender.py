@@ -14,18 +14,18 @@ import pandas
 import pytest
 import yaml
 
-from benchmarks.report import rerender as module
+from benchmarks.report import __main__ as module
+from benchmarks.report.__main__ import main
 from benchmarks.report.build import write_report
-from benchmarks.report.rerender import main
 from benchmarks.stats.report_digests import FILE as DIGESTS
 from benchmarks.stats.reproduce import reproduce
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import read_results, write_results
-from benchmarks.study.config import Hypothesis
+from benchmarks.study.entries.config import Hypothesis
 from benchmarks.study.schema import read_study
 from benchmarks.study.stated import record_end, record_start, when_stated
-from salt_zoo.core.errors import ZooError
-from salt_zoo.io.seals import read_sealed, write_sealed
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.seals import read_sealed, write_sealed
 from salt_zoo.plugin.manager import load_zoo
 
 ZOO = load_zoo()

@@ -11,11 +11,11 @@ import pandas
 import pytest
 import torch
 
+from benchmarks.stats.model.schema import FailedTraining, Passes, Results
 from benchmarks.stats.results import build_results
 from benchmarks.stats.results_file import read_results, write_results
-from benchmarks.stats.schema import FailedTraining, Passes, Results
 from benchmarks.study.metric_info import MetricInfo
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 
 def build(made: Any, **changes: Any) -> Results:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stats.json_schema import FILE, json_schema
+from benchmarks.stats.model.json_schema import FILE, json_schema
+from benchmarks.stats.model.schema import SCHEMA
 from benchmarks.stats.results_file import read_results
-from benchmarks.stats.schema import SCHEMA
 
 REPORTS = sorted(
     path.parent for path in (Path(__file__).parents[2] / "reports").glob("*/results.json")
@@ -19,7 +19,7 @@ REPORTS = sorted(
 
 def test_the_json_schema_is_current() -> None:
     assert FILE.read_text(encoding="utf-8") == json_schema(), (
-        "run python -m benchmarks.stats.json_schema"
+        "run python -m benchmarks.stats.model.json_schema"
     )
 
 

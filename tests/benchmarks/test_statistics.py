@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from benchmarks.stats.bootstrap import Bootstrap, Replicates, half_width, holm, level
+from benchmarks.stats.intervals.bootstrap import Bootstrap, Replicates, half_width, holm, level
 
 PROMPTS = 30
 BOOTSTRAP = Bootstrap(range(PROMPTS), resamples=300)

@@ -20,7 +20,7 @@ from benchmarks.study.schema import (
     select_arms,
 )
 from salt_zoo.config.metrics import configure_metrics
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 
 

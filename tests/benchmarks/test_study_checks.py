@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.run import main, plan_runs
-from benchmarks.study.baselines import BASELINES
+from benchmarks.study.entries.baselines import BASELINES
 from benchmarks.study.schema import load_study
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 
 STUDY = {

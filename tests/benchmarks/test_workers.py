@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runner.processes import AGAIN, run_tasks
+from benchmarks.runner.workers.processes import AGAIN, run_tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,9 +107,11 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
     """A metric, for instance; else its process would die, and with it the whole job."""
-    from benchmarks.runner import workers  # not above: the processes of the tasks import this file
+    from benchmarks.runner.workers.pool import (
+        pool as workers,  # not above: the processes of the tasks import this file
+    )
 
-    monkeypatch.setattr("benchmarks.runner.jobs.run_job", lambda *job: os._exit(3))
+    monkeypatch.setattr("benchmarks.runner.jobs.execution.run_job", lambda *job: os._exit(3))
     do = workers._begin((), 1, "cpu")
     with pytest.raises(SystemExit, match=r"os._exit\(3\)"):
         do(None, lambda *told: None)
@@ -154,7 +156,7 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path: Path):
 
 PARENT = """
 import multiprocessing, os, sys, time
-from benchmarks.runner.processes import run_tasks
+from benchmarks.runner.workers.processes import run_tasks
 
 def begin():
     return do
@@ -199,7 +201,7 @@ def test_no_more_threads_than_are_asked_for(asked, given, used):
     """torch takes OMP_NUM_THREADS where a process starts."""
     import torch  # not above: the processes of the tasks import this file
 
-    from benchmarks.runner.workers import _begin
+    from benchmarks.runner.workers.pool import _begin
 
     before = torch.get_num_threads()
     try:

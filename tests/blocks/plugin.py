@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from salt_zoo import hookimpl
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Sample
-from salt_zoo.core.rng import KeyedRNG
 
 CHANNELS, FRAMES, SIZE, BLOCK = 2, 6, 2, 2
 PROMPTS = ["one", "two"]

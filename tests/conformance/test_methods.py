@@ -13,7 +13,7 @@ from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_method
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.planning.plan import plan_run
-from salt_zoo.plugin.foreign import ForeignError
+from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.training.launch import train
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.conformance import check_metric
-from salt_zoo.core.errors import MissingPackage
+from salt_zoo.core.base.errors import MissingPackage
 from salt_zoo.plugin.manager import load_zoo
 
 

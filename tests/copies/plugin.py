@@ -10,7 +10,7 @@ from torch import Tensor
 
 from salt_zoo import hookimpl
 from salt_zoo.core import flow
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.rollout.forcing import teacher_forced
 

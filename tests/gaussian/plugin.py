@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from salt_zoo import hookimpl
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Sample
-from salt_zoo.core.rng import KeyedRNG
 from tests.gaussian import closed_form
 from tests.gaussian.networks import AffineNetwork, GaussianNetwork, TransportNetwork
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, RolloutPath
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.guidance import Guided
+from salt_zoo.core.networks.blocks import Blocks, RolloutPath
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_dmd.defect import SemigroupDefect, SemigroupDefectConfig
 from salt_zoo_dmd.losses import distribution_matching_gradient

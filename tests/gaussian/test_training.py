@@ -11,7 +11,7 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train as train_run

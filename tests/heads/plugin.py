@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from salt_zoo import hookimpl
-from salt_zoo.core.blocks import ExitStep, RolloutPath
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.networks.blocks import ExitStep, RolloutPath
 from salt_zoo.core.protocols import Backbone, NetworkSpec, TrainStep
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from tests.parity import g1, g2, g3, g4, g5, g6, g7, g8, g9
 from tests.parity.goldens import Check, Golden, Skipped, WrongFolder
 

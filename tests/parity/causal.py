@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, Renoise
+from salt_zoo.core.networks.blocks import Blocks, Renoise
 from salt_zoo.rollout.sampler import full_time
 from salt_zoo_self_forcing.cache import KVCache, Policy
 from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
 from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig
-from salt_zoo_self_forcing.network import CausalWanNetwork
+from salt_zoo_self_forcing.transformer.network import CausalWanNetwork
 from salt_zoo_wan.checkpoint.load import load_transformer
 from tests.parity.g1 import transformer_config
 from tests.parity.goldens import Check, Golden, load, video

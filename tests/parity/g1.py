@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.parity.goldens import Check, Golden, Skipped, load, video
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks, ExitStep
+from salt_zoo.core.networks.blocks import Blocks, ExitStep
 from salt_zoo.rollout.sampler import full_time, iter_rollout, replay, rollout
 from salt_zoo_dmd.semigroup import semigroup_loss
 from salt_zoo_wan.checkpoint.export import to_original

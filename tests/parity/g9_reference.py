@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from salt_zoo.core.blocks import RolloutPath
+from salt_zoo.core.networks.blocks import RolloutPath
 from salt_zoo.core.protocols import Batch, TrainStep
 from salt_zoo.rollout.sampler import rollout
 from salt_zoo_cda.alignment import x0

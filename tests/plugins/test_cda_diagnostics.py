@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.protocols import BackboneDefaults
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos, measure
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import step_rng
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import step_rng
 from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train as train_run

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import RolloutPath
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import RolloutPath
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from, rollout
 from salt_zoo_cda.alignment import Kernel
 from salt_zoo_cda.objective import CacheAlignment, CacheAlignmentConfig
 from salt_zoo_cda.reference import reference_video
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.blocks.plugin import ToyBackbone
 from tests.plugins import tiny_causal as tiny
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_consistency.losses import distance
 from salt_zoo_consistency.method import ConsistencyConfig, ConsistencyDistillation

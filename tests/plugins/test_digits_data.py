@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo_digits.data import (
     COMMANDS,
     DIGIT,

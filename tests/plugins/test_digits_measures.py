@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salt_zoo.config.metrics import make_metrics
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_digits import measures

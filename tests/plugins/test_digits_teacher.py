@@ -11,7 +11,7 @@ import torch
 from salt_zoo.config.metrics import make_metrics
 from salt_zoo.config.run import resolve
 from salt_zoo.evaluation.videos import evaluation_draws, evaluation_prompts, make_videos, measure
-from salt_zoo.io.storage import file_digest
+from salt_zoo.io.files.storage import file_digest
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo_dmd.losses import (
     distribution_matching_gradient,
     distribution_matching_loss,

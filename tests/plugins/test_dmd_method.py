@@ -9,9 +9,9 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG, step_rng
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG, step_rng
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train as train_run
 from salt_zoo_dmd.method import DMD

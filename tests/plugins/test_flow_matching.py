@@ -7,9 +7,9 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.forcing import forward_block_causal
 from salt_zoo.training.launch import train

@@ -13,8 +13,8 @@ import torch
 
 import tests.torchvision_shim  # noqa: F401  before anything imports torchvision
 from salt_zoo.config.metrics import make_metrics
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 
 #: The smallest of open_clip's that looks at 224 x 224 pixels.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from salt_zoo.config.metrics import make_metrics
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.evaluation.videos import Videos
 from salt_zoo_metrics.change import motion_magnitude, temporal_flickering
 from salt_zoo_metrics.frames import eight_bit, rgb, spread

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.condition import encode, unconditional
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.store import read_folder

@@ -9,10 +9,10 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
-from salt_zoo.core.blocks import Blocks
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout

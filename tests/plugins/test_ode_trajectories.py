@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.protocols import Batch, TrainStep
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.method import OdeRegression, OdeRegressionConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.rollout.sampler import initial_noise, renoise_from, rollout
 from tests.plugins.tiny_causal import CHANNELS, MEMORIES, SIZE, at, network, policy, prompt, video
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_self_forcing.cache import CacheShape, KVCache
 from tests.plugins.tiny_causal import at, network, policy, prompt, video
 

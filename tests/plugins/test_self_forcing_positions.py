@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from salt_zoo_self_forcing import positions
-from salt_zoo_self_forcing.positions import rotary_table
+from salt_zoo_self_forcing.transformer import positions
+from salt_zoo_self_forcing.transformer.positions import rotary_table
 
 
 def angles(frames, rows, columns, width):

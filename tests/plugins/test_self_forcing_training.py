@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.sampler import iter_rollout, renoise_from, replay
 from tests.plugins.tiny_causal import (

@@ -7,9 +7,9 @@ import PIL.Image
 import pytest
 import torch
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import of_image
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from tests.plugins.tiny_i2v import block_by_block
 from tests.plugins.tiny_text import text_encoder

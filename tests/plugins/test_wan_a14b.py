@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
-from salt_zoo.core.precision import with_precision
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.costs.counter import PassCounter
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo_wan.checkpoint.export import to_original
@@ -169,7 +169,7 @@ def test_a_student_of_one_expert_trains_under_the_teacher_of_two(train, tiny, tm
 @pytest.mark.parametrize("size", SIZES)
 def test_the_full_sizes_without_their_weights(zoo, size):
     """On the meta device: two networks of 14.29 B, and a plan's pass."""
-    from salt_zoo.core.condition import example
+    from salt_zoo.core.networks.condition import example
 
     backbone = zoo.backbones.create(
         "wan", zoo.backbones.configure("wan", {"size": size}, "test"), zoo

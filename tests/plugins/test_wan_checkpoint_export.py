@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.export import export_transformer, to_original
 from salt_zoo_wan.checkpoint.formats import FORMATS, original_name, without_wrappers
 from salt_zoo_wan.checkpoint.load import load_transformer

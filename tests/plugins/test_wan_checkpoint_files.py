@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_digits.size import CAUSAL, TRANSFORMER
 from salt_zoo_wan.checkpoint.export import to_original
 from salt_zoo_wan.checkpoint.load import load_transformer

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.published_configs import PUBLISHED
 from tests.parity.g1 import transformer_config

@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.load import load_transformer
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "tests" / "goldens", ROOT.parent / "shared" / "goldens")
@@ -111,7 +111,7 @@ def test_one_file_as_the_teacher(zoo, weights, tmp_path, monkeypatch, config, ca
     path = tmp_path / "original.safetensors"
     safetensors.torch.save_file(weights, path)
     monkeypatch.setattr(
-        "salt_zoo_wan.published_sizes.PUBLISHED",
+        "salt_zoo_wan.published.published_sizes.PUBLISHED",
         {
             "wan2.1-t2v-1.3b": configs.Published(
                 "nobody/has-this", config, configs.PUBLISHED["wan2.1-t2v-1.3b"].bytes

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.select import select_transformer
 
 NAMES = ("patch_embedding.weight", "blocks.0.ffn.0.bias", "blocks.1.ffn.0.bias", "head.modulation")

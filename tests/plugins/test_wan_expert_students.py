@@ -16,10 +16,10 @@ from torch.optim.optimizer import (
 
 from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_method
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.plugins import tiny_causal as tiny
 
 FRAMES = 6

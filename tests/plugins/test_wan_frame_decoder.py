@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-from salt_zoo_wan.published_sizes import PublishedSize
-from salt_zoo_wan.vae import VideoCodec
+from salt_zoo_wan.encoders.vae import VideoCodec
+from salt_zoo_wan.published.published_sizes import PublishedSize
 
 
 class LocalParts:

@@ -9,10 +9,10 @@ import safetensors.torch
 import torch
 
 from salt_zoo.conformance import check_metric
-from salt_zoo.core.condition import unconditional
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import of_image
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.networks.condition import unconditional
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.rollout.stream import stream
@@ -279,7 +279,7 @@ def test_missing_parts_are_named(zoo, tiny_wan, tmp_path):
 )
 def test_the_full_sizes_without_their_weights(zoo, size, shape, pixels):
     """On the meta device: 16.39 B parameters, CLIP of 0.63 B, and a pass."""
-    from salt_zoo.core.condition import example
+    from salt_zoo.core.networks.condition import example
 
     backbone = zoo.backbones.create(
         "wan", zoo.backbones.configure("wan", {"size": size}, "test"), zoo

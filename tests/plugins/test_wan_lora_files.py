@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import safe_open
 from torch import nn
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_digits.size import TRANSFORMER
 from salt_zoo_wan.checkpoint.lora_extract import extract_lora
 from salt_zoo_wan.checkpoint.lora_files import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salt_zoo_wan import prompt_cache as encodings
-from salt_zoo_wan.prompt_cache import MAX_TOKENS, PromptCache, default_folder
+from salt_zoo_wan.transformer import prompt_cache as encodings
+from salt_zoo_wan.transformer.prompt_cache import MAX_TOKENS, PromptCache, default_folder
 
 
 def states(seed, tokens=3):

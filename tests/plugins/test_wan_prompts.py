@@ -4,9 +4,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo_wan.prompts import latents_name, read_prompts
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo_wan.encoders.prompts import latents_name, read_prompts
 
 
 @pytest.fixture

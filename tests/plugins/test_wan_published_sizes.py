@@ -7,8 +7,8 @@ import socket
 import pytest
 import torch
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo_wan.components import is_complete
 
@@ -117,7 +117,7 @@ def test_prompts_are_encoded_as_the_stock_pipeline_does(backbone, tiny_wan):
 
 
 def test_encoded_prompts_are_kept(zoo, tiny_wan, tmp_path, monkeypatch):
-    from salt_zoo_wan.text_encoder import TextEncoder
+    from salt_zoo_wan.encoders.text_encoder import TextEncoder
 
     options = {"weights": str(tiny_wan), "text_cache": str(tmp_path / "text")}
     first = make_backbone(zoo, **options).encode_prompts(PROMPTS)["text"]
@@ -359,7 +359,7 @@ def test_a_diffusers_without_the_flow_map_scheduler(backbone, tmp_path, monkeypa
 
 def test_a_training_encodes_its_prompts_in_one_go(train, tiny_wan, tmp_path, monkeypatch):
     """11 GB travel to the GPU and back each time; and the encodings are a later run's, too."""
-    from salt_zoo_wan.text_encoder import TextEncoder
+    from salt_zoo_wan.encoders.text_encoder import TextEncoder
 
     encoded = []
     encode = TextEncoder._encode

@@ -12,11 +12,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch.nn import functional
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.rollout.generate import SamplingConfig, generate, prompt_draws
 from salt_zoo.rollout.stream import stream
+from salt_zoo_wan.encoders.tiny_decoder import TinyFrameDecoder, read_tiny_decoder
 from salt_zoo_wan.published_configs import PUBLISHED
-from salt_zoo_wan.tiny_decoder import TinyFrameDecoder, read_tiny_decoder
 from tests.plugins.test_wan_published_sizes import make_backbone, tiny_wan  # noqa: F401
 
 SIZE = "wan2.1-t2v-1.3b"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.core.blocks import Blocks
+from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo_self_forcing.memories.block_relative import (
     BlockRelativeMemory,
     BlockRelativeMemoryConfig,
@@ -16,7 +16,7 @@ from salt_zoo_self_forcing.memories.ema_sink import EmaSinkMemory, EmaSinkMemory
 from salt_zoo_self_forcing.memories.full import FullMemory, FullMemoryConfig
 from salt_zoo_self_forcing.memories.window import WindowMemory, WindowMemoryConfig
 from salt_zoo_self_forcing.memories.window_int8 import WindowInt8Memory
-from salt_zoo_self_forcing.network import CausalWanNetwork
+from salt_zoo_self_forcing.transformer.network import CausalWanNetwork
 
 CHANNELS, SIZE = 4, 4
 MEMORIES: dict[str, tuple[Any, Any]] = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.io.packed_reader import PackedReader
 from salt_zoo_ode.store import read_folder
 from tests.plugins.tiny_i2v import SHAPE, SIZE, save_pipeline
@@ -75,7 +75,7 @@ def test_first_frames_are_stored_beside_latents(zoo, tiny_wan, prepared, tmp_pat
 
 def test_a_training_needs_no_image_encoder(tiny_wan, prepared, train, tmp_path, monkeypatch):
     """A data-free method takes the frames alone; quality is measured with those of its split."""
-    from salt_zoo_wan.image_encoder import ImageEncoder
+    from salt_zoo_wan.encoders.image_encoder import ImageEncoder
 
     def refuse(self):
         raise AssertionError("the image encoder was loaded")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.rng import KeyedRNG
-from salt_zoo.io.captioned_videos import find_videos
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.io.packed_reader import PackedReader
-from salt_zoo.io.video_reading import cover, read_video
-from salt_zoo_wan.prepared import Prepared, PreparedConfig
+from salt_zoo.io.videos.captioned_videos import find_videos
+from salt_zoo.io.videos.video_reading import cover, read_video
+from salt_zoo_wan.encoders.prepared import Prepared, PreparedConfig
 from tests.plugins.test_wan_published_sizes import make_backbone
 from tests.preparation.conftest import CAPTIONS, write_video
 from tests.preparation.test_prepare_text import of_wan

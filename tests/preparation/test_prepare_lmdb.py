@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.flow import step_list
-from salt_zoo.core.rng import KeyedRNG
 from salt_zoo.io.latent_lmdb import open_lmdb
 from salt_zoo.io.packed_reader import PackedReader
 from salt_zoo.plugin.manager import load_zoo

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from salt_zoo.core.condition import encode, unconditional
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.condition import encode, unconditional
 from salt_zoo.io.packed_reader import PackedReader
-from salt_zoo.training.prepared_text import PreparedText
+from salt_zoo.training.data.prepared_text import PreparedText
 from tests.plugins.test_wan_published_sizes import make_backbone
 from tests.preparation.conftest import same_weights
 
@@ -48,7 +48,7 @@ def content(folder):
 
 
 def test_encodings_are_the_text_encoders(wan, tiny_wan, zoo, cli, tmp_path, monkeypatch):
-    from salt_zoo_wan.text_encoder import TextEncoder
+    from salt_zoo_wan.encoders.text_encoder import TextEncoder
 
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS), "utf-8")
     cache = tmp_path / "cache"
@@ -201,7 +201,7 @@ def test_mistakes(arguments, message, cli, tmp_path):
 
 def test_training_names_the_command(wan, zoo, monkeypatch):
     from salt_zoo.config.training import TrainingConfig
-    from salt_zoo.training import unprepared
+    from salt_zoo.training.data import unprepared
 
     dataset = zoo.datasets.create("prompts", zoo.datasets.configure("prompts", {}, "test"), zoo)
     method = zoo.methods.create("dmd", zoo.methods.configure("dmd", {}, "test"), zoo)

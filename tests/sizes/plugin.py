@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 from salt_zoo import hookimpl
 from salt_zoo_digits.data import FRAMES, SIZE
 from salt_zoo_digits.size import TRANSFORMER, DigitsSize
-from salt_zoo_wan.first_frame import masked_channels
-from salt_zoo_wan.prompt_cache import MAX_TOKENS
 from salt_zoo_wan.sizes import Experts
+from salt_zoo_wan.transformer.first_frame import masked_channels
+from salt_zoo_wan.transformer.prompt_cache import MAX_TOKENS
 
 
 class _Random(DigitsSize):

@@ -24,7 +24,7 @@ def main(file: str) -> None:
     from salt_zoo.config.run import resolve
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training.launch import train
-    from salt_zoo.training.sharding import local
+    from salt_zoo.training.state.sharding import local
 
     zoo = load_zoo(["tests.sizes.plugin"])
     run = resolve(memory_run("dmd", {"micro_batch": 2, "shard": 2}), zoo, "test")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.protocols import NetworkSpec
 
 

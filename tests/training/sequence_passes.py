@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from salt_zoo.core.sequence import SequenceGroup
-from salt_zoo.core.token_sharing import share_tokens
-from salt_zoo_wan.network import WanNetwork
+from salt_zoo.core.base.sequence import SequenceGroup
+from salt_zoo.core.networks.token_sharing import share_tokens
+from salt_zoo_wan.transformer.network import WanNetwork
 from tests.plugins import tiny_causal as tiny
 
 FRAMES = 6
@@ -179,7 +179,7 @@ def activations(group: SequenceGroup) -> Iterator[tuple[str, float]]:
 def main(file: str) -> None:
     from salt_zoo.config.execution import ExecutionConfig
     from salt_zoo.training.devices import join_processes
-    from salt_zoo.training.layout import make_layout
+    from salt_zoo.training.state.layout import make_layout
     from tests.training import sharded_runs
 
     join_processes("cpu")

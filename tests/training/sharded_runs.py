@@ -12,7 +12,7 @@ from typing import Any
 
 def held(networks: Any) -> int:
     """Bytes of the weights of all networks in this process."""
-    from salt_zoo.training.sharding import local
+    from salt_zoo.training.state.sharding import local
 
     weights = local([weight for role in networks for weight in networks[role].parameters()])
     storages = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in weights}
@@ -24,7 +24,7 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from safetensors.torch import save_file
 
     from salt_zoo.config.run import resolve
-    from salt_zoo.core.errors import ZooError
+    from salt_zoo.core.base.errors import ZooError
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training.launch import train
 

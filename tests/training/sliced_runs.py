@@ -16,9 +16,9 @@ from typing import Any
 def make_networks(content: dict[str, Any], zoo: Any, world: int, rank: int) -> tuple[Any, int]:
     """The networks of a run, and the bytes that were held at the fullest moment of making them."""
     from salt_zoo.config.run import resolve
-    from salt_zoo.training.layout import make_layout
-    from salt_zoo.training.networks import Networks
-    from salt_zoo.training.origin import make_parts
+    from salt_zoo.training.data.origin import make_parts
+    from salt_zoo.training.state.layout import make_layout
+    from salt_zoo.training.state.networks import Networks
 
     resolved = resolve(content, zoo, "test")
     config, parts = resolved.config, make_parts(resolved, zoo)
@@ -48,12 +48,12 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     import torch.distributed as distributed
     from safetensors.torch import save_file
 
-    from salt_zoo.core.errors import ZooError
-    from salt_zoo.core.roles import make_network
+    from salt_zoo.core.base.errors import ZooError
+    from salt_zoo.core.methods.roles import make_network
     from salt_zoo.plugin.manager import load_zoo
-    from salt_zoo.training import sliced_loading
     from salt_zoo.training.devices import join_processes
-    from salt_zoo.training.sharding import local, whole_weights
+    from salt_zoo.training.state import sliced_loading
+    from salt_zoo.training.state.sharding import local, whole_weights
     from tests.training.sharded_runs import held
 
     join_processes("cpu")

@@ -13,12 +13,12 @@ from torch import nn
 
 from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.planning.check import check_training
 from salt_zoo.planning.plan import GIB, plan_run
-from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
+from salt_zoo.training.checkpoints.checkpoint import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
-from salt_zoo.training.optimizers import make_optimizers, set_rates
+from salt_zoo.training.state.optimizers import make_optimizers, set_rates
 from tests.test_matrix import ZOO
 from tests.training.test_sharding import run_of, sharded, torchrun  # noqa: F401
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.core.meta import meta_network, on_meta
+from salt_zoo.core.methods.meta import meta_network, on_meta
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.depth import DEPTHS, alike, over_depth

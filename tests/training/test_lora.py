@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.lora import (
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.lora import (
     LoraConfig,
     add_lora,
     copy_sharing,

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.lora import trainable
+from salt_zoo.core.networks.lora import trainable
 from salt_zoo.training.launch import train
 from tests.test_matrix import ZOO
 from tests.training.test_lora import CELLS, run_of

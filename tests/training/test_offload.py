@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.planning.check import check_training
 from salt_zoo.planning.fit import find_fit
 from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
-from salt_zoo.training.sharding import is_sharded, whole_parts
+from salt_zoo.training.state.sharding import is_sharded, whole_parts
 from tests.test_matrix import ZOO
 from tests.training.test_sharding import in_bf16, run_of, sharded, torchrun  # noqa: F401
 

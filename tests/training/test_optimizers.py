@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig
-from salt_zoo.training.memoryless_adamw import TOGETHER, MemorylessAdamW
-from salt_zoo.training.optimizers import make_optimizers
+from salt_zoo.training.state.memoryless_adamw import TOGETHER, MemorylessAdamW
+from salt_zoo.training.state.optimizers import make_optimizers
 
 
 def trained(network, optimizer, steps, start=0, skip=None):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from salt_zoo import hookimpl
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.plugin.manager import load_zoo
 

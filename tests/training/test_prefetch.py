@@ -9,7 +9,7 @@ import torch
 
 from salt_zoo import hookimpl
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.training.prefetch import Place, Prefetch
+from salt_zoo.training.data.prefetch import Place, Prefetch
 from salt_zoo_digits.data import Digits
 
 CPU = torch.device("cpu")

@@ -166,7 +166,7 @@ def test_only_the_newest_checkpoints_are_kept(train, tmp_path):
 
 
 def test_checkpoints_are_ordered_by_their_number(tmp_path):
-    from salt_zoo.training.checkpoints import checkpoints
+    from salt_zoo.training.checkpoints.checkpoint import checkpoints
 
     for name in ("step-999999", "step-1000000", "step-000002", "step-x", "other"):
         (tmp_path / name).mkdir()

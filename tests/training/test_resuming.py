@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.training.checkpoints import newest_whole
+from salt_zoo.training.checkpoints.checkpoint import newest_whole
 from tests.training.test_resume import Stopped, assert_equal_checkpoints, stop_at
 
 NEWEST = Path("checkpoints", "step-000004")
@@ -234,7 +234,7 @@ def test_two_checkpoints_of_one_state_are_the_same_bytes(whole, train, tmp_path)
 
 def test_optimizer_states_are_held_once(whole, train, tmp_path):
     """The tensors that were read are the optimizer's own."""
-    from salt_zoo.training.checkpoints import load_checkpoint
+    from salt_zoo.training.checkpoints.checkpoint import load_checkpoint
 
     trainer = train(tmp_path / "again")
     read = []

@@ -14,13 +14,13 @@ from torch import nn
 
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.conformance import check_method
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.precision import with_precision
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.costs.passes import count_forward_passes
 from salt_zoo.planning.plan import GIB, make_plan
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.plugin.registry import merge
+from salt_zoo.plugin.registration.registry import merge
 from salt_zoo.rollout.objectives import Objectives
 from salt_zoo.training.launch import train
 from tests.heads.plugin import Config, Critic
@@ -112,7 +112,7 @@ def test_weights_are_drawn_by_seed_and_role(tmp_path):
     assert torch.equal(*(weights(run.networks["critic"]) for run in (first, again)))
     objective = Critic(Config(), None)
     roles = {name: NetworkSpec(factory=objective.lens) for name in ("a", "b")}
-    from salt_zoo.training.networks import Networks
+    from salt_zoo.training.state.networks import Networks
 
     every = {"student": NetworkSpec("student", learning_rate=1e-3), **roles}
     networks = Networks(every, first.backbone, first.config, 0)

@@ -13,12 +13,12 @@ import torch
 
 from salt_zoo.config.execution import ExecutionConfig
 from salt_zoo.config.run import resolve
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.training.checkpoints import load_checkpoint, newest_whole
+from salt_zoo.training.checkpoints.checkpoint import load_checkpoint, newest_whole
 from salt_zoo.training.launch import train
-from salt_zoo.training.layout import make_layout
-from salt_zoo_wan.experts import WanExperts
+from salt_zoo.training.state.layout import make_layout
+from salt_zoo_wan.experts.experts import WanExperts
 from tests.test_matrix import CELLS, ZOO, bidirectional, content
 from tests.two_processes import run_in_two_processes
 

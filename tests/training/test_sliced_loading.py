@@ -14,7 +14,7 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
-from salt_zoo.training.sliced_loading import can_load_slices
+from salt_zoo.training.state.sliced_loading import can_load_slices
 from salt_zoo_digits.size import CAUSAL, TEACHER, TRANSFORMER
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
 from salt_zoo_wan.checkpoint.export import export_transformer

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from salt_zoo.config.training import OptimizerConfig, ScheduleConfig
-from salt_zoo.core.errors import ZooError
-from salt_zoo.core.precision import precision_of
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.precision import precision_of
 from salt_zoo.costs.counter import PassCounter
-from salt_zoo.training.memoryless_adamw import MemorylessAdamW
-from salt_zoo.training.optimizers import make_optimizers, schedule_factor
+from salt_zoo.training.state.memoryless_adamw import MemorylessAdamW
+from salt_zoo.training.state.optimizers import make_optimizers, schedule_factor
 
 
 def weights(network: nn.Module) -> torch.Tensor:
@@ -236,7 +236,7 @@ def test_costs_are_counted_on_networks_without_data(train, tmp_path, monkeypatch
 
     monkeypatch.setattr("copy.deepcopy", copied)
     # other tests may have counted those of the same backbone
-    monkeypatch.setattr("salt_zoo.core.facts._OF", weakref.WeakKeyDictionary())
+    monkeypatch.setattr("salt_zoo.core.base.facts._OF", weakref.WeakKeyDictionary())
     assert trainer.cost()["flops"] > 0
     assert made and {p.device.type for one in made for p in one.parameters()} == {"meta"}
     assert trainer.backbone.device.type == "cpu"

@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from salt_zoo.core.config import StrictModel
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span

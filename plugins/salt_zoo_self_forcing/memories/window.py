@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import KVCache, Placement
 from salt_zoo_self_forcing.masks import Span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from salt_zoo.core.sequence import SequenceGroup
+from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo_self_forcing.cache import CacheShape, KVCache
 from salt_zoo_self_forcing.int8_cache import Int8KVCache
 from salt_zoo_self_forcing.memories.window import WindowMemory

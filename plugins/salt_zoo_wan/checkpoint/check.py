@@ -10,7 +10,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.formats import original_name
 from salt_zoo_wan.checkpoint.identify import IMAGE_TO_VIDEO, identify_checkpoint, shown
 from salt_zoo_wan.published_configs import PUBLISHED

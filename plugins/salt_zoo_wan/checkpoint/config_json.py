@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.files import CheckpointFiles
 from salt_zoo_wan.published_configs import IMAGE_ENCODER
 

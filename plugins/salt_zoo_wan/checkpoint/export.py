@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.errors import ZooError, did_you_mean
-from salt_zoo.io.storage import atomic_file, atomic_folder
+from salt_zoo.core.base.errors import ZooError, did_you_mean
+from salt_zoo.io.files.storage import atomic_file, atomic_folder
 from salt_zoo_wan.checkpoint.formats import (
     ENDINGS,
     FORMATS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.read import DISTRIBUTED, read_tensors
 

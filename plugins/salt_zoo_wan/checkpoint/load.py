@@ -11,8 +11,8 @@ from typing import Any
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError, reason
-from salt_zoo.core.finite import count_not_finite, weights_not_finite
+from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.core.base.finite import count_not_finite, weights_not_finite
 from salt_zoo.core.protocols import StoredWeights
 from salt_zoo_wan.checkpoint.check import check_state_dict, parameter_shapes
 from salt_zoo_wan.checkpoint.config_json import check_config

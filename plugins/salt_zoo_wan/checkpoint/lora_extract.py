@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 
 @dataclass(frozen=True)

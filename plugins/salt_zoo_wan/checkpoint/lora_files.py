@@ -16,9 +16,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from salt_zoo.core.errors import ZooError, did_you_mean
-from salt_zoo.core.lora import lora_layers
-from salt_zoo.io.storage import atomic_file
+from salt_zoo.core.base.errors import ZooError, did_you_mean
+from salt_zoo.core.networks.lora import lora_layers
+from salt_zoo.io.files.storage import atomic_file
 from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.checkpoint.formats import original_name
 from salt_zoo_wan.checkpoint.read import read_tensors
@@ -54,7 +54,7 @@ def check_lora_target(path: Path, format: str) -> None:
 
 
 def adapter_factors(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """The adapters of a trained network (`salt_zoo.core.lora`) with their scale in `B`."""
+    """The adapters of a trained network (`salt_zoo.core.networks.lora`) with their scale in `B`."""
     return {
         name.removeprefix("transformer."): (
             layer.lora_A.detach().float().cpu(),

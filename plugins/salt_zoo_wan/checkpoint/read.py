@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 
 #: First bytes of files that are often mistaken for weights.
 _OTHERS = (

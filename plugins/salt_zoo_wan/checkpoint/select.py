@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from salt_zoo.core.errors import ZooError
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.io.printing import say
 from salt_zoo_wan.checkpoint.formats import WRAPPERS, without_wrappers
 from salt_zoo_wan.checkpoint.identify import identify_entries, is_lora, shown

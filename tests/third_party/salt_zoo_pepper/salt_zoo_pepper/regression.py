@@ -3,7 +3,7 @@
 import torch
 
 from salt_zoo.core import flow
-from salt_zoo.core.config import StrictModel
+from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.protocols import NetworkSpec
 

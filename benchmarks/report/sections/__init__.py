@@ -1,0 +1,1 @@
+"""A report's sections: sentences, tables, figures and videos."""

@@ -1,0 +1,1 @@
+"""What a study would do and need, before anything is done."""

@@ -1,0 +1,1 @@
+"""Scores of arms, and intervals of them and of their differences."""

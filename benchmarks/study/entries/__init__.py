@@ -1,0 +1,1 @@
+"""The entries of a study's file."""

@@ -1,0 +1,1 @@
+"""What surrounds the transformer: text, images, videos to latents and back."""

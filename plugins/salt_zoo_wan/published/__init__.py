@@ -1,0 +1,1 @@
+"""The published sizes, with their files and options."""

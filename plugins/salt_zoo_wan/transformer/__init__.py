@@ -1,0 +1,1 @@
+"""Wan's transformer as a network of methods."""

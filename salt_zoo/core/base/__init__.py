@@ -1,0 +1,1 @@
+"""What needs no network: errors, numbers, options' types, keyed random draws, processes."""

@@ -1,0 +1,84 @@
+"""Random streams keyed by what they are for.
+
+Every draw comes from a generator of its own, seeded by a hash of (seed, purpose, indices), on the
+CPU. Nothing depends on the order of the draws, so two arms of a study see the same prompts and the
+same noise, a resumed run sees what an uninterrupted one would, adding a draw changes no other, and
+all devices agree. Tensors are drawn row by row, each row keyed by its global index in the batch:
+how a batch is split over processes or accumulation steps does not change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from salt_zoo.core.base.transfers import send
+
+Key = str | int
+
+
+@dataclass(frozen=True)
+class KeyedRNG:
+    """Draws for the rows `rows` (global indices in the batch) under a `seed` and a `scope`."""
+
+    seed: int
+    scope: tuple[Key, ...] = ()
+    rows: Sequence[int] = range(0)
+    device: torch.device | str = "cpu"
+
+    def at(self, *scope: Key) -> KeyedRNG:
+        """The same rows one scope deeper, for instance `rng.at("data")`."""
+        return replace(self, scope=(*self.scope, *scope))
+
+    def for_rows(self, rows: Sequence[int]) -> KeyedRNG:
+        return replace(self, rows=rows)
+
+    def generator(self, *key: Key) -> torch.Generator:
+        """A CPU generator that only `(seed, scope, key)` decides."""
+        return torch.Generator().manual_seed(self._seed(key))
+
+    def _seed(self, key: tuple[Key, ...]) -> int:
+        text = repr((self.seed, self.scope, key)).encode()
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def randn(self, shape: Sequence[int], *key: Key, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal rows `[len(rows), *shape]` on the device."""
+        drawn, generator = torch.empty(len(self.rows), *shape), torch.Generator()
+        for place, row in zip(drawn.unbind(), self.rows, strict=True):
+            place.normal_(generator=generator.manual_seed(self._seed((*key, row))))
+        return send(drawn, self.device).to(dtype)
+
+    def rand(self, *key: Key) -> Tensor:
+        """One number in [0, 1) a row: `[len(rows)]`."""
+        drawn = [torch.rand((), generator=self.generator(*key, row)) for row in self.rows]
+        return send(torch.stack(drawn), self.device)
+
+    def randint(self, high: int, *key: Key) -> list[int]:
+        """One integer in [0, high) a row, as Python numbers."""
+        return [
+            int(torch.randint(high, (), generator=self.generator(*key, row))) for row in self.rows
+        ]
+
+    def shared_randint(self, high: int, *key: Key) -> int:
+        """One integer in [0, high) for all rows and all processes (an exit step, say)."""
+        return int(torch.randint(high, (), generator=self.generator(*key, "shared")))
+
+    def shared_rand(self, *key: Key) -> float:
+        """One number in [0, 1) for all rows and all processes."""
+        return float(torch.rand((), generator=self.generator(*key, "shared")))
+
+
+def step_rng(
+    seed: int, role: str, step: int, update: int, rows: Sequence[int], device: torch.device | str
+) -> KeyedRNG:
+    """The draws of one update of a role; `update` counts those of the role in the training step.
+
+    Updates of other roles are not in the key: runs that differ in how often the fake score is
+    trained share the prompts and the noise of the student.
+    """
+    return KeyedRNG(seed, ("train", role, step, update), rows, device)

@@ -1,0 +1,59 @@
+"""Images of files as first frames of videos: scaled and cut to a size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.io.videos.video_reading import cover
+
+
+def check_image(path: Path) -> None:
+    """Refuse what is no image by its first bytes; nothing is decoded.
+
+    Raises:
+        ZooError: there is no such file, or it is no image.
+    """
+    _opened(path).close()
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """An image in [0, 1], `[channels, height, width]` of `shape`: turned as its file says, scaled
+    until it covers the size and cut at its centre, as the frames of videos are.
+
+    Args:
+        shape: with 3 channels, or 1 for grey values.
+
+    Raises:
+        ZooError: there is no such file, or it is no image.
+    """
+    from PIL import ImageOps
+
+    channels, *size = shape
+    try:
+        with _opened(path) as file:
+            image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
+            pixels = torch.from_numpy(np.array(image)).float() / 255
+    except ZooError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise ZooError(f"{path}: cannot be read as an image ({reason(error)})") from None
+    pixels = pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+    height, width = size
+    return cover(pixels[:, None], (height, width))[:, 0]
+
+
+def _opened(path: Path) -> Any:
+    from PIL import Image
+
+    if not path.expanduser().is_file():
+        raise ZooError(f"{path}: there is no such file")
+    try:
+        return Image.open(path.expanduser())
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise ZooError(f"{path}: cannot be read as an image ({reason(error)})") from None

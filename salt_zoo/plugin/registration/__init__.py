@@ -1,0 +1,1 @@
+"""The hooks of plugins, and the parts that they register."""

@@ -1,0 +1,1 @@
+"""What is trained: networks, their shards, and their optimizers."""
