@@ -9,6 +9,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import copy
+import gc
 import signal
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from each other's ends (`--dist worksteal`), so one of them does all of it."""
     pairs = ("training", "preparation")
     items.sort(key=lambda item: item.path.parent.name not in pairs)
+
+
+def pytest_collection_finish() -> None:
+    """Modules live as long as the session; each full collection of garbage would look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -60,6 +60,7 @@ def main(port: int) -> None:
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)
         code = run(job, rank)
         gc.collect()
+        gc.freeze()  # what is left are modules and caches, which the next job need not look at
         store.set(f"done-{number}-{rank}", str(code))
         number += 1
     sys.stdout.flush()

@@ -24,9 +24,13 @@ DATASETS = {"gaussian": "gaussian", "toy-blocks": "toy-blocks"}
 #: Options that make a method quicker, or do all that it does from the first update on.
 OPTIONS = {
     "ode-regression": {"teacher_steps": 8},
-    "dmd": {"fake_score": {"updates": 2}},
-    "sc-dmd": {"fake_score": {"updates": 2}},
-    "cda": {"fake_score": {"updates": 2}, "objectives": {"cache-alignment": {"start": 0}}},
+    "dmd": {"steps": 2, "fake_score": {"updates": 2}},
+    "sc-dmd": {"steps": 2, "fake_score": {"updates": 2}},
+    "cda": {
+        "steps": 2,
+        "fake_score": {"updates": 2},
+        "objectives": {"cache-alignment": {"start": 0}},
+    },
 }
 
 
