@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.study.schema import load_study, read_study, runs_of, select_arms
 from salt_zoo.cli import main
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.config.training import OptimizerConfig
+from salt_zoo.core.networks.condition import example
 from salt_zoo.planning.codecs import codec_gib
-from salt_zoo.planning.plan import plan_run
+from salt_zoo.planning.plan import Plan, plan_run
 from salt_zoo.plugin.manager import Zoo, load_zoo
+from salt_zoo_wan.experts.idle import few_tokens
 
 FOLDER = Path(__file__).resolve().parents[2] / "plugins" / "salt_zoo_wan"
 PAGE = FOLDER / "FULL_SIZE.md"
@@ -71,12 +75,18 @@ def lean(run: Resolved) -> Resolved:
     return replace(run, config=run.config.model_copy(update={"training": training}))
 
 
-def test_two_experts_take_the_activations_of_one(zoo):
-    """Weights, gradients and optimizer states are of both, and a pass is of one."""
-    both = plan_run(run_of("wan_t2v", "dmd-4", TWO, zoo), zoo, "cuda", 1)
-    one = plan_run(
-        run_of("wan_t2v", "dmd-4", {**TWO, "options": {"expert": "high"}}, zoo), zoo, "cuda", 1
-    )
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_two_experts_take_the_activations_of_one(gpus, zoo):
+    """Weights, gradients and optimizer states are of both, and a pass is of one, sharded, too: what
+    an expert without a row then takes is measured in `test_wan_idle_expert.py`."""
+
+    def plan(backbone: dict[str, Any]) -> Plan:
+        run = run_of("wan_t2v", "dmd-4", backbone, zoo)
+        execution = run.config.execution.model_copy(update={"shard": gpus})
+        run = replace(run, config=run.config.model_copy(update={"execution": execution}))
+        return plan_run(run, zoo, "cuda", gpus)
+
+    both, one = plan(TWO), plan({**TWO, "options": {"expert": "high"}})
     roles = ("student", "teacher", "fake_score", "student_ema")
     for part in (*(f"weights {role}" for role in roles), "gradients", "optimizer states"):
         assert both.memory[part] == pytest.approx(2 * one.memory[part]), part
@@ -85,6 +95,25 @@ def test_two_experts_take_the_activations_of_one(zoo):
     assert (both.passes, both.flops) == (one.passes, one.flops)
     parts = [[part for each in plan.downloads for part in each["parts"]] for plan in (both, one)]
     assert ["transformer_2" in found for found in parts] == [True, False]
+
+
+def test_the_page_says_what_an_expert_without_a_row_takes(zoo):
+    """In a process of a sharded run that has none for it."""
+    configured = zoo.backbones.configure(
+        "wan", {"size": TWO["size"], "options": {"expert": "high"}}, "test"
+    )
+    backbone = zoo.backbones.create("wan", configured, zoo).to("meta")
+    with torch.device("meta"):
+        network = backbone.network("random")
+    network.transformer.blocks = network.transformer.blocks[:4]  # all of 40 take the same
+    x, t = torch.empty(1, *backbone.latent_shape, device="meta"), torch.empty(1, device="meta")
+    whole, flops = (x, t, example(backbone)), []
+    for given in (whole, few_tokens(*whole, network.tokens_per_frame, 1)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(*given)
+        flops.append(counter.get_total_flops())
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"and {flops[1] / flops[0]:.1%} of its FLOPs" in page
 
 
 def table(zoo: Zoo) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,12 @@ from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Condition, Memory
 from salt_zoo_wan.checkpoint.files import EXPERTS
+from salt_zoo_wan.experts.idle import few_tokens
 from salt_zoo_wan.transformer.network import WanNetwork
 
-#: Makes the output of one expert for some rows; None for all.
-Call = Callable[[WanNetwork, Tensor | slice | None], Tensor]
+#: Makes the output of one expert for some rows (None: for all), or for a few tokens that nobody
+#: asks about.
+Call = Callable[[WanNetwork, Tensor | Literal["few tokens"] | None], Tensor]
 
 
 class WanExperts(nn.Module):
@@ -50,9 +52,12 @@ class WanExperts(nn.Module):
 
         depth = self._depth
 
-        def output(expert: WanNetwork, rows: Tensor | slice | None) -> Tensor:
+        def output(expert: WanNetwork, rows: Tensor | Literal["few tokens"] | None) -> Tensor:
             given = x, t, condition
-            if rows is not None:
+            if isinstance(rows, str):
+                shared = 1 if expert.sequence is None else expert.sequence.size
+                given = few_tokens(*given, expert.tokens_per_frame, shared)
+            elif rows is not None:
                 given = x[rows], t[rows], {name: v[rows] for name, v in condition.items()}
             found: Tensor = (
                 expert(*given, memory) if depth is None else expert.features(*given, depth)
@@ -97,7 +102,7 @@ class WanExperts(nn.Module):
             elif its:
                 parts.append(call(expert, send(torch.tensor(its), t.device)))
             elif runs:
-                idle.append(call(expert, slice(0, 1)))
+                idle.append(call(expert, "few tokens"))
         whole = parts[0]
         if len(parts) == 2:
             order = [*rows[0], *rows[1]]
