@@ -12,7 +12,6 @@ from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.plugin.manager import load_zoo
 from tests.plugins.test_wan_a14b import make_backbone, make_image, save_tiny
 
-
 #: By size, how many times as much as the other expert alone both may take: of the small image size
 #: 512 tokens of text are most of a pass.
 MOST = {"test-experts": 1.05, "wan2.2-i2v-a14b": 1.7}
@@ -89,7 +88,7 @@ def test_it_costs_next_to_nothing(made, per_frame, depth):
 
 
 def test_processes_that_share_videos_have_a_token_each(made):
-    size, backbone, condition = made
+    _, backbone, condition = made
     network = backbone.network("student").requires_grad_(True)
     network.enable_sequence_parallelism(SequenceGroup(2), backbone.latent_shape)
     network._rows = lambda t: (([0], []), [1, 1])
