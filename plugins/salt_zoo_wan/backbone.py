@@ -38,6 +38,7 @@ from salt_zoo_wan.experts.expert_files import (
     save_transformers,
 )
 from salt_zoo_wan.experts.experts import WanExperts, networks_of
+from salt_zoo_wan.experts.records import expert_record
 from salt_zoo_wan.pipeline import write_pipeline
 from salt_zoo_wan.sizes import WanSize, files_of, transformer_config
 from salt_zoo_wan.transformer.network import WanNetwork
@@ -245,7 +246,7 @@ class WanBackbone(BackboneDefaults):
         With text encoder and VAE beside it a stock `WanPipeline` (for a size that generates from an
         image `WanImageToVideoPipeline`) loads it; its README shows how.
         """
-        save_transformers(network, folder)
+        save_transformers(network, folder, self.size)
         folders, frame_size = self.size.codec_folders(), self.size.frame_size
         if folders is not None and frame_size is not None:
             write_pipeline(
@@ -289,10 +290,10 @@ class WanBackbone(BackboneDefaults):
         self.check_export(path, format)
         if self.size.experts is not None:
             with atomic_folder(path) as draft:
-                save_transformers(network, draft)
+                save_transformers(network, draft, self.size)
             return
         transformer: Any = network.transformer
-        export_transformer(transformer, path, format)
+        export_transformer(transformer, path, format, expert_record(self.size.expert_part))
 
     lora_formats: ClassVar[tuple[str, ...]] = LORA_FORMATS
 

@@ -35,12 +35,14 @@ class Components:
         revision: branch, tag or commit; for hub ids only.
         bytes: about how large each part is on the hub, for messages.
         needed: which parts are used of it; the message on a missing one tells how to get them all.
+        alone: the network that a local folder of one network holds, whatever it calls it.
     """
 
     source: str
     revision: str = "main"
     bytes: Mapping[str, int] | None = field(default=None, compare=False)
     needed: tuple[str, ...] = field(default=COMPONENTS, compare=False)
+    alone: str = field(default="transformer", compare=False)
 
     def __post_init__(self) -> None:
         if not self.is_local and not _HUB_ID.fullmatch(self.source):
@@ -56,9 +58,11 @@ class Components:
         """The folder of a part that is complete on this machine, else None; no network."""
         if self.is_local:
             root = Path(self.source).expanduser()
-            # a folder that is a transformer itself has no subfolders for parts
-            alone = part == "transformer" and not (root / part).is_dir()
-            folder = root if alone else root / part
+            folder = root / part
+            if part == self.alone and not folder.is_dir() and not _names(root, part):
+                # that of a pipeline with one network, or the folder is a transformer itself
+                one = root / "transformer"
+                folder = one if one.is_dir() else root
         else:
             from huggingface_hub import try_to_load_from_cache
 
@@ -175,6 +179,13 @@ def together(downloads: Iterable[Download]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _names(root: Path, part: str) -> bool:
+    """Whether a pipeline's index says that it has the part, which then is missing."""
+    index = root / "model_index.json"
+    found = _read_json(index).get(part) if index.is_file() else None
+    return isinstance(found, list) and any(found)  # one that it does without is [null, null]
 
 
 def is_complete(folder: Path, part: str) -> bool:

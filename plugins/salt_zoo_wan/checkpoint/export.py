@@ -63,7 +63,12 @@ def check_export_target(path: Path | str, format: str) -> Format:
     return known
 
 
-def export_transformer(transformer: nn.Module, path: Path | str, format: str = "wan") -> None:
+def export_transformer(
+    transformer: nn.Module,
+    path: Path | str,
+    format: str = "wan",
+    record: Mapping[str, Any] | None = None,
+) -> None:
     """Write a diffusers transformer in a form that other codes read; whole, or not at all.
 
     The tensors keep their precision. Where the size adds coordinate channels to the input, the
@@ -76,6 +81,7 @@ def export_transformer(transformer: nn.Module, path: Path | str, format: str = "
             tensor}}`; Self Forcing, Causal Forcing, LongLive, Salt) or `self-forcing-ema` (the
             same as `generator_ema`, which those codes read as the average). `diffusers` is a
             folder, as stock diffusers reads it.
+        record: as `save_transformer` takes it; files have none.
 
     Raises:
         ZooError: `format` or `path` is wrong, the network is not a Wan, or the file
@@ -84,7 +90,7 @@ def export_transformer(transformer: nn.Module, path: Path | str, format: str = "
     known = check_export_target(path, format)
     if not known.endings:
         with atomic_folder(Path(path)) as draft:
-            save_transformer(transformer, draft)
+            save_transformer(transformer, draft, record)
         return
     state = to_original(transformer.state_dict())
     with atomic_file(Path(path)) as draft:
@@ -96,12 +102,19 @@ def export_transformer(transformer: nn.Module, path: Path | str, format: str = "
                 torch.save({known.entry: {f"model.{k}": v for k, v in state.items()}}, file)
 
 
-def save_transformer(transformer: Any, folder: Path) -> None:
-    """Write a transformer as diffusers does, without the path that it was loaded from."""
+def save_transformer(
+    transformer: Any, folder: Path, record: Mapping[str, Any] | None = None
+) -> None:
+    """Write a transformer as diffusers does, without the path that it was loaded from.
+
+    Args:
+        record: more for its `config.json`: names that begin with `_`, which diffusers passes over.
+    """
     transformer.save_pretrained(folder)
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
+    config |= record or {}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -7,18 +7,21 @@ from typing import Any
 
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo_wan.checkpoint.export import save_transformer
-from salt_zoo_wan.checkpoint.files import EXPERTS, find_experts
+from salt_zoo_wan.checkpoint.files import EXPERTS, find_checkpoint, find_experts
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import LORA_FILES
 from salt_zoo_wan.experts.experts import WanExperts, networks_of
+from salt_zoo_wan.experts.records import check_expert, expert_record, read_boundary
 from salt_zoo_wan.sizes import WanSize, transformer_config
 from salt_zoo_wan.transformer.network import WanNetwork
 
 
-def save_transformers(network: Any, folder: Path) -> None:
+def save_transformers(network: Any, folder: Path, size: WanSize) -> None:
     """Write the transformers of a network as the parts of a diffusers pipeline."""
+    boundary = network.boundary if isinstance(network, WanExperts) else None
     for part, one in networks_of(network).items():
-        save_transformer(one.transformer, folder / part)
+        whose = size.expert_part if boundary is None else part
+        save_transformer(one.transformer, folder / part, expert_record(whose, boundary))
 
 
 def load_network(size: WanSize, place: Path, name: str) -> WanNetwork | WanExperts:
@@ -29,7 +32,8 @@ def load_network(size: WanSize, place: Path, name: str) -> WanNetwork | WanExper
         name: of the size, for messages.
 
     Raises:
-        ZooError: as `load_transformer`, or it is one network where the size has two.
+        ZooError: as `load_transformer`, or it is one network where the size has two, or the other
+            expert.
     """
     if size.experts is None:
         return _load(size, place_of_own(size, place))
@@ -39,14 +43,15 @@ def load_network(size: WanSize, place: Path, name: str) -> WanNetwork | WanExper
             f"{place}: holds one network, and {name!r} has two; say which one it is: --set "
             "backbone.options.expert=high or low"
         )
-    two = size.experts
+    two, boundary = size.experts, read_boundary(folders[EXPERTS[0]])
     high, low = (
         _load(one, folders[part]) for one, part in zip((two.high, two.low), EXPERTS, strict=True)
     )
-    return WanExperts(high, low, two.boundary)
+    return WanExperts(high, low, boundary or two.boundary)
 
 
 def _load(size: WanSize, place: Path) -> WanNetwork:
+    check_expert(find_checkpoint(place).config, size.expert_part)
     transformer = load_transformer(place, transformer_config(size)).float()
     return WanNetwork(transformer, size.coordinates)
 

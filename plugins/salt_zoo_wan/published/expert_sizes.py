@@ -8,6 +8,7 @@ from typing import Any
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS
+from salt_zoo_wan.experts.records import check_expert, read_boundary
 from salt_zoo_wan.published.published_options import ExpertsConfig
 from salt_zoo_wan.published.published_sizes import PublishedSize
 from salt_zoo_wan.published_configs import PUBLISHED, Published
@@ -26,17 +27,27 @@ class Experts22(PublishedSize):
         boundary = PUBLISHED[self.name].boundary
         if config.expert != "both" or boundary is None:
             (self.expert_part,) = self.transformers
+            check_expert(self.config_file(), self.expert_part)
             return
         if self.file is not None:
             raise ZooError(
                 f"{self.file}: is of one network and {self.name!r} has two; set expert to low or "
                 "high, or give a diffusers folder with transformer and transformer_2"
             )
+        if self.file is None and self.components.is_local:
+            high, _ = (self.components.folder(part) for part in self.transformers)
+            boundary = read_boundary(high) or boundary
         sides: dict[str, Any] = {
             side: type(self)(config.model_copy(update={"expert": side}), zoo)
             for side in ("high", "low")
         }
         self.experts = Experts(sides["high"], sides["low"], boundary)
+
+    def fingerprint(self) -> dict[str, str]:
+        found = super().fingerprint()
+        if self.experts is not None and self.experts.boundary != PUBLISHED[self.name].boundary:
+            found["boundary_ratio"] = repr(self.experts.boundary)
+        return found
 
     def _transformers(self, published: Published) -> tuple[str, ...]:
         every = published.transformers

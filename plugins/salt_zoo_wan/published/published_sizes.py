@@ -72,7 +72,9 @@ class PublishedSize(WanSizeDefaults):
         sizes, codecs = published.bytes, self.codecs
         default = Components(published.hub, bytes=sizes, needed=codecs)
         self.components = (
-            default if self.file else Components(weights, config.revision, sizes, self.parts)
+            default
+            if self.file
+            else Components(weights, config.revision, sizes, self.parts, self.transformers[0])
         )
         whole = not self.file and (
             not self.components.is_local or (path / "model_index.json").is_file()
@@ -268,12 +270,18 @@ class PublishedSize(WanSizeDefaults):
     def _transformer_config(self) -> dict[str, Any]:
         """The local transformer's own configuration, else the published one."""
         known = dict(PUBLISHED[self.name].transformer)
+        config = self.config_file()
+        if config is None:
+            return known
+        found = read_arguments(config, known)
+        return found if self.file is None else known | found
+
+    def config_file(self) -> Path | None:
+        """The `config.json` beside the local transformer, of two that of the first."""
         if self.file is not None:
-            config = find_checkpoint(self.file).config
-            return known if config is None else known | read_arguments(config, known)
-        if folder := self.components.find(self.transformers[0]):
-            return read_arguments(folder / "config.json", known)
-        return known
+            return find_checkpoint(self.file).config
+        folder = self.components.find(self.transformers[0])
+        return folder / "config.json" if folder else None
 
 
 class LargePublishedSize(PublishedSize):
