@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from salt_zoo.config.identity import differences, identity
 from salt_zoo.config.run import resolve
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
@@ -91,6 +92,19 @@ def test_every_key_that_differs_is_named_with_both_values(copy, train):
         train(copy, seed=3, training={"clip": 2.0, "batch_size": 4})
     for said in ("seed: 0 there, 3 here", "clip: 10.0 there, 2.0", "batch_size: 2 there, 4"):
         assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["tiny_decoder", "text_cache", "codecs"])
+def test_all_options_of_the_backbone_count(option, zoo):
+    """Also those that change no weight."""
+
+    def of(**options: str) -> dict:
+        backbone = {"name": "wan", "size": "wan2.1-t2v-1.3b", "options": options}
+        run = {"method": "dmd", "backbone": backbone, "dataset": "prompts"}
+        return identity(resolve(run, zoo, "test").plain(), "fp32")
+
+    (found,) = differences(of(), of(**{option: "somewhere"}))
+    assert found.key == f"backbone.options.{option}" and found.here == "somewhere"
 
 
 def flip(path: Path, place: float) -> None:
