@@ -19,8 +19,8 @@ _ABSENT = object()
 
 
 def identity(content: Mapping[str, Any], precision: ResolvedPrecision) -> dict[str, Any]:
-    """What of a resolved run (`Resolved.plain`) can change its weights, and all options of its parts
-    (which of them only decode or keep, a part does not declare).
+    """What of a resolved run (`Resolved.plain`) can change its weights, and all options of its
+    parts: which of them only decode or keep, a part does not declare.
 
     Quality metrics, logging, checkpoints and trackers only look on; how a batch is split over
     processes and passes changes its rounding. `precision` is what the run's own setting means on
