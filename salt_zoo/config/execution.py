@@ -34,5 +34,9 @@ class ExecutionConfig(StrictModel):
     offload: Annotated[list[Offload], AfterValidator(once)] = Field(default_factory=list)
     #: Recompute activations in the backward pass instead of keeping them.
     gradient_checkpointing: bool = False
+    #: What computes attention where no mask is needed, by diffusers' name: `native` (torch's),
+    #: `flash`, `_flash_3`, `_native_cudnn`, ... It must be installed, compute the run's precision
+    #: on its device, and have a backward pass.
+    attention: str = "native"
     #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.
     prepared_text: Path | None = None

@@ -247,9 +247,7 @@ def test_wans_own_folder_of_both_experts(zoo, tiny, tmp_path):
     root = tmp_path / "own"
     for name, part in (("high_noise_model", "transformer"), ("low_noise_model", "transformer_2")):
         split(native(root / name, read(folder, subfolder=part)))
-    own, stock = (
-        make_backbone(zoo, size, place, codecs=str(folder)) for place in (root, folder)
-    )
+    own, stock = (make_backbone(zoo, size, place, codecs=str(folder)) for place in (root, folder))
     wanted = stock.network("teacher").state_dict()
     found = own.network("teacher")
     assert found.boundary == SIZES[size]

@@ -71,7 +71,10 @@ BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
         ("consistency", "wan", None, {"gradient_checkpointing": True}),
         {"size": "test-experts"},
     ),
-    "sharded experts": (("dmd", "wan", None, SHARDED), {"size": "test-experts"}),
+    "sharded experts": (
+        ("dmd", "wan", None, SHARDED | {"attention": "_native_math"}),
+        {"size": "test-experts"},
+    ),
 }
 IN_BF16 = {"precision": "bf16"}
 ADAPTED = {"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}
