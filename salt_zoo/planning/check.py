@@ -59,7 +59,7 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
             if training.optimizers[name].name == "adamw8bit":
                 require_torchao(f"training.optimizers.{name}.name")
         roles = with_lora(method.roles(), training.lora)
-        check_offload(roles, run.config.execution.offload)
+        check_offload(roles, run.config.execution.offload, backbone)
         for name, role in roles.items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))

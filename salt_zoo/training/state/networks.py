@@ -101,7 +101,7 @@ class Networks(Mapping[str, Any]):
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
-        check_offload(self.roles, offload)
+        check_offload(self.roles, offload, backbone)
         # frozen networks, too, may be passed with gradient
         use = attention_use(self.precision, device, backward=True)
         for whose in dict.fromkeys(
@@ -120,13 +120,13 @@ class Networks(Mapping[str, Any]):
         drawn = functools.partial(_drawn, seed)
         slices, by_slices = None, set[str]()
         if can_load_slices(backbone, self.roles):
-            slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
+            slices = SlicedLoading(backbone, self.roles, self.precision, drawn, offload)
             for name in in_units:
                 its = self.roles[name].follows
                 if its is None or its in by_slices:
                     by_slices.add(name)
         rest = {name: role for name, role in self.roles.items() if name not in by_slices}
-        bases = FrozenBases(backbone, rest, self.precision)
+        bases = FrozenBases(backbone, rest, self.precision, offload)
         originals = bases.originals
         # whole networks may fit no GPU: `shard` moves them there unit by unit
         loading = torch.device("cpu") if set(in_units) - by_slices else device
