@@ -3,7 +3,7 @@
 There a row is `[K, F, C, H, W]` from noise to the clean end, here `[K, C, F, H, W]`. Its times are
 in no file. Where a step list `[1000, 750, 500, 250]` is warped, a step `s` is at the scheduler's
 `t = shift * s / (1000 + (shift - 1) * s)`: `flow.step_list(4, shift)`, and K = 5 with the end at 0.
-CausVid's `[1000, 757, 522, 0]` is not warped: its times are these numbers in thousandths, and K = 4.
+CausVid's `[1000, 757, 522, 0]` is not warped: its times are these in thousandths, and K = 4.
 """
 
 from __future__ import annotations
