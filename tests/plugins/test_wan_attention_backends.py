@@ -274,3 +274,4 @@ def test_perf_measures_with_it(tmp_path, monkeypatch):
     assert calls
     results = json.loads((tmp_path / "perf.json").read_text())
     assert results["settings"]["attention"] == "_native_math"
+    assert "fp32, attention by _native_math" in (tmp_path / "perf.md").read_text()
