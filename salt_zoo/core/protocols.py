@@ -39,7 +39,9 @@ from salt_zoo.core.networks.backbone import (
     StoredWeights,
 )
 from salt_zoo.core.networks.network import (
+    AttentionUse,
     Checkpointable,
+    ChoosesAttention,
     ComparableMemory,
     Condition,
     FeatureExtractor,
@@ -50,10 +52,12 @@ from salt_zoo.core.networks.network import (
 )
 
 __all__ = [
+    "AttentionUse",
     "Backbone",
     "BackboneDefaults",
     "Batch",
     "Checkpointable",
+    "ChoosesAttention",
     "ComparableMemory",
     "Composite",
     "Condition",

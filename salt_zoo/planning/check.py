@@ -13,8 +13,9 @@ from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.base.interrupts import is_users
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.dataset import check_has_videos
+from salt_zoo.core.methods.attention import check_attention
 from salt_zoo.core.methods.meta import network_of_role
-from salt_zoo.core.methods.roles import check_offload, with_lora
+from salt_zoo.core.methods.roles import check_offload, source, with_lora
 from salt_zoo.core.networks.lora import add_lora
 from salt_zoo.core.networks.token_sharing import share_tokens
 from salt_zoo.core.protocols import Split
@@ -59,11 +60,15 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
             if training.optimizers[name].name == "adamw8bit":
                 require_torchao(f"training.optimizers.{name}.name")
         roles = with_lora(method.roles(), training.lora)
-        check_offload(roles, run.config.execution.offload)
+        check_offload(roles, run.config.execution.offload, backbone)
         for name, role in roles.items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))
                 add_lora(network, role.lora, f"training.lora.{name}")
+        for role in roles.values():
+            if role.start is not None:  # the machine where it trains may have more than this one
+                whose = source(backbone, role.start)
+                check_attention(whose, run.config.execution.attention, "execution.attention", None)
         if (processes := run.config.execution.sequence) > 1:
             for role in method.roles().values():
                 if role.start is not None:  # else it is a head, or follows another role

@@ -170,8 +170,9 @@ class PublishedSize(WanSizeDefaults):
     def fingerprint(self) -> dict[str, str]:
         found = {"transformer_config": digest(self.transformer_config)}
         if self.file is not None:
-            for file in find_checkpoint(self.file).files:
-                found[f"transformer/{file.name}"] = known_digest(file)
+            for part, place in self._files().items():
+                for file in find_checkpoint(place).files:
+                    found[f"{part}/{file.name}"] = known_digest(file)
         else:
             for part in self.transformers:
                 found |= self.components.fingerprint(part)
@@ -181,6 +182,12 @@ class PublishedSize(WanSizeDefaults):
             path = self.config.tiny_decoder.expanduser()
             found[f"tiny_decoder/{path.name}"] = known_digest(path)
         return found
+
+    def _files(self) -> dict[str, Path]:
+        """Where the weights of its networks lie if they are no part of a pipeline, by the names
+        under which digests are kept."""
+        assert self.file is not None
+        return {"transformer": self.file}
 
     def codec_folders(self) -> dict[str, Path]:
         """The folders of text encoder, tokenizer, VAE and image encoder, as far as they are on this
