@@ -18,7 +18,7 @@ from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.io.files.storage import digest
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo_wan.checkpoint.config_json import read_arguments
+from salt_zoo_wan.checkpoint.config_json import read_arguments, with_defaults
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
@@ -168,7 +168,8 @@ class PublishedSize(WanSizeDefaults):
         return max(0, 4 * latent_frames - 3)
 
     def fingerprint(self) -> dict[str, str]:
-        found = {"transformer_config": digest(self.transformer_config)}
+        # a config.json may leave out what is the default: whether it was there has no say
+        found = {"transformer_config": digest(with_defaults(self.transformer_config))}
         if self.file is not None:
             for part, place in self._files().items():
                 for file in find_checkpoint(place).files:
