@@ -237,6 +237,15 @@ def test_latents(states, cli, tmp_path):
             assert torch.equal(reader.read(row)["latents"][0], theirs)
 
 
+@pytest.mark.parametrize(
+    ("option", "source"), [("count=3", "dataset"), ("seed=1", "dataset"), ("channels=1", "videos")]
+)
+def test_latents_of_an_lmdb_are_all_of_them(option, source, cli, lmdb, tmp_path):
+    ended = cli(*of_latents(tmp_path / "out", lmdb, "--set", option))
+    assert ended.code == 2 and f"{option.partition('=')[0]} is of {source}" in ended.error
+    assert not (tmp_path / "out").exists()
+
+
 def damage(lmdb, how):
     data = lmdb / "data.mdb"
     if how == "cut":

@@ -12,7 +12,6 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
-
 #: The runs of whose fullest moment a test asks.
 PROFILED = ("one", "old")
 

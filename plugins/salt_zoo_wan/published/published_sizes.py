@@ -90,7 +90,7 @@ class PublishedSize(WanSizeDefaults):
         )
         self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_components, config.text_cache)
-        self.video = VideoCodec(self.codec_components, self._tiny_decoder())
+        self.video = VideoCodec(self.codec_components, self._tiny_decoder(), published.vae)
         #: What makes the condition of a first frame; None for a size from text.
         self.image = self._first_frame_codec()
         self.image_shape = None if self.image is None else (3, *self.frame_size)
