@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
-from salt_zoo.cli.arguments import Parser, folder
+from salt_zoo.cli.arguments import Parser, add_attention_option, folder
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.io.consoles import NotesConsole, ResultsConsole
 from salt_zoo.io.files.one_writer import one_writer
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--precision", choices=("auto", "fp32", "tf32", "bf16"), default="auto",
         help="precision of network passes, as in sample and stream (default: auto)",
     )  # fmt: skip
+    add_attention_option(parser)
     add("--compile", action="store_true", help="torch.compile the network")
     add("--threads", type=int, default=1, help="CPU threads (default: 1)")
     add("--random", action="store_true", help="use random weights, without any download")
@@ -99,6 +100,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         device=device,
         random=options.random,
         precision=options.precision,
+        attention=options.attention,
         compiled=options.compile,
     )
     with one_writer(options.out):

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         )
     for label, arm in runs.items():
         try:
-            check_data(arm, zoo, f"{where}: arms.{label}")
+            check_data(arm, zoo, f"{where}: arms.{label}", study.evaluation.split)
         except ZooError as error:
             if not options.dry_run:
                 raise

@@ -7,6 +7,7 @@ import os
 # Before torch is imported: the networks are so small that a second thread costs more than it
 # brings, and a test's subprocesses must compute with as many threads as the test itself.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the internet
 
 import copy
 import gc

@@ -69,6 +69,7 @@ def comparison(results: Results) -> tuple[list[str], list[list[str]]]:
 def notes(results: Results) -> list[str]:
     """What a reader must know to read the tables; one sentence or two each."""
     s, hardware = results["settings"], results["provenance"]["hardware"]
+    attention = s.get("attention", "native")  # older results have none
     load = [f"{one[0]:.1f}" for one in results["load_average"] if one]
     where = hardware.get("gpu") or f"{hardware['cpu']}, {hardware['threads']} thread(s)"
     weights = "random weights" if s["random"] else "trained weights"
@@ -76,6 +77,7 @@ def notes(results: Results) -> list[str]:
         f"Size {s['size']}, {results['parameters'] / 1e6:.3g} M parameters ({weights}), latents of "
         f"{' x '.join(str(n) for n in results['latent_shape'][2:])} a frame, {s['nfe']} steps a "
         f"block, {s['batch']} video(s) at a time, {s['precision']}"
+        f"{'' if attention == 'native' else f', attention by {attention}'}"
         f"{', compiled' if s['compile'] else ''}; on {where}.",
         "Medians with quartiles of "
         f"{s['repetitions']} repetitions; growth and shares with 95% intervals, the share's of "

@@ -13,6 +13,12 @@ from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.config.parts import configure_part
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.methods.attention import (
+    NATIVE,
+    attention_use,
+    check_attention,
+    choose_attention,
+)
 from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.networks.condition import example
 from salt_zoo.core.networks.precision import Precision, with_precision
@@ -65,6 +71,7 @@ def make_subjects(
     device: torch.device,
     random: bool,
     precision: Precision = "auto",
+    attention: str = NATIVE,
     compiled: bool = False,
 ) -> tuple[list[Subject], Backbone]:
     """One subject for each memory, and the backbone of the first.
@@ -75,13 +82,18 @@ def make_subjects(
     content = _content(zoo, size, memories, overrides)
     subjects: list[Subject] = []
     backbones: list[Any] = []
+    use = attention_use(precision, device, backward=False)
+    chosen = attention, f"--attention {attention}", use
     for name in memories:
         memory = {"name": name, **(content["memories"].get(name) or {})}
         part = {**content["backbone"], "memory": memory}
         config = configure_part(zoo.backbones, part, zoo, "backbone")
         backbone = zoo.backbones.create(BACKBONE, config, zoo)
+        if not subjects:
+            check_attention(backbone, *chosen)
         network = _network(backbone, subjects[0].network if subjects else None, device, random)
         with_precision(network, precision, device, frozen=True)
+        choose_attention(network, *chosen)
         backbones.append(backbone)
         first = backbones[0]
         options = {k: v for k, v in getattr(config, "memory", memory).items() if k != "name"}

@@ -57,7 +57,7 @@ class OdeRegression(WithObjectives):
         super().__init__(config, zoo)
         self.needs_data = self.objectives.needs_data
         #: See `salt_zoo.core.protocols.NeedsTrajectories`.
-        self.stored_times = tuple(config.times) if config.of == "dataset" else ()
+        self.stored_times = tuple(config.kept_times) if config.of == "dataset" else ()
 
     def roles(self) -> Mapping[str, NetworkSpec]:
         roles = {"student": NetworkSpec("student", learning_rate=self.config.learning_rate)}
@@ -85,7 +85,7 @@ class OdeRegression(WithObjectives):
 
     def _states(self, step: TrainStep) -> Tensor:
         """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the step's noise."""
-        batch, times = step.batch, self.config.times
+        batch, times = step.batch, self.config.kept_times
         if batch.trajectory is None:
             if self.config.of == "dataset":
                 raise ZooError(
@@ -109,7 +109,8 @@ class OdeRegression(WithObjectives):
         ):
             raise ZooError(
                 f"the dataset's trajectories are kept at times {_shown(stored)} and the method's "
-                f"are {_shown(times)}; set method.steps and method.timestep_shift to theirs"
+                f"are {_shown(times)}; set method.steps and method.timestep_shift, or "
+                "method.times, to theirs"
             )
         wanted = (len(times) + 1, *step.latent_shape)
         if tuple(batch.trajectory.shape[1:]) != wanted:
@@ -122,7 +123,7 @@ class OdeRegression(WithObjectives):
     def _draw(self, step: TrainStep, states: Tensor) -> tuple[Tensor, Tensor]:
         """A state of an independent time for every block: `[B, C, F, H, W]`, and times `[B, F]`."""
         parts = step.blocks.split(states.shape[3])
-        times = torch.tensor([*self.config.times, 0.0], device=states.device)
+        times = torch.tensor([*self.config.kept_times, 0.0], device=states.device)
         clean = self.config.sees == "mixed" and len(parts) > 1
         rows = torch.arange(len(states), device=states.device)
         x, t = [], []

@@ -64,10 +64,13 @@ class TrajectoryRecipeConfig(TrajectoryConfig):
             return self
         if unused := [name for name in _OF_SOLVING if name in self.model_fields_set]:
             raise said(f"{unused[0]} is of trajectories that are made here; with lmdb leave it out")
-        if "timestep_shift" not in self.model_fields_set:
+        if self.times is not None and "timestep_shift" in self.model_fields_set:
+            raise said("timestep_shift is of a step list; with lmdb and times leave it out")
+        if self.times is None and "timestep_shift" not in self.model_fields_set:
             raise said(
                 "lmdb: an LMDB does not say its times; set timestep_shift to that of the scheduler "
-                "that made it (8 in CausVid's and Self Forcing's generate_ode_pairs.py)"
+                "that made it (8 in Self Forcing's generate_ode_pairs.py), or times where they are "
+                "of no step list (CausVid's: [1, 0.757, 0.522])"
             )
         return self
 
@@ -111,7 +114,7 @@ class TrajectoryRecipe:
                 lmdb = held.enter_context(open_lmdb(config.lmdb, "recipe trajectories: lmdb"))
                 source = StoredPairs(lmdb, backbone, config)
                 if is_main_process():
-                    times = ", ".join(f"{t:.4g}" for t in config.times)
+                    times = ", ".join(f"{t:.4g}" for t in config.kept_times)
                     say(f"note: {config.lmdb}: its states are taken to be at times {times} and 0")
             else:
                 source = _Solver(config, backbone, dataset, where)
@@ -129,11 +132,12 @@ class TrajectoryRecipe:
         options = self._dataset.model_dump(mode="json")
         header = {
             "dataset": {"name": config.dataset["name"], **options},
-            "times": config.times,
-            "timestep_shift": config.timestep_shift,
+            "times": config.kept_times,
             "batch_size": config.batch_size,
-            "shape": [config.steps + 1, *backbone.latent_shape],
+            "shape": [len(config.kept_times) + 1, *backbone.latent_shape],
         }
+        if config.lmdb is None or config.times is None:
+            header["timestep_shift"] = config.timestep_shift
         if config.lmdb is None:
             options = self._backbone.model_dump(mode="json")
             header["backbone"] = {"name": config.backbone["name"], **options}

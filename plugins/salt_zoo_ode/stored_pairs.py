@@ -3,6 +3,7 @@
 There a row is `[K, F, C, H, W]` from noise to the clean end, here `[K, C, F, H, W]`. Its times are
 in no file. Where a step list `[1000, 750, 500, 250]` is warped, a step `s` is at the scheduler's
 `t = shift * s / (1000 + (shift - 1) * s)`: `flow.step_list(4, shift)`, and K = 5 with the end at 0.
+CausVid's `[1000, 757, 522, 0]` is not warped: its times are these in thousandths, and K = 4.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ class StoredPairs:
                 f"{lmdb.path}: holds latents of videos, not trajectories; 'salt-zoo prepare "
                 "latents' reads those, with lmdb"
             )
-        kept, wanted = lmdb.shape[0], config.steps + 1
+        kept, wanted = lmdb.shape[0], len(config.kept_times) + 1
+        if kept != wanted and config.times is not None:
+            raise ZooError(
+                f"{lmdb.path}: its trajectories have {kept} states, and times names {wanted - 1}, "
+                f"with the clean end {wanted}; name {kept - 1}"
+            )
         if kept != wanted:
             raise ZooError(
                 f"{lmdb.path}: its trajectories have {kept} states, and steps: {config.steps} are "
                 f"{wanted} with the clean end; set steps to {kept - 1}, if they are at the times "
-                "of its step list"
+                "of its step list, or name their times"
             )
 
     def header(self, device: str) -> dict[str, Any]:

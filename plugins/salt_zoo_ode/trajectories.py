@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 from torch import Tensor
 
 from salt_zoo.core import flow
-from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.config import StrictModel, said
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.guidance import Guided
 from salt_zoo.core.networks.blocks import Blocks, Renoise
@@ -21,25 +21,56 @@ from salt_zoo.rollout.sampler import initial_noise, iter_rollout, renoise_from
 SAME_TIME = 1e-6
 
 
+def _falling(times: tuple[float, ...]) -> tuple[float, ...]:
+    try:
+        return tuple(flow.check_times(times))
+    except ValueError:
+        raise said(
+            f"times must fall strictly within (0, 1], not {list(times)}; the clean end, at 0, is "
+            "not named, and published timesteps are divided by 1000"
+        ) from None
+
+
 class TrajectoryConfig(StrictModel):
     """Which states are kept, and of how exact an ODE."""
 
     #: Times of the student's step list, at which states are kept.
     steps: Annotated[int, Field(ge=1, le=10_000)] = 4
+    #: Times of the kept states that no step list has, falling within (0, 1], in place of `steps`:
+    #: `[1, 0.757, 0.522]` is CausVid's list. null is the step list.
+    times: Annotated[tuple[float, ...], AfterValidator(_falling)] | None = None
     timestep_shift: Annotated[float, Field(gt=0)] = 5.0
     #: Euler steps of the ODE, from 1 to 0 on a grid of the same shift. Times of the step list that
     #: are not on it are added, up to `steps - 1` (none for a multiple of `steps`).
     teacher_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
 
+    @model_validator(mode="after")
+    def _one_list(self) -> TrajectoryConfig:
+        if self.times is not None and "steps" in self.model_fields_set:
+            raise said(
+                f"steps: {self.steps} are times of a step list, and times names {len(self.times)}; "
+                "leave one of them out"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _stated(self, content: Any) -> dict[str, Any]:
+        """With the one of `steps` and `times` that counts: without times a run is what it was
+        before there were any."""
+        unused = "times" if self.times is None else "steps"
+        return {key: value for key, value in content(self).items() if key != unused}
+
     @property
-    def times(self) -> list[float]:
+    def kept_times(self) -> list[float]:
         """The falling times of the kept states; the endpoint, at 0, is not among them."""
+        if self.times is not None:
+            return list(self.times)
         return flow.step_list(self.steps, self.timestep_shift)
 
     @property
     def grid(self) -> list[float]:
         """The times at which the ODE evaluates its network; those of the kept states among them."""
-        return with_times(flow.step_list(self.teacher_steps, self.timestep_shift), self.times)
+        return with_times(flow.step_list(self.teacher_steps, self.timestep_shift), self.kept_times)
 
 
 #: Whose trajectories: the teacher's, which denoises all frames at once (CausVid, arXiv 2412.07772),
@@ -121,7 +152,7 @@ def draw_trajectories(
         Guided(network, unconditional, guidance_scale),
         initial_noise(rng, blocks, latent_shape),
         condition,
-        config.times,
+        config.kept_times,
         config.grid,
         blocks=blocks,
         renoise=renoise_from(rng, blocks, latent_shape),

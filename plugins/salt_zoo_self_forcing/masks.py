@@ -16,6 +16,12 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
+from salt_zoo_wan.transformer.attention_backends import (
+    NATIVE,
+    AttentionBackendName,
+    dispatch_attention,
+)
+
 #: Tokens of a side of flex_attention's tiles.
 TILE = 128
 
@@ -127,13 +133,20 @@ def _listed(which: Tensor) -> tuple[Tensor, Tensor]:
     return which.sum(dim=1)[None, None].int(), order[None, None].int().contiguous()
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: TokenMask | None) -> Tensor:
-    """Attention of `[B, N, heads, width]` tensors; masked by flex_attention on CUDA, by SDPA with
-    a dense mask elsewhere (flex_attention has no backward there)."""
-    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: TokenMask | None,
+    backend: AttentionBackendName = NATIVE,
+) -> Tensor:
+    """Attention of `[B, N, heads, width]` tensors: without a mask by `backend`; masked by
+    flex_attention on CUDA, by SDPA with a dense mask elsewhere (flex_attention has no backward
+    there)."""
     if mask is None:
-        out = F.scaled_dot_product_attention(q, k, v)
-    elif query.is_cuda:
+        return dispatch_attention(query, key, value, backend)
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if query.is_cuda:
         out = _flex()(q, k, v, block_mask=mask.blocks)
     else:
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.dense)

@@ -5,6 +5,7 @@ Only `Components.folder` downloads, and only a component that is not on this mac
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,10 +113,11 @@ class Components:
         return _read_json(folder / "config.json") if folder else None
 
     def fingerprint(self, part: str) -> dict[str, str]:
-        """Digests of a local part's files; for the hub its id and commit (or asked revision)."""
+        """Digests of a local part's files; for the hub its id and commit, which is the same before
+        and after the part is fetched."""
         folder = self.find(part)
         if not self.is_local:
-            commit = folder.parent.name if folder else self.revision
+            commit = folder.parent.name if folder else _commit(self.source, self.revision)
             return {part: f"{self.source}@{commit}"}
         if folder is None:
             return {part: "missing"}
@@ -146,6 +148,29 @@ class Components:
                 cause = cause.__cause__
             return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:100]}"
         return "the repository lacks it"
+
+
+def _commit(source: str, revision: str) -> str:
+    """The commit that a revision names: by this machine's cache, else by the hub; the revision
+    itself where neither can tell."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model")
+    try:
+        return (cache / "refs" / revision).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return _commit_on_hub(source, revision) or revision
+
+
+@functools.cache
+def _commit_on_hub(source: str, revision: str) -> str | None:
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().repo_info(source, revision=revision, timeout=5).sha
+    except Exception:  # no internet: what is needed cannot be fetched either, and that is told then
+        return None
 
 
 @dataclass(frozen=True)

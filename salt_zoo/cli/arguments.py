@@ -30,6 +30,17 @@ def add_set_option(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
+def add_attention_option(parser: argparse.ArgumentParser) -> None:
+    """`--attention`, what `execution.attention` is to a training."""
+    parser.add_argument(
+        "--attention",
+        default="native",
+        metavar="NAME",
+        help="what computes attention, by diffusers' name: flash, _flash_3, sage, _native_cudnn, "
+        "... (default: native, torch's)",
+    )
+
+
 def folder(text: str) -> Path:
     """A folder that is given as an option; an empty one would be the current folder."""
     if not text.strip():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salt_zoo.cli import first_image
+from salt_zoo.cli.arguments import add_attention_option
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
 from salt_zoo.core.base.errors import ZooError, shown
@@ -116,6 +117,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="precision of network passes (default: auto, bf16 on CUDA and fp32 elsewhere)",
     )
+    add_attention_option(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -136,6 +138,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     from salt_zoo.cli.progress import told_bar
     from salt_zoo.config.parts import configure_part
+    from salt_zoo.core.methods.attention import attention_use, check_attention, choose_attention
     from salt_zoo.core.networks.precision import with_precision
     from salt_zoo.io.videos.video import check_size
     from salt_zoo.training.devices import find_device  # torch takes seconds to import
@@ -149,8 +152,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     size = backbone.frame_size
     if size:
         check_size(options.out if files is None else files[0], _together(files, videos), *size)
+    use = attention_use(options.precision, device, backward=False)
+    attention = options.attention, f"--attention {options.attention}", use
+    check_attention(backbone, *attention)
     network = backbone.load(chosen.place) if chosen.place else backbone.network("teacher")
     with_precision(network, options.precision, device, frozen=True)
+    choose_attention(network, *attention)
     network.eval()
     for prompt in dict.fromkeys(video.prompt for video in videos):
         backbone.encode_prompts([prompt])  # one that is not understood is told before the work

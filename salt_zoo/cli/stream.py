@@ -76,6 +76,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     content = with_overrides(content, options.overrides, zoo)
 
     from salt_zoo.config.parts import configure_part
+    from salt_zoo.core.methods.attention import attention_use, check_attention, choose_attention
     from salt_zoo.core.networks.precision import with_precision
     from salt_zoo.io.videos.video import check_size
     from salt_zoo.rollout.generate import prompt_draws
@@ -94,8 +95,12 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         raise ZooError(f"--switch {max(switches)}: past the end; the last frame is {frames - 1}")
     if size := backbone.frame_size:
         check_size(options.out, 1, *size)
+    use = attention_use(options.precision, device, backward=False)
+    attention = options.attention, f"--attention {options.attention}", use
+    check_attention(backbone, *attention)
     network = backbone.load(chosen.place) if chosen.place else backbone.network("student")
     with_precision(network, options.precision, device, frozen=True)
+    choose_attention(network, *attention)
     made = stream(
         network.eval(),
         backbone,

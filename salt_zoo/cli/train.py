@@ -16,6 +16,7 @@ from salt_zoo.plugin.manager import Zoo
 
 if TYPE_CHECKING:
     from salt_zoo.config.run import RunConfig
+    from salt_zoo.core.protocols import Split
 
 NAME = "train"
 HELP = "train one method on one backbone, resuming the run in --out if there is one"
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         command = ["salt_zoo", "train", str(options.config), "--out", str(options.out or "RUN")]
         print_fit({"": resolved}, zoo, options, [*command, *given_again(options)])
         return 0
-    check_data(resolved, zoo, str(options.config))
+    measured: Split | None = "validation" if resolved.config.quality.every else None
+    check_data(resolved, zoo, str(options.config), measured)
     from salt_zoo.cli.progress import training_progress
     from salt_zoo.io.files.one_writer import one_writer
     from salt_zoo.io.files.storage import check_folder

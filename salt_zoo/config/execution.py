@@ -30,9 +30,14 @@ class ExecutionConfig(StrictModel):
     #: (Ulysses), and so train on the same rows; a divisor of heads, tokens and processes.
     sequence: Annotated[int, Field(ge=1)] = 1
     #: Networks whose weights are kept in main memory and sent to the device block by block in each
-    #: pass (FSDP2's CPU offload): `frozen` ones, such as a teacher, and `averages`.
+    #: pass (FSDP2's CPU offload): `frozen` ones, such as a teacher, and `averages`. Beside LoRAs
+    #: `frozen` alone, and only where it is a teacher of another size.
     offload: Annotated[list[Offload], AfterValidator(once)] = Field(default_factory=list)
     #: Recompute activations in the backward pass instead of keeping them.
     gradient_checkpointing: bool = False
+    #: What computes attention where no mask is needed, by diffusers' name: `native` (torch's),
+    #: `flash`, `_flash_3`, `_native_cudnn`, ... It must be installed, compute the run's precision
+    #: on its device, and have a backward pass.
+    attention: str = "native"
     #: A folder of `salt-zoo prepare text`: its prompts need no text encoder.
     prepared_text: Path | None = None

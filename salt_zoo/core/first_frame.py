@@ -87,6 +87,21 @@ def of_real(
     return encode(backbone, video[:, :, 0])
 
 
+def check_real(
+    backbone: Backbone, dataset: Dataset, prompts: Sequence[str], rng: KeyedRNG, split: str
+) -> None:
+    """Refuse what `of_real` refuses; no pixels are encoded.
+
+    Raises:
+        ZooError: the dataset has no first frames, or of another size.
+    """
+    video = dataset.real(prompts, rng, split, 1)
+    if video is None:  # it has them encoded, or it has none
+        of_real(backbone, dataset, prompts, rng, split)
+    else:
+        _check_shape(backbone, video[:, :, 0])
+
+
 def of_image(backbone: Backbone, image: Tensor) -> FirstFrames:
     """One image `[channels, height, width]` in [0, 1] for all videos; encoded once, when asked."""
     encoded = functools.cache(lambda: encode(backbone, image[None]))

@@ -1,12 +1,16 @@
-"""Interfaces between methods, backbones, memories, data sets and metrics, to import from one place.
+"""Interfaces between methods, backbones, memories, data sets and metrics, and what their authors
+need beside, to import from one place.
 
-Each is written down in its own file: method.py, network.py, backbone.py, dataset.py, metric.py.
+Each is written down in its own file: methods/method.py, networks/network.py, networks/backbone.py,
+dataset.py, metric.py.
 Protocols, not base classes. Shapes: videos and latents `[B, C, F, H, W]`, times `[B]` or `[B, F]`
 in [0, 1] with 1 = noise. All times are the network's own, that is, already shifted;
 `flow.step_list(n, shift)` is the list of an n-step student, in training and at evaluation.
 """
 
-from salt_zoo.core.base.config import Composite
+from salt_zoo.core.base.config import Composite, Steps, StrictModel
+from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.dataset import (
     Dataset,
     DrawsPrompts,
@@ -38,8 +42,11 @@ from salt_zoo.core.networks.backbone import (
     Start,
     StoredWeights,
 )
+from salt_zoo.core.networks.blocks import Blocks, ExitStep, RolloutPath
 from salt_zoo.core.networks.network import (
+    AttentionUse,
     Checkpointable,
+    ChoosesAttention,
     ComparableMemory,
     Condition,
     FeatureExtractor,
@@ -50,10 +57,13 @@ from salt_zoo.core.networks.network import (
 )
 
 __all__ = [
+    "AttentionUse",
     "Backbone",
     "BackboneDefaults",
     "Batch",
+    "Blocks",
     "Checkpointable",
+    "ChoosesAttention",
     "ComparableMemory",
     "Composite",
     "Condition",
@@ -64,9 +74,11 @@ __all__ = [
     "EncodedFirstFrames",
     "Encoder",
     "Encodings",
+    "ExitStep",
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
+    "KeyedRNG",
     "LoadsSlices",
     "MaskedForward",
     "Memory",
@@ -79,12 +91,16 @@ __all__ = [
     "NetworkSpec",
     "Objective",
     "Recognises",
+    "RolloutPath",
     "Sample",
     "SequenceParallel",
     "Split",
     "Start",
     "Stateful",
+    "Steps",
     "StoredWeights",
+    "StrictModel",
     "TrainStep",
     "VelocityNetwork",
+    "ZooError",
 ]

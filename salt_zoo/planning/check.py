@@ -13,10 +13,12 @@ from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.base.interrupts import is_users
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.dataset import check_has_videos
+from salt_zoo.core.methods.attention import check_attention
 from salt_zoo.core.methods.meta import network_of_role
-from salt_zoo.core.methods.roles import check_offload, with_lora
+from salt_zoo.core.methods.roles import check_offload, source, with_lora
 from salt_zoo.core.networks.lora import add_lora
 from salt_zoo.core.networks.token_sharing import share_tokens
+from salt_zoo.core.protocols import Split
 from salt_zoo.plugin.isolation.checked_method import make_method
 from salt_zoo.plugin.isolation.foreign import ForeignError
 from salt_zoo.plugin.manager import Zoo
@@ -58,11 +60,15 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
             if training.optimizers[name].name == "adamw8bit":
                 require_torchao(f"training.optimizers.{name}.name")
         roles = with_lora(method.roles(), training.lora)
-        check_offload(roles, run.config.execution.offload)
+        check_offload(roles, run.config.execution.offload, backbone)
         for name, role in roles.items():
             if role.lora is not None:
                 network = network_of_role(backbone, replace(role, lora=None))
                 add_lora(network, role.lora, f"training.lora.{name}")
+        for role in roles.values():
+            if role.start is not None:  # the machine where it trains may have more than this one
+                whose = source(backbone, role.start)
+                check_attention(whose, run.config.execution.attention, "execution.attention", None)
         if (processes := run.config.execution.sequence) > 1:
             for role in method.roles().values():
                 if role.start is not None:  # else it is a head, or follows another role
@@ -71,18 +77,21 @@ def check_training(run: Resolved, zoo: Zoo, where: str) -> None:
         _dry_update(run, zoo)
 
 
-def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
+def check_data(run: Resolved, zoo: Zoo, where: str, measured: Split | None = None) -> None:
     """Refuse a run whose dataset has not what its method needs: one row is read.
+
+    Args:
+        measured: the split on whose prompts its students are measured.
 
     Raises:
         ZooError: there is no such data.
     """
-    from salt_zoo.core.base.rng import step_rng  # torch takes seconds to import
+    from salt_zoo.core.base.rng import KeyedRNG, step_rng  # torch takes seconds to import
+    from salt_zoo.training.data.origin import make_bound
 
     with _mistakes_only(where):
         method = zoo.methods.create(run.config.method["name"], run.method, zoo)
-        backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
-        dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
+        backbone, dataset = make_bound(run, zoo)
         rng = step_rng(run.config.seed, "student", 0, 0, range(1), "cpu")
         image = backbone.image_shape is not None
         sample = dataset.sample(rng.at("data"), "train", method.needs_data or image)
@@ -90,6 +99,10 @@ def check_data(run: Resolved, zoo: Zoo, where: str) -> None:
             check_has_videos(sample)
         if image:
             first_frame.check_sample(backbone, sample)
+        if image and measured is not None:
+            prompts = dataset.prompts(measured)[:1]
+            draws = KeyedRNG(0, ("try",), range(len(prompts)))
+            first_frame.check_real(backbone, dataset, prompts, draws, measured)
 
 
 def _dry_update(run: Resolved, zoo: Zoo) -> None:

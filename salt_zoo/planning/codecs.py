@@ -20,15 +20,16 @@ def codec_gib(backbone: Backbone) -> dict[str, float]:
 def resident_codecs(run: Resolved, backbone: Backbone, zoo: Zoo) -> set[str]:
     """The codecs that a training has on every device from its first update on.
 
-    First frames of a dataset's pixels are encoded in every update, and quality is measured on
-    decoded videos: what does that stays on the device. The text encoder leaves it. The dataset is
-    not made, because a plan needs no data.
+    Pixels of a dataset, or their first frames, are encoded in every update, and quality is measured
+    on decoded videos: what does that stays on the device. The text encoder leaves it. The dataset
+    is not made, because a plan needs no data.
     """
     found: set[str] = set()
     of_data = zoo.datasets[run.config.dataset["name"]].load()
     encoded = isinstance(of_data, type) and issubclass(of_data, EncodedFirstFrames)
     if backbone.image_shape is not None and not encoded:
         found |= set(backbone.codecs_of("image"))
-    if run.config.quality.every:
+    needs_data = zoo.methods.create(run.config.method["name"], run.method, zoo).needs_data
+    if run.config.quality.every or (needs_data and not encoded):
         found |= set(backbone.codecs_of("video"))
     return found

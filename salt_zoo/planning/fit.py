@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from salt_zoo.config.execution import ExecutionConfig
+from salt_zoo.config.execution import ExecutionConfig, Offload
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import OptimizerConfig
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.planning.plan import PASSING, Plan, plan_run
+from salt_zoo.planning.plan import PASSING, Plan, can_offload, plan_run
 from salt_zoo.plugin.manager import Zoo
 
 #: GiB that CUDA itself, its libraries and fragmentation take of a card.
 RESERVED = 2.0
 #: GPUs of one machine.
 NODE = 8
+#: Kinds of networks that are moved to main memory one after the other, in words.
+OFFLOADED: dict[Offload, str] = {"frozen": "frozen networks", "averages": "averages, too,"}
 #: GPUs up to which more of them are tried where those given do not do.
 MOST_GPUS = 512
 
@@ -115,8 +117,10 @@ def find_fit(
     """
     room, tried = memory - RESERVED, []
     written = next(iter(runs.values())).config.execution
-    lora = any(run.config.training.lora for run in runs.values())
-    for what, execution in _settings(written, gpus, min(node, gpus), lora):
+    kinds: list[Offload] = [
+        kind for kind in OFFLOADED if all(can_offload(run, zoo, kind) for run in runs.values())
+    ]
+    for what, execution in _settings(written, gpus, min(node, gpus), kinds):
         try:
             tried.append(_setting(what, execution, runs, zoo, gpus, node))
         except ZooError:
@@ -131,7 +135,7 @@ def find_fit(
 
 
 def _settings(
-    written: ExecutionConfig, gpus: int, node: int, lora: bool
+    written: ExecutionConfig, gpus: int, node: int, kinds: Sequence[Offload]
 ) -> Iterator[tuple[str, ExecutionConfig]]:
     now = written
     yield "as written", now
@@ -147,10 +151,10 @@ def _settings(
         if gpus % shard == 0 and (shard % before == 0):
             now = now.model_copy(update={"shard": shard})
             yield f"sharded over {shard} GPUs", now
-    for kind, what in (("frozen", "frozen networks"), ("averages", "averages, too,")):
-        if kind not in now.offload and not lora:
+    for kind in kinds:
+        if kind not in now.offload:
             now = now.model_copy(update={"offload": [*now.offload, kind]})
-            yield f"{what} in main memory", now
+            yield f"{OFFLOADED[kind]} in main memory", now
     # last: it costs transfers in every layer, and each video takes more GPUs
     for sequence in range(now.sequence + 1, gpus + 1):
         if gpus % sequence == 0 and sequence % now.sequence == 0:

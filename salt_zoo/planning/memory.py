@@ -7,7 +7,7 @@ import copy
 import functools
 import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,8 +115,10 @@ def weights_and_gradients(
     config: TrainingConfig,
     counted: Passes,
     shard: int,
+    offload: Sequence[str] = (),
 ) -> dict[str, float]:
-    """GiB on each device of the weights by role, and of the gradients."""
+    """GiB on each device of the weights by role, and of the gradients; those that are offloaded
+    have their weights here, too."""
     size = {name: one.held(shard) / GIB for name, one in networks.items()}
     trained = {
         name: one.held_of((p for _, p in trainable(one.network)), shard) / GIB
@@ -124,7 +126,7 @@ def weights_and_gradients(
     }
     if any(role.lora is not None for role in roles.values()):
         for name, role in roles.items():  # the rest is counted by `shared_bases`
-            if is_shared(role):
+            if is_shared(role, offload):
                 size[name] = trained[name] if role.lora is not None else 0.0
     memory = {f"weights {role}": gib for role, gib in size.items() if gib}
     if config.ema:
@@ -135,7 +137,11 @@ def weights_and_gradients(
 
 
 def shared_bases(
-    backbone: Backbone, roles: Mapping[str, NetworkSpec], bf16: bool, shard: int
+    backbone: Backbone,
+    roles: Mapping[str, NetworkSpec],
+    bf16: bool,
+    shard: int,
+    offload: Sequence[str] = (),
 ) -> dict[str, float]:
     """GiB on each device of the frozen weights that LoRAs and frozen roles have in common, each
     once; nothing where no role is a LoRA."""
@@ -144,7 +150,7 @@ def shared_bases(
     key_of = Originals(backbone, ()).key
     users: dict[Any, list[str]] = {}
     for name, role in roles.items():
-        if is_shared(role) and role.start is not None:
+        if is_shared(role, offload) and role.start is not None:
             same = role.start == "student" and backbone.student_is_score
             users.setdefault(key_of("score" if same else role.start), []).append(name)
     found = {}

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from salt_zoo.config.execution import ExecutionConfig
+from salt_zoo.config.execution import ExecutionConfig, Offload
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import TrainingConfig
+from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.methods.meta import meta_network, on_meta
 from salt_zoo.core.methods.roles import (
     check_offload,
@@ -196,9 +197,11 @@ def make_plan(
             ("memory", micro, bf16, layout.sequence),
             functools.partial(_memory_bytes, backbone, micro, bf16, layout.sequence),
         )
-        memory = weights_and_gradients(networks, roles, config, counted, layout.shard)
-        memory |= shared_bases(backbone, roles, bf16, layout.shard)
-    offloaded = _offloaded(roles, execution)
+        memory = weights_and_gradients(
+            networks, roles, config, counted, layout.shard, execution.offload
+        )
+        memory |= shared_bases(backbone, roles, bf16, layout.shard, execution.offload)
+    offloaded = _offloaded(roles, execution, backbone)
     host = sum(memory.pop(f"weights {name}", 0.0) for name in offloaded)
     states = optimizer_states(networks, roles, config, layout.shard)
     memory["optimizer states"] = sum(states.values())
@@ -298,9 +301,21 @@ def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
     return with_averages(with_lora(method.roles(), config.lora))
 
 
-def _offloaded(roles: Mapping[str, NetworkSpec], execution: ExecutionConfig) -> list[str]:
+def can_offload(run: Resolved, zoo: Zoo, kind: Offload) -> bool:
+    """Whether a run may keep this kind of networks in main memory."""
+    backbone, method = _parts(run, zoo)
+    try:
+        check_offload(with_lora(method.roles(), run.config.training.lora), [kind], backbone)
+    except ZooError:
+        return False
+    return True
+
+
+def _offloaded(
+    roles: Mapping[str, NetworkSpec], execution: ExecutionConfig, backbone: Backbone
+) -> list[str]:
     """The roles that `execution.offload` names, with the student's average."""
-    check_offload(roles, execution.offload)
+    check_offload(roles, execution.offload, backbone)
     every = {**roles, STUDENT_EMA: NetworkSpec(ema_of="student")}
     return [name for name, role in every.items() if is_offloaded(role, execution.offload)]
 

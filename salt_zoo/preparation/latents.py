@@ -13,7 +13,7 @@ from torch import Tensor
 
 from salt_zoo.config.parts import Part, configure_part
 from salt_zoo.core import first_frame
-from salt_zoo.core.base.config import StrictModel
+from salt_zoo.core.base.config import StrictModel, said
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.base.transfers import send
@@ -32,6 +32,10 @@ Read = Callable[[range], Tensor]
 #: What makes latents `[items, C, F, H, W]` and first frames `[items, *image_shape]` of some items;
 #: no frames where the backbone needs none.
 Encode = Callable[[range], tuple[Tensor, Tensor | None]]
+
+
+#: Options that have a say in one source alone.
+_OF_SOURCE = {"count": "dataset", "seed": "dataset", "channels": "videos"}
 
 
 class PrepareLatentsConfig(StrictModel):
@@ -54,7 +58,7 @@ class PrepareLatentsConfig(StrictModel):
     seed: int = 0
     #: bfloat16 and float16 take half the space; an LMDB's numbers are float16.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    #: Channels of the pixels: 3 for colours, 1 for grey values.
+    #: Channels of the pixels of `videos`: 3 for colours, 1 for grey values.
     channels: Literal[1, 3] = 3
     #: Videos that are encoded at a time.
     batch_size: Annotated[int, Field(ge=1)] = 1
@@ -65,6 +69,9 @@ class PrepareLatentsConfig(StrictModel):
     def _one_source(self) -> PrepareLatentsConfig:
         if [self.dataset, self.videos, self.lmdb].count(None) != 2:
             raise ValueError("give one of videos, dataset and lmdb")
+        for option, source in _OF_SOURCE.items():
+            if option in self.model_fields_set and getattr(self, source) is None:
+                raise said(f"{option} is of {source}; leave it out, or give {source}")
         return self
 
 

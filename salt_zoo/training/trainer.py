@@ -108,6 +108,7 @@ class Trainer:
             self.layout,
             gradient_checkpointing=self.execution.gradient_checkpointing,
             offload=self.execution.offload,
+            attention=self.execution.attention,
         )
         self.counter = PassCounter(
             dict(self.networks), self.backbone.latent_shape[1], self.networks.modules

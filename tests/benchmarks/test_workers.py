@@ -107,12 +107,10 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
     """A metric, for instance; else its process would die, and with it the whole job."""
-    from benchmarks.runner.workers.pool import (
-        pool as workers,  # not above: the processes of the tasks import this file
-    )
+    from benchmarks.runner.workers import pool  # not above: the tasks' processes import this file
 
     monkeypatch.setattr("benchmarks.runner.jobs.execution.run_job", lambda *job: os._exit(3))
-    do = workers._begin((), 1, "cpu")
+    do = pool._begin((), 1, "cpu")
     with pytest.raises(SystemExit, match=r"os._exit\(3\)"):
         do(None, lambda *told: None)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
+import yaml
 
+from benchmarks.run import main as run_study
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.networks.condition import encode, unconditional
@@ -12,6 +17,8 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.store import read_folder
 from salt_zoo_ode.trajectories import TrajectoryConfig, draw_trajectories
+from tests.plugins.tiny_i2v import SHAPE, SIZE, save_pipeline
+from tests.preparation.lmdb_files import write_lmdb
 from tests.sizes.plugin import FirstFrame, ImageToVideo
 
 COUNT = 5
@@ -150,3 +157,80 @@ def test_a_dataset_without_first_frames_is_refused_at_once(prepare, tmp_path):
     ended = prepare(tmp_path / "ode", "test-small-i2v", dataset="prompts")
     assert ended.code == 2 and "these are prompts only" in ended.error
     assert not (tmp_path / "ode").exists()
+
+
+def test_a_study_is_measured_on_first_frames_of_its_data(prepare, tmp_path, capsys):
+    """Where a network is measured, its data know the backbone, too."""
+    assert prepare(tmp_path / "ode", "test-small-i2v").code == 0
+    study = {
+        "name": "mini",
+        "title": "Mini",
+        "seeds": [0],
+        "base": {
+            "backbone": {"name": "self-forcing", "size": "test-small-i2v"},
+            "dataset": {"name": "trajectories", "folder": str(tmp_path / "ode")},
+            "training": {"updates": 1, "batch_size": 2, "trackers": []},
+        },
+        "arms": {"ode": {"method": {"name": "ode-regression", "of": "dataset"}}},
+        "evaluation": {
+            "prompts": 2, "nfe": [1], "metrics": ["motion-magnitude"], "teacher": {"steps": 2},
+        },
+    }  # fmt: skip
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(study))
+    words = [str(tmp_path / "mini.yaml"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert run_study([*words, "-p", "tests.sizes.plugin"]) == 0, capsys.readouterr().err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    measured = {row["arm"] for row in results["measurements"]}
+    assert {"real", "ode"} < measured and len(measured) > 4  # and undistilled networks
+
+
+@pytest.mark.parametrize("command", ["train", "study"])
+def test_what_cannot_be_measured_is_refused_before_the_training(command, cli, tmp_path, capsys):
+    """An LMDB's prompts come with first frames, and those on which quality is measured do not."""
+    weights = save_pipeline(tmp_path / "pipeline")
+    backbone = {"name": "wan", "size": SIZE, "options": {**SHAPE, "weights": str(weights)}}
+    images = np.zeros((4, 32, 48, 3), np.uint8)
+    latents = np.random.default_rng(0).standard_normal((4, 5, 3, 16, 4, 6))
+    lmdb = write_lmdb(tmp_path / "lmdb", [f"a thing {n}" for n in range(4)], latents, images)
+    sets = {
+        "lmdb": lmdb, "timestep_shift": 8, "dataset": "prompts",
+        "backbone": json.dumps(backbone),
+    }  # fmt: skip
+    words = [word for key, value in sets.items() for word in ("--set", f"{key}={value}")]
+    device = ("--device", "cpu")
+    ended = cli("prepare", "trajectories", "--out", tmp_path / "ode", *words, *device)
+    assert ended.code == 0, ended.err
+    run = {
+        "backbone": backbone,
+        "dataset": {"name": "trajectories", "folder": str(tmp_path / "ode")},
+        "training": {"updates": 3, "batch_size": 1, "trackers": []},
+    }
+    method = {"name": "ode-regression", "of": "dataset", "timestep_shift": 8}
+    file, out = tmp_path / "file.yaml", tmp_path / "out"
+    if command == "train":
+        quality = {"every": 2, "prompts": 2, "steps": [1], "metrics": ["motion-magnitude"]}
+        file.write_text(yaml.safe_dump({**run, "method": method, "quality": quality}))
+        ended = cli("train", file, "--out", out, *device)
+        code, error = ended.code, ended.err
+    else:
+        evaluation = {"prompts": 2, "nfe": [1], "metrics": ["motion-magnitude"]}
+        study = {"name": "m", "title": "M", "seeds": [0], "base": run, "evaluation": evaluation}
+        file.write_text(yaml.safe_dump({**study, "arms": {"ode": {"method": method}}}))
+        code = run_study([str(file), "--out", str(out), *device])
+        error = capsys.readouterr().err
+    assert code == 2 and "the dataset has no real videos to begin from" in error, error
+    assert not out.exists()
+
+
+def test_trajectories_without_first_frames_are_named_for_what_they_are(
+    prepare, write_run, cli, tmp_path
+):
+    assert prepare(tmp_path / "ode", "test-small").code == 0
+    run = write_run(
+        method={"name": "ode-regression", "of": "dataset"},
+        backbone={"name": "self-forcing", "size": "test-small-i2v", "options": {"weights": None}},
+        dataset={"name": "trajectories", "folder": str(tmp_path / "ode")},
+    )
+    ended = cli("train", run, "--out", tmp_path / "out", "-p", "tests.sizes.plugin")
+    assert ended.code == 2 and "begin from prompts alone, and this backbone" in ended.error
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.core import flow
+from salt_zoo.core.base.config import validate
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.networks.blocks import Blocks
@@ -32,9 +34,53 @@ def test_the_grid_holds_the_step_list():
     config = TrajectoryConfig(steps=4, teacher_steps=8)
     assert config.grid == flow.step_list(8, 5.0)  # a multiple: nothing is added
     config = TrajectoryConfig(steps=4, teacher_steps=50)
-    assert set(config.times) < set(config.grid) and len(config.grid) == 52
+    assert set(config.kept_times) < set(config.grid) and len(config.grid) == 52
     assert flow.check_times(config.grid) == config.grid
     assert with_times([1.0, 0.5], [1.0, 0.5 + 1e-9]) == [1.0, 0.5 + 1e-9]
+
+
+def test_times_of_no_step_list():
+    """CausVid's `[1000, 757, 522, 0]`: states 0, 36 and 44 of 50 steps with shift 8, in whole
+    timesteps; no shift makes a step list of them."""
+    theirs = [flow.shift_time(1 - k / 50, 8.0) for k in (0, 36, 44)]
+    config = TrajectoryConfig.model_validate({"times": [1, 0.757, 0.522], "timestep_shift": 8})
+    assert [round(1000 * t) for t in theirs] == [1000 * t for t in config.kept_times]
+    # the shifts that bring the second and third of three steps there
+    shifts = [t * (1 - u) / (u * (1 - t)) for u, t in zip((2 / 3, 1 / 3), theirs[1:], strict=True)]
+    assert [flow.shift_time(u, s) for u, s in zip((2 / 3, 1 / 3), shifts, strict=True)] == (
+        pytest.approx(theirs[1:], abs=1e-12)
+    )
+    assert shifts[1] - shifts[0] > 0.5
+    assert set(config.kept_times) < set(config.grid)
+    assert flow.check_times(config.grid) == config.grid
+    plain = TrajectoryConfig(times=tuple(flow.step_list(4, 5.0)), teacher_steps=8)
+    assert plain.grid == TrajectoryConfig(teacher_steps=8).grid
+
+
+def test_what_is_written_down_of_a_list():
+    """What was written without times is what it was before there were any, and is read again."""
+    for given in ({}, {"times": [1, 0.5]}, {"steps": 3}):
+        config = TrajectoryConfig.model_validate(given)
+        plain = config.model_dump(mode="json")
+        assert ("times" in plain) == ("times" in given) and ("steps" in plain) != ("times" in given)
+        assert TrajectoryConfig.model_validate(plain) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"times": [1, 0.5, 0]}, "within (0, 1], not [1.0, 0.5, 0.0]; the clean end, at 0, is not"),
+        ({"times": [1000, 757, 522]}, "published timesteps are divided by 1000"),
+        ({"times": [0.5, 0.7]}, "times must fall strictly"),
+        ({"times": [1, 1]}, "times must fall strictly"),
+        ({"times": []}, "times must fall strictly"),
+        ({"times": 0.5}, "times"),
+        ({"times": [1, 0.5], "steps": 2}, "steps: 2 are times of a step list, and times names 2"),
+    ],
+)
+def test_times_that_are_wrong(given, message):
+    with pytest.raises(ZooError, match=re.escape(message)):
+        validate(OdeRegressionConfig, given, "method")
 
 
 def test_the_ode_converges_to_the_exact_flow_map():
@@ -159,7 +205,7 @@ def spied(config, rows=24, **batch):
     rng = KeyedRNG(0, rows=range(rows))
     shape = ToyBackbone.latent_shape
     states = rng.randn((config.steps + 1, *shape), "states")
-    given = {"trajectory": states, "trajectory_times": tuple(config.times)} | batch
+    given = {"trajectory": states, "trajectory_times": tuple(config.kept_times)} | batch
     student = Spy()
     step = TrainStep(
         role="student",
@@ -181,7 +227,7 @@ def test_blocks_are_at_states_of_their_own(context):
     loss = OdeRegression(config, None).train(step)["loss"]
     ((x, t, memory),) = student.seen
     assert memory is None
-    times = [*config.times, 0.0]
+    times = [*config.kept_times, 0.0]
     found = {round(float(value), 6) for value in t.unique()}
     wanted = times if context == "mixed" else times[:-1]
     assert found == {round(value, 6) for value in wanted}
@@ -238,7 +284,8 @@ def test_passes_are_planned(of, passes):
         ({"trajectory": None, "trajectory_times": ()}, "the dataset has no trajectories"),
         (
             {"trajectory_times": (1.0, 0.75, 0.5, 0.25)},
-            r"kept at times \[1, 0.75, 0.5, 0.25\] and the method's are \[1, 0.9375, 0.8333, 0.625",
+            r"kept at times \[1, 0.75, 0.5, 0.25\] and the method's are \[1, 0.9375, 0.8333, 0.625"
+            r"\]; set method.steps and method.timestep_shift, or method.times, to theirs$",
         ),
         ({"trajectory_times": (1.0,)}, r"kept at times \[1\]"),
         (

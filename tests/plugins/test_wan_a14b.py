@@ -224,8 +224,63 @@ def test_wans_own_folders_of_experts(zoo, tiny, tmp_path):
     beside = {"initial": str(tmp_path / "high_noise_model"), "block_frames": 1}
     causal = make_backbone(zoo, size, folder, "self-forcing", beside, expert="low")
     assert same(causal.network("student"), high) and same(causal.network("teacher"), low)
-    with pytest.raises(ZooError, match="networks; expected one: give the folder of one of"):
-        make_backbone(zoo, size, tmp_path)
+
+
+def split(folder):
+    """One file of a native folder in two shards with an index."""
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    tensors = safetensors.torch.load_file(whole)
+    whole.unlink()
+    names = sorted(tensors)
+    parts = {f"diffusion_pytorch_model-0000{n + 1}-of-00002.safetensors": names[n::2]
+             for n in (0, 1)}  # fmt: skip
+    for file, mine in parts.items():
+        safetensors.torch.save_file({name: tensors[name] for name in mine}, folder / file)
+    index = {"weight_map": {name: file for file, mine in parts.items() for name in mine}}
+    (folder / f"{whole.name}.index.json").write_text(json.dumps(index))
+
+
+def test_wans_own_folder_of_both_experts(zoo, tiny, tmp_path):
+    """The same networks, digests of both, and loading by slices as of the diffusers folder."""
+    size, folder = tiny
+    read = WanTransformer3DModel.from_pretrained
+    root = tmp_path / "own"
+    for name, part in (("high_noise_model", "transformer"), ("low_noise_model", "transformer_2")):
+        split(native(root / name, read(folder, subfolder=part)))
+    own, stock = (make_backbone(zoo, size, place, codecs=str(folder)) for place in (root, folder))
+    wanted = stock.network("teacher").state_dict()
+    found = own.network("teacher")
+    assert found.boundary == SIZES[size]
+    for state in (
+        found.state_dict(),
+        own.load(root).state_dict(),  # as `--checkpoint`
+        own.stored_weights("teacher").tensors,
+    ):
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(state[name], value) for name, value in wanted.items())
+    assert own.downloads() == []
+    digests = own.fingerprint()
+    assert {name.partition("/")[0] for name in digests} == {
+        name.partition("/")[0] for name in stock.fingerprint()
+    }
+    before = {name: value for name, value in digests.items() if name.startswith("transformer_2/")}
+    assert len(before) == 2
+    weights = root / "low_noise_model" / "diffusion_pytorch_model-00001-of-00002.safetensors"
+    tensors = safetensors.torch.load_file(weights)
+    safetensors.torch.save_file({name: 2 * tensors[name] for name in tensors}, weights)
+    changed = make_backbone(zoo, size, root, codecs=str(folder)).fingerprint()
+    assert {name for name in digests if digests[name] != changed[name]} == {
+        f"transformer_2/{weights.name}"
+    }
+    causal = {"initial": str(root), "block_frames": 1}
+    student = make_backbone(zoo, size, folder, "self-forcing", causal, expert="high")
+    assert same(student.network("student"), stock.network("teacher").high.transformer)
+    (root / "low_noise_model").rename(root / "elsewhere")
+    for expert in ("both", "low"):
+        with pytest.raises(
+            ZooError, match=f"no low_noise_model, which expert={expert} needs .* expert to high$"
+        ):
+            make_backbone(zoo, size, root, expert=expert)
 
 
 def test_wan_21s_own_folder_has_an_image_branch(zoo, tiny, tmp_path):

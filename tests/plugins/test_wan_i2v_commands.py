@@ -9,6 +9,7 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core.protocols import Sample
 from salt_zoo.planning.plan import plan_run
 from salt_zoo.plugin.manager import load_zoo
+from tests.plugins.test_wan_published_sizes import tiny_wan as text_wan  # noqa: F401
 from tests.plugins.tiny_i2v import SHAPE, SIZE, as_pil, make_image, save_pipeline
 
 PROMPTS = ["a red fox", "waves"]
@@ -151,3 +152,20 @@ def test_the_plan_counts_the_encoders_that_stay(tiny_wan, run_content, train, tm
     assert pixels.peak - encoded.peak == pytest.approx(sum(measured.values()))
     quality = {"every": 1, "metrics": ["motion-magnitude"], "prompts": 2, "steps": [1]}
     assert plan(prepared, quality=quality)[1] == {"resident vae": stays["resident vae"]}
+
+
+@pytest.mark.parametrize("method", ["consistency", "dmd"])
+def test_the_plan_counts_the_vae_of_pixels(method, text_wan, run_content, train, tmp_path):  # noqa: F811
+    """A method that needs data encodes every batch; a data-free one none."""
+    zoo = load_zoo()
+    zoo.datasets.add("noise", Noise, "for tests")
+    options = {**SHAPE, "weights": str(text_wan)}
+    part = {"name": "wan", "size": "wan2.1-t2v-1.3b", "options": options}
+    training = {"updates": 1, "checkpoint_every": 1}
+    run = {"method": method, "backbone": part, "dataset": "noise", "training": training}
+    content = run_content(**run)
+    content["method"] = {"name": method}
+    planned = plan_run(resolve(content, zoo, "test"), zoo)
+    trainer = train(tmp_path / "run", zoo, **run)
+    loaded = trainer.backbone.size.video._vae is not None
+    assert loaded == (method == "consistency") == ("resident vae" in planned.memory)

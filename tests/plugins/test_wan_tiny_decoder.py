@@ -206,12 +206,13 @@ def test_a_decoder_of_lightx2v_takes_the_scale_of_the_vae(zoo, tiny_wan, save, n
     assert not torch.equal(light.decode_video(latents), plain.decode_video(latents))
 
 
-def test_random_weights_are_timed_with_it(zoo, save, no_vae):
+@pytest.mark.parametrize("name", ["taew2_1.safetensors", "lighttaew2_1.safetensors"])
+def test_random_weights_are_timed_with_it(name, zoo, save, no_vae):
     """Nothing else than its file is read."""
     from benchmarks.perf_suite.setup import make_subjects
 
     small = {"num_layers": 1, "num_attention_heads": 1, "ffn_dim": 8}
-    options = {**SHAPE, "tiny_decoder": save()}
+    options = {**SHAPE, "tiny_decoder": save(name)}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setitem(PUBLISHED[SIZE].transformer, name, value)
@@ -244,6 +245,9 @@ def changed(**changes):
         (weights(patch=2), r"its 'decoder.22.bias' is \[12\], and \[3\] is needed"),
         ({"state_dict": weights()}, "it has 'state_dict'"),
         ({"decoder.1.weight": torch.zeros(2, 16, 3, 3, dtype=torch.int8)}, "'decoder.1.weight'"),
+        (changed(**{"decoder.1.weight": torch.full((2, 16, 3, 3), torch.nan)}), "are not finite"),
+        (changed(**{"decoder.1.weight": torch.eye(3).to_sparse()}), "holds no plain numbers"),
+        (changed(**{"decoder.1.weight": torch.zeros(2, device="meta")}), "holds no plain numbers"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_one_line(content, words, zoo, tiny_wan, save):  # noqa: F811

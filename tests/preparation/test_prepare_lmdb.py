@@ -128,6 +128,41 @@ def test_a_student_is_trained_on_them(cli, train, toys, tmp_path):
         run("other", 5.0)
 
 
+def test_times_of_no_step_list(cli, train, toys, tmp_path):
+    """CausVid's pairs: four states, of which the method is given the three times."""
+    prompts, theirs = ["one", "two"] * 2, rows(4, states=4)
+    lmdb = write_lmdb(tmp_path / "lmdb", prompts, theirs)
+    listed = {"timestep_shift": None, "times": "[1, 0.757, 0.522]"}
+    ended = cli(*words(tmp_path / "ode", lmdb, **listed))
+    assert ended.code == 0 and "to be at times 1, 0.757, 0.522 and 0" in ended.err
+    folder = read_folder(tmp_path / "ode")
+    folder.check()
+    assert folder.times == (1.0, 0.757, 0.522) and "timestep_shift" not in folder.header
+    found = folder.read(range(4))
+    assert torch.equal(found, torch.from_numpy(theirs).float().transpose(2, 3))
+
+    # other times are other data
+    ended = cli(*words(tmp_path / "ode", lmdb, **listed | {"times": "[1, 0.757, 0.5]"}))
+    assert ended.code == 2 and "of another configuration (times" in ended.error
+
+    def run(name, **method):
+        return train(
+            tmp_path / name,
+            toys,
+            method={"name": "ode-regression", "of": "dataset", **method},
+            backbone="toy-blocks",
+            dataset={"name": "trajectories", "folder": str(tmp_path / "ode")},
+            training={"updates": 2, "checkpoint_every": 1},
+        )
+
+    trainer = run("run", times=[1, 0.757, 0.522])
+    assert all(log["student/loss"] > 0 for log in trainer.history)
+    assert run("run", times=[1, 0.757, 0.522]).history == trainer.history  # it is done
+    refusal = r"at times \[1, 0.757, 0.522\] .* or method.times, to theirs"
+    with pytest.raises(ZooError, match=refusal):
+        run("other", steps=3)
+
+
 def test_shards_follow_each_other_by_name(cli, lmdb, tmp_path):
     """As their `ShardingLMDBDataset` lists them; one without rows is passed over."""
     for name, of in {"shard_10": [0, 1], "shard_2": [3, 4], "shard_1": [2]}.items():
@@ -202,6 +237,15 @@ def test_latents(states, cli, tmp_path):
             assert torch.equal(reader.read(row)["latents"][0], theirs)
 
 
+@pytest.mark.parametrize(
+    ("option", "source"), [("count=3", "dataset"), ("seed=1", "dataset"), ("channels=1", "videos")]
+)
+def test_latents_of_an_lmdb_are_all_of_them(option, source, cli, lmdb, tmp_path):
+    ended = cli(*of_latents(tmp_path / "out", lmdb, "--set", option))
+    assert ended.code == 2 and f"{option.partition('=')[0]} is of {source}" in ended.error
+    assert not (tmp_path / "out").exists()
+
+
 def damage(lmdb, how):
     data = lmdb / "data.mdb"
     if how == "cut":
@@ -263,6 +307,11 @@ def test_what_is_wrong_is_one_line(how, message, cli, lmdb, tmp_path):
         ({"of": "student-start"}, "of is of trajectories that are made here"),
         ({"lmdb": "none"}, "none: there is no such folder; see recipe trajectories: lmdb"),
         ({"steps": 3}, "have 5 states, and steps: 3 are 4"),
+        (
+            {"times": "[1, 0.757, 0.522]", "timestep_shift": None},
+            "have 5 states, and times names 3, with the clean end 4; name 4",
+        ),
+        ({"times": "[1, 0.5]"}, "timestep_shift is of a step list; with lmdb and times leave it"),
     ],
 )
 def test_options_that_are_wrong(changes, message, cli, lmdb, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.networks.token_sharing import share_tokens
+from salt_zoo_wan.experts.experts import WanExperts
 from salt_zoo_wan.transformer.network import WanNetwork
 from tests.plugins import tiny_causal as tiny
 
@@ -78,11 +79,18 @@ def exchanges(group: SequenceGroup) -> Iterator[tuple[str, float]]:
         yield name, off(mean, wanted)
 
 
-def passes(network: Any, group: SequenceGroup) -> Iterator[tuple[str, float]]:
-    """Velocities, features and gradients of whole videos, with a time a video or a frame."""
+#: One a video, and one a frame.
+TIMES = {"a video": tiny.at(0.7), "a frame": torch.linspace(0.2, 0.9, FRAMES).expand(2, -1)}
+#: Of two experts with the boundary 0.5: a video of each, and both of one.
+SIDES = {"two sides": torch.tensor([0.3, 0.7]), "one side": torch.tensor([0.4, 0.3])}
+
+
+def passes(
+    network: Any, group: SequenceGroup, times: Mapping[str, Tensor] = TIMES
+) -> Iterator[tuple[str, float]]:
+    """Velocities, features and gradients of whole videos."""
     networks = [network, copy.deepcopy(network)]
     share_tokens(networks[1], group, SHAPE)
-    times = {"a video": tiny.at(0.7), "a frame": torch.linspace(0.2, 0.9, FRAMES).expand(2, -1)}
 
     def made(network: Any, t: Tensor, of: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         network.requires_grad_(True).zero_grad()
@@ -106,6 +114,7 @@ def passes(network: Any, group: SequenceGroup) -> Iterator[tuple[str, float]]:
             yield f"{of}, time of {name}", off(together[0], alone[0])
             yield f"{of}, time of {name}: gradient", off(together[1], alone[1])
             wanted = {name: g for name, g in alone[2].items() if g is not None}
+            assert wanted.keys() == {name for name, g in together[2].items() if g is not None}
             found = torch.cat(
                 [(group.total(together[2][key]) / group.size).flatten() for key in wanted]
             )
@@ -187,10 +196,12 @@ def main(file: str) -> None:
     layout = make_layout(ExecutionConfig(sequence=2), 2, world, rank)
     group = layout.sequence_group("cpu")
     assert group is not None
+    experts = WanExperts(*(WanNetwork(tiny.transformer(seed)) for seed in (0, 1)), boundary=0.5)
     in_turn = tiny.policy("block-relative", **MEMORIES["block-relative"])
     numbers = {
         "exchange": dict(exchanges(group)),
         "wan": dict(passes(WanNetwork(tiny.transformer()), group)),
+        "experts": dict(passes(experts, group, SIDES)),
         "causal": dict(passes(tiny.network(tiny.policy("full")), group)),
         "block by block": dict(passes(tiny.network(in_turn), group)),
         "activations": dict(activations(group)),

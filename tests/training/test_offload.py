@@ -101,10 +101,11 @@ def test_two_processes_are_bitwise_the_same(torchrun, tmp_path):  # noqa: F811
         "quality": {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-class"]},
         "execution": {"micro_batch": 2, "shard": 1},
     }
-    names = {"sharded": shards, "copies": copies}
+    names = {"sharded": shards, "copies": copies, "loras": sharded(with_lora("self-forcing"))}
     jobs = []
     for name, run in names.items():
-        jobs += [(run, tmp_path / name), (offloaded(run), tmp_path / f"{name}-offloaded")]
+        beside = offloaded(run, ["frozen"] if name == "loras" else BOTH)
+        jobs += [(run, tmp_path / name), (beside, tmp_path / f"{name}-offloaded")]
     torchrun(jobs)
     for name in names:
         one, other = (tmp_path / n / "student.safetensors" for n in (name, f"{name}-offloaded"))
@@ -143,8 +144,46 @@ def test_the_fit_tries_them():
     assert found is not None and found.execution.offload == ["frozen"]
 
 
-def test_loras_are_refused_in_one_line():
-    run = offloaded(run_of("dmd", "wan", None))
-    run["training"]["lora"] = {"student": {"rank": 2}}
-    with pytest.raises(ZooError, match=r"^here: execution\.offload: LoRAs .* write offload: \[\]$"):
-        check_training(resolve(run, ZOO, "test"), ZOO, "here")
+def with_lora(backbone: str, **parts: Any) -> dict[str, Any]:
+    """Student and fake score are LoRAs; the teacher is of another size."""
+    run = run_of("dmd", backbone, "window" if backbone == "self-forcing" else None)
+    run["training"]["lora"] = {role: {"rank": 2} for role in ("student", "fake_score")}
+    run["backbone"] |= {"teacher": {"size": "test-large"}} | parts
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+def test_a_teacher_beside_loras_is_bitwise_the_same(backbone, precision, tmp_path):
+    """Of another size it has no weights in common with them; what they have they keep."""
+    run = with_lora(backbone)
+    run["training"]["precision"] = precision
+    one = trained(offloaded(run, ["frozen"]), tmp_path / "offloaded")
+    other = trained(run, tmp_path / "plain")
+    same(one, other)
+    assert [name for name in one.networks if is_sharded(one.networks[name])] == ["teacher"]
+    for trainer in (one, other):
+        ids = {role: set(map(id, trainer.networks[role].parameters())) for role in trainer.networks}
+        assert ids["student"] & ids["student_ema"] and not ids["teacher"] & ids["fake_score"]
+        assert backbone != "wan" or ids["student"] & ids["fake_score"]
+
+
+@pytest.mark.parametrize("teacher", [{"size": "test-large"}, None])
+def test_what_may_be_offloaded_beside_loras(teacher):
+    """All else is one line; the plan tries what may be."""
+    run = with_lora("wan", teacher=teacher)
+    refused = [["frozen"], ["averages"], BOTH] if teacher is None else [["averages"], BOTH]
+    right = r"\[\]" if teacher is None else r"\[frozen\]"
+    for what in refused:
+        with pytest.raises(ZooError, match=rf"^here: execution\.offload: .* offload: {right}$"):
+            check_training(resolve(offloaded(run, what), ZOO, "test"), ZOO, "here")
+    tried = find_fit({"run": resolve(in_bf16(run), ZOO, "test")}, ZOO, 1, 2.0).tried
+    offloads = [setting.changes["offload"] for setting in tried if "offload" in setting.changes]
+    assert offloads == ([] if teacher is None else [["frozen"]])
+    if teacher is not None:
+        plain, moved = (plan_run(resolve(r, ZOO, "test"), ZOO) for r in
+                        (run, offloaded(run, ["frozen"])))  # fmt: skip
+        assert moved.host == plain.memory["weights shared by teacher"] > 0
+        assert "weights shared by teacher" not in moved.memory
+        common = [name for name in moved.memory if name.startswith("weights shared by")]
+        assert len(common) == 1 and moved.peak < plain.peak

@@ -66,6 +66,15 @@ BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
         ("dmd", "self-forcing", "window", {"shard": 2}),
         {"teacher": {"size": "test-experts"}},
     ),
+    # trained both, and seen in two turns of one pass where rows are on both sides
+    "a student of two experts": (
+        ("consistency", "wan", None, {"gradient_checkpointing": True}),
+        {"size": "test-experts"},
+    ),
+    "sharded experts": (
+        ("dmd", "wan", None, SHARDED | {"attention": "_native_math"}),
+        {"size": "test-experts"},
+    ),
 }
 IN_BF16 = {"precision": "bf16"}
 ADAPTED = {"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}
@@ -100,6 +109,7 @@ def numbers(together) -> list[dict[str, dict[str, float]]]:
     [
         ("exchange", 1e-14, 9),
         ("wan", 1e-6, 18),
+        ("experts", 1e-6, 18),
         ("causal", 1e-6, 24),
         ("block by block", 1e-6, 18),
         ("memory full", 1e-6, 3),

@@ -21,6 +21,7 @@ from salt_zoo.io.files.one_writer import one_writer
 from salt_zoo.io.files.seals import Damaged, write_sealed
 from salt_zoo.io.printing import say_once
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.training.data.origin import make_bound
 from salt_zoo.training.launch import train
 from salt_zoo.training.students import check_student, save_student
 
@@ -52,7 +53,7 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
             say_once(line)
         resolved = resolve(job.content, zoo, job.label)
         stamp = _stamp(job)
-        trained: tuple[Any, Any] | None = None
+        trained: tuple[Any, Any, Any] | None = None
         if not on_main(lambda: job.trained):
             trained = _train(job, resolved, zoo, device, progress, stamp)
 
@@ -61,13 +62,11 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
                 shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
             progress(1, 1, "measuring")
             if trained is None:
-                name = resolved.config.backbone["name"]
-                backbone: Any = zoo.backbones.create(name, resolved.backbone, zoo)
+                backbone, dataset = make_bound(resolved, zoo)
                 backbone.to(find_device(device))
                 network = _network(job, backbone)
             else:
-                network, backbone = trained
-            dataset = zoo.datasets.create(resolved.config.dataset["name"], resolved.dataset, zoo)
+                network, backbone, dataset = trained
             measurer = Measurer(network, backbone, dataset, zoo, job.batch_size, job.folder, stamp)
             for cell in job.cells:
                 measurer.fill(cell)
@@ -120,8 +119,8 @@ def _train(
     device: str,
     progress: Progress,
     stamp: Mapping[str, Any],
-) -> tuple[Any, Any] | None:
-    """Train, or resume, and save; returns the student and its backbone, or None where
+) -> tuple[Any, Any, Any] | None:
+    """Train, or resume, and save; returns the student, its backbone and its data, or None where
     its passes take several processes, or it is offloaded."""
 
     from salt_zoo.training.state.sharding import is_sharded  # imports torch
@@ -140,7 +139,7 @@ def _train(
     on_main(save)
     if trainer.layout.together or is_sharded(trainer.networks.eval_network):
         return None
-    return trainer.networks.eval_network, trainer.backbone
+    return trainer.networks.eval_network, trainer.backbone, trainer.dataset
 
 
 def _stamp(job: Job) -> dict[str, Any]:

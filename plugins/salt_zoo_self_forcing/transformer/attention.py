@@ -17,6 +17,7 @@ from salt_zoo.core.protocols import Condition
 from salt_zoo_self_forcing.cache import KVCache
 from salt_zoo_self_forcing.masks import TokenMask, attend
 from salt_zoo_self_forcing.transformer.positions import rotate
+from salt_zoo_wan.transformer.attention_backends import NATIVE
 
 Table = tuple[Tensor, Tensor]
 KeysAndValues = tuple[Tensor, Tensor]
@@ -62,6 +63,9 @@ class Rope(nn.Module):
 class SelfAttention:
     """Self-attention of one layer over the memory and its own block, or under a mask."""
 
+    #: The name is diffusers', whose `set_attention_backend` sets it.
+    _attention_backend = NATIVE
+
     def __init__(self, layer: int) -> None:
         self.layer = layer
         #: The pass that this layer is in; its cross-attention runs right after.
@@ -94,13 +98,16 @@ class SelfAttention:
             key, value = run.memory.extended(self.layer, key, value, run.own, run.used)
             if run.keys is not None:
                 key = rotate(key, run.keys)
-        out = attend(query, key, value.type_as(query), run.mask).flatten(2, 3)
+        out = attend(query, key, value.type_as(query), run.mask, self._attention_backend)
+        out = out.flatten(2, 3)
         return attn.to_out[1](attn.to_out[0](out.type_as(hidden_states)))
 
 
 class CrossAttention:
     """Cross-attention to the prompt and, where there is one, to the image, as diffusers' own; its
     keys and values are computed once for each condition of a memory."""
+
+    _attention_backend = NATIVE  # as that of `SelfAttention`
 
     def __init__(self, beside: SelfAttention) -> None:
         self.beside = beside
@@ -115,7 +122,9 @@ class CrossAttention:
     ) -> Tensor:
         query = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         parts = [
-            attend(query, key.type_as(query), value.type_as(query), None).flatten(2, 3)
+            attend(
+                query, key.type_as(query), value.type_as(query), None, self._attention_backend
+            ).flatten(2, 3)
             for key, value in self._prompt(attn, encoder_hidden_states)
         ]
         out = parts[0] if len(parts) == 1 else parts[0] + parts[1]

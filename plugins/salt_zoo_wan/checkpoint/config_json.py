@@ -98,7 +98,7 @@ def check_config(place: CheckpointFiles, wanted: Mapping[str, Any]) -> None:
     """
     if place.config is None:
         return
-    whole = _with_defaults(wanted)
+    whole = with_defaults(wanted)
     for key, value in read_config(place.config, _has_image_branch(wanted)).items():
         if key not in whole:
             if value is None or key in _HARMLESS:
@@ -131,7 +131,7 @@ def _has_image_branch(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("image_dim") is not None
 
 
-def _with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the transformer, tuples as lists."""
     known = inspect.signature(WanTransformer3DModel.__init__).parameters.values()
     whole = {one.name: one.default for one in known if one.name != "self"} | dict(wanted)

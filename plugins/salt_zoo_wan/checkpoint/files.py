@@ -141,7 +141,7 @@ def _in_folder(folder: Path) -> CheckpointFiles:
     if (folder / EXPERT_FOLDERS["high"]).is_dir() or (folder / "transformer_2").is_dir():
         raise ZooError(
             f"{folder}: a Wan 2.2 of two networks; expected one: give the folder of one of them, "
-            "or a size of two and a diffusers folder"
+            "or a size of two with expert=both"
         )
     for inner in (folder / "transformer", folder / "student" / "transformer"):
         if inner.is_dir():

@@ -163,6 +163,10 @@ def read_tiny_decoder(path: Path, channels: int, factor: int) -> TinyDecoder:
             continue
         if not (isinstance(tensor, Tensor) and tensor.is_floating_point()):
             raise _wrong(path, f"is no tiny decoder (it has {shown(name)})")
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise _wrong(path, f"its {shown(name)} holds no plain numbers")
+        if not tensor.isfinite().all():
+            raise _wrong(path, f"its {shown(name)} has numbers that are not finite")
         weights[str(name)] = tensor.float()
     for name in _WIDTHS:
         if name not in weights or weights[name].dim() != 4:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,10 +19,16 @@ class VideoCodec:
     Args:
         components: where `vae` is.
         tiny: decodes in place of the VAE, which then is loaded to encode alone; None: the VAE.
+        published: the published configuration, where its folder is not on this machine.
     """
 
-    def __init__(self, components: Components, tiny: TinyDecoder | None = None) -> None:
-        self.components, self.tiny = components, tiny
+    def __init__(
+        self,
+        components: Components,
+        tiny: TinyDecoder | None = None,
+        published: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.components, self.tiny, self.published = components, tiny, published
         self._vae: Any = None
 
     @torch.no_grad()
@@ -56,12 +62,12 @@ class VideoCodec:
         """Mean and deviation of the VAE's latents, `[C, 1, 1, 1]`, without its weights."""
         from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
-        folder = self.components.folder("vae")
+        config = self.published
+        if self.components.find("vae") or not _has_scale(config):
+            folder = self.components.folder("vae")
+            config = load_component(folder, lambda: AutoencoderKLWan.load_config(folder))
         with torch.device("meta"):
-            made: Any = load_component(
-                folder,
-                lambda: AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder)),
-            )
+            made: Any = AutoencoderKLWan.from_config(config)
         both = [
             torch.tensor(values, device=device).view(-1, 1, 1, 1)
             for values in (made.config.latents_mean, made.config.latents_std)
@@ -81,3 +87,8 @@ class VideoCodec:
         shape = (1, vae.config.z_dim, 1, 1, 1)
         mean = torch.tensor(vae.config.latents_mean, device=device).view(shape)
         return vae, mean, torch.tensor(vae.config.latents_std, device=device).view(shape)
+
+
+def _has_scale(config: Mapping[str, Any] | None) -> bool:
+    """Whether a configuration tells the scale of its latents: diffusers' default is Wan 2.1's."""
+    return config is not None and ("latents_mean" in config or "z_dim" not in config)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.base.transfers import send
-from salt_zoo.core.protocols import Condition, Memory
+from salt_zoo.core.protocols import AttentionUse, Condition, Memory
 from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.experts.idle import few_tokens
 from salt_zoo_wan.transformer.network import WanNetwork
@@ -89,6 +89,11 @@ class WanExperts(nn.Module):
         """Of both; the processes of a group have the same times, and so the same expert."""
         self.high.enable_sequence_parallelism(group, shape)
         self.low.enable_sequence_parallelism(group, shape)
+
+    def choose_attention(self, backend: str, use: AttentionUse | None) -> None:
+        """Of both."""
+        self.high.choose_attention(backend, use)
+        self.low.choose_attention(backend, use)
 
     def _of_experts(self, t: Tensor, call: Call) -> Tensor:
         if t.is_meta or isinstance(t, FakeTensor):  # no times: both cost the same

@@ -7,7 +7,7 @@ from typing import Any
 
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS
+from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS, EXPERTS
 from salt_zoo_wan.experts.records import check_expert, read_boundary
 from salt_zoo_wan.published.published_options import ExpertsConfig
 from salt_zoo_wan.published.published_sizes import PublishedSize
@@ -29,10 +29,11 @@ class Experts22(PublishedSize):
             (self.expert_part,) = self.transformers
             check_expert(self.config_file(), self.expert_part)
             return
-        if self.file is not None:
+        if self.file is not None and not _own_folders(config):
             raise ZooError(
                 f"{self.file}: is of one network and {self.name!r} has two; set expert to low or "
-                "high, or give a diffusers folder with transformer and transformer_2"
+                "high, or give a folder of both: diffusers' (transformer, transformer_2) or Wan's "
+                f"own ({', '.join(EXPERT_FOLDERS.values())})"
             )
         if self.file is None and self.components.is_local:
             high, _ = (self.components.folder(part) for part in self.transformers)
@@ -49,17 +50,48 @@ class Experts22(PublishedSize):
             found["boundary_ratio"] = repr(self.experts.boundary)
         return found
 
+    def _files(self) -> dict[str, Path]:
+        if self.experts is None or self.file is None:
+            return super()._files()
+        two = self.experts.high, self.experts.low
+        return {part: place for part, one in zip(EXPERTS, two, strict=True)
+                if (place := one.transformer_files())}  # fmt: skip
+
     def _transformers(self, published: Published) -> tuple[str, ...]:
         every = published.transformers
         return {"both": every, "high": every[:1], "low": every[1:]}[self.config.expert]
 
 
+def _own_folders(config: ExpertsConfig) -> dict[str, Path]:
+    """The folders of the experts by their sides, where `weights` is of Wan's own layout.
+
+    Raises:
+        ZooError: `expert` asks for one that is not there.
+    """
+    if config.weights is None:
+        return {}
+    root = Path(config.weights).expanduser()
+    folders = {side: root / name for side, name in EXPERT_FOLDERS.items()}
+    found = {side: folder for side, folder in folders.items() if folder.is_dir()}
+    wanted = EXPERT_FOLDERS if config.expert == "both" else (config.expert,)
+    missing = [folders[side].name for side in wanted if side not in found]
+    if found and missing:
+        raise ZooError(
+            f"{root}: has {', '.join(folder.name for folder in found.values())} and no "
+            f"{missing[0]}, which expert={config.expert} needs (backbone.options); fetch it, or "
+            f"set expert to {' or '.join(found)}"
+        )
+    return found
+
+
 def _of_one_folder(config: ExpertsConfig) -> ExpertsConfig:
-    """Where `weights` is a folder of Wan's own layout with both networks, that of the expert."""
-    if config.weights is None or config.expert == "both":
+    """Where `weights` is a folder of Wan's own layout with both networks, that of the expert; of
+    both that for high noise, whose structure is the other's."""
+    found = _own_folders(config)
+    if not found:
         return config
-    inner = Path(config.weights).expanduser() / EXPERT_FOLDERS[config.expert]
-    return config.model_copy(update={"weights": str(inner)}) if inner.is_dir() else config
+    own = found["high" if config.expert == "both" else config.expert]
+    return config.model_copy(update={"weights": str(own)})
 
 
 class TextExperts22(Experts22):

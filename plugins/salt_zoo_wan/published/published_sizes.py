@@ -18,7 +18,7 @@ from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.io.files.storage import digest
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo_wan.checkpoint.config_json import read_arguments
+from salt_zoo_wan.checkpoint.config_json import read_arguments, with_defaults
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
@@ -92,7 +92,7 @@ class PublishedSize(WanSizeDefaults):
         )
         self.frame_size = (config.height, config.width)
         self.text = TextEncoder(self.codec_components, config.text_cache)
-        self.video = VideoCodec(self.codec_components, self._tiny_decoder())
+        self.video = VideoCodec(self.codec_components, self._tiny_decoder(), published.vae)
         #: What makes the condition of a first frame; None for a size from text.
         self.image = self._first_frame_codec()
         self.image_shape = None if self.image is None else (3, *self.frame_size)
@@ -170,10 +170,12 @@ class PublishedSize(WanSizeDefaults):
         return max(0, 4 * latent_frames - 3)
 
     def fingerprint(self) -> dict[str, str]:
-        found = {"transformer_config": digest(self.transformer_config)}
+        # a config.json may leave out what is the default: whether it was there has no say
+        found = {"transformer_config": digest(with_defaults(self.transformer_config))}
         if self.file is not None:
-            for file in find_checkpoint(self.file).files:
-                found[f"transformer/{file.name}"] = known_digest(file)
+            for part, place in self._files().items():
+                for file in find_checkpoint(place).files:
+                    found[f"{part}/{file.name}"] = known_digest(file)
         else:
             for part in self.transformers:
                 found |= self.components.fingerprint(part)
@@ -183,6 +185,12 @@ class PublishedSize(WanSizeDefaults):
             path = self.config.tiny_decoder.expanduser()
             found[f"tiny_decoder/{path.name}"] = known_digest(path)
         return found
+
+    def _files(self) -> dict[str, Path]:
+        """Where the weights of its networks lie if they are no part of a pipeline, by the names
+        under which digests are kept."""
+        assert self.file is not None
+        return {"transformer": self.file}
 
     def codec_folders(self) -> dict[str, Path]:
         """The folders of text encoder, tokenizer, VAE and image encoder, as far as they are on this

@@ -12,7 +12,13 @@ from einops import repeat
 from torch import Tensor, nn
 
 from salt_zoo.core.base.sequence import SequenceGroup
-from salt_zoo.core.protocols import Condition, Memory
+from salt_zoo.core.protocols import AttentionUse, Condition, Memory
+from salt_zoo_wan.transformer.attention_backends import (
+    NATIVE,
+    find_backend,
+    try_backend,
+    use_backend,
+)
 from salt_zoo_wan.transformer.first_frame import (
     image_tokens,
     leave_first,
@@ -41,6 +47,7 @@ class WanNetwork(nn.Module):
         self._channels: dict[tuple[object, ...], Tensor] = {}
         #: The processes that make its passes together; None where each makes its own.
         self.sequence: SequenceGroup | None = None
+        use_backend(transformer, NATIVE)  # else diffusers would take it from the environment
 
     @property
     def tokens_per_frame(self) -> tuple[int, int]:
@@ -117,6 +124,14 @@ class WanNetwork(nn.Module):
         check_shares(self.transformer, tokens, group.size)
         share_sequence(self.transformer, group)
         self.sequence = group
+
+    def choose_attention(self, backend: str, use: AttentionUse | None) -> None:
+        """By diffusers' name, see `attention_backends`."""
+        chosen = find_backend(backend)
+        config: Any = self.transformer.config
+        if use is not None:
+            try_backend(chosen, config.num_attention_heads, config.attention_head_dim, use)
+            use_backend(self.transformer, chosen)
 
     def frames_of_passes(self, frames: int) -> list[int]:
         """The lengths of passes over parts of a video of `frames` frames."""

@@ -62,10 +62,10 @@ def with_lora(
     }
 
 
-def is_shared(role: NetworkSpec) -> bool:
+def is_shared(role: NetworkSpec, offload: Sequence[str] = ()) -> bool:
     """Whether in a run with LoRAs a role's network, or the one it follows, has its frozen weights
-    in common with others."""
-    if role.factory is not None or role.start in (None, "random"):
+    in common with others; what is offloaded has its own."""
+    if role.factory is not None or role.start in (None, "random") or is_offloaded(role, offload):
         return False
     return role.lora is not None or role.is_frozen
 
@@ -77,16 +77,33 @@ def is_offloaded(role: NetworkSpec, offload: Sequence[str]) -> bool:
     return ("averages" if role.follows else "frozen") in offload
 
 
-def check_offload(roles: Mapping[str, NetworkSpec], offload: Sequence[str]) -> None:
-    """Refuse to offload what trained networks use.
+def check_offload(
+    roles: Mapping[str, NetworkSpec], offload: Sequence[str], backbone: Backbone
+) -> None:
+    """Refuse to offload what LoRAs pass on the device: of frozen networks beside them only a
+    teacher of another size can be in main memory.
 
     Raises:
-        ZooError: a role is a LoRA.
+        ZooError: it is another one, or averages.
     """
-    if offload and any(role.lora is not None for role in roles.values()):
+    adapted = [role for role in roles.values() if role.lora is not None]
+    if not offload or not adapted:
+        return
+    apart = source(backbone, "teacher") is not source(backbone, "score")
+    others = [role for role in roles.values() if is_offloaded(role, ["frozen"])]
+    can = apart and all(role.start == "teacher" for role in others)
+    can = can and all(role.start != "teacher" for role in adapted)
+    right = "[frozen]" if can else "[]"
+    if "averages" in offload:
+        raise ZooError(
+            "execution.offload: averages of LoRAs are adapters, which are small and stay on the "
+            f"device; write offload: {right}"
+        )
+    if not can:
         raise ZooError(
             "execution.offload: LoRAs have their frozen weights in common with other networks, "
-            "which are on the device; write offload: []"
+            "which are on the device (but for a teacher of another size, backbone.teacher); write "
+            f"offload: {right}"
         )
 
 

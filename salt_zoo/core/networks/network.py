@@ -6,9 +6,11 @@ Shapes: latents `[B, C, F, H, W]`, times `[B]` or `[B, F]` in [0, 1] with 1 = no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from salt_zoo.core.base.sequence import SequenceGroup
@@ -51,7 +53,8 @@ class NetworkWrapper(Protocol):
 class VelocityNetwork(Protocol):
     """A torch module that predicts the velocity `noise - x0`.
 
-    It may also be `Checkpointable`, `SequenceParallel`, a `FeatureExtractor` and a `MaskedForward`.
+    It may also be `Checkpointable`, `SequenceParallel`, a `FeatureExtractor` and a `MaskedForward`,
+    and one that `ChoosesAttention`.
     """
 
     def __call__(
@@ -94,6 +97,36 @@ class SequenceParallel(Protocol):
 
         Raises:
             ZooError: heads, tokens or the memory cannot be shared by so many.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AttentionUse:
+    """What a backend of attention has to do.
+
+    Attributes:
+        device, dtype: of queries, keys and values.
+        backward: whether gradients are wanted.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    backward: bool
+
+
+@runtime_checkable
+class ChoosesAttention(Protocol):
+    """A velocity network whose attention several libraries can compute."""
+
+    def choose_attention(self, backend: str, use: AttentionUse | None) -> None:
+        """Compute attention without a mask by `backend` from now on, also in copies. `native` is
+        torch's, and what a new network has. The backend is tried first, on a few numbers; the
+        network itself may have no data yet. Without `use`, for plans, the name alone is checked.
+
+        Raises:
+            ZooError: an unknown name, or one that is not installed or cannot be used so; the line
+                says what would be right, and not where the name was written.
         """
         ...
 

@@ -66,8 +66,25 @@ def make_parts(resolved: Resolved, zoo: Zoo, versions: Versions | None = None) -
 
     (made, files), of_method = versions.used_by(method)
     (backbone, dataset), of_inputs = versions.used_by(backbone_and_data)
-    if resolved.config.execution.prepared_text is not None:
-        PreparedText(resolved.config.execution.prepared_text).bind(backbone)
+    bind(resolved, backbone, dataset)
+    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs, files)
+
+
+def make_bound(run: Resolved, zoo: Zoo) -> tuple[Backbone, Dataset]:
+    """A run's backbone and dataset, without the versions of their code."""
+    backbone = zoo.backbones.create(run.config.backbone["name"], run.backbone, zoo)
+    dataset = zoo.datasets.create(run.config.dataset["name"], run.dataset, zoo)
+    bind(run, backbone, dataset)
+    return backbone, dataset
+
+
+def bind(run: Resolved, backbone: Backbone, dataset: Dataset) -> None:
+    """Give the backbone what was encoded before, wherever it trains, is measured or checked.
+
+    Raises:
+        ZooError: other encoders than the backbone's have made it.
+    """
+    if run.config.execution.prepared_text is not None:
+        PreparedText(run.config.execution.prepared_text).bind(backbone)
     if isinstance(dataset, Encoded):
         dataset.bind(backbone)
-    return Parts(made, backbone, dataset, of_method | of_inputs, of_inputs, files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,13 @@ class FrozenBases:
     """
 
     def __init__(
-        self, backbone: Backbone, roles: Mapping[str, NetworkSpec], precision: ResolvedPrecision
+        self,
+        backbone: Backbone,
+        roles: Mapping[str, NetworkSpec],
+        precision: ResolvedPrecision,
+        offload: Sequence[str] = (),
     ) -> None:
-        self._backbone, self._precision = backbone, precision
+        self._backbone, self._precision, self._offload = backbone, precision, offload
         self._used = any(role.lora is not None for role in roles.values())
         first: dict[Hashable, NetworkSpec] = {}
         others = []
@@ -43,7 +47,7 @@ class FrozenBases:
 
     def is_shared(self, role: NetworkSpec) -> bool:
         """Whether a role's network, or the one it follows, has weights in common with others."""
-        return self._used and is_shared(role)
+        return self._used and is_shared(role, self._offload)
 
     def network(self, role: NetworkSpec) -> Any:
         """A network with modules of its own on the common weights, all of them frozen."""

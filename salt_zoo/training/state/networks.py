@@ -16,9 +16,21 @@ from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.methods.attention import (
+    NATIVE,
+    attention_use,
+    check_attention,
+    choose_attention,
+)
 from salt_zoo.core.methods.meta import made_on
 from salt_zoo.core.methods.method import check_followed
-from salt_zoo.core.methods.roles import check_offload, is_offloaded, with_averages, with_lora
+from salt_zoo.core.methods.roles import (
+    check_offload,
+    is_offloaded,
+    source,
+    with_averages,
+    with_lora,
+)
 from salt_zoo.core.networks.lora import add_lora, copy_sharing, trainable
 from salt_zoo.core.networks.precision import resolve_precision, with_precision
 from salt_zoo.core.networks.token_sharing import share_tokens
@@ -65,6 +77,7 @@ class Networks(Mapping[str, Any]):
         *,
         gradient_checkpointing: bool = False,
         offload: Sequence[Offload] = (),
+        attention: str = NATIVE,
     ) -> None:
         trained = [name for name, role in roles.items() if role.learning_rate is not None]
         for name in config.optimizers:
@@ -88,7 +101,13 @@ class Networks(Mapping[str, Any]):
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
         copies: dict[str, nn.Module] = {}  # for those who follow: a sharded network has none
-        check_offload(self.roles, offload)
+        check_offload(self.roles, offload, backbone)
+        # frozen networks, too, may be passed with gradient
+        use = attention_use(self.precision, device, backward=True)
+        for whose in dict.fromkeys(
+            source(backbone, role.start) for role in self.roles.values() if role.start is not None
+        ):
+            check_attention(whose, attention, "execution.attention", use)
         offloaded = {name for name, role in self.roles.items() if is_offloaded(role, offload)}
         # heads are small and stay whole
         in_units = [
@@ -101,13 +120,13 @@ class Networks(Mapping[str, Any]):
         drawn = functools.partial(_drawn, seed)
         slices, by_slices = None, set[str]()
         if can_load_slices(backbone, self.roles):
-            slices = SlicedLoading(backbone, self.roles, self.precision, drawn)
+            slices = SlicedLoading(backbone, self.roles, self.precision, drawn, offload)
             for name in in_units:
                 its = self.roles[name].follows
                 if its is None or its in by_slices:
                     by_slices.add(name)
         rest = {name: role for name, role in self.roles.items() if name not in by_slices}
-        bases = FrozenBases(backbone, rest, self.precision)
+        bases = FrozenBases(backbone, rest, self.precision, offload)
         originals = bases.originals
         # whole networks may fit no GPU: `shard` moves them there unit by unit
         loading = torch.device("cpu") if set(in_units) - by_slices else device
@@ -138,6 +157,8 @@ class Networks(Mapping[str, Any]):
             if frozen and role.factory is not None:
                 network.eval()
             network = with_precision(network, self.precision, device, frozen=frozen)
+            if role.factory is None:
+                choose_attention(network, attention, "execution.attention", use)
             for other, spec in self.roles.items():
                 if spec.follows == name and not sliced:
                     copied = copy.deepcopy if role.lora is None else copy_sharing

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -48,6 +48,7 @@ class SlicedLoading:
         backbone: one that `can_load_slices`.
         roles: of the run, as `Networks` has them; what an average follows is made before it.
         drawn: a context for a role, in which what is drawn depends on seed and role alone.
+        offload: kinds of networks in main memory, which share no weights.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class SlicedLoading:
         roles: Mapping[str, NetworkSpec],
         precision: ResolvedPrecision,
         drawn: Callable[[str], AbstractContextManager[None]],
+        offload: Sequence[str] = (),
     ) -> None:
         self._backbone, self._roles, self._precision = backbone, roles, precision
-        self._drawn = drawn
+        self._drawn, self._offload = drawn, offload
         self._with_lora = any(role.lora is not None for role in roles.values())
         self._key_of = Originals(backbone, ()).key
         self._begun: dict[str, Hashable] = {}  # the first role of each start
@@ -67,7 +69,7 @@ class SlicedLoading:
     def is_shared(self, role: NetworkSpec) -> bool:
         """Whether a role's frozen weights are held once for all roles that have the same
         (`FrozenBases`)."""
-        return self._with_lora and is_shared(role)
+        return self._with_lora and is_shared(role, self._offload)
 
     def empty(self, name: str) -> nn.Module:
         """The network of a role, its weights on the meta device; a LoRA's adapters are drawn."""
