@@ -10,7 +10,6 @@ in [0, 1] with 1 = noise. All times are the network's own, that is, already shif
 
 from salt_zoo.core.base.config import Composite, Steps, StrictModel
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.dataset import (
     Dataset,
     DrawsPrompts,
@@ -78,7 +77,6 @@ __all__ = [
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
-    "KeyedRNG",
     "LoadsSlices",
     "MaskedForward",
     "Memory",

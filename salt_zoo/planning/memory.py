@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
+from salt_zoo.core.base.facts import facts
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.methods.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.methods.roles import Originals, is_shared, source
@@ -22,7 +23,7 @@ from salt_zoo.core.networks.condition import example
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.core.networks.token_sharing import share_tokens
-from salt_zoo.core.protocols import Backbone, NetworkSpec
+from salt_zoo.core.protocols import Backbone, NetworkSpec, Start
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.depth import over_depth
 from salt_zoo.costs.passes import Passes
@@ -242,7 +243,8 @@ def gathered_bytes(network: nn.Module, bf16: bool, frozen: bool) -> int:
 
 
 def activation_gib(
-    whose: Backbone,
+    backbone: Backbone,
+    start: Start,
     batch: int,
     bf16: bool,
     checkpointing: bool,
@@ -251,32 +253,34 @@ def activation_gib(
     sequence: int = 1,
     times: int = 1,
 ) -> float:
-    """GiB of a training pass over whole videos by a backbone's own kind of network, in each of the
-    `sequence` processes that make it together. `times`: 1 is one time a video, 2 one a frame, of
-    which each block keeps its modulations for every token."""
-    gathered = bf16 and sharded  # in float32 it makes no difference
-
-    def measure() -> float:
-        with on_meta(whose):
+    """GiB of a training pass over whole videos by a network that starts as `start`, in each of the
+    `sequence` processes that make it together; measured once for all backbones that are made alike.
+    `times`: 1 is one time a video, 2 one a frame, of which each block keeps its modulations for
+    every token."""
+    whose, gathered = source(backbone, start), bf16 and sharded  # float32 makes no difference
+    known = facts(backbone)
+    with on_meta(whose):
+        network = kept_network(whose, checkpointing)
+        form = tuple((name, weight.shape) for name, weight in network.named_parameters())
+        shape = whose.latent_shape
+        split = (batch, bf16, checkpointing, gathered, lora, sequence, times)
+        key = ("activations", start, *split, shape, form)
+        if key not in known:
             condition = example(whose)
 
             def peak(network: Any) -> tuple[float]:
-                shape = whose.latent_shape
                 return (
                     peak_activation_bytes(network, condition, shape, batch, bf16, gathered, times),
                 )
 
-            network = kept_network(whose, checkpointing)
             if lora is not None or sequence > 1:
                 network = copy.deepcopy(network)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
             shared_over(network, sequence, whose)
-            (found,) = over_depth(network, peak)
-            return found / GIB
-
-    key = ("activations", batch, bf16, checkpointing, gathered, lora, sequence, times)
-    found: float = once(whose, key, measure)
+            (most,) = over_depth(network, peak)
+            known[key] = most / GIB
+    found: float = known[key]
     return found
 
 

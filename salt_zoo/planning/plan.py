@@ -24,7 +24,6 @@ from salt_zoo.core.methods.meta import meta_network, on_meta
 from salt_zoo.core.methods.roles import (
     check_offload,
     is_offloaded,
-    source,
     with_averages,
     with_lora,
 )
@@ -180,7 +179,8 @@ def make_plan(
     with on_meta(backbone):
         activations = {
             name: activation_gib(
-                source(backbone, "score"),
+                backbone,
+                "score",
                 micro,
                 bf16,
                 name == "checkpointing",
@@ -347,9 +347,9 @@ def _moments(
             return batch * counted.held_bytes(role) / GIB
         # a block of a causal network keeps its share of what a whole video does
         start: Start = "teacher" if roles[role].start == "teacher" else "score"
-        whose, lora = source(backbone, start), roles[role].lora
+        lora, sequence = roles[role].lora, layout.sequence
         return activation_gib(
-            whose, batch, bf16, checkpointing, layout.sharded, lora, layout.sequence, times
+            backbone, start, batch, bf16, checkpointing, layout.sharded, lora, sequence, times
         )
 
     moments = [

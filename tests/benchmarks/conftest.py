@@ -53,9 +53,18 @@ def _distance(rows: torch.Tensor) -> float:
     return float((rows.mean(0) ** 2).sum() + ((rows.std(0) - 1) ** 2).sum())
 
 
+def _distances(rows: torch.Tensor) -> torch.Tensor:
+    """`_distance` of `[R, P, D]` at once."""
+    return (rows.mean(1) ** 2).sum(-1) + ((rows.std(1) - 1) ** 2).sum(-1)
+
+
 METRICS = [
     MetricInfo(
-        "frechet", "lower", "Fréchet distance of judge features to held-out data", _distance
+        "frechet",
+        "lower",
+        "Fréchet distance of judge features to held-out data",
+        _distance,
+        reduce_many=_distances,
     ),
     MetricInfo(
         "accuracy",

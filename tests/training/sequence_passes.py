@@ -180,7 +180,7 @@ def activations(group: SequenceGroup) -> Iterator[tuple[str, float]]:
         with _Peak(network.parameters()) as peak:
             network(x, tiny.at(0.5, 8), prompts).square().mean().backward()
         planned = activation_gib(
-            backbone, 8, False, checkpointing, False, sequence=group.size
+            backbone, "student", 8, False, checkpointing, False, sequence=group.size
         )  # fmt: skip
         yield f"checkpointing {checkpointing}", peak.most / GIB / planned - 1
 

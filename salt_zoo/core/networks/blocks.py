@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from salt_zoo.core.networks.network import Condition, Memory, NetworkWrapper
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: How a step goes on to the next time: by noising the clean estimate anew, or along the velocity.
 Sampler = Literal["sde", "ode"]
 #: Noise for one block at the time to which it is noised again: `(block, time) -> [B, C, f, H, W]`;
 #: None goes on along the velocity for this once.
-Renoise = Callable[[int, float], Tensor | None]
+Renoise: TypeAlias = "Callable[[int, float], Tensor | None]"
 
 
 @dataclass(frozen=True)
