@@ -87,7 +87,7 @@ def test_a_memory_is_counted_while_somebody_holds_it(zoo):
 
 def test_costs_of_arms_in_relation(zoo):
     cost = {
-        name: flops_per_update(run_of(zoo, m, updates=400), zoo)
+        name: flops_per_update(run_of(zoo, m, updates=100), zoo)
         for name, m in {
             "dmd-8": {"name": "dmd", "steps": 8},
             "dmd-4": {"name": "dmd", "steps": 4},
