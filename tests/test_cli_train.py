@@ -107,3 +107,18 @@ def test_a_part_may_be_only_a_name(method, zoo):
 
     resolved = resolve({"method": method, "backbone": "wan", "dataset": "digits"}, zoo, "test")
     assert resolved.plain()["method"]["prompt_dropout"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--device", "meta"), "--device meta: only cpu and cuda are supported"),
+        (("--device", "cpu:5"), "--device cpu:5: there is one CPU"),
+        (("--set", "execution.shard=7"), "execution.shard: 1 process cannot be split into groups"),
+    ],
+)
+def test_what_cannot_run_here_is_told_before_anything_begins(words, said, cli, write_run, tmp_path):
+    """One line, with no note of a training before it, and no folder."""
+    ended = cli("train", write_run(), "--out", tmp_path / "run", *words)
+    assert ended.code == 2 and ended.err.startswith(f"error: {said}")
+    assert ended.err.count("\n") == 1 and not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ from salt_zoo.cli.arguments import add_set_option, folder
 from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.ranks import world_size
 from salt_zoo.io.printing import noted_if_slow, say, show
 from salt_zoo.io.yaml import read_yaml
 from salt_zoo.plugin.manager import Zoo
@@ -37,13 +38,17 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     from salt_zoo.config.field_types import types_of_run
     from salt_zoo.config.run import resolve
     from salt_zoo.planning.check import check_data, check_training
-    from salt_zoo.training.devices import check_device
+    from salt_zoo.training.devices import check_device, find_device
+    from salt_zoo.training.state.layout import make_layout
 
     check_plan_options(options)
     if options.out is None and not options.dry_run:
         raise ZooError("--out: name the run folder, or add --dry-run")
     content = apply_overrides(read_yaml(options.config), options.overrides, types_of_run(zoo))
     resolved = resolve(content, zoo, str(options.config))
+    config = resolved.config
+    if not options.dry_run:
+        find_device(options.device)  # before all that takes a while
     with noted_if_slow("checking the run with a dry run of its first update"):
         check_training(resolved, zoo, str(options.config))
     if options.dry_run:
@@ -51,7 +56,9 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
         command = ["salt_zoo", "train", str(options.config), "--out", str(options.out or "RUN")]
         print_fit({"": resolved}, zoo, options, [*command, *given_again(options)])
         return 0
-    measured: Split | None = "validation" if resolved.config.quality.every else None
+    kind = find_device(options.device).type
+    make_layout(config.execution, config.training.batch_size, world_size(), 0, kind)
+    measured: Split | None = "validation" if config.quality.every else None
     check_data(resolved, zoo, str(options.config), measured)
     from salt_zoo.cli.progress import training_progress
     from salt_zoo.io.files.one_writer import one_writer
@@ -61,8 +68,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
 
     check_folder(options.out)
     with one_writer(options.out):
-        _tell(resolved.config, options.out)
-        with training_progress(resolved.config.method["name"]) as progress:
+        _tell(config, options.out)
+        with training_progress(config.method["name"]) as progress:
             trainer = train(resolved, options.out, zoo, options.device, progress)
         student = save_student(trainer, resolved, options.out / "student")
     if trainer.accelerator.is_main_process:

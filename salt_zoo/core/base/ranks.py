@@ -21,7 +21,12 @@ def is_first_of_machine() -> bool:
 
 def is_alone() -> bool:
     """Whether this is the only process of the run."""
-    return os.environ.get("WORLD_SIZE", "1") == "1"
+    return world_size() == 1
+
+
+def world_size() -> int:
+    """How many processes the run has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def end_process(code: int) -> int:
