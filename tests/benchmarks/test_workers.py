@@ -38,6 +38,12 @@ def begin(folder: Path):
             child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
             child.start()
             return child.pid
+        if how == "is stopped":
+            if (child := os.fork()) == 0:
+                time.sleep(600)
+                os._exit(0)
+            tell(1, 2, str(child))
+            time.sleep(600)
         if how == "leaves":
             sys.exit(0)
         if how == "interrupts":
@@ -118,19 +124,35 @@ def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
 def test_what_a_task_has_started_ends_with_its_process(tmp_path: Path):
     """Data loaders, for instance."""
     ((result,), _) = run(tmp_path, "a:forks")
-
-    def runs() -> bool:  # a zombie waits to be buried by whoever has inherited it
-        try:
-            return (
-                Path(f"/proc/{result.value}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-            )
-        except OSError:
-            return False
-
     until = time.monotonic() + 20
-    while runs() and time.monotonic() < until:
+    while runs(result.value) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not runs()
+    assert not runs(result.value)
+
+
+def runs(process: int) -> bool:
+    """A zombie waits to be buried by whoever has inherited it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_foreign_code_has_started_ends_with_a_study_that_is_stopped(tmp_path: Path):
+    """Also what no library keeps a list of, in a task that is at work."""
+    started: list[int] = []
+
+    def show(index, done, of, what):
+        if what.isdecimal():
+            started.append(int(what))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(["a:is stopped"], functools.partial(begin, tmp_path), 1, show)
+    until = time.monotonic() + 20
+    while runs(started[0]) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not runs(started[0])
 
 
 def broken(reason: str):

@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import psutil
+
 from salt_zoo.io.threads import threads_told
 from salt_zoo.plugin.isolation.foreign import explain, show_traceback
 
@@ -167,7 +169,10 @@ class _Worker:
             self.connection.send(task)
 
     def end(self) -> None:
-        """See to it that the process is gone."""
+        """See to it that the process is gone, and what foreign code has started there."""
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):  # it is gone already
+            started = psutil.Process(self.process.pid).children(recursive=True)
         self.connection.close()
         if self.task is None:  # it ends by itself when nobody talks to it
             self.process.join(GRACE)
@@ -176,6 +181,9 @@ class _Worker:
                 stop()
                 self.process.join(GRACE)
         self.process.join()
+        for child in started:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
 
     def cause(self) -> str:
         """Why the process ended before its task did, twice."""
