@@ -8,7 +8,8 @@ from salt_zoo.config.run import resolve
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.costs.passes import Held, count_forward_passes
-from salt_zoo.planning.plan import GIB, dry_run, flops_per_update, make_plan, plan_run
+from salt_zoo.planning.dry_runs import dry_run
+from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train
 
 

@@ -106,7 +106,7 @@ def check_data(run: Resolved, zoo: Zoo, where: str, measured: Split | None = Non
 
 
 def _dry_update(run: Resolved, zoo: Zoo) -> None:
-    from salt_zoo.planning.plan import dry_run
+    from salt_zoo.planning.dry_runs import dry_run
 
     try:
         dry = dry_run(run, zoo)

@@ -8,7 +8,6 @@ seconds.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +29,9 @@ from salt_zoo.core.methods.roles import (
 from salt_zoo.core.networks.precision import resolve_precision
 from salt_zoo.core.protocols import Backbone, Method, NetworkSpec, Start
 from salt_zoo.costs.flops import flops_of_passes
-from salt_zoo.costs.passes import DryRun, Passes, count_forward_passes
+from salt_zoo.costs.passes import Passes, count_forward_passes
 from salt_zoo.planning.codecs import codec_gib, resident_codecs
+from salt_zoo.planning.dry_runs import counted_passes, planned_parts
 from salt_zoo.planning.memory import (
     GIB,
     activation_gib,
@@ -43,7 +43,6 @@ from salt_zoo.planning.memory import (
     shared_over,
     weights_and_gradients,
 )
-from salt_zoo.plugin.isolation.checked_method import make_method
 from salt_zoo.plugin.isolation.checked_roles import STUDENT_EMA
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.state.layout import Layout, make_layout
@@ -107,8 +106,8 @@ def plan_run(
     node: int | None = None,
 ) -> Plan:
     """The plan of a resolved run; see `make_plan`."""
-    backbone, method = _parts(run, zoo)
-    config, counted = run.config, _counted(run, zoo)
+    backbone, method = planned_parts(run, zoo)
+    config, counted = run.config, counted_passes(run, zoo)
     resident = resident_codecs(run, backbone, zoo)
     return make_plan(
         backbone,
@@ -129,9 +128,9 @@ def flops_per_update(run: Resolved, zoo: Zoo) -> float:
 
     Without the recomputation of gradient checkpointing, which changes no result.
     """
-    backbone, method = _parts(run, zoo)
+    backbone, method = planned_parts(run, zoo)
     training = run.config.training
-    flops = flops_of_passes(backbone, _roles(method, training), _counted(run, zoo).kinds)
+    flops = flops_of_passes(backbone, _roles(method, training), counted_passes(run, zoo).kinds)
     return training.batch_size * sum(flops.values())
 
 
@@ -239,71 +238,13 @@ def make_plan(
     )
 
 
-def _parts(run: Resolved, zoo: Zoo) -> tuple[Backbone, Method]:
-    config = run.config
-    backbone = _backbone(zoo, config.backbone["name"], run.backbone.model_dump_json())
-    return backbone, make_method(config.method["name"], run.method, zoo)
-
-
-@functools.lru_cache(maxsize=4)
-def _backbone(zoo: Zoo, name: str, options: str) -> Backbone:
-    """One object for all runs with the same backbone, whose measurements they share."""
-    checked = zoo.backbones.configure(name, json.loads(options), "backbone")
-    made: Backbone = zoo.backbones.create(name, checked, zoo)
-    return made
-
-
-def dry_run(run: Resolved, zoo: Zoo) -> DryRun:
-    """The updates of a run without arithmetic: one object for all runs that differ in what no
-    update's passes depend on."""
-    config = run.config
-    backbone: Any = _backbone(zoo, config.backbone["name"], run.backbone.model_dump_json())
-    options = _Options(run.method.model_dump(mode="json"))
-    return _dry(zoo, backbone, config.method["name"], options, config.seed)
-
-
-def _counted(run: Resolved, zoo: Zoo) -> Passes:
-    """The passes of one of a run's updates."""
-    return dry_run(run, zoo).mean(run.config.training.updates)
-
-
-class _Options:
-    """A method's options, equal to others that differ in learning rates alone: a study that tries
-    hundreds of rates is planned by one dry run."""
-
-    def __init__(self, plain: Mapping[str, Any]) -> None:
-        self.plain = plain
-        self.key = json.dumps(_without_rates(plain), sort_keys=True)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Options) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-
-def _without_rates(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            name: bool(inner) if name == "learning_rate" else _without_rates(inner)
-            for name, inner in value.items()
-        }
-    return [_without_rates(inner) for inner in value] if isinstance(value, list) else value
-
-
-@functools.lru_cache(maxsize=64)
-def _dry(zoo: Zoo, backbone: Backbone, method: str, options: _Options, seed: int) -> DryRun:
-    checked = zoo.methods.configure(method, dict(options.plain), "method")
-    return DryRun(make_method(method, checked, zoo, planned=True), backbone, seed)
-
-
 def _roles(method: Method, config: TrainingConfig) -> dict[str, NetworkSpec]:
     return with_averages(with_lora(method.roles(), config.lora))
 
 
 def can_offload(run: Resolved, zoo: Zoo, kind: Offload) -> bool:
     """Whether a run may keep this kind of networks in main memory."""
-    backbone, method = _parts(run, zoo)
+    backbone, method = planned_parts(run, zoo)
     try:
         check_offload(with_lora(method.roles(), run.config.training.lora), [kind], backbone)
     except ZooError:
