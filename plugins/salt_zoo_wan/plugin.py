@@ -12,7 +12,7 @@ def register(zoo):
     )
     zoo.sizes.add(
         "wan2.1-t2v-1.3b",
-        "salt_zoo_wan.published.published_sizes:PublishedSize",
+        "salt_zoo_wan.published.published_size:PublishedSize",
         "Wan 2.1 text-to-video, 1.3 B: from the hub, a diffusers folder or one original file",
     )
     zoo.sizes.add(

@@ -130,7 +130,7 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
     from diffusers import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
-    from salt_zoo_wan.published import published_sizes as published
+    from salt_zoo_wan.published import published_size as published
     from salt_zoo_wan.published_configs import PUBLISHED
 
     tiny = dict(

@@ -111,7 +111,7 @@ def test_one_file_as_the_teacher(zoo, weights, tmp_path, monkeypatch, config, ca
     path = tmp_path / "original.safetensors"
     safetensors.torch.save_file(weights, path)
     monkeypatch.setattr(
-        "salt_zoo_wan.published.published_sizes.PUBLISHED",
+        "salt_zoo_wan.published.published_size.PUBLISHED",
         {
             "wan2.1-t2v-1.3b": configs.Published(
                 "nobody/has-this", config, configs.PUBLISHED["wan2.1-t2v-1.3b"].bytes

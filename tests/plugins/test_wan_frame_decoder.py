@@ -7,7 +7,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 from salt_zoo_wan.encoders.vae import VideoCodec
-from salt_zoo_wan.published.published_sizes import PublishedSize
+from salt_zoo_wan.published.published_size import PublishedSize
 
 
 class LocalParts:

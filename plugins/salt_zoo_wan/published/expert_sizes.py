@@ -10,7 +10,7 @@ from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS, EXPERTS
 from salt_zoo_wan.experts.records import check_expert, read_boundary
 from salt_zoo_wan.published.published_options import ExpertsConfig
-from salt_zoo_wan.published.published_sizes import PublishedSize
+from salt_zoo_wan.published.published_size import PublishedSize
 from salt_zoo_wan.published_configs import PUBLISHED, Published
 from salt_zoo_wan.sizes import Experts
 
