@@ -13,7 +13,7 @@ import pytest
 
 from salt_zoo.cli import guarded
 from salt_zoo.core.base.interrupts import Stopped, is_users
-from salt_zoo.io.signals import ENDING, graceful_shutdown, signals_clean_up
+from salt_zoo.io.signals import ENDING, graceful_shutdown, signals_clean_up, termination_told
 
 
 @pytest.mark.parametrize("number", ENDING)
@@ -107,6 +107,29 @@ def wait_where_python_calls_no_handler() -> None:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     print("waits", file=sys.stderr, flush=True)
     store.wait(["never"], timedelta(seconds=60))
+
+
+def test_what_torchrun_ends_ends_though_nothing_can_be_told(monkeypatch):
+    """A log on a full disk."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "")
+    begun, told = os.pipe()
+
+    def start() -> None:
+        sys.stderr = open("/dev/full", "w")  # noqa: SIM115
+        with termination_told(lambda: print("why", file=sys.stderr, flush=True)):
+            tell_and_sleep(told)
+
+    child = multiprocessing.get_context("fork").Process(target=start)
+    child.start()
+    os.close(told)
+    os.read(begun, 1)
+    child.terminate()
+    child.join(20)
+    code = child.exitcode
+    child.kill()
+    os.close(begun)
+    assert code == 128 + signal.SIGTERM
 
 
 def fork_one_that_ends_and_sleep() -> None:

@@ -23,6 +23,8 @@ _MARKS = {
     "tokenizer": "tokenizer_config.json",
     "image_processor": "preprocessor_config.json",
 }
+#: What our own folders say of an expert (`experts.records`).
+_EXPERT = "_expert"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -61,9 +63,12 @@ class Components:
             root = Path(self.source).expanduser()
             folder = root / part
             if part == self.alone and not folder.is_dir() and not _names(root, part):
-                # that of a pipeline with one network, or the folder is a transformer itself
+                # the folder is a transformer itself, or holds one network that says which it is
                 one = root / "transformer"
-                folder = one if one.is_dir() else root
+                if not one.is_dir():
+                    folder = root
+                elif (one / "config.json").is_file() and _EXPERT in _read_json(one / "config.json"):
+                    folder = one
         else:
             from huggingface_hub import try_to_load_from_cache
 
@@ -138,7 +143,7 @@ class Components:
         try:
             snapshot_download(
                 self.source,
-                revision=self.revision,
+                revision=_cached_commit(self.source, self.revision) or self.revision,
                 allow_patterns=[f"{part}/*", "model_index.json"],
                 etag_timeout=5,
             )
@@ -153,14 +158,19 @@ class Components:
 def _commit(source: str, revision: str) -> str:
     """The commit that a revision names: by this machine's cache, else by the hub; the revision
     itself where neither can tell."""
+    return _cached_commit(source, revision) or _commit_on_hub(source, revision) or revision
+
+
+def _cached_commit(source: str, revision: str) -> str | None:
+    """That of the parts that are on this machine: all are taken from one commit."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source, repo_type="model")
     try:
-        return (cache / "refs" / revision).read_text(encoding="utf-8").strip()
+        return (cache / "refs" / revision).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
-        return _commit_on_hub(source, revision) or revision
+        return None
 
 
 @functools.cache

@@ -159,9 +159,10 @@ def _tell_of_end() -> None:
 def _tell(line: str) -> None:
     """The error that ends this process; of several that end because of one, or all alike, the first
     one alone says so."""
-    if not is_alone():
-        from salt_zoo.io.distributed import may_speak
+    with _telling:
+        if not is_alone():
+            from salt_zoo.io.distributed import may_speak
 
-        if not may_speak():
-            return
-    say(line)
+            if not may_speak():
+                return
+        say(line)

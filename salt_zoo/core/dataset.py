@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from salt_zoo.core.base.errors import ZooError
 
@@ -94,6 +94,16 @@ class DrawsPrompts(Protocol):
 
     def draw_prompts(self, rng: KeyedRNG, split: Split) -> list[str]:
         """Those of `sample` for the same rows."""
+        ...
+
+
+@runtime_checkable
+class HoldsLatents(Protocol):
+    """A dataset whose videos are latents already, where its options say so; for plans."""
+
+    @staticmethod
+    def holds_latents(config: Any) -> bool:
+        """Whether they are, with these options."""
         ...
 
 

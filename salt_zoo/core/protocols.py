@@ -15,6 +15,7 @@ from salt_zoo.core.dataset import (
     DrawsPrompts,
     Encoded,
     EncodedFirstFrames,
+    HoldsLatents,
     Sample,
     Split,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "Exportable",
     "ExportsLora",
     "FeatureExtractor",
+    "HoldsLatents",
     "LoadsSlices",
     "MaskedForward",
     "Memory",

@@ -16,6 +16,9 @@ from salt_zoo.core.base.ranks import is_alone
 #: A terminal's Ctrl-C, a scheduler's or a shutdown's wish, a terminal that was closed.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+#: Seconds that one of several processes has to say why it ends.
+PATIENCE = 15.0
+
 
 def exit_code(error: KeyboardInterrupt) -> int:
     """What a shell expects of a process that a signal has ended."""
@@ -74,8 +77,13 @@ def termination_told(tell: Callable[[], None]) -> Iterator[None]:
         with read:
             while numbers := read.recv(64):
                 if signal.SIGTERM in numbers and signal.getsignal(signal.SIGTERM) is ask:
-                    tell()
-                    os._exit(128 + signal.SIGTERM)
+                    late = threading.Timer(PATIENCE, os._exit, (128 + signal.SIGTERM,))
+                    late.daemon = True
+                    late.start()  # nobody may read what is told
+                    try:
+                        tell()
+                    finally:
+                        os._exit(128 + signal.SIGTERM)
 
     def forked() -> None:  # its socket is that of the process that was forked
         if signal.getsignal(signal.SIGTERM) is ask:

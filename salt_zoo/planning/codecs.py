@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from salt_zoo.config.run import Resolved
-from salt_zoo.core.dataset import EncodedFirstFrames
+from salt_zoo.core.dataset import EncodedFirstFrames, HoldsLatents
 from salt_zoo.core.protocols import Backbone
 from salt_zoo.planning.memory import GIB, size_of
 from salt_zoo.plugin.manager import Zoo
@@ -30,6 +30,7 @@ def resident_codecs(run: Resolved, backbone: Backbone, zoo: Zoo) -> set[str]:
     if backbone.image_shape is not None and not encoded:
         found |= set(backbone.codecs_of("image"))
     needs_data = zoo.methods.create(run.config.method["name"], run.method, zoo).needs_data
+    encoded |= isinstance(of_data, HoldsLatents) and of_data.holds_latents(run.dataset)
     if run.config.quality.every or (needs_data and not encoded):
         found |= set(backbone.codecs_of("video"))
     return found

@@ -41,6 +41,21 @@ def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
     assert alive == [False]
 
 
+def test_a_student_is_measured_with_the_attention_of_all_others(planned, zoo, monkeypatch):
+    """Not with that of its training, by which a resumed job would have other scores."""
+    measured = []
+    real = benchmarks.runner.jobs.execution.Measurer
+
+    def spy(network: Any, *more: Any) -> Any:
+        transformer = network.transformer
+        measured.append({block.attn1.processor._attention_backend for block in transformer.blocks})
+        return real(network, *more)
+
+    monkeypatch.setattr(benchmarks.runner.jobs.execution, "Measurer", spy)
+    do(arm(planned({"base": {"execution": {"attention": "_native_math"}}})), zoo)
+    assert [{name.value for name in found} for found in measured] == [{"native"}]
+
+
 def test_what_changes_no_weight_trains_nothing(planned, zoo, trainings):
     job = do(arm(planned()), zoo)
     before = files(job)

@@ -84,11 +84,14 @@ def test_the_command_refuses_the_other_expert(folder, alone, cli, tmp_path):
     assert cli(*command, *sets, "--set", "backbone.options.expert=low").code == 0
 
 
+@pytest.mark.parametrize("lacks", [["transformer_2"], ["transformer_2", "model_index.json"]])
 @pytest.mark.parametrize("expert", ["low", "both"])
-def test_a_pipeline_that_lacks_an_expert_has_no_other_in_its_place(expert, zoo, folder, tmp_path):
-    """Its index names the one that is missing; of both, a folder of one is not enough either."""
+def test_a_pipeline_that_lacks_an_expert_has_no_other_in_its_place(
+    expert, lacks, zoo, folder, tmp_path
+):
+    """Its index may name the one that is missing; of both, a folder of one is not enough either."""
     cut = tmp_path / "cut"
-    shutil.copytree(folder, cut, ignore=shutil.ignore_patterns("transformer_2"))
+    shutil.copytree(folder, cut, ignore=shutil.ignore_patterns(*lacks))
     places = [cut] if expert == "low" else [cut, folder / "transformer"]
     for place in places:
         with pytest.raises(ZooError, match="has no whole transformer_2"):

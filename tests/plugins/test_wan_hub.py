@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from salt_zoo_wan import components
+from salt_zoo_wan.checkpoint.config_json import without_defaults
 from salt_zoo_wan.components import Components
 from salt_zoo_wan.published_configs import PUBLISHED
 from tests.plugins.test_wan_published_sizes import SIZE, TRANSFORMER, tiny_wan  # noqa: F401
@@ -58,6 +61,30 @@ def test_a_run_that_has_fetched_its_weights_is_resumed(hub, write_run, cli, tmp_
         assert ended.code == 0, ended.err
         assert hub.count("transformer") == hub.count("text_encoder") == 1
     assert "resuming after update 1 of 2" in ended.err
+
+
+def test_all_parts_are_of_one_commit(hub, monkeypatch):
+    """A branch that has moved on since the first part was fetched does not change the others."""
+    asked = []
+    monkeypatch.undo()  # the real `_fetch`
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **given: asked.append(given["revision"])
+    )
+    source = Components(PUBLISHED[NAME].hub)
+    for commit in (None, COMMIT):
+        monkeypatch.setattr(components, "_cached_commit", lambda *_, known=commit: known)
+        assert source._fetch("vae") == "the repository lacks it"
+    assert asked == ["main", COMMIT]
+
+
+def test_arguments_that_another_diffusers_adds_change_nothing(monkeypatch):
+    before = without_defaults(PUBLISHED[NAME].transformer)
+    assert before["num_layers"] == 30 and "cross_attn_norm" not in before
+    signature = inspect.signature(WanTransformer3DModel.__init__)
+    added = inspect.Parameter("new", inspect.Parameter.KEYWORD_ONLY, default=True)
+    wider = signature.replace(parameters=[*signature.parameters.values(), added])
+    monkeypatch.setattr(inspect, "signature", lambda _: wider)
+    assert without_defaults(PUBLISHED[NAME].transformer) == before
 
 
 def test_an_unknown_commit_is_the_revision(hub, monkeypatch):

@@ -169,3 +169,5 @@ def test_the_plan_counts_the_vae_of_pixels(method, text_wan, run_content, train,
     trainer = train(tmp_path / "run", zoo, **run)
     loaded = trainer.backbone.size.video._vae is not None
     assert loaded == (method == "consistency") == ("resident vae" in planned.memory)
+    content["dataset"] = {"name": "prompts", "latents": str(tmp_path)}  # no pixels
+    assert "resident vae" not in plan_run(resolve(content, zoo, "test"), zoo).memory

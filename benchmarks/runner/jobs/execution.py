@@ -15,6 +15,7 @@ from benchmarks.runner.jobs.provenance import commit
 from benchmarks.runner.jobs.record import STUDENT, TRAINED, read_training
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.methods.attention import NATIVE, attention_use, choose_attention
 from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.io.distributed import on_main
 from salt_zoo.io.files.one_writer import one_writer
@@ -139,7 +140,11 @@ def _train(
     on_main(save)
     if trainer.layout.together or is_sharded(trainer.networks.eval_network):
         return None
-    return trainer.networks.eval_network, trainer.backbone, trainer.dataset
+    network = trainer.networks.eval_network
+    if resolved.config.execution.attention != NATIVE:  # as in all else that is measured
+        use = attention_use(resolved.config.training.precision, job.device, backward=False)
+        choose_attention(network, NATIVE, "execution.attention", use)
+    return network, trainer.backbone, trainer.dataset
 
 
 def _stamp(job: Job) -> dict[str, Any]:

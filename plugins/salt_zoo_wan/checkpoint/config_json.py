@@ -98,7 +98,7 @@ def check_config(place: CheckpointFiles, wanted: Mapping[str, Any]) -> None:
     """
     if place.config is None:
         return
-    whole = with_defaults(wanted)
+    whole = _with_defaults(wanted)
     for key, value in read_config(place.config, _has_image_branch(wanted)).items():
         if key not in whole:
             if value is None or key in _HARMLESS:
@@ -131,8 +131,18 @@ def _has_image_branch(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("image_dim") is not None
 
 
-def with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def without_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the transformer that are no defaults, tuples as lists: the same whatever
+    further arguments another version of diffusers has."""
+    usual = _with_defaults({})
+    return {k: v for k, v in _plain(arguments).items() if k not in usual or usual[k] != v}
+
+
+def _with_defaults(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of the transformer, tuples as lists."""
     known = inspect.signature(WanTransformer3DModel.__init__).parameters.values()
-    whole = {one.name: one.default for one in known if one.name != "self"} | dict(wanted)
-    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in whole.items()}
+    return _plain({one.name: one.default for one in known if one.name != "self"} | dict(wanted))
+
+
+def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in arguments.items()}

@@ -60,6 +60,10 @@ class Prompts:
         if config.latents and not config.latents.is_dir():
             raise ZooError(f"{config.latents}: there is no such folder; see dataset.latents")
 
+    @staticmethod
+    def holds_latents(config: PromptsConfig) -> bool:
+        return config.latents is not None
+
     def prompts(self, split: str) -> list[str]:
         return list(self._splits[split])
 

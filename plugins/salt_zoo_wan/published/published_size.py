@@ -18,7 +18,7 @@ from salt_zoo.core.protocols import Condition, Encoder
 from salt_zoo.io.files.storage import digest
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
-from salt_zoo_wan.checkpoint.config_json import read_arguments, with_defaults
+from salt_zoo_wan.checkpoint.config_json import read_arguments, without_defaults
 from salt_zoo_wan.checkpoint.files import find_checkpoint
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.load import load_transformer
@@ -169,7 +169,7 @@ class PublishedSize(WanSizeDefaults):
 
     def fingerprint(self) -> dict[str, str]:
         # a config.json may leave out what is the default: whether it was there has no say
-        found = {"transformer_config": digest(with_defaults(self.transformer_config))}
+        found = {"transformer_config": digest(without_defaults(self.transformer_config))}
         if self.file is not None:
             for part, place in self._files().items():
                 for file in find_checkpoint(place).files:
