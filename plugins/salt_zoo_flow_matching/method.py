@@ -33,7 +33,9 @@ class FlowMatchingConfig(StrictModel):
 
 
 class FlowMatching(ABC):
-    """Weighted flow matching (arXiv 2210.02747), an independent time for every block."""
+    """Weighted flow matching, an independent time for every block: arXiv 2210.02747, eq. 9, on the
+    straight path of eq. 22 and 23; rectified flow, arXiv 2209.03003, eq. 1 (see `flow.velocity`).
+    The weight is the density of the shifted times."""
 
     version = 1
     needs_data = True
@@ -83,7 +85,7 @@ class TeacherForcingConfig(FlowMatchingConfig):
 
 
 class TeacherForcing(FlowMatching):
-    """Flow matching with teacher forcing (arXiv 2602.02214)."""
+    """Flow matching with teacher forcing: `v(x_t^i, t; x0^{<i})` (arXiv 2602.02214, stage 1)."""
 
     Config = TeacherForcingConfig
     config: TeacherForcingConfig
@@ -97,7 +99,8 @@ class TeacherForcing(FlowMatching):
 
 
 class DiffusionForcing(FlowMatching):
-    """Flow matching with diffusion forcing (arXiv 2407.01392), as CausVid (2412.07772) uses it.
+    """Flow matching with diffusion forcing (arXiv 2407.01392, Algorithm 1 and eq. 3.1, there of the
+    noise in place of the velocity), as CausVid (2412.07772, section 4.2) uses it.
 
     On a bidirectional backbone it is bitwise `teacher-forcing`: plain flow matching.
     """

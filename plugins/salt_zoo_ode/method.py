@@ -48,7 +48,9 @@ class OdeRegressionConfig(TrajectoryConfig):
 
 class OdeRegression(WithObjectives):
     """`x_t - t * v(x_t, t)` is made the endpoint of the ODE through `x_t`, at the times of a step
-    list (CausVid, arXiv 2412.07772; Self Forcing, arXiv 2506.08009)."""
+    list: `mean((x_t - t * v - endpoint)**2)` (L_init of CausVid, arXiv 2412.07772, section 4.3,
+    eq. 6; on clean context causal ODE distillation, Causal Forcing, arXiv 2602.02214, stage 2, and
+    Causal-Forcing++, arXiv 2605.15141, eq. 1, counted in its LaTeX source)."""
 
     version = 1
     Config = OdeRegressionConfig
