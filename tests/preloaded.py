@@ -1,5 +1,6 @@
 """Imports what the commands of tests use, and runs nothing: see `tests/forked.py`."""
 
+import gc
 from importlib import import_module
 
 for name in (
@@ -10,3 +11,6 @@ for name in (
     *("salt_zoo.training.launch", "salt_zoo_self_forcing.backbone", "salt_zoo_wan.backbone"),
 ):
     import_module(name)
+
+gc.collect()
+gc.freeze()  # no fork looks at what all have

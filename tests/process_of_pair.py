@@ -37,7 +37,7 @@ def run(job: dict[str, Any], rank: str) -> int:
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)  # the other may wait for this one: torchrun ends it
+        os._exit(1)  # the other may wait for this one, and is ended
     finally:
         for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
             stream.flush()
@@ -46,9 +46,11 @@ def run(job: dict[str, Any], rank: str) -> int:
     return code
 
 
-def main(port: int) -> None:
+def main() -> None:
     rank, own = os.environ["RANK"], dict(os.environ)
-    store = distributed.TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(days=1))
+    store = distributed.TCPStore(
+        "127.0.0.1", int(own["MASTER_PORT"]), is_master=False, timeout=timedelta(days=1)
+    )
     number = 0
     while content := store.get(f"job-{number}"):  # fails where the other end is no more
         job = json.loads(content)
@@ -68,4 +70,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

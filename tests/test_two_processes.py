@@ -51,6 +51,6 @@ def test_jobs_share_processes_and_a_failure_ends_them(tmp_path: Path):
         assert failed.code != 0 and "ValueError: of the second process" in failed.err
         slow = pair.run([str(waits)], timeout=0.1)  # by a new pair
         assert slow.code != 0 and "takes more than 0.1 s" in slow.err
-        assert pair.process is None
+        assert not pair.processes
     finally:
         pair.end()

@@ -1,15 +1,16 @@
-"""Runs scripts and commands of the tests in two (or more) real processes (torchrun, gloo).
+"""Runs scripts and commands of the tests in two (or more) real processes of one gloo group.
 
-A launch costs more than most of what is run, so one pair of processes serves a whole session, as
-long as nothing fails in it. What is about the launch, or the end, of processes has its own.
+They are forks of a process that has imported torch (`tests/forked.py`), with the variables and the
+store that torchrun gives, and end each other as it does. A pair of them serves a whole session, as
+long as nothing fails in it; what is about torchrun itself is launched by it
+(`tests/training/test_distributed.py`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Forked
+
 ROOT = Path(__file__).resolve().parents[1]
-#: Seconds in which the second process exits with an error that the first one, too, exits with.
+#: Seconds in which the second process exits with an error that the first one, too, exits with, and
+#: in which one that is asked to end does.
 PATIENCE = 30.0
 
 
@@ -47,34 +51,66 @@ def run_in_two_processes(
     return done.out
 
 
-def launch(words: list[str], timeout: float = 1500, processes: int = 2) -> Said:
-    """What `python` is given, in processes of its own."""
-    done = subprocess.run(
-        [*torchrun(processes), *words],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        cwd=ROOT,
-        env=environment(),
+def launch(words: list[str], timeout: float = 1500, processes: int = 2, **variables: str) -> Said:
+    """What `python` is given, in processes of its own; one that fails ends the others."""
+    store = new_store()
+    started = start(words, store.port, processes, **variables)
+    until = time.monotonic() + timeout
+    while any(process.poll() is None for process in started):
+        if any(process.poll() for process in started) or time.monotonic() > until:
+            break
+        time.sleep(0.02)
+    return said_by(started)
+
+
+def new_store() -> Any:
+    """At which the processes of a group meet, as at torchrun's."""
+    import torch.distributed as distributed
+
+    return distributed.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
     )
-    return Said(done.returncode, done.stdout, done.stderr)
 
 
-def torchrun(processes: int) -> list[str]:
+def start(words: list[str], port: int, processes: int, **variables: str) -> list[Forked]:
+    """What `python` is given, in each of the processes of a group, with torchrun's variables."""
+    common = {
+        **environment(),
+        **{name: str(processes) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")},
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        **variables,
+    }
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc_per_node", str(processes)),
+        Forked(*words, environment={**common, "RANK": rank, "LOCAL_RANK": rank}, cwd=ROOT)
+        for rank in map(str, range(processes))
     ]
 
 
+def said_by(processes: list[Forked]) -> Said:
+    """Of processes that have all ended, or that end now, since one has failed or takes too long."""
+    failed = any(process.poll() != 0 for process in processes)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    until = time.monotonic() + PATIENCE
+    while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+    said = [process.communicate() for process in processes]
+    return Said(int(failed), "".join(out for out, _ in said), "".join(err for _, err in said))
+
+
 class Pair:
-    """Two processes of torchrun that run one job after the other, in one process group.
+    """Two processes that run one job after the other, in one process group.
 
     They wait at a store of this process, so they also end where it is killed.
     """
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: list[Forked] = []
 
     def run(self, words: list[str], timeout: float = 1500, **variables: str) -> Said:
         """What `python` is given: `script.py argument ...` or `-m module argument ...`.
@@ -82,9 +118,8 @@ class Pair:
         A process that raises, dies, or exits alone with an error ends both, and the next job has
         new ones.
         """
-        if self.process is None:
+        if not self.processes:
             self._start()
-        assert self.process is not None
         folder = self.folder / f"job-{self.jobs}"
         folder.mkdir()
         now = {**environment(), **variables}
@@ -101,62 +136,37 @@ class Pair:
         until = time.monotonic() + timeout
         while not self.store.check(done):
             time.sleep(0.02)
-            if self.process.poll() is not None:
-                code = self.process.returncode
-                self.process = None
-                return Said(code or 1, _read(folder, "out"), _read(folder, "err") + self._log())
+            if any(process.poll() is not None for process in self.processes):
+                return self._failed(folder)
             codes = [int(self.store.get(key)) for key in done if self.store.check([key])]
             if any(codes):  # torchrun would end the other now
                 until = min(until, time.monotonic() + PATIENCE)
             if time.monotonic() > until:
-                self.kill()
                 said = f"{words} takes more than {timeout} s, or one of two processes has failed\n"
-                return Said(1, _read(folder, "out"), _read(folder, "err") + said)
+                return self._failed(folder, said)
         codes = [int(self.store.get(key)) for key in done]
         return Said(max(codes), _read(folder, "out"), _read(folder, "err"))
 
     def end(self) -> None:
         """Let both processes end."""
-        if self.process is not None:
+        if self.processes:
             self.store.set(f"job-{self.jobs}", "")
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.kill()
-            self.process = None
+            for process in self.processes:
+                process.wait(60)
+            self.processes = []
 
-    def kill(self) -> None:
-        """End torchrun, and so the two."""
-        assert self.process is not None
-        self.process.terminate()
-        try:
-            self.process.wait(60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+    def _failed(self, folder: Path, why: str = "") -> Said:
+        """Both end. What they have said in the job, and outside of jobs."""
+        outside = said_by(self.processes)
+        self.processes = []
+        return Said(1, _read(folder, "out"), _read(folder, "err") + outside.err + why)
 
     def _start(self) -> None:
-        import torch.distributed as distributed
-
         self.temporary = tempfile.TemporaryDirectory(prefix="pair-")
         self.folder, self.jobs, self.started = Path(self.temporary.name), 0, environment()
-        self.store = distributed.TCPStore(
-            "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60)
-        )
+        self.store = new_store()
         script = Path(__file__).with_name("process_of_pair.py")
-        with open(self.folder / "log", "wb") as log:
-            self.process = subprocess.Popen(
-                [*torchrun(2), str(script), str(self.store.port)],
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=self.started,
-            )
-
-    def _log(self) -> str:
-        """What torchrun has said, and the processes outside of jobs."""
-        return (self.folder / "log").read_text(errors="replace")
+        self.processes = start([str(script)], self.store.port, 2)
 
 
 def _read(folder: Path, stream: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs several `salt-zoo` commands in one of the processes of torchrun: a JSON list of them."""
+"""Runs several `salt-zoo` commands in one of several processes: a JSON list of them."""
 
 from __future__ import annotations
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from salt_zoo.cli import main
-from tests.two_processes import ROOT, environment, run_in_two_processes
+from tests.forked import Forked
+from tests.two_processes import ROOT, run_in_two_processes
 
 PARTS = ("--set", "backbone={name: wan, size: test-small}", "--set", "dataset=digits")
 COMMANDS = {
@@ -70,15 +69,10 @@ def test_shards_are_dealt(monkeypatch):
 def test_killed_for_real(alone, tmp_path):
     """After SIGKILL the same command makes what is missing, and nothing else, bitwise."""
     folder = tmp_path / "trajectories"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "salt_zoo", *command("trajectories", folder)],
-        cwd=ROOT,
-        env=environment(),
-        stderr=subprocess.PIPE,
-    )
+    process = Forked("-m", "salt_zoo", *command("trajectories", folder), cwd=ROOT)
     until = time.monotonic() + 300
     while not [*folder.glob("[!.]*.safetensors")] and time.monotonic() < until:
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()

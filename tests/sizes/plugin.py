@@ -40,6 +40,10 @@ class Small(_Random):
     changes = {"num_layers": 2, "ffn_dim": 64}
 
 
+class Tiny(_Random):
+    changes = {"num_layers": 1, "ffn_dim": 64}
+
+
 class Large(_Random):
     changes = {"num_layers": 6, "num_attention_heads": 6, "ffn_dim": 320}
 
@@ -111,6 +115,8 @@ def register(zoo):
     sizes = {
         "experts": TwoExperts,
         "small": Small,
+        "tiny": Tiny,
+        "wide": Wide,
         "large": Large,
         "longer": Longer,
         "reader": Reader,

@@ -1,4 +1,4 @@
-"""Run by torchrun: means of gradients that some processes, or all of them, lack."""
+"""Run in two processes: means of gradients that some processes, or all of them, lack."""
 
 from __future__ import annotations
 

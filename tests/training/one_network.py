@@ -1,4 +1,4 @@
-"""A plugin with a method of one network, to measure what loading it takes."""
+"""A plugin with a method of one network, or two, to measure what loading them takes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from salt_zoo.core.protocols import NetworkSpec
 
 
 class Config(StrictModel):
+    frozen: bool = False  # a teacher beside it
     start: Literal["teacher", "student", "random"] = "student"
 
 
@@ -18,10 +19,11 @@ class OneNetwork:
     needs_data = False
 
     def __init__(self, config, zoo):
-        self.start = config.start
+        self.start, self.frozen = config.start, config.frozen
 
     def roles(self):
-        return {"student": NetworkSpec(self.start, learning_rate=1e-3)}
+        teacher = {"teacher": NetworkSpec("teacher")} if self.frozen else {}
+        return {"student": NetworkSpec(self.start, learning_rate=1e-3), **teacher}
 
     def update_order(self, step):
         return ["student"]

@@ -167,8 +167,9 @@ def activations(group: SequenceGroup) -> Iterator[tuple[str, float]]:
     from salt_zoo.plugin.manager import load_zoo
 
     zoo = load_zoo(["tests.sizes.plugin"])
-    config = zoo.backbones.configure("wan", {"size": "test-large"}, "test")
+    config = zoo.backbones.configure("wan", {"size": "test-small"}, "test")
     backbone = zoo.backbones.create("wan", config, zoo)
+    rows = 8
     for checkpointing in (False, True):
         network = backbone.network("teacher")
         if checkpointing:
@@ -176,11 +177,11 @@ def activations(group: SequenceGroup) -> Iterator[tuple[str, float]]:
         share_tokens(network, group, backbone.latent_shape)
         for parameter in network.requires_grad_(True).parameters():
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        x, prompts = torch.randn(8, *backbone.latent_shape), backbone.encode_prompts([""] * 8)
+        x, prompts = torch.randn(rows, *backbone.latent_shape), backbone.encode_prompts([""] * rows)
         with _Peak(network.parameters()) as peak:
-            network(x, tiny.at(0.5, 8), prompts).square().mean().backward()
+            network(x, tiny.at(0.5, rows), prompts).square().mean().backward()
         planned = activation_gib(
-            backbone, "student", 8, False, checkpointing, False, sequence=group.size
+            backbone, "student", rows, False, checkpointing, False, sequence=group.size
         )  # fmt: skip
         yield f"checkpointing {checkpointing}", peak.most / GIB / planned - 1
 

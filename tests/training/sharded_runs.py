@@ -1,4 +1,4 @@
-"""Trains runs in one of the processes of torchrun: the file given lists (content, folder)."""
+"""Trains runs in one of several processes: the file given lists (content, folder)."""
 
 from __future__ import annotations
 

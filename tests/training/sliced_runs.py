@@ -1,4 +1,4 @@
-"""Makes the networks of runs in one of the processes of torchrun: the file given lists (content,
+"""Makes the networks of runs in one of several processes: the file given lists (content,
 folder). Writes the first process's whole copy of every role's weights, what each process has
 allocated and what it has said."""
 

@@ -20,7 +20,7 @@ from salt_zoo.training.checkpoints.checkpoint import load_checkpoint, newest_who
 from salt_zoo.training.launch import train
 from salt_zoo.training.state.optimizers import make_optimizers, set_rates
 from tests.test_matrix import ZOO
-from tests.training.test_sharding import run_of, sharded, torchrun  # noqa: F401
+from tests.training.small_runs import run_of, sharded
 
 EIGHT = {"name": "adamw8bit", "betas": [0.9, 0.999]}
 
@@ -128,14 +128,14 @@ def test_the_plan_knows_their_bytes(eager, tmp_path):
 
 
 @pytest.mark.slow
-def test_sharded_and_on_other_numbers_of_processes(eager, torchrun, tmp_path):  # noqa: F811
+def test_sharded_and_on_other_numbers_of_processes(eager, train_in_two, tmp_path):
     """2 then 2 processes are bitwise 2 uninterrupted; 2, 1, 2 are one, but for the rounding."""
     run = eight(run_of("teacher-forcing", "wan", None))
     run["training"] |= {"updates": 3, "checkpoint_every": 1}
     jobs = [("whole", run), ("same", until(run, 1)), ("same", run), ("parts", until(run, 1))]
-    torchrun([(sharded(content), tmp_path / name) for name, content in jobs])
+    train_in_two([(sharded(content), tmp_path / name) for name, content in jobs])
     train(resolve(until(run, 2), ZOO, "test"), tmp_path / "parts", ZOO, "cpu")
-    torchrun([(sharded(run), tmp_path / "parts")])
+    train_in_two([(sharded(run), tmp_path / "parts")])
     train(resolve(run, ZOO, "test"), tmp_path / "alone", ZOO, "cpu")
     folders = ("whole", "same", "parts", "alone")
     whole, same, parts, alone = (states(loaded(run, tmp_path / name)) for name in folders)

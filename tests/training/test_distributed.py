@@ -1,4 +1,4 @@
-"""Two real processes by torchrun."""
+"""Two real processes that are one run, and how they end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.two_processes import PAIR
+from tests.two_processes import PAIR, launch
 
 #: Flow matching that saves what each process holds before its last update.
 SPY = """
@@ -210,22 +210,26 @@ def register(zoo):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "by_torchrun", "said"),
     [
-        ("memory", "not enough memory"),
-        ("kill", "another process of this run has ended unexpectedly"),
+        ("memory", True, "not enough memory"),
+        ("kill", False, "another process of this run has ended unexpectedly"),
     ],
 )
-def test_what_ends_one_process_ends_all_with_one_line(how, said, write_run, shell, tmp_path):
+def test_what_ends_one_process_ends_all_with_one_line(
+    how, by_torchrun, said, write_run, forked, tmp_path
+):
+    """Also by torchrun itself, whose processes import all anew: `launch` ends others as it does."""
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
     config = write_run(method={"name": "fails"}, training={"ema": None})
-    ended = shell(
-        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2),
-        *("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin),
-        *("--out", tmp_path / "out"),
-        environment={"HOW": how},
-    )
+    words = ("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin)
+    command = [str(word) for word in (*words, "--out", tmp_path / "out")]
+    if by_torchrun:
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+        ended = forked(*torchrun, *command, environment={"HOW": how})
+    else:
+        ended = launch(command, HOW=how)
     assert ended.code != 0
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and said in errors[0], ended.err

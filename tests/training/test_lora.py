@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,12 +51,26 @@ def state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Callable[..., Any]:
+    """The trainer of a cell, which is trained once; not to be changed."""
+    made: dict[tuple[Any, ...], Any] = {}
+
+    def go(*cell: Any) -> Any:
+        if cell not in made:
+            folder = tmp_path_factory.mktemp("plain")
+            made[cell] = train(resolve(run_of(*cell), ZOO, "test"), folder, ZOO, "cpu")
+        return made[cell]
+
+    return go
+
+
 @pytest.mark.parametrize(("method", "backbone", "memory"), CELLS)
-def test_two_updates(method, backbone, memory, tmp_path):
+def test_two_updates(method, backbone, memory, plain, tmp_path):
     """Adapters alone change and are kept; the base is one; recomputation changes nothing."""
     run = run_of(method, backbone, memory)
-    plain = train(resolve(run, ZOO, "test"), tmp_path / "plain", ZOO, "cpu")
-    networks = plain.networks
+    trainer = plain(method, backbone, memory)
+    networks = trainer.networks
     base = dict(networks["teacher"].named_parameters())
     for role in networks:
         own = dict(networks[role].named_parameters())
@@ -67,7 +82,7 @@ def test_two_updates(method, backbone, memory, tmp_path):
         assert stepped == {id(p) for _, p in trainable(networks[role])}
         for name, weight in trainable(networks[role]):
             assert not name.endswith("lora_B") or weight.any(), name
-        kept = tmp_path / "plain" / "checkpoints" / "step-000002" / f"{role}.safetensors"
+        kept = trainer.folder / "checkpoints" / "step-000002" / f"{role}.safetensors"
         assert kept.stat().st_size < 4 * 1.2 * sum(p.numel() for _, p in trainable(networks[role]))
     again = train(
         resolve(run | {"execution": {"gradient_checkpointing": True}}, ZOO, "test"),
@@ -171,12 +186,12 @@ def test_without_a_lora_a_run_is_the_one_it_was():
 
 
 @pytest.mark.parametrize(("method", "backbone", "memory"), CELLS[:2])
-def test_a_plan_counts_adapters_as_trained_and_the_base_once(method, backbone, memory, tmp_path):
+def test_a_plan_counts_adapters_as_trained_and_the_base_once(method, backbone, memory, plain):
     run = run_of(method, backbone, memory)
     resolved = resolve(run, ZOO, "test")
     check_training(resolved, ZOO, "test")
     plan = plan_run(resolved, ZOO, "cpu")
-    trainer = train(resolved, tmp_path, ZOO, "cpu")
+    trainer = plain(method, backbone, memory)
     networks = trainer.networks
     adapters = {
         role: sum(4 * p.numel() for _, p in trainable(networks[role]))

@@ -12,7 +12,7 @@ import pytest
 from salt_zoo.config.run import Resolved, resolve
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.training.launch import train
-from tests.training.memory_runs import memory_run
+from tests.training.memory_runs import held_run, memory_run
 from tests.two_processes import run_in_two_processes
 
 pytestmark = pytest.mark.slow
@@ -23,10 +23,6 @@ def sizes_zoo():
     from salt_zoo.plugin.manager import load_zoo
 
     return load_zoo(["tests.sizes.plugin"])
-
-
-def run_of(zoo: Any, method: str, **execution: Any) -> Resolved:
-    return resolve(memory_run(method, execution), zoo, "test")
 
 
 def allocated(run: Resolved, folder: Path, zoo: Any) -> int:
@@ -44,14 +40,21 @@ def allocated(run: Resolved, folder: Path, zoo: Any) -> int:
     return most
 
 
-@pytest.mark.parametrize("method", ["consistency", "dmd"])
+CHECKPOINTING = {"micro_batch": 2, "gradient_checkpointing": True}
+
+
+# of how many videos a pass is has nothing to do with the method
 @pytest.mark.parametrize(
-    "execution",
-    [{}, {"micro_batch": 2}, {"micro_batch": 2, "gradient_checkpointing": True}],
-    ids=["whole", "micro-batch", "checkpointing"],
+    ("method", "execution"),
+    [
+        pytest.param("consistency", {}, id="whole"),
+        pytest.param("consistency", {"micro_batch": 2}, id="micro-batch"),
+        pytest.param("consistency", CHECKPOINTING, id="checkpointing"),
+        pytest.param("dmd", CHECKPOINTING, id="checkpointing-dmd"),
+    ],
 )
 def test_planned_memory_is_what_is_allocated(method, execution, sizes_zoo, tmp_path):
-    run = run_of(sizes_zoo, method, **execution)
+    run = resolve(memory_run(method, execution), sizes_zoo, "test")
     plan = plan_run(run, sizes_zoo, "cpu")
     measured = allocated(run, tmp_path, sizes_zoo) / GIB
     assert plan.peak == pytest.approx(measured, rel=0.1)
@@ -71,7 +74,7 @@ def test_a_sharded_process_holds_what_is_planned(sizes_zoo, tmp_path):
     gathers is not compared: gloo gives its buffers back when it likes."""
     file = tmp_path / "held"
     run_in_two_processes(Path(__file__).parent / "memory_runs.py", file, timeout=300)
-    run = run_of(sizes_zoo, "dmd", micro_batch=2, shard=2)
+    run = resolve(held_run(2), sizes_zoo, "test")
     plan = plan_run(run, sizes_zoo, "cpu", processes=2)
     for rank in range(2):
         held = json.loads(Path(f"{file}-{rank}.json").read_text())
@@ -83,5 +86,5 @@ def test_a_sharded_process_holds_what_is_planned(sizes_zoo, tmp_path):
             if rank == 0:
                 assert weights == pytest.approx(plan.memory[f"weights {role}"] * GIB)
                 assert states == pytest.approx(plan.states.get(role, 0.0) * GIB)
-    whole = plan_run(run_of(sizes_zoo, "dmd", micro_batch=2, shard=1), sizes_zoo, "cpu")
+    whole = plan_run(resolve(held_run(1), sizes_zoo, "test"), sizes_zoo, "cpu")
     assert plan.memory["weights student"] < 0.51 * whole.memory["weights student"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from salt_zoo.training.state.sharding import is_sharded, whole_parts
 from tests.test_matrix import ZOO
-from tests.training.test_sharding import in_bf16, run_of, sharded, torchrun  # noqa: F401
+from tests.training.small_runs import CELLS, in_bf16, name_of, run_of, sharded
 
 BOTH = ["frozen", "averages"]
 
@@ -47,21 +48,32 @@ def same(one: Any, other: Any) -> None:
         assert all(row[key] == beside[key] for key in row.keys() - {"seconds"})
 
 
-CELLS = [
-    ("dmd", "wan", None, "fp32"),
-    ("consistency", "wan", None, "fp32"),  # whose target is an average that is passed
-    ("cda", "self-forcing", "ema-sink", "fp32"),  # hidden states of a frozen network
-    ("dmd", "self-forcing", "window", "bf16"),
-    ("dmd", "gaussian", None, "fp32"),  # a backbone without units, and without slices
-]
+#: Which have a plain run: DMD; a target that is an average, and is passed; hidden states of a
+#: frozen network; a backbone without units, and without slices.
+OFFLOADED = [
+    cell for cell in CELLS
+    if cell[0] == "cda" or cell in (("dmd", "wan", None), ("consistency", "wan", None),
+                                    ("dmd", "gaussian", None))
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "backbone", "memory", "precision"), CELLS)
-def test_one_process_is_bitwise_the_same(method, backbone, memory, precision, tmp_path):
-    run = run_of(method, backbone, memory)
-    run["training"]["precision"] = precision
+@pytest.mark.parametrize("cell", OFFLOADED, ids=name_of)
+def test_one_process_is_bitwise_the_same(cell, cell_alone, tmp_path):
+    assert len(OFFLOADED) == 4
+    beside = trained(offloaded(run_of(*cell)), tmp_path)
+    same(beside, cell_alone(cell))
+    held_in_main_memory(beside)
+
+
+def test_one_process_is_bitwise_the_same_in_bf16(tmp_path):
+    run = in_bf16(run_of("dmd", "self-forcing", "window"))
     beside = trained(offloaded(run), tmp_path / "offloaded")
     same(beside, trained(run, tmp_path / "plain"))
+    held_in_main_memory(beside)
+
+
+def held_in_main_memory(beside: Any) -> None:
+    """All networks that are not trained, and no others."""
     roles = beside.networks.roles
     held = {name for name in roles if is_sharded(beside.networks[name])}
     assert held == {n for n, r in roles.items() if r.learning_rate is None} and len(held) >= 2
@@ -93,25 +105,33 @@ def test_a_run_goes_on_with_and_without(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_are_bitwise_the_same(torchrun, tmp_path):  # noqa: F811
+def test_two_processes_are_bitwise_the_same(train_in_two, sharded_cells, tmp_path):
     """Sharded, also with the shards loaded by one process; and with a whole copy in each, where one
     alone measures."""
-    shards = sharded(run_of("dmd", "self-forcing", "window"))
-    copies = run_of("dmd", "self-forcing", "window") | {
+    cell = ("dmd", "wan", None)
+    copies = run_of(*cell) | {
         "quality": {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-class"]},
         "execution": {"micro_batch": 2, "shard": 1},
     }
-    names = {"sharded": shards, "copies": copies, "loras": sharded(with_lora("self-forcing"))}
-    jobs = []
-    for name, run in names.items():
-        beside = offloaded(run, ["frozen"] if name == "loras" else BOTH)
-        jobs += [(run, tmp_path / name), (beside, tmp_path / f"{name}-offloaded")]
-    torchrun(jobs)
-    for name in names:
-        one, other = (tmp_path / n / "student.safetensors" for n in (name, f"{name}-offloaded"))
+    loras = sharded(with_lora("wan"))
+    beside = tmp_path / "beside"
+    plain = {
+        "sharded": sharded_cells / name_of(cell), "copies": tmp_path / "copies",
+        "loras": tmp_path / "loras",
+    }  # fmt: skip
+    train_in_two(
+        [
+            (offloaded(sharded(run_of(*cell))), beside / "sharded"),
+            *((copies, plain["copies"]), (offloaded(copies), beside / "copies")),
+            *((loras, plain["loras"]), (offloaded(loras, ["frozen"]), beside / "loras")),
+        ]
+    )
+    for name, folder in plain.items():
+        one, other = (place / "student.safetensors" for place in (folder, beside / name))
         assert one.read_bytes() == other.read_bytes()
-    alone = shards | {"execution": {}}
-    same(*(trained(alone, tmp_path / name) for name in ("sharded", "sharded-offloaded")))
+    shutil.copytree(plain["sharded"], tmp_path / "sharded")
+    alone = run_of(*cell) | {"execution": {}}
+    same(*(trained(alone, folder) for folder in (tmp_path / "sharded", beside / "sharded")))
 
 
 def test_the_plan_moves_them_to_main_memory():
@@ -126,9 +146,16 @@ def test_the_plan_moves_them_to_main_memory():
     assert both.peak == pytest.approx(plain.peak - both.host + both.memory["gathered units"])
 
 
+def leanest(run: dict[str, Any]) -> dict[str, Any]:
+    """In bf16, so that networks in main memory are all that a fit has still to try."""
+    small = {"batch_size": 1, "precision": "bf16"}
+    execution = {"micro_batch": 1, "gradient_checkpointing": True}
+    return run | {"training": run["training"] | small, "execution": execution}
+
+
 def test_the_fit_tries_them():
     """On the first number of GPUs that does not hold the run without."""
-    run = {"run": resolve(in_bf16(run_of("dmd", "wan", None)), ZOO, "test")}
+    run = {"run": resolve(leanest(run_of("dmd", "wan", None)), ZOO, "test")}
     none = find_fit(run, ZOO, 1, 2.0)  # no memory at all: everything is tried
     tried = none.tried
     assert [setting.what for setting in tried][-2:] == [
@@ -148,12 +175,12 @@ def with_lora(backbone: str, **parts: Any) -> dict[str, Any]:
     """Student and fake score are LoRAs; the teacher is of another size."""
     run = run_of("dmd", backbone, "window" if backbone == "self-forcing" else None)
     run["training"]["lora"] = {role: {"rank": 2} for role in ("student", "fake_score")}
-    run["backbone"] |= {"teacher": {"size": "test-large"}} | parts
+    run["backbone"] |= {"teacher": {"size": "test-wide"}} | parts
     return run
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("backbone", ["wan", "self-forcing"])
+# where weights are has nothing to do with how many bits they have
+@pytest.mark.parametrize(("backbone", "precision"), [("wan", "bf16"), ("self-forcing", "fp32")])
 def test_a_teacher_beside_loras_is_bitwise_the_same(backbone, precision, tmp_path):
     """Of another size it has no weights in common with them; what they have they keep."""
     run = with_lora(backbone)
@@ -168,7 +195,7 @@ def test_a_teacher_beside_loras_is_bitwise_the_same(backbone, precision, tmp_pat
         assert backbone != "wan" or ids["student"] & ids["fake_score"]
 
 
-@pytest.mark.parametrize("teacher", [{"size": "test-large"}, None])
+@pytest.mark.parametrize("teacher", [{"size": "test-wide"}, None])
 def test_what_may_be_offloaded_beside_loras(teacher):
     """All else is one line; the plan tries what may be."""
     run = with_lora("wan", teacher=teacher)
@@ -177,7 +204,7 @@ def test_what_may_be_offloaded_beside_loras(teacher):
     for what in refused:
         with pytest.raises(ZooError, match=rf"^here: execution\.offload: .* offload: {right}$"):
             check_training(resolve(offloaded(run, what), ZOO, "test"), ZOO, "here")
-    tried = find_fit({"run": resolve(in_bf16(run), ZOO, "test")}, ZOO, 1, 2.0).tried
+    tried = find_fit({"run": resolve(leanest(run), ZOO, "test")}, ZOO, 1, 2.0).tried
     offloads = [setting.changes["offload"] for setting in tried if "offload" in setting.changes]
     assert offloads == ([] if teacher is None else [["frozen"]])
     if teacher is not None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+
+from tests.forked import Forked
 
 KILLER = """
 import os, signal
@@ -25,7 +25,11 @@ def step_finished(step, logs):
 """
 
 # one role; several roles and turns; an average of the method's own
-METHODS = ("teacher-forcing", "sc-dmd", "consistency")
+METHODS = {
+    "teacher-forcing": {},
+    "sc-dmd": {"steps": 2, "fake_score": {"updates": 2}},
+    "consistency": {},
+}
 
 
 class Stopped(Exception):
@@ -74,7 +78,7 @@ def assert_equal(a, b) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stopped_between_checkpoints(method, train, tmp_path):
-    changes = {"method": {"name": method}, "training": {"updates": 5}}
+    changes = {"method": {"name": method, **METHODS[method]}, "training": {"updates": 4}}
     changes["execution"] = {"micro_batch": 1}
     train(tmp_path / "whole", **changes)
     with pytest.raises(Stopped):
@@ -82,8 +86,8 @@ def test_stopped_between_checkpoints(method, train, tmp_path):
     assert os.listdir(tmp_path / "parts" / "checkpoints") == ["step-000002"]
     train(tmp_path / "parts", **changes)
     assert_equal_checkpoints(
-        tmp_path / "whole" / "checkpoints" / "step-000005",
-        tmp_path / "parts" / "checkpoints" / "step-000005",
+        tmp_path / "whole" / "checkpoints" / "step-000004",
+        tmp_path / "parts" / "checkpoints" / "step-000004",
     )
 
 
@@ -104,11 +108,11 @@ def test_every_optimizer_schedule_and_average(train, tmp_path):
     )
 
 
-def test_killed_for_real(write_run, train, shell, tmp_path):
+def test_killed_for_real(write_run, train, forked, tmp_path):
     plugin, out = tmp_path / "killer.py", tmp_path / "parts"
     plugin.write_text(KILLER)
     command = ("-m", "salt_zoo", "train", write_run(), "--out", out, "--device", "cpu")
-    killed = shell(*command, "-p", plugin, environment={"KILL_ME": "1"})
+    killed = forked(*command, "-p", plugin, environment={"KILL_ME": "1"})
     assert killed.code == -signal.SIGKILL
     assert os.listdir(out / "checkpoints") == ["step-000002"]
     half_written = out / "checkpoints" / ".step-000004.0badcafe.part"
@@ -125,21 +129,13 @@ def test_killed_for_real(write_run, train, shell, tmp_path):
 def test_interrupted_by_the_user(write_run, train, tmp_path):
     out = tmp_path / "out"
     config = write_run(training={"updates": 100_000, "checkpoint_every": 1, "log_every": 1})
-    command = [sys.executable, "-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # what is started in the background inherits that SIGINT is ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = Forked("-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu")
     try:
         deadline = time.monotonic() + 60
         while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        said, error = process.communicate(timeout=60)
+        said, error = process.communicate(60)
     finally:
         process.kill()
     assert (process.returncode, said) == (130, "")

@@ -16,29 +16,16 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.checkpoints.checkpoint import newest_whole
+from tests.training.small_runs import digits_run
 from tests.training.test_resume import Stopped, assert_equal_checkpoints, stop_at
 
 NEWEST = Path("checkpoints", "step-000004")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, teacher, zoo) -> Path:
+@pytest.fixture
+def whole(digits_alone) -> Path:
     """A finished run of 4 updates with checkpoints of updates 2 and 4."""
-    from salt_zoo.training.launch import train
-
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    train(resolve(content(teacher), zoo, "test"), folder, zoo, "cpu")
-    return folder
-
-
-def content(teacher: Path) -> dict:
-    training = {"updates": 4, "batch_size": 2, "checkpoint_every": 2, "trackers": []}
-    return {
-        "method": {"name": "teacher-forcing", "learning_rate": 1.0e-3},
-        "backbone": {"name": "wan", "size": "digits", "options": {"weights": str(teacher)}},
-        "dataset": "digits",
-        "training": training | {"log_every": 1, "ema": {"decay": 0.9, "start": 1}},
-    }
+    return digits_alone.folder
 
 
 @pytest.fixture
@@ -234,7 +221,7 @@ def test_run_yaml_is_there_before_the_networks(tmp_path, teacher, zoo, monkeypat
 
     monkeypatch.setattr(trainer, "Networks", die)
     with pytest.raises(SystemExit):
-        launch.train(resolve(content(teacher), load_zoo(), "test"), tmp_path / "out", zoo, "cpu")
+        launch.train(resolve(digits_run(teacher), load_zoo(), "test"), tmp_path / "out", zoo, "cpu")
     assert os.listdir(tmp_path / "out") == ["run.yaml"]
 
 

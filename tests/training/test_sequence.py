@@ -12,7 +12,8 @@ import torch
 
 from salt_zoo.config.run import resolve
 from salt_zoo.training.launch import train
-from tests.test_matrix import ZOO, content
+from tests.test_matrix import ZOO
+from tests.training.small_runs import tiny_run
 from tests.training.test_sharding import moments
 from tests.two_processes import run_in_two_processes
 
@@ -29,7 +30,7 @@ CELLS: list[Cell] = [
     ("teacher-forcing", "self-forcing", "window", {}),  # one masked pass
     ("dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
     ("sc-dmd", "self-forcing", "block-relative", {}),
-    ("cda", "self-forcing", "window", SHARDED),
+    ("cda", "self-forcing", "window", {}),
 ]
 HALF: list[Cell] = [
     ("dmd", "wan", None, {}),
@@ -39,8 +40,8 @@ LORA: Cell = ("dmd", "self-forcing", "full", SHARDED)
 
 
 def run_of(cell: Cell, **training: Any) -> dict[str, Any]:
-    run = content(*cell[:3])
-    run["training"] |= {"ema": {"decay": 0.5, "start": 0}, "log_every": 1} | training
+    run = tiny_run(*cell[:3])
+    run["training"] |= training
     return run
 
 
@@ -60,10 +61,10 @@ def name_of(cell: Cell) -> str:
 
 #: Beside them: changes of the backbone.
 BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
-    "an image": (("dmd", "self-forcing", "window", SHARDED), {"size": "test-small-i2v"}),
+    "an image": (("consistency", "self-forcing", "window", {}), {"size": "test-small-i2v"}),
     "a first frame": (("dmd", "wan", None, {}), {"size": "test-small-ti2v"}),
     "two experts": (
-        ("dmd", "self-forcing", "window", {"shard": 2}),
+        ("dmd", "wan", None, {}),
         {"teacher": {"size": "test-experts"}},
     ),
     # trained both, and seen in two turns of one pass where rows are on both sides
@@ -72,7 +73,7 @@ BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
         {"size": "test-experts"},
     ),
     "sharded experts": (
-        ("dmd", "wan", None, SHARDED | {"attention": "_native_math"}),
+        ("consistency", "wan", None, SHARDED | {"attention": "_native_math"}),
         {"size": "test-experts"},
     ),
 }
@@ -178,7 +179,7 @@ def test_a_run_resumes_as_shared(together, tmp_path):
 
 def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
     """Data, sequence and shard at once: two groups of two, and weights in halves."""
-    cell: Cell = ("dmd", "self-forcing", "window", {"shard": 2, "micro_batch": 1})
+    cell: Cell = ("consistency", "wan", None, {"shard": 2, "micro_batch": 1})
     run = run_of(cell, updates=2)
     file = tmp_path / "jobs"
     file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))

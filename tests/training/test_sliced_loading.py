@@ -62,19 +62,20 @@ CAUSAL_WAN = {"name": "self-forcing"}
 
 def runs(files: Path) -> dict[str, dict[str, Any]]:
     """Of every kind of file and of roles that have weights in common."""
+    two = {"name": "one-network", "frozen": True}
     half = {"weights": str(files / "half.safetensors")}
     adapted = {"student": {"rank": 4}, "fake_score": {"rank": 4}}
     return {
         "diffusers": run_of({"name": "wan"}),
-        "wan-half-bf16": run_of({"name": "wan", "options": half}, precision="bf16"),
+        "wan-half-bf16": run_of({"name": "wan", "options": half}, two, precision="bf16"),
         "self-forcing-bf16": run_of(
-            CAUSAL_WAN | {"initial": str(files / "causal.pt")}, precision="bf16"
+            CAUSAL_WAN | {"initial": str(files / "causal.pt")}, two, precision="bf16"
         ),
         "lora": run_of(CAUSAL_WAN | {"initial": "teacher"}, lora=adapted),
         "lora-no-files": run_of(
             CAUSAL_WAN | {"size": "test-small", "initial": "teacher"}, lora=adapted
         ),
-        "lora-bf16": run_of({"name": "wan"}, lora={"student": {"rank": 4}}, precision="bf16"),
+        "lora-bf16": run_of({"name": "wan"}, two, lora={"student": {"rank": 4}}, precision="bf16"),
     }
 
 
@@ -88,7 +89,7 @@ def single(files: Path) -> dict[str, dict[str, Any]]:
         "merged": run_of(
             CAUSAL_WAN | {"initial": ["teacher", str(files / "lora.safetensors")]}, "one-network"
         ),
-        "no-files": run_of({"name": "wan", "size": "test-large"}, "one-network"),
+        "no-files": run_of({"name": "wan", "size": "test-small"}, "one-network"),
     }
     for name, run in every.items():
         if name != "random":  # whose average is its copy
@@ -169,9 +170,10 @@ def test_numbers_that_are_not_finite_are_found_in_all_parts(together):
 
 
 def test_the_plan_counts_a_weight_at_a_time():
-    run = run_of({"name": "wan"}) | {"execution": {"shard": 2, "micro_batch": 1}}
+    run = run_of({"name": "wan"}, "teacher-forcing")
+    run |= {"execution": {"shard": 2, "micro_batch": 1}}
     plan = plan_run(resolve(run, ZOO, "test"), ZOO, "cpu", processes=2)
-    (network, _) = make_networks(run_of({"name": "wan"}), ZOO, 1, 0)
+    (network, _) = make_networks(run_of({"name": "wan"}, "one-network"), ZOO, 1, 0)
     largest = max(p.numel() for p in network["student"].parameters())
     assert plan.loading * GIB == 4 * largest
 

@@ -45,11 +45,9 @@ def test_a_batch_that_cannot_be_split(train, tmp_path):
         train(tmp_path, training={"batch_size": 3}, execution={"micro_batch": 2})
 
 
-def test_a_run_is_reproducible_and_its_seed_matters(train, tmp_path):
-    first, again, other = (
-        weights(train(tmp_path / name, seed=seed).networks["student"])
-        for name, seed in (("first", 0), ("again", 0), ("other", 1))
-    )
+def test_a_run_is_reproducible_and_its_seed_matters(digits_alone, train, tmp_path):
+    again, other = (train(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1)))
+    first, again, other = (weights(run.networks["student"]) for run in (digits_alone, again, other))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -80,7 +78,7 @@ def test_the_average_follows_the_student(train, tmp_path):
 
 
 def test_only_the_role_of_the_turn_takes_gradients(train, tmp_path):
-    trainer = train(tmp_path, method={"name": "dmd"})
+    trainer = train(tmp_path, method={"name": "dmd", "steps": 2, "fake_score": {"updates": 1}})
     for network in trainer.networks.values():
         assert not any(parameter.requires_grad for parameter in network.parameters())
         assert all(parameter.grad is None for parameter in network.parameters())
@@ -177,11 +175,10 @@ def test_bf16_is_near_fp32_but_not_it(train, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
-def test_gradient_checkpointing_changes_nothing(train, tmp_path):
-    plain = train(tmp_path / "plain")
+def test_gradient_checkpointing_changes_nothing(digits_alone, train, tmp_path):
     checkpointed = train(tmp_path / "checkpointed", execution={"gradient_checkpointing": True})
     torch.testing.assert_close(
-        weights(plain.networks["student"]),
+        weights(digits_alone.networks["student"]),
         weights(checkpointed.networks["student"]),
         rtol=1e-5,
         atol=1e-6,
@@ -197,29 +194,29 @@ def test_tensorboard(train, tmp_path):
     assert [event.step for event in events.Scalars("student/loss")] == [1, 2, 3, 4]
 
 
-def test_quality_and_the_history(train, tmp_path):
+def test_quality_and_the_history(digits_alone, train, tmp_path):
     quality = {"every": 2, "prompts": 2, "steps": [1, 2], "metrics": ["digits-rigidity"]}
     trainer = train(tmp_path, quality=quality, training={"log_every": 3})
     assert [entry["step"] for entry in trainer.history] == [2, 3, 4]
     measured = [key for key in trainer.history[0] if key.startswith("quality/")]
     assert measured == ["quality/digits-rigidity@1", "quality/digits-rigidity@2"]
     # measuring is no cost of the method, and does not change its training
-    plain = train(tmp_path / "plain", training={"log_every": 3})
-    assert trainer.cost()["passes"] == plain.cost()["passes"]
-    assert torch.equal(weights(trainer.networks["student"]), weights(plain.networks["student"]))
+    assert trainer.cost()["passes"] == digits_alone.cost()["passes"]
+    assert torch.equal(
+        weights(trainer.networks["student"]), weights(digits_alone.networks["student"])
+    )
 
 
-def test_costs(train, tmp_path):
-    cost = train(tmp_path).cost()
+def test_costs(digits_alone):
+    cost = digits_alone.cost()
     assert cost["updates"] == 4 and cost["seconds"] > 0
     assert cost["passes"]["student"] == {"forward": 8.0, "backward": 8.0}
     assert cost["flops"] > 8 * 2 * 320_000  # at least two operations a weight
 
 
-def test_costs_are_counted_on_networks_without_data(train, tmp_path, monkeypatch):
+def test_costs_are_counted_on_networks_without_data(digits_alone, monkeypatch):
     """A copy of each network would take as much memory as the training at the end of a run."""
-    trainer = train(tmp_path)
-    made = []
+    trainer, made = digits_alone, []
     network = type(trainer.backbone).network
 
     def spy(self, start):
@@ -242,8 +239,8 @@ def test_costs_are_counted_on_networks_without_data(train, tmp_path, monkeypatch
     assert trainer.backbone.device.type == "cpu"
 
 
-def test_a_count_of_an_older_version_is_refused(train, tmp_path):
-    counter = train(tmp_path).counter
+def test_a_count_of_an_older_version_is_refused():
+    counter = PassCounter({"student": nn.Identity()}, 9)
     state = counter.state()
     with pytest.raises(ZooError, match="made by an older version of Salt Zoo"):
         counter.load({role: {"forward": 1.0} for role in state})
@@ -275,7 +272,7 @@ def test_each_original_is_loaded_once(train, tmp_path, monkeypatch, backbone):
     monkeypatch.setattr(DigitsSize, "transformer", spy)
     trainer = train(
         tmp_path,
-        method={"name": "dmd"},
+        method={"name": "dmd", "steps": 2, "fake_score": {"updates": 1}},
         backbone={"name": backbone, "size": "digits"},
         training={"updates": 1, "ema": {"decay": 0.9, "start": 0}},
     )

@@ -61,12 +61,19 @@ class Layout:
         return range(first, first + self.micro_batch)
 
     def mesh(self, device_type: str) -> DeviceMesh:
-        """`[replicate, shard]`: each row of processes holds one copy of the networks."""
+        """`[replicate, shard]`: each row of processes holds one copy of the networks.
+
+        `[shard]` where there is one: FSDP would make a mesh of the row for every weight, and sum
+        each gradient once more.
+        """
         from torch.distributed.device_mesh import init_device_mesh
 
         _have_group(device_type)
-        shape = (self.world // self.shard, self.shard)
-        return init_device_mesh(device_type, shape, mesh_dim_names=("replicate", "shard"))
+        copies = self.world // self.shard
+        shape, names = (copies, self.shard), ("replicate", "shard")
+        if copies == 1:
+            shape, names = shape[1:], names[1:]  # type: ignore[assignment]
+        return init_device_mesh(device_type, shape, mesh_dim_names=names)
 
     def sequence_group(self, device_type: str) -> SequenceGroup | None:
         """The processes that share a video with this one; None where it has its own. All processes

@@ -49,8 +49,8 @@ def shard(
     frozen: bool,
     offload: bool = False,
 ) -> nn.Module:
-    """Shard the weights of `network` in place over the second dimension of `mesh` and replicate
-    them over the first; returns the same object.
+    """Shard the weights of `network` in place over the last dimension of `mesh` and replicate
+    them over the one before, if there is one; returns the same object.
 
     Without `shard_units` the whole network is one unit, gathered at once.
 
@@ -140,11 +140,13 @@ def own_rows(weight: Any) -> tuple[slice, bool]:
     if not isinstance(weight, DTensor):
         return slice(0, rows), True
     mesh = weight.device_mesh
-    each = -(-rows // mesh["shard"].size())
-    place = mesh.get_local_rank("shard")
+    found = mesh.get_coordinate()
+    assert found is not None  # this process is one of them
+    *copy, place = found
+    each = -(-rows // mesh.size(mesh.ndim - 1))
     own = slice(min(place * each, rows), min((place + 1) * each, rows))
     assert own.stop - own.start == len(weight.to_local())
-    return own, mesh.get_local_rank("replicate") == 0
+    return own, not any(copy)
 
 
 def whole(value: Tensor) -> Tensor:
