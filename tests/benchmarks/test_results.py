@@ -30,7 +30,9 @@ def find(entries: Sequence[Any], **wanted: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def study(make_study: Callable[..., Any]) -> Any:
-    return make_study(nfes=(1, 8), samplers=("sde", "ode"), failing={"cda": "loss is not finite"})
+    failing = {"cda": "loss is not finite"}
+    # some prompts twice, some three times: resamples of several sizes
+    return make_study(nfes=(1, 8), samplers=("sde", "ode"), prompts=48, failing=failing)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +172,7 @@ def test_long_histories_are_thinned(make_study: Callable[..., Any]) -> None:
 
 
 def test_a_metric_that_is_no_mean(make_study: Callable[..., Any]) -> None:
-    study = make_study(arms={"dmd": 0.4, "cda": 0.3}, nfes=(8,))
+    study = make_study(arms={"dmd": 0.4, "cda": 0.3}, nfes=(8,), prompts=48)
     median = MetricInfo("defect", "lower", "", lambda rows: float(rows.median()))
     results = build(study, metrics=[median])
     row = find(results.rows, arm="dmd", metric="defect")
