@@ -31,7 +31,7 @@ STUDY = {
     "name": "mini",
     "title": "Mini",
     "base": {
-        "backbone": {"name": "wan", "size": "digits"},
+        "backbone": {"name": "wan", "size": "test-small"},
         "dataset": "digits",
         "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
     },

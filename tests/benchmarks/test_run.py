@@ -146,6 +146,7 @@ def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(budget, "budgets_of", half)
     small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
+    small += ("-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small")
     metric = ("--set", "evaluation.metrics=[digits-rigidity]")
     ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
     assert ended.code == 0, ended.err
@@ -209,7 +210,9 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, mo
 
 LONG = [
     "--methods", "consistency",
-    "--set", "base.backbone={name: self-forcing, size: digits, memory: {name: window, frames: 6}}",
+    "-p", "tests.sizes.plugin",
+    "--set", "base.backbone={name: self-forcing, size: test-small, "
+    "memory: {name: window, frames: 6}}",
     "--set", "evaluation.metrics=[digits-rigidity]",
     "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
     "digits-fd, digits-fd-motion, semigroup-defect]}",
@@ -250,8 +253,9 @@ def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
 
 
 def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):
+    size = ("-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small")
     done = here("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
-        "--set", "budget_of=sc-dmd")  # fmt: skip
+        "--set", "budget_of=sc-dmd", *size)  # fmt: skip
     assert done.code == 0, done.err
     for word in (
         "consistency",
