@@ -31,6 +31,9 @@ SMALL = [
     "--set", "workers=1",
 ]  # fmt: skip
 
+#: Two random blocks in place of the four of `digits`.
+SIZE = ["-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small"]
+
 PLUGIN = textwrap.dedent(
     """
     from salt_zoo import hookimpl
@@ -119,7 +122,7 @@ def study(tmp_path_factory: pytest.TempPathFactory):
     options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
     with pytest.MonkeyPatch.context() as patch, heard(folder / "stderr.txt"):
         patch.chdir(folder)
-        code = main(["quick", "--out", "out", *SMALL, *options])
+        code = main(["quick", "--out", "out", *SMALL, *SIZE, *options])
     return folder, options, Ended(code, "", (folder / "stderr.txt").read_text())
 
 
@@ -146,9 +149,8 @@ def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(budget, "budgets_of", half)
     small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
-    small += ("-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small")
     metric = ("--set", "evaluation.metrics=[digits-rigidity]")
-    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
+    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *SIZE, *small, *metric)
     assert ended.code == 0, ended.err
     # consistency distillation costs the same at every update: exactly what was planned
     told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "
@@ -197,7 +199,7 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, mo
     before = files(arms, "dmd-*", "teacher-*", "real-*")
     assert any(path.name == "trained.json" for path in before)
     old = json.loads((folder / "out" / "results.json").read_text())
-    again = here("quick", "--out", "out", *SMALL, "--methods", "dmd")
+    again = here("quick", "--out", "out", *SMALL, *SIZE, "--methods", "dmd")
     assert again.code == 0, again.err
     assert files(arms, "dmd-*", "teacher-*", "real-*") == before
     new = json.loads((folder / "out" / "results.json").read_text())
@@ -253,9 +255,8 @@ def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
 
 
 def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):
-    size = ("-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small")
     done = here("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
-        "--set", "budget_of=sc-dmd", *size)  # fmt: skip
+        "--set", "budget_of=sc-dmd", *SIZE)  # fmt: skip
     assert done.code == 0, done.err
     for word in (
         "consistency",
