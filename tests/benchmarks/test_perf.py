@@ -123,7 +123,7 @@ def test_a_compiled_network_is_measured(tmp_path):
     pytest.importorskip("torch._inductor")
     # one block to compile, for two sizes of a window that is soon full
     some = ["--memories", "window", "--recomputed", "0", "--pairs", "1", "--blocks", "3"]
-    some += ["--size", "test-longer", "-p", "tests.sizes.plugin"]
+    some += ["--size", "test-least", "-p", "tests.sizes.plugin"]
     some += ["--set", "memories.window.frames=6"]
     results = perf(tmp_path, *some, "--compile")
     assert results["recomputed"] is None

@@ -41,6 +41,10 @@ class Small(_Random):
     changes = {"num_layers": 2, "ffn_dim": 64}
 
 
+class Least(_Random):
+    changes = {"num_layers": 1, "ffn_dim": 64}
+
+
 class Large(_Random):
     changes = {"num_layers": 6, "num_attention_heads": 6, "ffn_dim": 320}
 
@@ -111,6 +115,7 @@ class TwoExperts(_Random):
 def register(zoo):
     sizes = {
         "experts": TwoExperts,
+        "least": Least,
         "small": Small,
         "large": Large,
         "longer": Longer,
