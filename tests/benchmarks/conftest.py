@@ -24,7 +24,7 @@ from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import load_study
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.plugin.registration.registry import merge
-from tests.benchmarks.planned_jobs import SIZES, STUDY, arm, do
+from tests.benchmarks import planned_jobs
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
 ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}
@@ -240,7 +240,7 @@ def make_study() -> Callable[..., Study]:
 @pytest.fixture(scope="session")
 def zoo() -> Zoo:
     """The zoo of all installed plugins and of the tests' sizes."""
-    return load_zoo([SIZES])
+    return load_zoo([planned_jobs.SIZES])
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _plan(changes: Any, zoo: Zoo, out: Path, device: str) -> list[Job]:
-    study = load_study(merge(STUDY, changes or {}), "mini.yaml")
+    study = load_study(merge(planned_jobs.STUDY, changes or {}), "mini.yaml")
     return make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, out, device)
 
 
@@ -276,7 +276,7 @@ def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
 def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
     """Where the arm of the study is trained and measured, once for all tests."""
     folder = tmp_path_factory.mktemp("done")
-    do(arm(_plan({}, zoo, folder, "cpu")), zoo)
+    planned_jobs.do(planned_jobs.arm(_plan({}, zoo, folder, "cpu")), zoo)
     return folder
 
 
@@ -284,6 +284,6 @@ def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
 def done(_done: Path, planned: Callable[..., list[Job]], tmp_path: Path) -> Job:
     """The arm's job, done, in a folder that the test may change."""
     shutil.copytree(_done, tmp_path, dirs_exist_ok=True)
-    job = arm(planned())
+    job = planned_jobs.arm(planned())
     assert job.done
     return job

@@ -150,7 +150,9 @@ def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.Monkey
     monkeypatch.setattr(budget, "budgets_of", half)
     small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
     metric = ("--set", "evaluation.metrics=[digits-rigidity]")
-    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *SIZE, *small, *metric)
+    ended = here(
+        "quick", "--out", "out", "--methods", "consistency", *SMALL, *SIZE, *small, *metric
+    )
     assert ended.code == 0, ended.err
     # consistency distillation costs the same at every update: exactly what was planned
     told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "

@@ -64,7 +64,7 @@ def test_arms_of_one_study_differ_in_their_method_alone():
 def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
     content = read_study("quick")[0]
     content["base"]["backbone"]["size"] = "test-small"
-    study = load_study(content, "quick")
+    study = select_arms(load_study(content, "quick"), ["consistency", "dmd", "sc-dmd"], "quick")
     runs, _ = match_budget(study, runs_of(study, zoo, "quick"), zoo)
     updates = {label: run.config.training.updates for label, run in runs.items()}
     assert updates["dmd"] == study.base["training"]["updates"]
