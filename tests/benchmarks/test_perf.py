@@ -123,7 +123,7 @@ def test_a_compiled_network_is_measured(tmp_path):
     pytest.importorskip("torch._inductor")
     # one transformer block to compile
     some = ["--memories", "window", "--recomputed", "0", "--pairs", "1", "--blocks", "2"]
-    some += ["--size", "test-least", "-p", "tests.sizes.plugin"]
+    some += ["--size", "test-tiny", "-p", "tests.sizes.plugin"]
     results = perf(tmp_path, *some, "--compile")
     assert results["recomputed"] is None
     assert results["memories"]["window"]["overhead"]["outside"] is None

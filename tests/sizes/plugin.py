@@ -41,7 +41,7 @@ class Small(_Random):
     changes = {"num_layers": 2, "ffn_dim": 64}
 
 
-class Least(_Random):
+class Tiny(_Random):
     changes = {"num_layers": 1, "ffn_dim": 64}
 
 
@@ -115,8 +115,9 @@ class TwoExperts(_Random):
 def register(zoo):
     sizes = {
         "experts": TwoExperts,
-        "least": Least,
         "small": Small,
+        "tiny": Tiny,
+        "wide": Wide,
         "large": Large,
         "longer": Longer,
         "reader": Reader,
