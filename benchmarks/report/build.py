@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -122,15 +123,16 @@ def render(
         ],
         frames_per_second=FRAMES_PER_SECOND,
     )
-    markdown = _environment(autoescape=False)
-    markdown.filters["e"] = _markdown
-    text = markdown.get_template("report.md.j2").render(
-        **context, figures=figures, drift_figures=drift_figures
+    text = (
+        _environment(autoescape=False)
+        .get_template("report.md.j2")
+        .render(**context, figures=figures, drift_figures=drift_figures)
     )
     storage.write_text(folder / "report.md", re.sub(r"\n{3,}", "\n\n", text).strip() + "\n")
     storage.write_text(folder / "index.html", page)
 
 
+@functools.cache  # with the templates that it has compiled
 def _environment(autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -153,6 +155,8 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     ):
         environment.filters[name] = getattr(formats, name)
     environment.filters["column_title"] = column_title
+    if not autoescape:
+        environment.filters["e"] = _markdown
     environment.filters["pretty"] = lambda content: json.dumps(
         storage.plain(content), indent=2, ensure_ascii=False, sort_keys=True
     )

@@ -32,18 +32,22 @@ def stored(results: Results) -> Results:
 
 def plain_json(content: Any) -> Any:
     """Content that JSON can hold: numbers with 7 digits, and null for those that are not finite."""
-    content = storage.plain(content)
-    if isinstance(content, Mapping):
-        return {_key(key): plain_json(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [plain_json(value) for value in content]
+    return _short(storage.plain(content))
+
+
+def _short(content: Any) -> Any:
+    """`plain_json` of what is dictionaries, lists and scalars."""
+    if isinstance(content, str) or content is None:
+        return content
     if isinstance(content, bool | np.bool_):
         return bool(content)
     if isinstance(content, int | np.integer):
         return int(content)
     if isinstance(content, float | np.floating):
         return float(f"{content:.7g}") if math.isfinite(content) else None
-    return content if isinstance(content, str) or content is None else str(content)
+    if isinstance(content, Mapping):
+        return {_key(key): _short(value) for key, value in content.items()}
+    return [_short(value) for value in content] if isinstance(content, list) else str(content)
 
 
 def _key(key: Any) -> str:

@@ -26,62 +26,58 @@ _NO_PIXELS = np.zeros((0, 1, 1, 1, 1), np.uint8)
 
 def write_scores(measured: Sequence[EvalResult], results: Results, folder: Path) -> None:
     """Write samples.parquet, and drift.parquet where there are long videos."""
-    tables = [
-        table for result in measured for table in _tables(result, result.rows, results.prompts, {})
-    ]
-    _write(tables, folder / SAMPLES)
+    prompts = [encodable(prompt) for prompt in results.prompts]
+    samples = [_table(result, [(metric, scores, {}) for metric, scores in result.rows.items()],
+                      prompts) for result in measured]  # fmt: skip
+    _write(samples, folder / SAMPLES)
     if results.drift:
+        prompts = [encodable(prompt) for prompt in results.drift.prompts]
         clips = [
-            table
+            _table(
+                result,
+                [
+                    (metric, scores[clip], {"stop": stop})
+                    for clip, stop in enumerate(result.long.stops)
+                    for metric, scores in result.long.rows.items()
+                ],
+                prompts,
+            )
             for result in measured
             if result.long
-            for clip, stop in enumerate(result.long.stops)
-            for table in _tables(
-                result,
-                {name: rows[clip] for name, rows in result.long.rows.items()},
-                results.drift.prompts,
-                {"stop": stop},
-            )
         ]
         _write(clips, folder / DRIFT)
 
 
-def _tables(
+def _table(
     result: EvalResult,
-    rows: Mapping[str, np.ndarray],
+    parts: Sequence[tuple[str, np.ndarray, Mapping[str, int]]],
     prompts: Sequence[str],
-    more: Mapping[str, Any],
-) -> list[pandas.DataFrame]:
-    """A table for each metric of scores; features are no scores."""
-    tables = []
-    for metric, scores in rows.items():
-        if np.ndim(scores) != 1:
-            continue
-        columns: dict[str, Any] = {
-            "arm": result.arm,
-            "method": result.method,
-            "backbone": result.backbone,
-            "seed": result.seed,
-            "nfe": result.nfe,
-            "sampler": result.sampler,
-            **more,
-            "prompt_index": np.arange(len(prompts)),
-            "prompt": list(prompts),
-            "metric": metric,
-            "score": np.asarray(scores, np.float32),
-        }
-        columns = {key: _texts(value) for key, value in columns.items()}
-        tables.append(pandas.DataFrame(columns).astype({"seed": "Int64", "nfe": "Int64"}))
-    return tables
+) -> pandas.DataFrame | None:
+    """The scores of a measurement, one part after another: a metric, its scores `[P]`, and columns
+    of their own. Features are no scores; None without any score."""
+    parts = [part for part in parts if np.ndim(part[1]) == 1]
+    if not parts:
+        return None
+    columns: dict[str, Any] = {
+        "arm": encodable(result.arm),
+        "method": encodable(result.method),
+        "backbone": encodable(result.backbone),
+        "seed": result.seed,
+        "nfe": result.nfe,
+        "sampler": result.sampler,
+        **{
+            key: np.repeat([more[key] for _, _, more in parts], len(prompts)) for key in parts[0][2]
+        },
+        "prompt_index": np.tile(np.arange(len(prompts)), len(parts)),
+        "prompt": [*prompts] * len(parts),
+        "metric": np.repeat([encodable(metric) for metric, _, _ in parts], len(prompts)).tolist(),
+        "score": np.concatenate([np.asarray(scores, np.float32) for _, scores, _ in parts]),
+    }
+    return pandas.DataFrame(columns).astype({"seed": "Int64", "nfe": "Int64"})
 
 
-def _texts(value: Any) -> Any:
-    if isinstance(value, str):
-        return encodable(value)
-    return [encodable(text) for text in value] if isinstance(value, list) else value
-
-
-def _write(tables: Sequence[pandas.DataFrame], path: Path) -> None:
+def _write(found: Sequence[pandas.DataFrame | None], path: Path) -> None:
+    tables = [table for table in found if table is not None]
     if tables:
         table = pandas.concat(tables, ignore_index=True)
     else:

@@ -11,6 +11,7 @@ that give digests of what they read (`fingerprint`).
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -109,8 +110,12 @@ def _digest(top: str) -> str:
 def _imported_from(folder: Path) -> list[Path]:
     """The files right in a folder that modules were loaded from."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    found = {Path(file) for file in files if isinstance(file, str)}
-    return sorted(path for path in found if path.parent == folder and path.is_file())
+    of_folder: dict[str, set[str]] = {}  # thousands of files are in hundreds of folders
+    for file in files:
+        if isinstance(file, str):
+            of_folder.setdefault(os.path.dirname(file), set()).add(file)
+    found = {Path(file) for name, own in of_folder.items() if Path(name) == folder for file in own}
+    return sorted(path for path in found if path.is_file())
 
 
 def _digest_of(paths: list[tuple[Path, Path]]) -> str:

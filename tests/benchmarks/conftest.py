@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,9 @@ from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.metric_info import MetricInfo
 from benchmarks.study.schema import load_study
-from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.plugin.registration.registry import merge
-from tests.benchmarks.planned_jobs import STUDY
+from tests.benchmarks import planned_jobs
 
 #: How good an arm is at 1 step: the share of noise left in its videos, halved by every doubling.
 ARMS = {"consistency": 0.5, "dmd": 0.42, "sc-dmd": 0.40, "sc-dmd-velocity": 0.3}
@@ -133,8 +134,8 @@ def _measured(
     )  # fmt: skip
 
 
-#: Long videos: clips of 9 frames that end at every third up to ten times as many.
-STOPS = list(range(9, 91, 3))
+#: Long videos: clips of 9 frames, one after another, up to ten times as many.
+STOPS = list(range(9, 91, 9))
 
 
 def _long(item: EvalResult, prompts: int) -> LongVideoResult:
@@ -154,7 +155,8 @@ def _long(item: EvalResult, prompts: int) -> LongVideoResult:
         if name != "defect"
     }
     noise = min(pace * 10, 1)
-    return LongVideoResult(9, STOPS, {"1": 0, "4": 9, "10": 27}, rows, _videos(2, noise, 90))
+    ends = {str(length): STOPS.index(9 * length) for length in (1, 4, 10)}
+    return LongVideoResult(9, STOPS, ends, rows, _videos(2, noise, 90))
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +166,7 @@ def make_study() -> Callable[..., Study]:
         seeds: int = 3,
         nfes: tuple[int, ...] = (1, 2, 4, 8),
         samplers: tuple[str, ...] = ("sde",),
-        prompts: int = 48,
+        prompts: int = 40,  # each twice: reductions take many resamples of one size at once
         failing: dict[str, str] | None = None,
         long: int = 0,
     ) -> Study:
@@ -235,6 +237,12 @@ def make_study() -> Callable[..., Study]:
     return make
 
 
+@pytest.fixture(scope="session")
+def zoo() -> Zoo:
+    """The zoo of all installed plugins and of the tests' sizes."""
+    return load_zoo([planned_jobs.SIZES])
+
+
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The labels of all jobs that were trained, in order."""
@@ -249,12 +257,33 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return labels
 
 
+def _plan(changes: Any, zoo: Zoo, out: Path, device: str) -> list[Job]:
+    study = load_study(merge(planned_jobs.STUDY, changes or {}), "mini.yaml")
+    return make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, out, device)
+
+
 @pytest.fixture
 def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
     """The jobs of the study with some keys changed."""
 
     def plan(changes: Any = None, zoo: Zoo = zoo, device: str = "cpu") -> list[Job]:
-        study = load_study(merge(STUDY, changes or {}), "mini.yaml")
-        return make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, tmp_path, device)
+        return _plan(changes, zoo, tmp_path, device)
 
     return plan
+
+
+@pytest.fixture(scope="session")
+def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
+    """Where the arm of the study is trained and measured, once for all tests."""
+    folder = tmp_path_factory.mktemp("done")
+    planned_jobs.do(planned_jobs.arm(_plan({}, zoo, folder, "cpu")), zoo)
+    return folder
+
+
+@pytest.fixture
+def done(_done: Path, planned: Callable[..., list[Job]], tmp_path: Path) -> Job:
+    """The arm's job, done, in a folder that the test may change."""
+    shutil.copytree(_done, tmp_path, dirs_exist_ok=True)
+    job = planned_jobs.arm(planned())
+    assert job.done
+    return job

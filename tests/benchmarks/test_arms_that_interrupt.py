@@ -24,7 +24,7 @@ from salt_zoo.training.launch import train
 STUDY = """
 name: interrupts
 title: Interrupts
-base: {backbone: {name: wan, size: digits}, dataset: digits}
+base: {backbone: {name: wan, size: test-small}, dataset: digits}
 arms:
   good: {method: consistency, training: {updates: 2, batch_size: 2}}
   bad: {method: interrupts, training: {updates: 2, batch_size: 2}}
@@ -76,7 +76,7 @@ def zoo_with(place: str, does):
         def register(self, zoo):
             zoo.methods.add("interrupts", Interrupts, "a method that ends the program")
 
-    zoo = load_zoo()
+    zoo = load_zoo(["tests.sizes.plugin"])
     zoo.add_plugin("interrupting", Plugin)
     return zoo
 

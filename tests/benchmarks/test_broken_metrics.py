@@ -64,7 +64,7 @@ STUDY = merge(planned_jobs.STUDY, {"evaluation": {"metrics": NAMES}})
 
 def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    zoo = load_zoo([str(tmp_path / "mine.py")])
+    zoo = load_zoo([planned_jobs.SIZES, str(tmp_path / "mine.py")])
     study, broken = without_broken(load_study(STUDY, "mini.yaml"), zoo, "mini.yaml")
     warned = capsys.readouterr().err.splitlines()
     assert len(warned) == 2
@@ -94,7 +94,7 @@ def test_a_study_goes_on_without_them(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_none_that_can_be_used_is_an_error(tmp_path: Path):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    zoo = load_zoo([str(tmp_path / "mine.py")])
+    zoo = load_zoo([planned_jobs.SIZES, str(tmp_path / "mine.py")])
     evaluation = {**STUDY["evaluation"], "metrics": ["sideways"]}
     study = load_study({**STUDY, "evaluation": evaluation}, "mini.yaml")
     with pytest.raises(ZooError, match=r"^mini.yaml: evaluation.metrics: none can be used"):

@@ -38,7 +38,7 @@ HYPOTHESES = [
 
 @pytest.fixture(scope="module")
 def study(make_study: Callable[..., Any]) -> Any:
-    made = make_study(nfes=(1, 4), long=24)
+    made = make_study(nfes=(1, 4), long=40)
     made.study["hypotheses"] = made.study["hypotheses"][:1] + HYPOTHESES
     return made
 
@@ -83,7 +83,7 @@ def test_values_are_means_over_videos_and_seeds(study: Any, results: Results) ->
     wanted = np.mean([slopes(long, "rigidity") for long in longs(study, "dmd")])
     assert found.mean == pytest.approx(wanted, rel=1e-5) and found.low < found.mean
     assert (found.seeds, found.prompts, found.length) == (3, 20, None)
-    for length, clip in ((1, 0), (4, 9), (10, 27)):
+    for length, clip in ((1, 0), (4, 3), (10, 9)):
         found = of(values, **arm, length=length)
         wanted = np.mean([long.rows["rigidity"][clip] for long in longs(study, "dmd")])
         assert found.mean == pytest.approx(wanted, rel=1e-5)
@@ -92,18 +92,18 @@ def test_values_are_means_over_videos_and_seeds(study: Any, results: Results) ->
 
 def test_curves_go_through_every_clip(study: Any, results: Results) -> None:
     curve = of(results.drift.curves, arm="sc-dmd", metric="accuracy")
-    assert [point.stop for point in curve.points] == list(range(9, 91, 3))
+    assert [point.stop for point in curve.points] == list(range(9, 91, 9))
     assert curve.frames == 9 and curve.nfe == 4
     wanted = np.mean([long.rows["accuracy"][5] for long in longs(study, "sc-dmd")])
     assert curve.points[5].mean == pytest.approx(wanted, rel=1e-5)
     real = of(results.drift.curves, arm="real", metric="rigidity")
-    assert real.baseline and real.nfe is None and len(real.points) == 28
+    assert real.baseline and real.nfe is None and len(real.points) == 10
 
 
 def test_a_distance_has_a_curve_and_no_slope(results: Results) -> None:
     values = [v for v in results.drift.values if v.metric == "frechet"]
     assert values and not any(value.slope for value in values)
-    assert of(results.drift.curves, arm="dmd", metric="frechet").points[27].mean > 0
+    assert of(results.drift.curves, arm="dmd", metric="frechet").points[9].mean > 0
 
 
 def test_comparisons_are_counted(results: Results) -> None:
@@ -134,8 +134,8 @@ def test_every_score_of_every_clip_is_kept(study: Any, written: Path) -> None:
     table = pandas.read_parquet(written / "drift.parquet")
     some = table[(table.arm == "dmd") & (table.seed == 1) & (table.metric == "rigidity")]
     scores = some[some.stop == 36].sort_values("prompt_index").score.to_numpy()
-    assert scores == pytest.approx(longs(study, "dmd")[1].rows["rigidity"][9])
-    assert len(some) == 28 * 24 and "frechet" not in set(table.metric)
+    assert scores == pytest.approx(longs(study, "dmd")[1].rows["rigidity"][3])
+    assert len(some) == 10 * 40 and "frechet" not in set(table.metric)
 
 
 def test_the_report_has_a_section(study: Any, results: Results, written: Path) -> None:
@@ -168,7 +168,7 @@ def test_markdown_and_tables(results: Results, written: Path) -> None:
     wanted = [v for v in results.drift.values if v.metric == "rigidity"]
     assert [float(row["mean"]) for row in rows] == [value.mean for value in wanted]
     with open(written / "tables" / "drift-curves.csv", encoding="utf-8", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 3 * 28 * 6
+        assert len(list(csv.DictReader(file))) == 3 * 10 * 6
     tex = (written / "tables" / "drift-rigidity.tex").read_text()
     assert r"length & slope & 1$\times$ & 4$\times$ & 10$\times$ \\" in tex
 

@@ -18,6 +18,8 @@ TINY = [
     "--blocks", "6", "--growing", "3", "--recomputed", "2", "--repetitions", "2", "--pairs", "2",
     "--nfe", "2", "--batch", "1",
 ]  # fmt: skip
+#: Two blocks, with random weights.
+SIZE = ["--size", "test-small", "-p", "tests.sizes.plugin"]
 #: Windows that have evicted frames after a few blocks.
 SMALL = [
     "--set", "memories.window.frames=6",
@@ -35,7 +37,7 @@ def perf(out, *arguments):
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("perf")
-    return perf(out, *SMALL), out
+    return perf(out, *SIZE, *SMALL), out
 
 
 def test_all_memories_are_measured_and_files_written(measured):
@@ -72,7 +74,7 @@ def test_the_memory_of_a_window_is_constant_and_that_of_everything_grows(measure
     for name in ("window", "window-int8", "block-relative", "ema-sink"):
         assert memories[name]["memory_constant"] and len(set(memories[name]["memory_bytes"])) == 1
     sizes = memories["full"]["memory_bytes"]
-    frame = 2 * 4 * 4 * 16 * 4 * 16  # keys and values, layers, heads, width, bytes, tokens
+    frame = 2 * 2 * 4 * 16 * 4 * 16  # keys and values, layers, heads, width, bytes, tokens
     assert [b - a for a, b in itertools.pairwise(sizes)] == [3 * frame] * 2
 
 
@@ -108,8 +110,8 @@ def test_provenance_says_what_was_measured_on(measured):
 
 
 def test_bf16(tmp_path):
-    results = perf(tmp_path, "--memories", "window", "--precision", "bf16", "--random")
-    full = perf(tmp_path, "--memories", "window", "--random")
+    some = ["--memories", "window", "--random", *SIZE]
+    results, full = perf(tmp_path, *some, "--precision", "bf16"), perf(tmp_path, *some)
     assert [one["settings"]["precision"] for one in (results, full)] == ["bf16", "fp32"]
     sizes = [one["memories"]["window"]["memory_bytes"][0] for one in (results, full)]
     assert sizes[0] < 0.6 * sizes[1]  # but for the rounding of attention, caches take half
@@ -119,8 +121,9 @@ def test_bf16(tmp_path):
 @pytest.mark.slow
 def test_a_compiled_network_is_measured(tmp_path):
     pytest.importorskip("torch._inductor")
-    some = ["--memories", "window", "--recomputed", "0", "--pairs", "1"]
-    some += ["--size", "test-small", "-p", "tests.sizes.plugin"]  # with fewer blocks to compile
+    # one transformer block to compile
+    some = ["--memories", "window", "--recomputed", "0", "--pairs", "1", "--blocks", "2"]
+    some += ["--size", "test-tiny", "-p", "tests.sizes.plugin"]
     results = perf(tmp_path, *some, "--compile")
     assert results["recomputed"] is None
     assert results["memories"]["window"]["overhead"]["outside"] is None
@@ -145,6 +148,7 @@ def test_a_published_size_with_random_weights_fetches_nothing(tmp_path, monkeypa
     )
     options = ["--set", "backbone.options.height=32", "--set", "backbone.options.width=32"]
     options += ["--set", "backbone.options.frames=9", "--precision", "bf16", "--random"]
+    options += ["--blocks", "3", "--pairs", "1", "--repetitions", "1"]
     results = perf(
         tmp_path, "--size", "wan2.1-t2v-1.3b", "--memories", "full,window", *options,
         "--set", "memories.window.frames=6", "--set", "memories.window.sink=1",

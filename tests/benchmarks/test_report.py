@@ -200,12 +200,15 @@ def test_hostile_text_in_files(hostile: Path) -> None:
 
 
 def test_a_report_is_written_again(written: tuple[Any, Results, Path], tmp_path: Path) -> None:
+    """Over an older one, of which nothing stays."""
     study, results, folder = written
-    for _ in range(2):
-        write_report(results, study.measured, tmp_path, [("Drift", "One.\n\nTwo & more.")])
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("index.html", "report.md", "tables/older.csv", "figures/older.svg"):
+        (copy / name).write_text("of before")
+    write_report(results, study.measured, copy, [("Drift", "One.\n\nTwo & more.")])
     names = {str(p.relative_to(folder)) for p in folder.rglob("*")}
-    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")} == names
-    assert (tmp_path / "index.html").read_bytes() == (folder / "index.html").read_bytes()
+    assert {str(p.relative_to(copy)) for p in copy.rglob("*")} == names
+    assert (copy / "index.html").read_bytes() == (folder / "index.html").read_bytes()
 
 
 @pytest.mark.parametrize("arms", [{}, {"dmd": 0.3}, {"dmd": 0.3, "cda": 0.3}])
@@ -275,7 +278,7 @@ def test_scores_that_are_no_numbers(make_study: Callable[..., Any], tmp_path: Pa
     write_report(results, study.measured, tmp_path)
     for name in ("index.html", "report.md"):
         text = text_of((tmp_path / name).read_text())
-        assert "144 of 144 scores of dmd at 1 step (sde) in frechet" in text
+        assert "120 of 120 scores of dmd at 1 step (sde) in frechet" in text
     # nowhere as a number
     assert not re.search(
         r"\bnan\b", text_of((tmp_path / "report.md").read_text()).replace("(NaN", "")

@@ -26,7 +26,8 @@ REPORTS = Path(__file__).parents[2] / "reports"
 @pytest.fixture(scope="module")
 def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
     """A report with all files that there may be."""
-    study, store = make_study(nfes=(1,), long=4, prompts=6, seeds=2), {}
+    two = {"dmd": 0.4, "cda": 0.3}
+    study, store = make_study(two, nfes=(1,), long=4, prompts=6, seeds=2), {}
     out = tmp_path_factory.mktemp("report")
     results = build_results(**vars(study), resamples=20, store=store)
     write_results(results, study.measured, out, store)

@@ -15,6 +15,7 @@ from benchmarks.report.model.model import View
 from benchmarks.report.sections.figures import quality_plot
 from benchmarks.report.sections.style import SERIES
 from benchmarks.report.sections.summary import answer
+from benchmarks.stats.model.schema import Results
 from benchmarks.stats.results import build_results
 
 ARMS = {f"arm-{n}": 0.2 + 0.02 * n for n in range(len(SERIES) + 4)}
@@ -32,14 +33,19 @@ def many(make_study: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(many: Any, tmp_path_factory: Any) -> Path:
+def results(many: Any) -> Results:
+    return build_results(**vars(many), resamples=50)
+
+
+@pytest.fixture(scope="module")
+def folder(many: Any, results: Results, tmp_path_factory: Any) -> Path:
     found: Path = tmp_path_factory.mktemp("many")
-    write_report(build_results(**vars(many), resamples=50), many.measured, found)
+    write_report(results, many.measured, found)
     return found
 
 
-def test_every_memory_has_a_panel(many: Any) -> None:
-    full, window = View(build_results(**vars(many), resamples=50)).panels(len(SERIES))
+def test_every_memory_has_a_panel(results: Results) -> None:
+    full, window = View(results).panels(len(SERIES))
     assert (full.title, window.title) == ("memory full", "memory window-6-0")
     assert set(IN_WINDOW) <= window.arms and full.arms.isdisjoint(IN_WINDOW)
     assert set(ARMS) <= full.arms | window.arms
@@ -64,8 +70,7 @@ def test_plots_name_memories_and_all_arms(folder: Path, name: str) -> None:
     assert texts.count("arm-0") == 1 and texts.count("real") == 2
 
 
-def test_what_a_logarithmic_scale_cannot_show_is_left_out(many: Any) -> None:
-    results = build_results(**vars(many), resamples=50)
+def test_what_a_logarithmic_scale_cannot_show_is_left_out(results: Results) -> None:
     rows = []
     for row in results.rows:  # a hundredfold between the arms; real data is at 0 already
         if row.metric == "rigidity" and row.arm in IN_WINDOW:
@@ -89,8 +94,8 @@ def test_arms_of_one_colour_look_different(folder: Path) -> None:
     assert found["arm-0"].partition("style")[2] == found["arm-8"].partition("style")[2]
 
 
-def test_the_answer_counts_many_arms(many: Any) -> None:
-    sentences = answer(View(build_results(**vars(many), resamples=50)))
+def test_the_answer_counts_many_arms(results: Results) -> None:
+    sentences = answer(View(results))
     sentence = next(text for text in sentences if text.startswith("Over "))
     assert re.search(r"for (all 12|\d+ of 12) arms", sentence)
     assert "arm-0, arm-1, arm-2, arm-3, arm-4, arm-5" not in sentence

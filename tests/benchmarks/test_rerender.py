@@ -36,7 +36,8 @@ REPORTS = Path(__file__).parents[2] / "reports"
 @pytest.fixture(scope="module")
 def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
     """A report with long videos, and all that is kept beside it."""
-    study = make_study(nfes=(1, 4), samplers=("sde", "ode"), long=24, prompts=24)
+    three = {"consistency": 0.5, "dmd": 0.42, "sc-dmd-velocity": 0.3}
+    study = make_study(three, nfes=(1, 4), samplers=("sde", "ode"), long=40)
     study.study["hypotheses"][0]["claim"] = "a claim"
     out, store = tmp_path_factory.mktemp("report"), {}
     results = build_results(**vars(study), resamples=100, store=store)

@@ -30,7 +30,9 @@ def find(entries: Sequence[Any], **wanted: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def study(make_study: Callable[..., Any]) -> Any:
-    return make_study(nfes=(1, 8), samplers=("sde", "ode"), failing={"cda": "loss is not finite"})
+    failing = {"cda": "loss is not finite"}
+    # some prompts twice, some three times: resamples of several sizes
+    return make_study(nfes=(1, 8), samplers=("sde", "ode"), prompts=48, failing=failing)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +118,14 @@ def test_a_lone_arm_wins_nothing(make_study: Callable[..., Any]) -> None:
     assert {(c.a, c.b) for c in results.comparisons} == {("dmd", "teacher-naive")}
 
 
-def test_hypotheses(study: Any, results: Results) -> None:
+def test_hypotheses(results: Results, make_study: Callable[..., Any]) -> None:
     verdicts = [hypothesis.verdict for hypothesis in results.hypotheses]
     assert verdicts[:2] == ["supported", "contradicted"]
     # the teacher runs at its own number of steps
     assert results.hypotheses[2].verdict in ("supported", "inconclusive", "contradicted")
     absent = [{"metric": "defect", "nfe": 8, "a": "cda", "b": "dmd"}]
-    changed = build(study, study={**study.study, "hypotheses": absent})
+    small = make_study(arms={"dmd": 0.3}, seeds=1, nfes=(8,))
+    changed = build(small, study={**small.study, "hypotheses": absent})
     assert changed.hypotheses[0].verdict == "not measured"
 
 
@@ -170,7 +173,7 @@ def test_long_histories_are_thinned(make_study: Callable[..., Any]) -> None:
 
 
 def test_a_metric_that_is_no_mean(make_study: Callable[..., Any]) -> None:
-    study = make_study(arms={"dmd": 0.4, "cda": 0.3}, nfes=(8,))
+    study = make_study(arms={"dmd": 0.4, "cda": 0.3}, nfes=(8,), prompts=48)
     median = MetricInfo("defect", "lower", "", lambda rows: float(rows.median()))
     results = build(study, metrics=[median])
     row = find(results.rows, arm="dmd", metric="defect")
@@ -189,8 +192,11 @@ def test_scores_that_are_not_finite_become_null(make_study: Callable[..., Any]) 
     json.dumps(results.to_json(), allow_nan=False)
 
 
-def test_names_of_files_that_are_no_text_do_not_cost_the_report(study: Any, tmp_path: Path) -> None:
+def test_names_of_files_that_are_no_text_do_not_cost_the_report(
+    make_study: Callable[..., Any], tmp_path: Path
+) -> None:
     """Keys of provenance are names of a data set's files, whose bytes may be no UTF-8."""
+    study = make_study(arms={"dmd": 0.3}, seeds=1, nfes=(4,))
     provenance = {**study.provenance, "inputs": {"clip-\udcff.npy": {"\ud800": 1}}}
     results = build(study, provenance=provenance)
     write_results(results, study.measured, tmp_path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
-import sys
 import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -15,6 +16,8 @@ import pytest
 
 from benchmarks.run import main
 from benchmarks.runner import budget
+from benchmarks.runner.workers import pool
+from benchmarks.runner.workers.processes import Result
 from tests.conftest import Ended
 
 SMALL = [
@@ -27,6 +30,9 @@ SMALL = [
     "--set", "evaluation.teacher.steps=2",
     "--set", "workers=1",
 ]  # fmt: skip
+
+#: Two random blocks in place of the four of `digits`.
+SIZE = ["-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small"]
 
 PLUGIN = textwrap.dedent(
     """
@@ -64,12 +70,17 @@ PLUGIN = textwrap.dedent(
 )
 
 
-def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "benchmarks.run", *arguments]
-    path = os.pathsep.join([str(root), str(root / "plugins")])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+@contextlib.contextmanager
+def heard(path: Path) -> Iterator[None]:
+    """Into a file, what is said on standard error here and by the processes that are started."""
+    kept = os.dup(2)
+    try:
+        with path.open("w") as file, contextlib.redirect_stderr(file):
+            os.dup2(file.fileno(), 2)
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
@@ -78,10 +89,20 @@ def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
+def one_by_one(tasks: Sequence[Any], begin: Callable[[], Any], processes: int, show: Any) -> Any:
+    """`run_tasks` without its processes; those are tested with `study` and in test_workers.py."""
+    do = begin()
+    for index, task in enumerate(tasks):
+        value = do(task, lambda *progress, index=index: show(index, *progress))
+        show(index, 1, 1, "done")
+        yield Result(value=value)
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch, capsys):
-    """The command in this process, in a folder of its own."""
+    """The command, and the jobs of its study, in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool, "run_tasks", lambda *given: list(one_by_one(*given)))
 
     def command(*arguments: str) -> Ended:
         code = main(list(arguments))
@@ -93,19 +114,22 @@ def here(tmp_path: Path, monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory):
-    """One study with two arms, one of which fails, and the plugin's hooks."""
+    """One study with two arms, one of which fails, and the plugin's hooks; its jobs in a process
+    of their own."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "fails.py").write_text(PLUGIN)
     options = ["--methods", "dmd,mine,never", "--set", "arms.mine.method.name=fails"]
     options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
-    done = run("quick", "--out", "out", *SMALL, *options, cwd=folder)
-    return folder, options, done
+    with pytest.MonkeyPatch.context() as patch, heard(folder / "stderr.txt"):
+        patch.chdir(folder)
+        code = main(["quick", "--out", "out", *SMALL, *SIZE, *options])
+    return folder, options, Ended(code, "", (folder / "stderr.txt").read_text())
 
 
 def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     folder, _, done = study
-    assert done.returncode == 1, done.stderr
-    assert "this method cannot work" in done.stderr and "Traceback" not in done.stderr
+    assert done.code == 1, done.err
+    assert "this method cannot work" in done.err and "Traceback" not in done.err
     results = json.loads((folder / "out" / "results.json").read_text())
     assert {row["arm"] for row in results["rows"]} >= {"dmd", "real", "teacher", "teacher-naive"}
     (failed,) = [arm for arm in results["arms"] if arm["arm"] == "mine"]
@@ -113,7 +137,7 @@ def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):
     (never,) = [arm for arm in results["arms"] if arm["arm"] == "never"]
     (error,) = never["errors"]
     assert error["error"].startswith("method 'interrupts' of plugin 'fails.py': cannot be made")
-    assert f"failed: never: {error['error']}" in done.stderr.splitlines()
+    assert f"failed: never: {error['error']}" in done.err.splitlines()
     assert "this method cannot work" in (folder / "out" / "index.html").read_text()
 
 
@@ -126,7 +150,9 @@ def test_a_training_off_its_budget_is_warned_of(here, monkeypatch: pytest.Monkey
     monkeypatch.setattr(budget, "budgets_of", half)
     small = ("--nfe", "1", "--set", "base.training.updates=1", "--set", "evaluation.prompts=2")
     metric = ("--set", "evaluation.metrics=[digits-rigidity]")
-    ended = here("quick", "--out", "out", "--methods", "consistency", *SMALL, *small, *metric)
+    ended = here(
+        "quick", "--out", "out", "--methods", "consistency", *SMALL, *SIZE, *small, *metric
+    )
     assert ended.code == 0, ended.err
     # consistency distillation costs the same at every update: exactly what was planned
     told = "warning: Recorded FLOPs are more than 2% off the budget: consistency (+100.0%); "
@@ -175,7 +201,7 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, mo
     before = files(arms, "dmd-*", "teacher-*", "real-*")
     assert any(path.name == "trained.json" for path in before)
     old = json.loads((folder / "out" / "results.json").read_text())
-    again = here("quick", "--out", "out", *SMALL, "--methods", "dmd")
+    again = here("quick", "--out", "out", *SMALL, *SIZE, "--methods", "dmd")
     assert again.code == 0, again.err
     assert files(arms, "dmd-*", "teacher-*", "real-*") == before
     new = json.loads((folder / "out" / "results.json").read_text())
@@ -188,7 +214,9 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, mo
 
 LONG = [
     "--methods", "consistency",
-    "--set", "base.backbone={name: self-forcing, size: digits, memory: {name: window, frames: 6}}",
+    "-p", "tests.sizes.plugin",
+    "--set", "base.backbone={name: self-forcing, size: test-small, "
+    "memory: {name: window, frames: 6}}",
     "--set", "evaluation.metrics=[digits-rigidity]",
     "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
     "digits-fd, digits-fd-motion, semigroup-defect]}",
@@ -230,7 +258,7 @@ def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
 
 def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):
     done = here("quick", "--dry-run", "--methods", "consistency,sc-dmd", "--out", "out",
-        "--set", "budget_of=sc-dmd")  # fmt: skip
+        "--set", "budget_of=sc-dmd", *SIZE)  # fmt: skip
     assert done.code == 0, done.err
     for word in (
         "consistency",
@@ -245,15 +273,14 @@ def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_wan_without_weights_ends_with_one_line(tmp_path: Path):
-    done = run(
+def test_wan_without_weights_ends_with_one_line(here, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    done = here(
         "wan_t2v", "--out", "out", "--methods", "dmd", "--set", "primary_metric=null",
         "--set", "evaluation.metrics=[semigroup-defect, temporal-flickering]",
-        cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path),
     )  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
-    # on a slow machine a note says what the plan is busy with
-    (line,) = (one for one in done.stderr.splitlines() if not one.startswith("note: "))
+    assert done.code == 2, done.out + done.err
+    line = done.error  # on a slow machine a note says what the plan is busy with
     assert line.startswith("error: ") and "hf download" in line and "GB" in line
     assert not (tmp_path / "out").exists()
 

@@ -26,7 +26,7 @@ from salt_zoo.plugin.manager import load_zoo
 
 @pytest.fixture(scope="module")
 def zoo():
-    return load_zoo()
+    return load_zoo(["tests.sizes.plugin"])
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))
@@ -62,7 +62,9 @@ def test_arms_of_one_study_differ_in_their_method_alone():
 
 
 def test_matching_compute_gives_cheaper_methods_more_updates(zoo):
-    study = load_study(read_study("quick")[0], "quick")
+    content = read_study("quick")[0]
+    content["base"]["backbone"]["size"] = "test-small"
+    study = select_arms(load_study(content, "quick"), ["consistency", "dmd", "sc-dmd"], "quick")
     runs, _ = match_budget(study, runs_of(study, zoo, "quick"), zoo)
     updates = {label: run.config.training.updates for label, run in runs.items()}
     assert updates["dmd"] == study.base["training"]["updates"]

@@ -46,6 +46,7 @@ class GaussianBackbone(BackboneDefaults):
     """Teacher: the exact velocity. Student: affine, first equal to it. Random: another Gaussian."""
 
     Config = GaussianConfig
+    version = 1  # without one, each run would digest all files of the tests
     latent_shape = (2, 1, 8, 8)
     frame_rate = 1.0
     guidance_scale = 1.0
@@ -97,6 +98,7 @@ class GaussianData:
     """Draws of the Gaussian of a prompt; "" is no prompt of the data."""
 
     Config = GaussianConfig
+    version = 1
 
     def __init__(self, config: GaussianConfig, zoo: Any) -> None:
         self.root = closed_form.root(covariance(config.covariance))

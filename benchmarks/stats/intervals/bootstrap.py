@@ -142,6 +142,7 @@ class Bootstrap:
         self._shares = np.stack(
             [np.bincount(pick, minlength=self.rows) / len(pick) for pick in self.picks]
         )
+        self._seed_picks: dict[tuple[int, int], NDArray[np.int64]] = {}
 
     def means(self, rows: Array) -> Replicates:
         """Replicates of the mean of scores `[S, P]`."""
@@ -262,11 +263,18 @@ class Bootstrap:
         total = np.zeros(groups[0][1].resampled.shape[1])
         for position, (sign, group) in enumerate(groups):
             seeds, resamples = group.resampled.shape
-            # equal for all arms with as many seeds, different for the two sides of a difference
-            generator = np.random.default_rng([self.seed, 1, seeds, position])
-            chosen = generator.integers(seeds, size=(self.resamples, seeds))[:resamples]
+            chosen = self._chosen_seeds(seeds, position)[:resamples]
             total += sign * group.resampled[chosen, np.arange(resamples)[:, None]].mean(1)
         return total
+
+    def _chosen_seeds(self, seeds: int, position: int) -> NDArray[np.int64]:
+        """`[R, seeds]`: equal for all arms with as many seeds, different for the two sides of a
+        difference; drawn once."""
+        known = self._seed_picks
+        if (seeds, position) not in known:
+            generator = np.random.default_rng([self.seed, 1, seeds, position])
+            known[seeds, position] = generator.integers(seeds, size=(self.resamples, seeds))
+        return known[seeds, position]
 
 
 def _ends(bounds: Bounds) -> tuple[float, float]:

@@ -214,6 +214,8 @@ def file_digest(path: Path) -> str:
 
 def plain(content: Any) -> Any:
     """`content` as dictionaries, lists and scalars."""
+    if content is None or isinstance(content, str | int | float):  # most are
+        return content
     if isinstance(content, BaseModel):
         return content.model_dump(mode="json")
     if isinstance(content, Mapping):
