@@ -18,7 +18,7 @@ from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.base.facts import facts
 from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.methods.meta import kept_network, network_of_role, on_meta
-from salt_zoo.core.methods.roles import Originals, is_shared, source
+from salt_zoo.core.methods.roles import Originals, first_alike, is_shared, source
 from salt_zoo.core.networks.condition import example
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.networks.precision import with_precision
@@ -264,7 +264,7 @@ def activation_gib(
         form = tuple((name, weight.shape) for name, weight in network.named_parameters())
         shape = whose.latent_shape
         split = (batch, bf16, checkpointing, gathered, lora, sequence, times)
-        key = ("activations", start, *split, shape, form)
+        key = ("activations", first_alike(backbone, start), *split, shape, form)
         if key not in known:
             condition = example(whose)
 
