@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.base.facts import facts
 from salt_zoo.core.methods.meta import kept_network, on_meta
-from salt_zoo.core.methods.roles import first_alike, source
+from salt_zoo.core.methods.roles import source
 from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.networks.condition import example
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
@@ -74,8 +74,8 @@ def flops_of_pass(
         lora: its adapters, whose gradients are then all that a backward pass takes of weights.
     """
     whose = source(backbone, start)
-    known = facts(backbone)
-    key = (first_alike(backbone, start), kind, checkpointing and kind.recorded, lora)
+    known = facts(whose)
+    key = (kind, checkpointing and kind.recorded, lora)
     if key not in known:
         with on_meta(whose):
             condition = example(whose)

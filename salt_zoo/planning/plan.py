@@ -19,7 +19,7 @@ from salt_zoo.config.execution import ExecutionConfig, Offload
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.core.methods.meta import meta_network, on_meta
+from salt_zoo.core.methods.meta import copied_network, on_meta
 from salt_zoo.core.methods.roles import (
     check_offload,
     is_offloaded,
@@ -249,7 +249,7 @@ def _memory_bytes(backbone: Backbone, batch: int, bf16: bool, sequence: int) -> 
     blocks = backbone.blocks()
     if blocks.new_memory is None and sequence == 1:  # else it is seen whether it can be shared
         return 0
-    network = shared_over(meta_network(backbone), sequence, backbone)
+    network = shared_over(copied_network(backbone), sequence, backbone)
     if bf16:  # as under autocast, in which keys and values are computed
         network = network.to(torch.bfloat16)
     memory = blocks.memory(network, torch.empty(batch, *backbone.latent_shape, device="meta"))

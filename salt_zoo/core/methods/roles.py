@@ -116,13 +116,6 @@ def source(backbone: Backbone, start: Start) -> Backbone:
     return backbone.source(start)
 
 
-def first_alike(backbone: Backbone, start: Start) -> Start:
-    """The first start with the same `source`: what is measured of one is measured of both."""
-    whose, starts = source(backbone, start), ("student", "score", "teacher")
-    known: Iterable[Start] = (one for one in starts if source(backbone, one) is whose)
-    return next(iter(known), start)
-
-
 def maker(
     backbone: Backbone, start: Start
 ) -> tuple[Backbone, Literal["teacher", "student", "random"]]:
