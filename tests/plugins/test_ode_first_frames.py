@@ -166,6 +166,7 @@ def test_a_study_is_measured_on_first_frames_of_its_data(prepare, tmp_path, caps
         "name": "mini",
         "title": "Mini",
         "seeds": [0],
+        "workers": 1,
         "base": {
             "backbone": {"name": "self-forcing", "size": "test-small-i2v"},
             "dataset": {"name": "trajectories", "folder": str(tmp_path / "ode")},
