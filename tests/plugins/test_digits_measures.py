@@ -42,7 +42,8 @@ def long_real():
 @pytest.mark.parametrize("frames", [9, 14])
 def test_clips_of_long_real_videos_are_perfect(long_real, frames):
     videos, prompts = long_real
-    for first in range(0, videos.shape[2] - frames + 1):
+    last = videos.shape[2] - frames
+    for first in (*range(0, last, 4), last):
         clip = videos[:, :, first : first + frames]
         assert measures.motion_correct(clip, prompts, first).min() == 1
         assert measures.rigidity_error(clip, prompts, first).max() < 1e-6
