@@ -42,19 +42,23 @@ def content(method, memory, **training):
     }
 
 
+METHODS = (
+    "teacher-forcing",
+    "diffusion-forcing",
+    "ode-regression",
+    "consistency",
+    "dmd",
+    "sc-dmd",
+    "cda",
+)
+#: Of the other memories, methods with each kind of pass: masked (in turn where no mask says it),
+#: and rollouts. That of all methods and memories as many passes are planned as run is seen in
+#: tests/test_matrix.py.
+OTHERS = ("teacher-forcing", "diffusion-forcing", "consistency", "cda")
 CELLS = [
-    (method, memory)
-    for memory in (None, *MEMORIES)
-    for method in (
-        "teacher-forcing",
-        "diffusion-forcing",
-        "ode-regression",
-        "consistency",
-        "dmd",
-        "sc-dmd",
-        "cda",
-    )
-    if (method, memory) != ("cda", None)  # it needs a memory
+    *((method, None) for method in METHODS if method != "cda"),  # it needs a memory
+    *((method, "window") for method in METHODS),
+    *((method, memory) for memory in ("full", "block-relative") for method in OTHERS),
 ]
 
 
