@@ -11,11 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.runner.budget import match_budget, planned_flops
 from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve
-from salt_zoo.costs.passes import count_forward_passes
+from salt_zoo.planning.dry_runs import counted_passes
 from salt_zoo.planning.plan import flops_per_update
-from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
-from tests.test_matrix import OPTIONS, SMALL
+from tests.test_matrix import OPTIONS, SMALL, ZOO
 
 MEMORIES = {
     "full": {"name": "full"},
@@ -25,9 +24,6 @@ MEMORIES = {
 UPDATES = 2
 #: Memories whose trainings torch counts as they happen, which takes long.
 LOOKED_AT = (None, "window")
-
-
-ZOO = load_zoo(["tests.sizes.plugin"])
 
 
 def backbone(memory):
@@ -46,19 +42,23 @@ def content(method, memory, **training):
     }
 
 
+METHODS = (
+    "teacher-forcing",
+    "diffusion-forcing",
+    "ode-regression",
+    "consistency",
+    "dmd",
+    "sc-dmd",
+    "cda",
+)
+#: Of the other memories, methods with each kind of pass: masked (in turn where no mask says it),
+#: and rollouts. That of all methods and memories as many passes are planned as run is seen in
+#: tests/test_matrix.py.
+OTHERS = ("teacher-forcing", "diffusion-forcing", "consistency", "cda")
 CELLS = [
-    (method, memory)
-    for memory in (None, *MEMORIES)
-    for method in (
-        "teacher-forcing",
-        "diffusion-forcing",
-        "ode-regression",
-        "consistency",
-        "dmd",
-        "sc-dmd",
-        "cda",
-    )
-    if (method, memory) != ("cda", None)  # it needs a memory
+    *((method, None) for method in METHODS if method != "cda"),  # it needs a memory
+    *((method, "window") for method in METHODS),
+    *((method, memory) for memory in ("full", "block-relative") for method in OTHERS),
 ]
 
 
@@ -77,7 +77,7 @@ def test_what_is_planned_is_what_runs(method, memory, tmp_path):
     assert UPDATES * flops_per_update(run, ZOO) == pytest.approx(cost["flops"], rel=0.02)
     if memory in LOOKED_AT:
         assert cost["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
-    planned = count_forward_passes(trainer.method, trainer.backbone, UPDATES).counts
+    planned = counted_passes(run, ZOO).counts
     for role, count in planned.items():
         for kind, value in count.items():
             assert UPDATES * value == pytest.approx(cost["passes"][role][kind]), (role, kind)

@@ -11,10 +11,20 @@ from salt_zoo.costs.passes import Held, count_forward_passes
 from salt_zoo.planning.dry_runs import dry_run
 from salt_zoo.planning.plan import GIB, flops_per_update, make_plan, plan_run
 from salt_zoo.training.launch import train
+from tests.test_matrix import ZOO
+
+#: Updates of plans: memory depends on none, and few are counted quickly.
+FEW = 4
 
 
-def backbone_of(zoo, size="digits", **options):
-    config = zoo.backbones.configure("wan", {"size": size, "options": options}, "test")
+@pytest.fixture
+def small():
+    """The zoo of the sizes of tests, whose plans other files make, too."""
+    return ZOO
+
+
+def backbone_of(zoo, size="test-small"):
+    config = zoo.backbones.configure("wan", {"size": size}, "test")
     return zoo.backbones.create("wan", config, zoo)
 
 
@@ -22,10 +32,10 @@ def method_of(zoo, name, **options):
     return zoo.methods.create(name, zoo.methods.configure(name, options, "test"), zoo)
 
 
-def run_of(zoo, method, weights=None, **training):
+def run_of(zoo, method, **training):
     content = {
         "method": method,
-        "backbone": {"name": "wan", "size": "digits", "options": {"weights": weights}},
+        "backbone": {"name": "wan", "size": "test-small"},
         "dataset": "digits",
         "training": {"updates": 3, "batch_size": 2, "trackers": [], **training},
     }
@@ -41,18 +51,18 @@ METHODS = [
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m["name"])
-def test_planned_passes_are_the_ones_that_run(zoo, tmp_path, method, teacher):
-    run = run_of(zoo, method, str(teacher))
-    trainer = train(run, tmp_path, zoo, device="cpu")
+def test_planned_passes_are_the_ones_that_run(small, tmp_path, method):
+    run = run_of(small, method)
+    trainer = train(run, tmp_path, small, device="cpu")
     counted = trainer.cost()["passes"]
-    planned = plan_run(run, zoo, device="cpu").passes
+    planned = plan_run(run, small, device="cpu").passes
     for role, count in planned.items():
         for kind, value in count.items():
             assert 3 * value == pytest.approx(counted[role][kind]), (role, kind)
 
 
-def test_consistency_by_hand(zoo):
-    found = count_forward_passes(method_of(zoo, "consistency"), backbone_of(zoo), updates=5)
+def test_consistency_by_hand(small):
+    found = count_forward_passes(method_of(small, "consistency"), backbone_of(small), updates=5)
     counts = found.counts
     assert counts["student"] == {"forward": 1, "backward": 1}
     assert counts["target"] == {"forward": 1, "backward": 0}
@@ -62,14 +72,14 @@ def test_consistency_by_hand(zoo):
 
 
 def causal(zoo):
-    content = {"size": "digits", "block_frames": 3, "memory": "full"}
+    content = {"size": "test-small", "block_frames": 3, "memory": "full"}
     config = zoo.backbones.configure("self-forcing", content, "test")
     return zoo.backbones.create("self-forcing", config, zoo)
 
 
-def test_a_memory_is_counted_while_somebody_holds_it(zoo):
+def test_a_memory_is_counted_while_somebody_holds_it(small):
     """Of DMD: beside one block's graph, and gone before the fake score's whole video is there."""
-    held = count_forward_passes(method_of(zoo, "dmd"), causal(zoo), updates=3).held
+    held = count_forward_passes(method_of(small, "dmd"), causal(small), updates=3).held
 
     def beside(role: str) -> set[float]:
         return {
@@ -77,18 +87,23 @@ def test_a_memory_is_counted_while_somebody_holds_it(zoo):
         }
 
     assert beside("fake_score") == {0} and beside("student") == {1}
-    plan = make_plan(causal(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=2), device="cpu")
+    plan = make_plan(
+        causal(small),
+        method_of(small, "dmd"),
+        TrainingConfig(updates=FEW, batch_size=2),
+        device="cpu",
+    )
     assert 0 < plan.memory["KV memory"] < plan.memory["activations"] / 2
     assert plan.apart == pytest.approx(plan.memory["KV memory"])  # a third of a video is less
     assert plan.peak == pytest.approx(sum(plan.memory.values()) - plan.apart)
-    forced = method_of(zoo, "teacher-forcing", past="cached")
-    plan = make_plan(causal(zoo), forced, TrainingConfig(batch_size=2), device="cpu")
+    forced = method_of(small, "teacher-forcing", past="cached")
+    plan = make_plan(causal(small), forced, TrainingConfig(updates=FEW, batch_size=2), device="cpu")
     assert plan.memory["KV memory"] and plan.apart == 0  # block by block, beside its memory
 
 
-def test_costs_of_arms_in_relation(zoo):
+def test_costs_of_arms_in_relation(small):
     cost = {
-        name: flops_per_update(run_of(zoo, m, updates=100), zoo)
+        name: flops_per_update(run_of(small, m, updates=40), small)
         for name, m in {
             "dmd-8": {"name": "dmd", "steps": 8},
             "dmd-4": {"name": "dmd", "steps": 4},
@@ -99,7 +114,7 @@ def test_costs_of_arms_in_relation(zoo):
     assert (
         cost["consistency"] < cost["dmd-4"] < cost["dmd-8"] < cost["sc-dmd"] < 1.1 * cost["dmd-8"]
     )
-    twice = flops_per_update(run_of(zoo, {"name": "consistency"}, batch_size=4), zoo)
+    twice = flops_per_update(run_of(small, {"name": "consistency"}, batch_size=4), small)
     assert twice == 2 * cost["consistency"]
 
 
@@ -107,7 +122,8 @@ def test_the_full_size(zoo):
     """Weights, gradients and states by hand; activations in the range that any 1.3 B must have."""
     backbone = backbone_of(zoo, "wan2.1-t2v-1.3b")
     execution = ExecutionConfig(micro_batch=1, gradient_checkpointing=True)
-    plan = make_plan(backbone, method_of(zoo, "sc-dmd"), TrainingConfig(batch_size=64), execution)
+    method, config = method_of(zoo, "sc-dmd"), TrainingConfig(updates=FEW, batch_size=64)
+    plan = make_plan(backbone, method, config, execution)
     assert backbone.device == "cpu"
     one = 4 * 1_418_996_800 / GIB
     assert plan.parameters == dict.fromkeys(("student", "teacher", "fake_score"), 1_418_996_800)
@@ -121,9 +137,10 @@ def test_the_full_size(zoo):
     assert plan.memory["optimizer states"] == pytest.approx(2 * one)
     # 32,760 tokens of width 1,536: a block's input is 0.1 GiB in bfloat16
     inputs = 30 * 32_760 * 1536 * 2 / GIB
-    assert inputs < plan.activations["checkpointing"] < 6 * inputs
-    assert 10 * plan.activations["checkpointing"] < plan.activations["plain"]
-    assert plan.memory["activations"] == plan.activations["checkpointing"]
+    execution = execution.model_copy(update={"gradient_checkpointing": False})
+    plain = make_plan(backbone, method, config, execution)
+    assert inputs < plan.memory["activations"] < 6 * inputs
+    assert 10 * plan.memory["activations"] < plain.memory["activations"]
     parts = [gib for part, gib in plan.memory.items() if not part.startswith("codec")]
     assert plan.peak == pytest.approx(sum(parts))
     # attention is counted: 4 N^2 d a block, and 2 FLOPs a parameter and token
@@ -136,11 +153,11 @@ def test_the_full_size(zoo):
     assert [d["bytes"] for d in plan.downloads] in ([], [pytest.approx(28.9e9, rel=0.01)])
 
 
-def test_precision_checkpointing_and_batch(zoo):
-    backbone, method = backbone_of(zoo), method_of(zoo, "consistency")
+def test_precision_checkpointing_and_batch(small):
+    backbone, method = backbone_of(small), method_of(small, "consistency")
 
     def activations(device="cuda", precision="auto", **options):
-        config = TrainingConfig(batch_size=64, precision=precision)
+        config = TrainingConfig(updates=FEW, batch_size=64, precision=precision)
         plan = make_plan(backbone, method, config, ExecutionConfig(**options), device=device)
         return plan.memory["activations"]
 
@@ -150,10 +167,12 @@ def test_precision_checkpointing_and_batch(zoo):
     assert activations(micro_batch=16) < activations()
 
 
-def test_planned_activations_are_what_autograd_keeps(zoo):
+def test_planned_activations_are_what_autograd_keeps(small):
     """Without a backward pass: what a real forward pass saves is within the planned peak."""
-    backbone = backbone_of(zoo)
-    plan = make_plan(backbone, method_of(zoo, "dmd"), TrainingConfig(batch_size=8), device="cpu")
+    backbone = backbone_of(small)
+    plan = make_plan(
+        backbone, method_of(small, "dmd"), TrainingConfig(updates=FEW, batch_size=8), device="cpu"
+    )
     network = backbone.network("random").requires_grad_(True)
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
@@ -172,39 +191,44 @@ def test_planned_activations_are_what_autograd_keeps(zoo):
     assert saved < plan.memory["activations"] < 2 * saved
 
 
-def test_states_follow_the_optimizer(zoo):
-    method = method_of(zoo, "consistency")
+def test_states_follow_the_optimizer(small):
+    method = method_of(small, "consistency")
 
     def states(**options):
-        config = TrainingConfig(optimizers={"student": OptimizerConfig(**options)})
-        return make_plan(backbone_of(zoo), method, config).memory["optimizer states"]
+        config = TrainingConfig(updates=FEW, optimizers={"student": OptimizerConfig(**options)})
+        return make_plan(backbone_of(small), method, config).memory["optimizer states"]
 
-    weights = make_plan(backbone_of(zoo), method, TrainingConfig()).memory["weights student"]
+    weights = make_plan(backbone_of(small), method, TrainingConfig(updates=FEW)).memory[
+        "weights student"
+    ]
     assert states() == pytest.approx(weights)
     assert states(betas=(0.9, 0.999)) == pytest.approx(2 * weights)
     assert states(name="muon") == pytest.approx(weights)
     assert weights < states(name="muon", betas=(0.9, 0.999)) < 1.5 * weights
 
 
-def test_a_batch_that_cannot_be_split(zoo):
+def test_a_batch_that_cannot_be_split(small):
     with pytest.raises(ZooError, match="cannot be split over 3 processes; write"):
         make_plan(
-            backbone_of(zoo), method_of(zoo, "dmd"), TrainingConfig(batch_size=64), processes=3
+            backbone_of(small),
+            method_of(small, "dmd"),
+            TrainingConfig(updates=FEW, batch_size=64),
+            processes=3,
         )
 
 
-def test_a_backbone_that_needs_data(zoo, monkeypatch):
-    backbone = backbone_of(zoo)
+def test_a_backbone_that_needs_data(small, monkeypatch):
+    backbone = backbone_of(small)
     monkeypatch.setattr(
         backbone.size, "encode_prompts", lambda *a: {"text": torch.empty(1, device="meta").item()}
     )
     with pytest.raises(ZooError, match="meta device") as error:
-        make_plan(backbone, method_of(zoo, "dmd"), TrainingConfig())
+        make_plan(backbone, method_of(small, "dmd"), TrainingConfig(updates=FEW))
     assert "\n" not in str(error.value)
     assert backbone.device == "cpu"
 
 
-def test_learning_rates_share_a_dry_run(zoo):
+def test_learning_rates_share_a_dry_run(small):
     """Of which a study may try hundreds; what changes the passes has one of its own."""
 
     def dry(**options):
@@ -214,7 +238,7 @@ def test_learning_rates_share_a_dry_run(zoo):
             "steps": 4,
             "fake_score": {"learning_rate": 1e-4, "updates": 2},
         }
-        return dry_run(run_of(zoo, {**content, **options}), zoo)
+        return dry_run(run_of(small, {**content, **options}), small)
 
     one = dry()
     assert dry(learning_rate=3e-5, fake_score={"learning_rate": 1e-5, "updates": 2}) is one

@@ -8,16 +8,17 @@ import torch
 from salt_zoo.config.run import resolve
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.planning.plan import flops_per_update, plan_run
-from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from salt_zoo.training.students import save_student
+from tests.test_matrix import ZOO
 
 LAYERS = {"student": 2, "fake_score": 2, "teacher": 6}
 
 
 @pytest.fixture(scope="module")
 def zoo():
-    return load_zoo(["tests.sizes.plugin"])
+    """One whose plans other files make, too."""
+    return ZOO
 
 
 def content(method="dmd", backbone="self-forcing", teacher="test-large", **training):

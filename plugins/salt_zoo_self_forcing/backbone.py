@@ -21,7 +21,7 @@ from salt_zoo.plugin.isolation.whole_protocols import check_required
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_self_forcing.cache import CacheShape, Policy, new_cache
 from salt_zoo_self_forcing.transformer.network import CausalWanNetwork
-from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, stored_of
+from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig, make_wan, stored_of
 from salt_zoo_wan.checkpoint.files import find_checkpoint, find_experts
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.checkpoint.lora_files import merge_lora
@@ -127,7 +127,7 @@ class SelfForcingBackbone(WanBackbone):
         return super().recognise(place, zoo, size)
 
     def _score(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
-        return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
+        return make_wan(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
     @property
     def student_is_score(self) -> bool:  # type: ignore[override]

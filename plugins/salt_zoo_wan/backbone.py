@@ -107,7 +107,7 @@ class WanBackbone(BackboneDefaults):
         """Itself, where a backbone is no more than that."""
         if config.teacher is None:
             return self
-        return WanBackbone(WanBackboneConfig(size=config.size, options=config.options), zoo)
+        return make_wan(WanBackboneConfig(size=config.size, options=config.options), zoo)
 
     def _teacher(self, config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
         """The teacher of another size.
@@ -118,7 +118,7 @@ class WanBackbone(BackboneDefaults):
         assert config.teacher is not None
         where = "backbone.teacher"
         _size_options(config.teacher, zoo, where)
-        made = WanBackbone(WanBackboneConfig(**config.teacher.model_dump()), zoo)
+        made = make_wan(WanBackboneConfig(**config.teacher.model_dump()), zoo)
         if made.latent_shape != self.latent_shape:
             raise ZooError(
                 f"{where}: the latents of {config.teacher.size!r} are {list(made.latent_shape)}, "
@@ -369,6 +369,13 @@ class WanBackbone(BackboneDefaults):
         if self.negative_prompt:
             found["negative_prompt"] = digest(self.negative_prompt)
         return found
+
+
+def make_wan(config: WanBackboneConfig, zoo: Zoo) -> WanBackbone:
+    """The teacher or score of another backbone: a plan measures it once for all made alike."""
+    made = WanBackbone(config, zoo)
+    zoo.backbones.alike("wan", made, config)
+    return made
 
 
 def _source(image_shape: tuple[int, int, int] | None) -> str:

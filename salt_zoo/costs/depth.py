@@ -25,33 +25,40 @@ def over_depth(
         network: on the meta device.
         measure: numbers of a network; it is given a copy, which it may spoil.
     """
-    found = alike(network)
-    if found is None or len(found[2]) <= sum(DEPTHS):
+    places = alike(network)
+    count = len(places[0][2]) if places else 0
+    if count <= sum(DEPTHS):
         return measure(copy.deepcopy(network))
-    owner, name, blocks = found
     values = []
     try:
         for depth in DEPTHS:
-            setattr(owner, name, blocks[:depth])
+            for owner, name, blocks in places:
+                setattr(owner, name, blocks[:depth])
             values.append(np.array(measure(copy.deepcopy(network))))
     finally:
-        setattr(owner, name, blocks)
+        for owner, name, blocks in places:
+            setattr(owner, name, blocks)
     steps = np.diff(values, axis=0)
     if not np.allclose(steps[0], steps[1], rtol=1e-6, atol=0):
         return measure(copy.deepcopy(network))
-    total = values[-1] + (len(blocks) - DEPTHS[-1]) * steps[-1]
+    total = values[-1] + (count - DEPTHS[-1]) * steps[-1]
     return tuple(float(value) for value in total)
 
 
-def alike(network: nn.Module) -> tuple[nn.Module, str, nn.ModuleList] | None:
-    """The blocks with most weights that are all alike: their owner, its attribute, and they."""
+def alike(network: nn.Module) -> list[tuple[nn.Module, str, nn.ModuleList]]:
+    """The blocks with most weights that are all alike: their owner, its attribute, and they; and
+    others of that form and number, as the second of two networks in one has them."""
     lists = [
         (owner, name, child)
         for owner in network.modules()
         for name, child in owner.named_children()
         if isinstance(child, nn.ModuleList) and len({_form(block) for block in child}) == 1
     ]
-    return max(lists, key=lambda found: _weights(found[2]), default=None)
+    if not lists:
+        return []
+    heaviest = max(lists, key=lambda found: _weights(found[2]))[2]
+    like = len(heaviest), _form(heaviest[0])
+    return [found for found in lists if (len(found[2]), _form(found[2][0])) == like]
 
 
 def _form(block: nn.Module) -> tuple[Any, ...]:

@@ -74,10 +74,8 @@ def flops_of_pass(
         lora: its adapters, whose gradients are then all that a backward pass takes of weights.
     """
     whose = source(backbone, start)
-    known = facts(backbone)
-    # a teacher is made anew with every backbone
-    whose_start = None if whose is backbone else start
-    key = (whose_start, kind, checkpointing and kind.recorded, lora)
+    known = facts(whose)
+    key = (kind, checkpointing and kind.recorded, lora)
     if key not in known:
         with on_meta(whose):
             condition = example(whose)

@@ -62,9 +62,19 @@ class MeasuredNetwork:
     is_head: bool
     gathered: int
 
+    @functools.cached_property
+    def weights(self) -> tuple[Tensor, ...]:
+        """All of them: a search for what fits asks again and again."""
+        return tuple(self.network.parameters())
+
+    @functools.cached_property
+    def trained(self) -> tuple[Tensor, ...]:
+        """Those that training changes, if it trains the network."""
+        return tuple(weight for _, weight in trainable(self.network))
+
     def held(self, shard: int) -> int:
         """Bytes of the weights on each of `shard` devices."""
-        return self.held_of(self.network.parameters(), shard)
+        return self.held_of(self.weights, shard)
 
     def numbers_of(self, tensor: Tensor, shard: int) -> int:
         """Numbers of a tensor on the first of `shard` devices."""
@@ -95,7 +105,11 @@ def measured_networks(
 
 
 def _measured(backbone: Backbone, role: NetworkSpec, bf16: bool) -> MeasuredNetwork:
-    network = network_of_role(backbone, role)
+    if role.start is not None and not role.is_frozen and role.lora is None:
+        with on_meta(whose := source(backbone, role.start)):
+            network = kept_network(whose)  # as it is
+    else:
+        network = network_of_role(backbone, role)
     count = sum(p.numel() for p in network.parameters())
     if role.is_frozen:
         with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
@@ -121,10 +135,7 @@ def weights_and_gradients(
     """GiB on each device of the weights by role, and of the gradients; those that are offloaded
     have their weights here, too."""
     size = {name: one.held(shard) / GIB for name, one in networks.items()}
-    trained = {
-        name: one.held_of((p for _, p in trainable(one.network)), shard) / GIB
-        for name, one in networks.items()
-    }
+    trained = {name: one.held_of(one.trained, shard) / GIB for name, one in networks.items()}
     if any(role.lora is not None for role in roles.values()):
         for name, role in roles.items():  # the rest is counted by `shared_bases`
             if is_shared(role, offload):
@@ -176,7 +187,7 @@ def loading_gib(
     follows it.
     """
     if can_load_slices(backbone, roles):
-        weights = (p for one in networks.values() for p in one.network.parameters())
+        weights = (p for one in networks.values() for p in one.weights)
         return max(4 * p.numel() for p in weights) / GIB
     following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
@@ -202,9 +213,7 @@ def optimizer_states(
         options = config.optimizers.get(name, OptimizerConfig())
         total = 0
         if options.name == "adamw8bit":  # without torchao, which the machine need not have
-            parts = (
-                networks[name].numbers_of(p, shard) for _, p in trainable(networks[name].network)
-            )
+            parts = (networks[name].numbers_of(p, shard) for p in networks[name].trained)
             states[name] = sum(map(moment_bytes, parts)) / GIB
             continue
         for optimizer in make_optimizers(networks[name].network, options, role.learning_rate):
@@ -258,13 +267,13 @@ def activation_gib(
     `times`: 1 is one time a video, 2 one a frame, of which each block keeps its modulations for
     every token."""
     whose, gathered = source(backbone, start), bf16 and sharded  # float32 makes no difference
-    known = facts(backbone)
+    known = facts(whose)
     with on_meta(whose):
         network = kept_network(whose, checkpointing)
-        form = tuple((name, weight.shape) for name, weight in network.named_parameters())
+        form = once(whose, ("form", checkpointing), lambda: _form(network))
         shape = whose.latent_shape
         split = (batch, bf16, checkpointing, gathered, lora, sequence, times)
-        key = ("activations", start, *split, shape, form)
+        key = ("activations", *split, shape, form)
         if key not in known:
             condition = example(whose)
 
@@ -282,6 +291,10 @@ def activation_gib(
             known[key] = most / GIB
     found: float = known[key]
     return found
+
+
+def _form(network: nn.Module) -> tuple[Any, ...]:
+    return tuple((name, weight.shape) for name, weight in network.named_parameters())
 
 
 def shared_over(network: Any, processes: int, backbone: Backbone) -> Any:

@@ -19,7 +19,7 @@ from salt_zoo.config.execution import ExecutionConfig, Offload
 from salt_zoo.config.run import Resolved
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.core.methods.meta import meta_network, on_meta
+from salt_zoo.core.methods.meta import copied_network, on_meta
 from salt_zoo.core.methods.roles import (
     check_offload,
     is_offloaded,
@@ -67,8 +67,6 @@ class Plan:
         loading: GiB of main memory, at most, that each process needs while its networks are loaded,
             beside `host`; 0 where they are loaded on the device itself.
         host: GiB of main memory that each process keeps offloaded weights in.
-        activations: GiB that one training pass of the student's size keeps, `plain` and with
-            gradient `checkpointing`.
         passes: per update over the whole batch, in videos: role -> `forward`, `backward`. Means
             over steps, since rollouts end at random steps.
         flops: of one update over the whole batch, with the recomputation of checkpointing.
@@ -84,7 +82,6 @@ class Plan:
     sequence: int
     loading: float
     host: float
-    activations: dict[str, float]
     passes: dict[str, dict[str, float]]
     flops: float
     downloads: list[dict[str, Any]] = field(default_factory=list)
@@ -176,19 +173,6 @@ def make_plan(
     checkpointing = execution.gradient_checkpointing
     bf16 = resolve_precision(config.precision, kind) == "bf16"
     with on_meta(backbone):
-        activations = {
-            name: activation_gib(
-                backbone,
-                "score",
-                micro,
-                bf16,
-                name == "checkpointing",
-                layout.sharded,
-                config.lora.get("student"),
-                layout.sequence,
-            )
-            for name in ("plain", "checkpointing")
-        }
         codecs = once(backbone, ("codecs",), lambda: codec_gib(backbone))
         networks = measured_networks(backbone, roles, bf16)
         kept = once(
@@ -231,7 +215,6 @@ def make_plan(
         sequence=layout.sequence,
         loading=loading_gib(backbone, networks, roles, config.ema is not None) if in_units else 0.0,
         host=host,
-        activations=dict(activations),
         passes=passes,
         flops=config.batch_size * sum(flops.values()),
         downloads=backbone.downloads(),
@@ -263,12 +246,13 @@ def _offloaded(
 
 def _memory_bytes(backbone: Backbone, batch: int, bf16: bool, sequence: int) -> int:
     """Of a memory for a micro-batch of whole videos; 0 for a bidirectional backbone."""
-    network = shared_over(meta_network(backbone), sequence, backbone)
+    blocks = backbone.blocks()
+    if blocks.new_memory is None and sequence == 1:  # else it is seen whether it can be shared
+        return 0
+    network = shared_over(copied_network(backbone), sequence, backbone)
     if bf16:  # as under autocast, in which keys and values are computed
         network = network.to(torch.bfloat16)
-    memory = backbone.blocks().memory(
-        network, torch.empty(batch, *backbone.latent_shape, device="meta")
-    )
+    memory = blocks.memory(network, torch.empty(batch, *backbone.latent_shape, device="meta"))
     return 0 if memory is None else memory.bytes()
 
 

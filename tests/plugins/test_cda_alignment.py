@@ -18,6 +18,8 @@ KERNELS = get_args(Kernel)
 PAIRWISE = [kernel for kernel in KERNELS if kernel != "linear"]
 SIZES = [(VIDEOS, FRAMES, TOKENS, CHANNELS), (1, 2, 20, 3)]  # torch.cdist changes at 26 tokens
 seeds = st.integers(0, 2**16)
+#: Of a property: random features are as good as others.
+few = settings(max_examples=25)
 
 
 def features(seed, size=SIZES[0], dtype=torch.float64):
@@ -150,6 +152,7 @@ def test_rbf_of_gaussians_is_the_closed_form():
     assert abs(sum(each) / len(each) - wanted) < 3 * error < 0.1 * wanted
 
 
+@few
 @given(seed=seeds, scale=st.floats(1e-3, 1e3))
 @pytest.mark.parametrize("name", ["trd 0.0", "trd 0.1", "linear", "x0"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -161,6 +164,7 @@ def test_zero_when_equal(name, dtype, seed, scale):
     assert not x.grad.any()
 
 
+@few
 @given(seed=seeds)
 def test_ranges(seed):
     x, y = features(seed), features(seed + 1)
@@ -171,6 +175,7 @@ def test_ranges(seed):
         assert -2 <= mmd(x, y, FRAMES, kernel, sigma=0.1) <= 2
 
 
+@few
 @given(seed=seeds, order=st.permutations(range(FRAMES * TOKENS)))
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "laplace", "energy"])
 def test_mmd_does_not_depend_on_the_order_of_tokens(kernel, order, seed):
@@ -178,6 +183,7 @@ def test_mmd_does_not_depend_on_the_order_of_tokens(kernel, order, seed):
     torch.testing.assert_close(mmd(x[:, order], y, FRAMES, kernel), mmd(x, y, FRAMES, kernel))
 
 
+@few
 @given(seed=seeds, order=st.permutations(range(FRAMES)), inner=st.permutations(range(TOKENS)))
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k.startswith("temporal")])
 def test_temporal_mmd_depends_on_neither_the_order_of_frames_nor_within(kernel, order, inner, seed):
@@ -188,6 +194,7 @@ def test_temporal_mmd_depends_on_neither_the_order_of_frames_nor_within(kernel, 
     assert mmd(across, y, FRAMES, kernel, 2.0) != mmd(x, y, FRAMES, kernel, 2.0)
 
 
+@few
 @given(seed=seeds, lengths=st.lists(st.floats(0.1, 10), min_size=12, max_size=12))
 def test_trd_sees_directions_and_one_order_of_both(seed, lengths):
     x, y = features(seed), features(seed + 1)
@@ -208,11 +215,10 @@ def test_gradients_are_those_of_the_values(name, size, seed):
     assert torch.autograd.gradcheck(loss, (x, y), eps=1e-7, atol=1e-5, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("case", ["equal", "all alike", "one pair", "zero token", "zeros", "tiny"])
-def test_gradients_are_finite_and_of_moderate_size(case, size, dtype, name):
+def test_gradients_are_finite_and_of_moderate_size(case, size, dtype):
     y = features(1, size, dtype)
     x = y.clone()
     if case == "all alike":
@@ -227,12 +233,13 @@ def test_gradients_are_finite_and_of_moderate_size(case, size, dtype, name):
         x = torch.zeros_like(x)
     elif case == "tiny":
         x[:, 0] *= 1e-30
-    x.requires_grad_()
-    loss = losses(size[1])[name](x, y)
-    loss.backward()
-    assert loss.isfinite()
-    assert x.grad.isfinite().all()
-    assert x.grad.abs().max() < 10
+    for name, loss_of in losses(size[1]).items():
+        given = x.clone().requires_grad_()
+        loss = loss_of(given, y)
+        loss.backward()
+        assert loss.isfinite(), name
+        assert given.grad.isfinite().all(), name
+        assert given.grad.abs().max() < 10, name
 
 
 @pytest.mark.parametrize("kernel", ["laplace", "energy"])

@@ -90,7 +90,7 @@ def test_fewer_steps_have_a_distance(make, name, memory):
 @pytest.mark.parametrize("made", [toy_videos, tiny_videos])
 def test_batches_do_not_change_a_score(make, name, made):
     whole = make(name).measure(made())
-    for size in (1, 4):
+    for size in (1, 4) if made is toy_videos else (4,):
         torch.testing.assert_close(make(name, batch_size=size).measure(made()), whole)
 
 

@@ -23,12 +23,19 @@ def toys():
     return load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
 
 
-@pytest.fixture
-def trained(toys, tmp_path):
-    """Trains a method for a few updates on a toy; returns the trainer and every update's logs."""
-    runs = []
+@pytest.fixture(scope="module")
+def trained(toys, tmp_path_factory):
+    """Trains a method for a few updates on a toy; returns the trainer and every update's logs,
+    which are the same for all tests that ask for the same."""
+    folder, runs = tmp_path_factory.mktemp("runs"), {}
 
     def run(method, backbone="toy-blocks", updates=UPDATES):
+        key = repr((method, backbone, updates))
+        if key not in runs:
+            runs[key] = train(method, backbone, updates, folder / str(len(runs)))
+        return runs[key]
+
+    def train(method, backbone, updates, folder):
         options = {"learning_rate": 0.01, "fake_score": {"learning_rate": 0.02, "updates": 1}}
         content = {
             "method": {**options, **method},
@@ -37,9 +44,7 @@ def trained(toys, tmp_path):
             "training": {"updates": updates, "batch_size": 2, "trackers": []},
         }
         logs = []
-        runs.append(method)
         resolved = resolve(content, toys, "test")
-        folder = tmp_path / str(len(runs))
         return train_run(resolved, folder, toys, "cpu", lambda *found: logs.append(found[2])), logs
 
     return run

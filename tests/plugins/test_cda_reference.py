@@ -189,7 +189,10 @@ def test_every_loss_is_finite_and_moves_the_student_alone(memory):
     step, path = tiny_turn(memory), RolloutPath(times(2), 1)
     video = own_video(step, path)
     losses = [("trd", "linear"), ("x0", "linear"), *(("mmd", k) for k in get_args(Kernel))]
-    for (loss, kernel), renoising in itertools.product(losses, ["independent", "aligned"]):
+    # a loss sees the two videos alone: each with each renoising, but not under every memory
+    first = list(SMALL).index(memory)
+    paths = itertools.islice(itertools.cycle(["independent", "aligned"]), first, None)
+    for (loss, kernel), renoising in zip(losses, paths, strict=False):
         config = CacheAlignmentConfig(
             loss=loss, kernel=kernel, renoising=renoising, start=0, margin=0.0, sigma=1.0
         )

@@ -42,7 +42,8 @@ def long_real():
 @pytest.mark.parametrize("frames", [9, 14])
 def test_clips_of_long_real_videos_are_perfect(long_real, frames):
     videos, prompts = long_real
-    for first in range(0, videos.shape[2] - frames + 1):
+    last = videos.shape[2] - frames
+    for first in (*range(0, last, 4), last):
         clip = videos[:, :, first : first + frames]
         assert measures.motion_correct(clip, prompts, first).min() == 1
         assert measures.rigidity_error(clip, prompts, first).max() < 1e-6
@@ -65,8 +66,9 @@ def test_a_long_video_begins_as_a_short_one_and_is_measured_so(real, long_real):
     assert torch.equal(start, videos)
     zoo = load_zoo()
     names = [entry.name for entry in zoo.metrics if entry.name.startswith("digits-")]
-    short = Videos(videos, prompts, KeyedRNG(0, (), range(160)), Digits())
-    clip = Videos(start, prompts, KeyedRNG(0, (), range(160)), Digits(), first_frame=0)
+    some = KeyedRNG(0, (), range(40))
+    short = Videos(videos[:40], prompts[:40], some, Digits())
+    clip = Videos(start[:40], prompts[:40], some, Digits(), first_frame=0)
     for metric in make_metrics(zoo, names).values():
         assert torch.equal(metric.measure(short).nan_to_num(), metric.measure(clip).nan_to_num())
 

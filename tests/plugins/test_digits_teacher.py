@@ -47,7 +47,7 @@ def test_the_teacher_passes_its_gates():
     """At full steps: commanded motion >= .97, digit >= .98, rigidity error <= .08."""
     zoo = load_zoo()
     backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", {}, "wan"), zoo)
-    prompts = evaluation_prompts(Digits(), "test", 64)
+    prompts = evaluation_prompts(Digits(), "test", 32)
     rng = evaluation_draws(0, "test", len(prompts), "cpu")
     metrics = make_metrics(zoo, ["digits-motion", "digits-class", "digits-rigidity"])
     full = SamplingConfig(steps=50, sampler="ode", guidance_scale=2.0)

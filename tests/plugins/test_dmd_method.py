@@ -27,12 +27,19 @@ def toys():
     return load_zoo(["tests.gaussian.plugin", "tests.blocks.plugin"])
 
 
-@pytest.fixture
-def trained(toys, tmp_path):
-    """Trains a method for a few updates on a toy; returns the trainer and every update's logs."""
-    runs = []
+@pytest.fixture(scope="module")
+def trained(toys, tmp_path_factory):
+    """Trains a method for a few updates on a toy; returns the trainer and every update's logs,
+    which are the same for all tests that ask for the same."""
+    folder, runs = tmp_path_factory.mktemp("runs"), {}
 
     def run(method, backbone="toy-blocks", updates=UPDATES):
+        key = repr((method, backbone, updates))
+        if key not in runs:
+            runs[key] = train(method, backbone, updates, folder / str(len(runs)))
+        return runs[key]
+
+    def train(method, backbone, updates, folder):
         options = {"learning_rate": 0.01, "fake_score": {"learning_rate": 0.02, "updates": 2}}
         content = {
             "method": {**options, **method},
@@ -41,10 +48,9 @@ def trained(toys, tmp_path):
             "training": {"updates": updates, "batch_size": BATCH, "trackers": []},
         }
         logs = []
-        runs.append(method)
         trainer = train_run(
             resolve(content, toys, "test"),
-            tmp_path / str(len(runs)),
+            folder,
             toys,
             "cpu",
             lambda step, updates, found: logs.append(found),

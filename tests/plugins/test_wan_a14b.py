@@ -178,6 +178,8 @@ def test_the_full_sizes_without_their_weights(zoo, size):
         network = backbone.network("random")
     count = sum(p.numel() for p in network.parameters())
     assert count == pytest.approx(2 * 14.29e9, rel=2e-3)
+    for one in (network.high, network.low):
+        one.transformer.blocks = one.transformer.blocks[:2]  # all of 40 are alike
     x = torch.empty(1, *backbone.latent_shape, device="meta")
     assert network(x, torch.empty(1, device="meta"), example(backbone)).shape == x.shape
     (download,) = backbone.downloads()

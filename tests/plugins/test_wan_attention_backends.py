@@ -30,7 +30,7 @@ MATH = AttentionBackendName._NATIVE_MATH
 TRAINS = AttentionUse(torch.device("cpu"), torch.float32, backward=True)
 SAMPLES = replace(TRAINS, backward=False)
 #: A run for the command, which knows no sizes of tests.
-ON_DIGITS = content("dmd", "wan", None) | {"backbone": {"name": "wan"}}
+ON_DIGITS = content("teacher-forcing", "wan", None) | {"backbone": {"name": "wan"}}
 
 
 @pytest.fixture(autouse=True)

@@ -32,9 +32,14 @@ def codec(tmp_path_factory):
     return VideoCodec(LocalParts(folder))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def latents():
     return torch.randn(2, 16, 7, 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def whole(codec, latents):
+    return codec.decode(latents)
 
 
 def decode(decoder, latents, sizes):
@@ -42,8 +47,7 @@ def decode(decoder, latents, sizes):
 
 
 @pytest.mark.parametrize("sizes", [[7], [3, 4], [1, 3, 3], [1] * 7, [2, 1, 4]])
-def test_blocks_are_the_whole(sizes, codec, latents):
-    whole = codec.decode(latents)
+def test_blocks_are_the_whole(sizes, codec, latents, whole):
     assert whole.shape == (2, 3, 25, 24, 32) and whole.std() > 0.01
     parts = decode(codec.frame_decoder("cpu"), latents, sizes)
     counts = [4 * size for size in sizes]
@@ -52,14 +56,14 @@ def test_blocks_are_the_whole(sizes, codec, latents):
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, rtol=1e-5, atol=1e-6)
 
 
-def test_the_past_matters(codec, latents):
+def test_the_past_matters(codec, latents, whole):
     """Otherwise the test above would show nothing."""
     alone = codec.frame_decoder("cpu")(latents[:, :, 3:])
-    assert not torch.allclose(alone[:, :, 1:5], codec.decode(latents)[:, :, 13:17], atol=1e-3)
+    assert not torch.allclose(alone[:, :, 1:5], whole[:, :, 13:17], atol=1e-3)
 
 
-def test_streams_and_whole_videos_do_not_disturb_each_other(codec, latents):
-    whole, one, two = codec.decode(latents), codec.frame_decoder("cpu"), codec.frame_decoder("cpu")
+def test_streams_and_whole_videos_do_not_disturb_each_other(codec, latents, whole):
+    one, two = codec.frame_decoder("cpu"), codec.frame_decoder("cpu")
     parts = []
     for part in latents.split(1, dim=2):
         parts.append(one(part))

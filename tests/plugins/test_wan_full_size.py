@@ -193,7 +193,7 @@ def test_the_run_is_the_arm_of_the_study(zoo):
     ("script", "processes"), [("train_8_gpus.sh", 8), ("train_64_gpus.slurm", 64)]
 )
 def test_a_script_starts_a_run_that_can_be_planned(
-    script, processes, tmp_path, capsys, monkeypatch
+    script, processes, tmp_path, capsys, monkeypatch, zoo
 ):
     """The script runs with stand-ins for Slurm and torchrun, which tell what they are given."""
     path = EXAMPLES / script
@@ -221,6 +221,7 @@ def test_a_script_starts_a_run_that_can_be_planned(
     given = told[told.index("-m") + 2 :]
     assert told[told.index("-m") + 1] == "salt_zoo"
     monkeypatch.chdir(EXAMPLES)
+    monkeypatch.setattr("salt_zoo.cli.load_zoo", lambda plugins: zoo)  # what is measured is known
     few = ["--set", "training.updates=2"]
     assert main([*given, *few, "--dry-run", "--gpus", str(processes), "--memory", "80"]) == 0
     text = capsys.readouterr().out

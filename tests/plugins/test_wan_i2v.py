@@ -289,6 +289,7 @@ def test_the_full_sizes_without_their_weights(zoo, size, shape, pixels):
         network = backbone.network("random")
     count = sum(p.numel() for p in network.parameters())
     assert count == pytest.approx(16.39e9, rel=1e-3)
+    network.transformer.blocks = network.transformer.blocks[:2]  # all of 40 are alike
     v = network(torch.empty(1, *shape, device="meta"), torch.empty(1, device="meta"),
                 example(backbone))  # fmt: skip
     assert v.shape == (1, *shape)

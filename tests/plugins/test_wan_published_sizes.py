@@ -289,6 +289,7 @@ def test_the_full_size_without_its_weights(zoo):
     with torch.device("meta"):
         network = backbone.network("random")
     assert sum(p.numel() for p in network.parameters()) == 1_418_996_800
+    network.transformer.blocks = network.transformer.blocks[:2]  # all of 30 are alike
     x = torch.empty(1, 16, 3, 8, 8, device="meta")
     condition = backbone.encode_prompts(["anything"])
     v = network(x, torch.empty(1, device="meta"), condition)

@@ -34,7 +34,7 @@ def seen(measure):
     depths = []
 
     def spy(network):
-        depths.append(len(alike(network)[2]))
+        depths.append(len(alike(network)[0][2]))
         return measure(network)
 
     return spy, depths
@@ -61,7 +61,7 @@ def test_flops(deep, name, kind, checkpointing):
             lambda one: _measure(one, kind, condition, backbone.latent_shape, backbone.blocks(one))
         )
         found = over_depth(network, spy)
-        assert depths == list(DEPTHS) and len(alike(network)[2]) == LAYERS
+        assert depths == list(DEPTHS) and len(alike(network)[0][2]) == LAYERS
         assert found == spy(network)
 
 
@@ -79,11 +79,28 @@ def test_activations(deep, checkpointing):
 
 
 def test_blocks_that_differ_are_all_measured():
-    assert alike(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) is None
+    assert alike(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))) == []
     uneven = nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(LAYERS))})
     spy, depths = seen(lambda network: (float(len(network["blocks"]) ** 2),))
     assert over_depth(uneven, spy) == (LAYERS**2,)
     assert depths == [*DEPTHS, LAYERS]
+
+
+def test_blocks_of_two_networks_in_one_are_measured_together():
+    """As those of two experts: a second one that is left whole would be carried through each."""
+
+    def blocks(count):
+        return nn.ModuleDict({"blocks": nn.ModuleList(nn.Linear(2, 2) for _ in range(count))})
+
+    one = nn.ModuleDict({"high": blocks(LAYERS), "low": blocks(LAYERS), "other": blocks(2)})
+    found = []
+
+    def sizes(network):
+        found.append(tuple(len(network[name]["blocks"]) for name in ("high", "low", "other")))
+        return (float(sum(p.numel() for p in network.parameters())),)
+
+    assert over_depth(one, sizes) == sizes(one)
+    assert found == [*((depth, depth, 2) for depth in DEPTHS), (LAYERS, LAYERS, 2)]
 
 
 def test_the_network_is_left_as_it_was_when_measuring_fails():

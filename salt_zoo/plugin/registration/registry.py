@@ -180,8 +180,13 @@ class Registry:
             text = f"{self.kind} {entry}: cannot be made ({explain(error)})"
             raise BrokenPart(text) from error
         check_protocols(made, self.kind, f"{self.kind} {entry}")
-        share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
+        self.alike(name, made, config)
         return made
+
+    def alike(self, name: str, made: Any, config: BaseModel) -> None:
+        """Share what a plan measures of `made` with all that are made alike, as `create` does: for
+        parts that a part makes itself, such as a teacher of its own."""
+        share(made, self._facts.setdefault((name, type(made), repr(config)), {}))
 
 
 def merge(defaults: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
