@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.networks.lora import lora_layers
-from salt_zoo.io.files.storage import atomic_file
+from salt_zoo.io.files.storage import atomic_file, check_file
 from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.checkpoint.formats import original_name
 from salt_zoo_wan.checkpoint.read import read_tensors
@@ -46,11 +46,13 @@ _PARTS = {
 
 
 def check_lora_target(path: Path, format: str) -> None:
-    """A ZooError for a format that is none of a LoRA, or a file that has another ending."""
+    """A ZooError for a format that is none of a LoRA, or a file that has another ending or cannot
+    be written."""
     if format not in LORA_FORMATS:
         raise ZooError(f"format {format!r}: no LoRA's; {did_you_mean(format, LORA_FORMATS)}")
     if path.suffix != ".safetensors":
         raise ZooError(f"{path}: a file of the format {format!r} ends in .safetensors")
+    check_file(path)
 
 
 def adapter_factors(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:

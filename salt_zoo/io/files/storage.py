@@ -76,6 +76,20 @@ def check_folder(folder: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
+def check_file(path: Path) -> None:
+    """Refuse, without writing anything, a file that could not be written: before the work whose
+    result it is to hold.
+
+    Raises:
+        ZooError: it is a folder, or its own could not be made or written to.
+    """
+    path = Path(path)
+    with readable_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
+        check_folder(path.parent)
+
+
 def prepare_folder(folder: Path) -> None:
     """Make a folder and write to it, so that a long run does not fail when it first saves."""
     with readable_errors(folder):
