@@ -91,6 +91,15 @@ def test_a_folder_that_is_a_file(command, below, refused, tmp_path):
     assert (tmp_path / "plain").read_text() == "kept"
 
 
+@pytest.mark.parametrize("command", FOLDERS.values(), ids=FOLDERS)
+@pytest.mark.parametrize("target", ["plain", "nowhere"])
+def test_a_folder_that_is_a_broken_link(command, target, refused, tmp_path):
+    """A loop, or a link to what is not there: it cannot be made a folder."""
+    (tmp_path / "plain").symlink_to(target)
+    error = refused(command, tmp_path / "plain")
+    assert str(tmp_path / "plain") in error and "a link that leads nowhere" in error
+
+
 def test_a_name_with_a_slash_is_a_folder(refused, tmp_path):
     (tmp_path / "a.mp4").write_text("kept")
     assert "is a file, not a folder" in refused(("sample", SEVEN, *WAN), f"{tmp_path}/a.mp4/")

@@ -19,7 +19,7 @@ from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.io.files.drafts import LOCK, draft, read_owner, sweep
 from salt_zoo.io.files.owners import Owner
-from salt_zoo.io.files.storage import readable_errors
+from salt_zoo.io.files.storage import check_folder, readable_errors
 
 #: The folders that this process holds (by its id, which a fork changes).
 _held: set[tuple[int, str]] = set()
@@ -44,6 +44,7 @@ def one_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
     if key in _held or not is_main_process():
         yield
         return
+    check_folder(folder)
     with readable_errors(folder):
         made = _make(folder)
         _take(folder, patience)

@@ -69,6 +69,8 @@ def check_folder(folder: Path) -> None:
     with readable_errors(folder):
         place = Path(folder).absolute()
         while not place.exists():
+            if place.is_symlink():  # of which no folder can be made
+                raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(place))
             place = place.parent
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
