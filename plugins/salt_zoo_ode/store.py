@@ -21,6 +21,7 @@ from torch import Tensor
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.core.protocols import Condition
 from salt_zoo.io.differences import difference
+from salt_zoo.io.files.regular import check_regular
 from salt_zoo.io.files.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
@@ -206,6 +207,7 @@ def read_folder(path: Path) -> TrajectoryFolder:
             f"'salt-zoo prepare trajectories --out {path}'"
         )
     try:
+        check_regular(file, "make the folder again")
         header = json.loads(file.read_text(encoding="utf-8"))
         version = header["format"]
     except FileNotFoundError:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -83,8 +83,10 @@ def _folder(folder: Path) -> Iterator[CaptionedVideo]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in VIDEOS:
             continue
+        check_regular(path, "leave it out")
         text = path.with_suffix(".txt")
         try:
+            check_regular(text, "write the caption to a text file")
             yield CaptionedVideo(_caption(text.read_text(encoding="utf-8-sig"), str(text)), path)
         except FileNotFoundError:
             raise ZooError(f"{path}: has no caption; write it to {text.name} beside it") from None
@@ -116,7 +118,7 @@ def _table(file: Path) -> Iterator[CaptionedVideo]:
 def _tar(file: Path) -> Iterator[CaptionedVideo]:
     """The samples of a webdataset tar: its members of one name; only captions are read."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
-    captions: dict[str, str] = {}
+    texts: dict[str, dict[str, tuple[str, bytes]]] = {}
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -131,17 +133,20 @@ def _tar(file: Path) -> Iterator[CaptionedVideo]:
                     content = tar.extractfile(member)
                     assert content is not None
                     where = f"{file}, {member.name}"
-                    captions[key] = _member_caption(content.read(), ending, where)
+                    texts.setdefault(key, {})[ending] = where, content.read()
     except (tarfile.TarError, EOFError) as error:
         raise ZooError(f"{file}: an incomplete or corrupt tar file ({error})") from None
     for key, endings in samples.items():
         (offset, size), ending = next((value, name) for name, value in endings.items())
-        if key not in captions:
+        if key not in texts:
             raise ZooError(f"{file}, {key}{ending}: has no caption ({key}.txt or {key}.json)")
-        yield CaptionedVideo(captions[key], file, offset, size, f"{key}{ending}")
+        yield CaptionedVideo(_member_caption(texts[key]), file, offset, size, f"{key}{ending}")
 
 
-def _member_caption(content: bytes, ending: str, where: str) -> str:
+def _member_caption(texts: Mapping[str, tuple[str, bytes]]) -> str:
+    """That of the text file, beside which the JSON may hold anything, else that of the JSON."""
+    ending = ".txt" if ".txt" in texts else ".json"
+    where, content = texts[ending]
     try:
         text = content.decode("utf-8-sig")
         if ending == ".txt":
@@ -150,7 +155,9 @@ def _member_caption(content: bytes, ending: str, where: str) -> str:
         value = next((found[name] for name in COLUMNS if name in found), "")
     except (ValueError, TypeError, RecursionError) as error:
         raise ZooError(f"{where}: cannot be read ({shown(str(error))})") from None
-    return _caption(str(value), where)
+    if not isinstance(value, str):
+        raise ZooError(f"{where}: the caption is {shown(str(value), 30)}, not text")
+    return _caption(value, where)
 
 
 def _caption(text: str, where: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.io.files.regular import check_regular
 from salt_zoo.io.videos.video_reading import cover
 
 
@@ -17,7 +18,7 @@ def check_image(path: Path) -> None:
     """Refuse what is no image by its first bytes; nothing is decoded.
 
     Raises:
-        ZooError: there is no such file, or it is no image.
+        ZooError: there is no such file, it is no image, or has more than 8 bits a channel.
     """
     _opened(path).close()
 
@@ -30,7 +31,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
         shape: with 3 channels, or 1 for grey values.
 
     Raises:
-        ZooError: there is no such file, or it is no image.
+        ZooError: there is no such file, it is no image, or has more than 8 bits a channel.
     """
     from PIL import ImageOps
 
@@ -51,9 +52,19 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
 def _opened(path: Path) -> Any:
     from PIL import Image
 
-    if not path.expanduser().is_file():
-        raise ZooError(f"{path}: there is no such file")
     try:
-        return Image.open(path.expanduser())
+        check_regular(path.expanduser(), "give an image")
+        image = Image.open(path.expanduser())
+    except ZooError:
+        raise
+    except FileNotFoundError:
+        raise ZooError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise ZooError(f"{path}: cannot be read as an image ({reason(error)})") from None
+    if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow would cut the values off at 255 instead of scaling them: an image all of white
+        image.close()
+        raise ZooError(
+            f"{path}: has more than 8 bits a channel (Pillow's mode {image.mode!r}); save it with 8"
+        )
+    return image
