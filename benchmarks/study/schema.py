@@ -79,6 +79,8 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             raise ZooError(
                 f"{where}: arms.{label}: the name belongs to a baseline; choose another label"
             )
+        if "seed" in own:  # it would be the study's all the same
+            raise ZooError(f"{where}: arms.{label}.seed: write seeds, a list, as in seeds: [3]")
         validate(ArmSeeds, {"seeds": own.get("seeds", study.seeds)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
         evaluation = validate(ArmEvaluation, own.get("evaluation", {}), here)

@@ -50,3 +50,45 @@ def test_what_is_no_text_is_no_caption(value, caption):
 def test_json_without_a_caption(content, caption):
     with pytest.raises(ZooError, match=r"clip\.json: (cannot be read|the caption is empty)"):
         caption(json=content)
+
+
+@pytest.mark.parametrize("text", ["a\0fox", " \n"])
+def test_text_that_is_none(text, caption):
+    with pytest.raises(ZooError, match=r"clip\.txt: (not a text file|the caption is empty)"):
+        caption(txt=text)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """The captions of a table of one video."""
+    (tmp_path / "0.mp4").write_text("no video")
+
+    def read(text: str, ending: str = "csv") -> list[str]:
+        path = tmp_path / f"a.{ending}"
+        path.write_text(text)
+        return [video.caption for video in find_videos(path)]
+
+    return read
+
+
+def test_tables_are_those_of_prompts(table):
+    """With the marks and quotes that people have."""
+    assert table('path,caption\n0.mp4,"a fox, at night"\n') == ["a fox, at night"]
+    assert table("path;caption\n0.mp4;a fox, at night\n") == ["a fox, at night"]
+    assert table("path\tcaption\n0.mp4\ta fox\n", "tsv") == ["a fox"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,caption\n0.mp4,a fox, at night\n", "a prompt with a comma needs quotes"),
+        ("path,caption,path\n0.mp4,a fox,0.mp4\n", "has the column 'path' twice"),
+        ("path,caption\n0.mp4,a\0fox\n", "not a text file"),
+        ("path,caption\n0.mp4\n", "the caption is empty"),
+        ("path,caption\n,a fox\n", "there is no file"),
+        ('path,caption\n0.mp4,"a fox\n', "not a complete table"),
+    ],
+)
+def test_a_table_that_would_be_cut(text, said, table):
+    with pytest.raises(ZooError, match=said):
+        table(text)

@@ -184,9 +184,9 @@ def _stored_scale(path: Path) -> float:
             re.sub(r"^transformer\.", "", key): value for key, value in json.loads(stored).items()
         }
         plain = not (values.get("alpha_pattern") or values.get("rank_pattern"))
-        root = values["r"] ** 0.5 if values.get("use_rslora") else values["r"]
-        if plain and not values.get("use_dora"):
-            scale = float(values["lora_alpha"]) / float(root)
+        rank, alpha = values["r"], values["lora_alpha"]
+        if plain and not values.get("use_dora") and type(rank) is int and type(alpha) is not str:
+            scale = float(alpha) / float(rank**0.5 if values.get("use_rslora") else rank)
             if 0 < scale < math.inf:
                 return scale
     except (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError, reason
-from salt_zoo.io.files.regular import check_regular
+from salt_zoo.io.files.regular import check_regular, expanded
 from salt_zoo.io.videos.video_reading import cover
 
 
@@ -37,7 +40,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
     channels, *size = shape
     try:
-        with _opened(path) as file:
+        with _opened(path) as file, _quiet():
             image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
             pixels = torch.from_numpy(np.array(image)).float() / 255
     except ZooError:
@@ -49,12 +52,21 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     return cover(pixels[:, None], (height, width))[:, 0]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Pillow warns of in files that it reads all the same: odd EXIF, many pixels."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _opened(path: Path) -> Any:
     from PIL import Image
 
     try:
-        check_regular(path.expanduser(), "give an image")
-        image = Image.open(path.expanduser())
+        check_regular(expanded(path), "give an image")
+        with _quiet():
+            image = Image.open(expanded(path))
     except ZooError:
         raise
     except FileNotFoundError:
