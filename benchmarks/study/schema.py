@@ -139,8 +139,9 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
         return study
 
     def name_of(label: str) -> str:
-        method = study.arms[label].get("method", "")
-        return method if isinstance(method, str) else str(method.get("name", ""))
+        method = study.arms[label].get("method")
+        name = method.get("name") if isinstance(method, Mapping) else method
+        return name if isinstance(name, str) else ""  # what it is instead is said where it is read
 
     known = {*study.arms, *(name_of(label) for label in study.arms)}
     for wanted in methods:
