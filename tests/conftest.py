@@ -26,6 +26,7 @@ import yaml
 from salt_zoo.cli import main
 from salt_zoo.plugin.manager import Zoo, load_zoo
 from salt_zoo.plugin.registration.registry import merge
+from tests.forked import Forked
 from tests.two_processes import PAIR
 
 # a busy machine must not fail a test: only results count, and they are the same every time
@@ -184,6 +185,21 @@ def shell() -> Callable[..., Ended]:
             env={**os.environ, **(environment or {})},
         )
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def forked() -> Callable[..., Ended]:
+    """The same in a process that has imported already what trainings and studies use."""
+
+    def run(
+        *arguments: object, environment: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> Ended:
+        process = Forked(*arguments, environment=environment, cwd=cwd)
+        out, err = process.communicate()
+        assert process.returncode is not None
+        return Ended(process.returncode, out, err)
 
     return run
 

@@ -58,20 +58,13 @@ def test_the_method_is_listed_and_its_options_are_documented(package, shell):
 
 
 @pytest.mark.slow
-def test_its_own_test_passes(package):
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"],
-        cwd=package,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+def test_its_own_test_passes(package, forked):
+    done = forked("-m", "pytest", "-q", cwd=package)
+    assert done.code == 0 and "2 passed" in done.out, done.out + done.err
 
 
 @pytest.mark.slow
-def test_it_trains_an_autoregressive_student(package, shell, write_run, tmp_path):
+def test_it_trains_an_autoregressive_student(package, forked, write_run, tmp_path):
     config = write_run(
         method={"name": "my-own", "learning_rate": 1e-4, "teacher_steps": 2},
         backbone={"name": "self-forcing", "memory": {"name": "window"}},
@@ -79,7 +72,7 @@ def test_it_trains_an_autoregressive_student(package, shell, write_run, tmp_path
     )
     command = ("-m", "salt_zoo", "train", config, "--out", tmp_path / "run", "--device", "cpu")
     plugin = ("-p", "salt_zoo_my_own.plugin")
-    ended = shell(*command, *plugin, environment={"PYTHONPATH": str(package)})
+    ended = forked(*command, *plugin, environment={"PYTHONPATH": str(package)})
     assert ended.code == 0, ended.err
     assert (tmp_path / "run" / "student").is_dir()
 

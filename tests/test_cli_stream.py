@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import av
@@ -18,6 +16,7 @@ from PIL import Image
 
 from salt_zoo.rollout.stream import Stream, Timeline
 from salt_zoo_digits.size import CAUSAL
+from tests.forked import Forked
 
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 
@@ -221,8 +220,7 @@ def test_a_process_that_is_interrupted_leaves_a_playable_file(teacher, tmp_path)
     out = tmp_path / "deep" / "a.mp4"
     options = ["--backbone", "self-forcing", "--size", "digits", "--memory", "window"]
     weights = ["--set", f"backbone.options.weights={teacher}", "--out", str(out), "--nfe", "1"]
-    command = [sys.executable, "-m", "salt_zoo", "stream", SEVEN, *options, *weights]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Forked("-m", "salt_zoo", "stream", SEVEN, *options, *weights)
     try:
         deadline = time.monotonic() + 240
         while not any(path.stat().st_size for path in out.parent.glob(".*.part.mp4")):
@@ -230,7 +228,7 @@ def test_a_process_that_is_interrupted_leaves_a_playable_file(teacher, tmp_path)
             time.sleep(0.2)
         assert not out.exists()  # it has no name before it is whole
         process.send_signal(signal.SIGINT)
-        printed, wrong = process.communicate(timeout=120)
+        printed, wrong = process.communicate(120)
     finally:
         process.kill()
     assert (process.returncode, wrong) == (0, "")

@@ -63,7 +63,8 @@ def test_sampling_and_streams_lead_away_from_it(kind, prompt):
 def test_training_leads_away_from_it_and_drops_prompts_for_the_empty_one(
     backbone, prompt, toys, tmp_path, monkeypatch
 ):
-    from salt_zoo_flow_matching.method import FlowMatching, with_dropout
+    from salt_zoo_flow_matching.draws import with_dropout
+    from salt_zoo_flow_matching.method import FlowMatching
 
     seen = []
     run = FlowMatching.train

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -28,20 +25,14 @@ def test_the_stream_of_the_readme_runs_when_pasted(capsys):
     assert all(line.startswith("torch.Size([1, 1, 3, 16, 16])") for line in shown)
 
 
-def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path):
+def test_the_plugin_of_the_readme_works_when_pasted(forked, tmp_path: Path):
     (tmp_path / "endpoint_regression.py").write_text(PLUGIN, encoding="utf-8")
     (command,) = re.findall(
         r"`(python -m benchmarks\.run quick -p endpoint_regression\.py .*?)`", README
     )
     arguments = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, *arguments, "--out", "out", *SMALL],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = forked(*arguments, "--out", "out", *SMALL, cwd=tmp_path)
+    assert done.code == 0, done.err
     assert "endpoint-regression" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
 
 

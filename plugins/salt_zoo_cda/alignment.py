@@ -39,7 +39,8 @@ def trd(student: Tensor, reference: Tensor, frames: int, margin: float = 0.1) ->
     Raises:
         ValueError: the shapes are not alike or not those of whole frames.
 
-    Source: arXiv 2604.03118 and its released code.
+    Source: arXiv 2604.03118 and its released code: per frame the S x S relations of tokens of unit
+    length, and an l1 difference with a margin.
     """
     student, reference = _by_frame(student, reference, frames)
     difference = _cosines(student) - _cosines(reference)
@@ -79,8 +80,10 @@ def mmd(
         ValueError: the shapes are not alike or not those of whole frames; no such kernel; fewer
             than two tokens (or frames, for `temporal_KERNEL`) where pairs are needed.
 
-    Source: arXiv 2604.03118; Gretton et al., JMLR 13 (2012), Lemma 6, for the estimator. The
-    energy form of the released code adds `E|y - y'|`, a slip that is not repeated here.
+    Source: arXiv 2604.03118; for the estimator Gretton et al., JMLR 13 (2012), Lemma 6, eq. 3, as
+    other implementations number it: `mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j)
+    - 2 mean_{i, j} k(x_i, y_j)`. The energy form of the released code adds `E|y - y'|`, a slip that
+    is not repeated here.
     """
     if kernel not in get_args(Kernel):
         raise ValueError(f"no kernel {kernel!r}; known: {', '.join(get_args(Kernel))}")

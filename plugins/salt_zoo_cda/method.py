@@ -14,7 +14,14 @@ class CDAConfig(DMDConfig):
 
 
 class CDA(DMD):
-    """DMD with other defaults; the objectives are what differs."""
+    """DMD with other defaults; the objectives are what differs.
+
+    With K the steps of the list that was drawn, the student's loss is (arXiv 2604.03118)
+
+        L_DMD + 0.2 * L_SC * 1[K = 8] + 0.1 * L_align * 1[K in {2, 4}]
+
+    `L_SC` is `salt_zoo_dmd.semigroup.semigroup_loss`, `L_align` a loss of `salt_zoo_cda.alignment`.
+    """
 
     version = 1
     Config = CDAConfig

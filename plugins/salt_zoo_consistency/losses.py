@@ -11,10 +11,12 @@ Distance = Literal["squared", "pseudo-huber"]
 
 
 def distance(x: Tensor, y: Tensor, kind: Distance) -> Tensor:
-    """How far apart clean estimates are, averaged over videos.
+    """How far apart clean estimates are, averaged over videos: the `d` of consistency distillation
+    (arXiv 2303.01469, Definition 1, eq. 7).
 
-    `squared` is the mean squared difference. `pseudo-huber` is `sqrt(|x - y|^2 + c^2) - c` of each
-    video with `c = 0.00054 * sqrt(dimensions)` (arXiv 2310.14189), which weighs outliers less.
+    `squared` is the mean squared difference: its squared l2 distance over the number of elements.
+    `pseudo-huber` is `sqrt(|x - y|^2 + c^2) - c` of each video with `c = 0.00054 *
+    sqrt(dimensions)` (Pseudo-Huber, arXiv 2310.14189), which weighs outliers less.
     """
     if kind == "squared":
         return (x - y).square().mean()

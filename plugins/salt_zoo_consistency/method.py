@@ -44,6 +44,12 @@ class ConsistencyConfig(StrictModel):
 class ConsistencyDistillation(WithObjectives):
     """`f(x_t, t) = x_t - t * v(x_t, t)` is made equal at both ends of one teacher step.
 
+    Consistency distillation (arXiv 2303.01469, Algorithm 2): a solver's step (eq. 6), here one of
+    Euler with guidance (the augmented PF-ODE of LCM, arXiv 2310.04378, eq. 12 to 15, as a reader's
+    summary numbers them), `loss = d(f(x_t, t), sg f_target(y, s))` with weight 1 (Definition 1,
+    eq. 7), and the target's average (eq. 8). On clean context it is causal consistency distillation
+    (Causal-Forcing++, arXiv 2605.15141, eq. 3 and 4, counted in its LaTeX source).
+
     The teacher is the student's own first network (an autoregressive student is distilled from an
     autoregressive flow model: a bidirectional path is no function of the causal context).
     """
@@ -62,7 +68,7 @@ class ConsistencyDistillation(WithObjectives):
     def roles(self) -> Mapping[str, NetworkSpec]:
         own = {
             "student": NetworkSpec("student", learning_rate=self.config.learning_rate),
-            "target": NetworkSpec(ema_of="student", decay=self.config.target_decay),
+            "target": NetworkSpec(ema_of="student", decay=self.config.target_decay),  # eq. 8
             "teacher": NetworkSpec("student"),
         }
         return self.objectives.beside(own)
@@ -84,11 +90,11 @@ class ConsistencyDistillation(WithObjectives):
             t, s = (send(self.grid[index], x0.device) for index in (k, k + 1))
             x = flow.add_noise(x0[:, :, frames], noise[:, :, frames], t)
             with torch.no_grad():
-                y = flow.euler_step(x, teacher(x, t, condition, teacher_cache), t, s)
+                y = flow.euler_step(x, teacher(x, t, condition, teacher_cache), t, s)  # eq. 6
                 target_x0 = flow.x0_from_velocity(y, target(y, s, condition, target_cache), s)
             student_x0 = flow.x0_from_velocity(x, student(x, t, condition, student_cache), t)
             share = (frames.stop - frames.start) / x0.shape[2]
-            loss = share * distance(student_x0, target_x0, self.config.distance)
+            loss = share * distance(student_x0, target_x0, self.config.distance)  # eq. 7
             step.backward(loss)
             total = total + loss.detach()
         return {"loss": total, **self.train_objectives(step)}

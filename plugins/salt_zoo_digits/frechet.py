@@ -1,4 +1,5 @@
-"""The Frechet distance between two Gaussians fitted to features (arXiv 1706.08500)."""
+"""The Frechet distance between two Gaussians fitted to features (arXiv 1706.08500, eq. 6, as a
+third party's code numbers it)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Gaussian:
 
 
 def frechet_distance(real: Gaussian, other: Gaussian) -> float:
-    """`|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`; biased upwards for few rows."""
+    """`|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))` (eq. 6); biased upwards for few rows."""
+    # symmetric, with the eigenvalues of S1 S2
     product = real.root @ other.covariance @ real.root
     roots = torch.linalg.eigvalsh(product).clamp(min=0).sqrt()
     trace = torch.trace(real.covariance) + torch.trace(other.covariance) - 2 * roots.sum()

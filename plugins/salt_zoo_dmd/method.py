@@ -30,7 +30,7 @@ class FakeScoreConfig(StrictModel):
     """The network that follows the student's distribution."""
 
     learning_rate: Rate = 4e-7
-    #: Its updates for each update of the student.
+    #: Its updates for each update of the student (5: DMD2, arXiv 2405.14867, section 4.2).
     updates: Annotated[int, Field(ge=1, le=10_000)] = 5
     times: ScoreTimes = ScoreTimes()
 
@@ -57,8 +57,8 @@ class DMDConfig(StrictModel):
 
 
 class DMD:
-    """Distribution matching on backward-simulated rollouts (DMD2, arXiv 2405.14867, section 4.5),
-    with any further objectives."""
+    """Distribution matching on backward-simulated rollouts (DMD2, arXiv 2405.14867, section 4.5;
+    Self Forcing, arXiv 2506.08009, Algorithm 1), with any further objectives."""
 
     version = 1
     Config = DMDConfig
@@ -110,8 +110,8 @@ class DMD:
         self.objectives.load_state_dict(state)
 
     def _fake_score(self, step: TrainStep) -> dict[str, Tensor]:
-        """Flow matching of the fake score on the student's videos (arXiv 2405.14867), and the
-        update of the objectives' networks on the same videos."""
+        """Flow matching of the fake score on the student's videos (arXiv 2405.14867, section 4.6),
+        and the update of the objectives' networks on the same videos."""
         x0 = BoundRollout(step, self.path(step.rng)).video(step.networks["student"])
         t = self.config.fake_score.times.draw(step.rng.rand("score time"))
         noise = step.rng.randn(step.latent_shape, "score noise")

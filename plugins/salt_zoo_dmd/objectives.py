@@ -53,7 +53,8 @@ class DistributionMatchingConfig(StrictModel):
 
 
 class DistributionMatching:
-    """Move the student's videos along the difference of real and fake score (arXiv 2405.14867).
+    """Move the student's videos along the difference of real and fake score (arXiv 2405.14867,
+    eq. 2; `losses.py` has the numbers of each part).
 
     Needs the frozen role `teacher` and the trained role `fake_score`.
     """
@@ -123,7 +124,8 @@ class SelfConsistencyConfig(StrictModel):
 
 
 class SelfConsistency:
-    """The semigroup-defect regulariser of SC-DMD, at the exit step of every block."""
+    """The semigroup-defect regulariser of SC-DMD, at the exit step of every block (Salt, arXiv
+    2604.03118; its numbers: `semigroup_loss`)."""
 
     version = 1
     Config = SelfConsistencyConfig

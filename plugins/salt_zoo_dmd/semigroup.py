@@ -62,6 +62,10 @@ def semigroup_loss(
     `velocity` divides the difference by `t_s - t_e` and so weighs short and long jumps alike.
     Gradient only through `v_start`; the middle point, too, is held fixed.
 
+    Source: the loss L_SC of arXiv 2604.03118, section 3.2, eq. 8, as a third party's code numbers
+    it: `E|x_e(1) - x_e(2)|^2` of the direct and the composed endpoint. The stop-gradients and the
+    factor `1 - t_s` are those of the released code.
+
     Args:
         v_start: velocity at the exit step, with gradient.
         v_middle: velocity at `t_middle`, from the point that `v_start` leads to.
@@ -92,6 +96,9 @@ def local_defect(
     v_start: Tensor, v_middle: Tensor, t_start: float, t_middle: float, t_end: float
 ) -> Tensor:
     """`|Psi_{s->e}(x) - Psi_{m->e}(Psi_{s->m}(x))| / |Psi_{s->e}(x) - x|` per video, `[B]`.
+
+    The paper (arXiv 2604.03118) reports such a defect; the divisor, the displacement's norm, is
+    our reading of it.
 
     0 for an exact flow map, but also for any straight flow to a constant: never read it without
     quality and diversity beside it.

@@ -6,17 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
-import torch
-from einops import repeat
 from pydantic import Field
 from torch import Tensor
 
 from salt_zoo.core import flow
 from salt_zoo.core.base.config import StrictModel
-from salt_zoo.core.networks.condition import choose
 from salt_zoo.core.protocols import Condition, NetworkSpec, TrainStep
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
+from salt_zoo_flow_matching.draws import times_by_block, with_dropout
 
 
 class FlowMatchingConfig(StrictModel):
@@ -33,7 +31,9 @@ class FlowMatchingConfig(StrictModel):
 
 
 class FlowMatching(ABC):
-    """Weighted flow matching (arXiv 2210.02747), an independent time for every block."""
+    """Weighted flow matching, an independent time for every block: arXiv 2210.02747, eq. 9, on the
+    straight path of eq. 22 and 23; rectified flow, arXiv 2209.03003, eq. 1 (see `flow.velocity`).
+    The weight is the density of the shifted times."""
 
     version = 1
     needs_data = True
@@ -83,7 +83,7 @@ class TeacherForcingConfig(FlowMatchingConfig):
 
 
 class TeacherForcing(FlowMatching):
-    """Flow matching with teacher forcing (arXiv 2602.02214)."""
+    """Flow matching with teacher forcing: `v(x_t^i, t; x0^{<i})` (arXiv 2602.02214, stage 1)."""
 
     Config = TeacherForcingConfig
     config: TeacherForcingConfig
@@ -97,7 +97,8 @@ class TeacherForcing(FlowMatching):
 
 
 class DiffusionForcing(FlowMatching):
-    """Flow matching with diffusion forcing (arXiv 2407.01392), as CausVid (2412.07772) uses it.
+    """Flow matching with diffusion forcing (arXiv 2407.01392, Algorithm 1 and eq. 3.1, there of the
+    noise in place of the velocity), as CausVid (2412.07772, section 4.2) uses it.
 
     On a bidirectional backbone it is bitwise `teacher-forcing`: plain flow matching.
     """
@@ -108,24 +109,3 @@ class DiffusionForcing(FlowMatching):
         self, step: TrainStep, x: Tensor, t: Tensor, x0: Tensor, condition: Condition
     ) -> Iterable[tuple[slice, Tensor]]:
         return forward_block_causal(step.networks["student"], x, t, condition, step.blocks)
-
-
-def times_by_block(step: TrainStep, frames: int, timestep_shift: float) -> Tensor:
-    """An independent shifted time for every block of every video, `[B, F]` in [0, 1)."""
-    parts = []
-    for block, place in enumerate(step.blocks.split(frames)):
-        t = flow.training_times(step.rng.rand("time", block), timestep_shift)
-        parts.append(repeat(t, "b -> b f", f=place.stop - place.start))
-    return torch.cat(parts, dim=1)
-
-
-def with_dropout(step: TrainStep, share: float) -> Condition:
-    """The batch's conditions, a `share` of them replaced by the empty prompt's, for guidance.
-
-    Not by the negative prompt: that is a prompt like any other, chosen when a network is sampled,
-    and its videos are not those of all prompts.
-    """
-    batch = step.batch
-    dropped = step.rng.rand("prompt dropout") < share
-    nothing = batch.unconditional if batch.no_prompt is None else batch.no_prompt
-    return choose(dropped, nothing, batch.condition)

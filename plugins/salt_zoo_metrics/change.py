@@ -24,8 +24,9 @@ from salt_zoo_metrics.frames import eight_bit
 def temporal_flickering(pixels: Tensor) -> Tensor:
     """`(255 - mean absolute difference of adjacent 8-bit frames) / 255`, in [0, 1].
 
-    The formula of VBench (arXiv 2311.17982), which applies it to decoded video files; here no codec
-    lies between.
+    The dimension "temporal flickering" of VBench (arXiv 2311.17982): the paper names the mean
+    absolute difference of frames in words, the scale is that of its code (`cal_score`). VBench
+    applies it to decoded video files; here no codec lies between.
 
     Args:
         pixels: `[N, C, F, height, width]` in [0, 1], clamped.

@@ -34,7 +34,8 @@ class ClipScoreConfig(StrictModel):
 
 
 class ClipScore(MetricDefaults):
-    """The cosine of prompt and frame, in [-1, 1], averaged over frames (CLIPSIM, arXiv 2104.14806).
+    """The cosine of prompt and frame, in [-1, 1], averaged over frames (CLIPSIM, arXiv 2104.14806):
+    `mean_f cos(image_f, text)`.
 
     Neither scaled by 100 nor cut at 0. Frames are resized and their middle is cropped as the model
     was trained; what a prompt has beyond the model's 77 tokens is ignored. NaN for a video that

@@ -46,8 +46,9 @@ class ImageQualityConfig(StrictModel):
 class ImageQuality(MetricDefaults):
     """The mean score of a video's frames; whether higher is better, pyiqa says.
 
-    With the defaults VBench's imaging quality (arXiv 2311.17982) in [0, 1], except that no codec
-    lies between. NaN for a video that holds a NaN.
+    With the defaults VBench's dimension "imaging quality" (arXiv 2311.17982) in [0, 1],
+    `mean_f MUSIQ(frame_f) / 100`, except that no codec lies between. NaN for a video that holds a
+    NaN.
     """
 
     version = 1

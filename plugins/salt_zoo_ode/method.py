@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,7 +17,8 @@ from salt_zoo.core.protocols import NetworkSpec, TrainStep
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.rollout.forcing import forward_block_causal, forward_teacher_forced
 from salt_zoo.rollout.with_objectives import RolloutConfig, WithObjectives
-from salt_zoo_ode.trajectories import SAME_TIME, TrajectoryConfig, Whose, draw_trajectories
+from salt_zoo_ode.fitting import fitting
+from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
 
 
 class OdeRegressionConfig(TrajectoryConfig):
@@ -48,7 +49,9 @@ class OdeRegressionConfig(TrajectoryConfig):
 
 class OdeRegression(WithObjectives):
     """`x_t - t * v(x_t, t)` is made the endpoint of the ODE through `x_t`, at the times of a step
-    list (CausVid, arXiv 2412.07772; Self Forcing, arXiv 2506.08009)."""
+    list: `mean((x_t - t * v - endpoint)**2)` (L_init of CausVid, arXiv 2412.07772, section 4.3,
+    eq. 6; on clean context causal ODE distillation, Causal Forcing, arXiv 2602.02214, stage 2, and
+    Causal-Forcing++, arXiv 2605.15141, eq. 1, counted in its LaTeX source)."""
 
     version = 1
     Config = OdeRegressionConfig
@@ -85,40 +88,24 @@ class OdeRegression(WithObjectives):
 
     def _states(self, step: TrainStep) -> Tensor:
         """Trajectories `[B, K, C, F, H, W]`: the dataset's, or made from the step's noise."""
-        batch, times = step.batch, self.config.kept_times
-        if batch.trajectory is None:
-            if self.config.of == "dataset":
-                raise ZooError(
-                    "method.of: dataset: the dataset has no trajectories; choose the dataset "
-                    "'trajectories', or method.of: teacher to make them while training"
-                )
-            return draw_trajectories(
-                self.config,
-                self.config.of,
-                step.networks["teacher"],
-                step.rng,
-                batch.condition,
-                batch.unconditional,
-                self.config.guidance_scale,
-                step.blocks,
-                step.latent_shape,
-            )
-        stored = batch.trajectory_times
-        if len(stored) != len(times) or any(
-            abs(a - b) > SAME_TIME for a, b in zip(stored, times, strict=True)
-        ):
+        if step.batch.trajectory is not None:
+            return fitting(step.batch, self.config.kept_times, step.latent_shape)
+        if self.config.of == "dataset":
             raise ZooError(
-                f"the dataset's trajectories are kept at times {_shown(stored)} and the method's "
-                f"are {_shown(times)}; set method.steps and method.timestep_shift, or "
-                "method.times, to theirs"
+                "method.of: dataset: the dataset has no trajectories; choose the dataset "
+                "'trajectories', or method.of: teacher to make them while training"
             )
-        wanted = (len(times) + 1, *step.latent_shape)
-        if tuple(batch.trajectory.shape[1:]) != wanted:
-            raise ZooError(
-                f"the dataset's trajectories are {list(batch.trajectory.shape[1:])} and this "
-                f"backbone's would be {list(wanted)}; choose those that were made with it"
-            )
-        return batch.trajectory
+        return draw_trajectories(
+            self.config,
+            self.config.of,
+            step.networks["teacher"],
+            step.rng,
+            step.batch.condition,
+            step.batch.unconditional,
+            self.config.guidance_scale,
+            step.blocks,
+            step.latent_shape,
+        )
 
     def _draw(self, step: TrainStep, states: Tensor) -> tuple[Tensor, Tensor]:
         """A state of an independent time for every block: `[B, C, F, H, W]`, and times `[B, F]`."""
@@ -141,7 +128,3 @@ class OdeRegression(WithObjectives):
         if self.config.sees == "clean":
             return forward_teacher_forced(student, x, t, endpoint, condition, step.blocks)
         return forward_block_causal(student, x, t, condition, step.blocks)
-
-
-def _shown(times: Sequence[float]) -> str:
-    return "[" + ", ".join(f"{t:.4g}" for t in times) + "]"

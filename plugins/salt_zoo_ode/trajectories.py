@@ -73,9 +73,10 @@ class TrajectoryConfig(StrictModel):
         return with_times(flow.step_list(self.teacher_steps, self.timestep_shift), self.kept_times)
 
 
-#: Whose trajectories: the teacher's, which denoises all frames at once (CausVid, arXiv 2412.07772),
-#: or those of the flow model that the student starts from, block by block on its own past (Causal
-#: Forcing, arXiv 2602.02214: a bidirectional path is no function of the causal context).
+#: Whose trajectories: the teacher's, which denoises all frames at once (CausVid, arXiv 2412.07772,
+#: section 4.3), or those of the flow model that the student starts from, block by block on its own
+#: past (Causal Forcing, arXiv 2602.02214: a bidirectional path is no function of the causal
+#: context, Lemma 3.2 and Proposition 3.3 as readers' notes number them).
 Whose = Literal["teacher", "student-start"]
 
 

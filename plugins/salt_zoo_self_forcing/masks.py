@@ -1,7 +1,8 @@
 """Which frame sees which in a pass over a whole video: the masks of block-causal training.
 
 The same rules as the memories': every block sees itself and the blocks before it, or the first
-`sink` frames and the last `local - sink` before its own end.
+`sink` frames and the last `local - sink` before its own end. The former, with blocks of k frames,
+is eq. 5 of CausVid (arXiv 2412.07772): frame i sees frame j where `floor(j / k) <= floor(i / k)`.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 `t` is in [0, 1] and `t = 1` is pure noise: `x_t = (1 - t) * x0 + t * noise`, with the velocity
 `v = noise - x0`. A time is a float, a tensor `[B]` (one per video) or `[B, F]` (one per frame);
 videos are `[B, C, F, H, W]`.
+
+Flow matching (arXiv 2210.02747) and rectified flow (arXiv 2209.03003) count time from noise to
+data, SD3 (arXiv 2403.03206, section 3) as it is done here.
 """
 
 from __future__ import annotations
@@ -32,7 +35,10 @@ def at(t: Time, x: Tensor) -> Time:
 
 
 def shift_time(t: AnyTime, shift: float) -> AnyTime:
-    """Timestep shift `s*t / (1 + (s - 1)*t)`; keeps 0 and 1, moves the rest to noise; Wan: 5."""
+    """Timestep shift `s*t / (1 + (s - 1)*t)`; keeps 0 and 1, moves the rest to noise; Wan: 5.
+
+    SD3, arXiv 2403.03206, section 5.3.2, eq. 23: `s = sqrt(m / n)` for m pixels in place of n.
+    """
     return shift * t / (1 + (shift - 1) * t)
 
 
@@ -42,18 +48,22 @@ def unshift_time(t: AnyTime, shift: float) -> AnyTime:
 
 
 def add_noise(x0: Tensor, noise: Tensor, t: Time) -> Tensor:
-    """`x_t = (1 - t) * x0 + t * noise`."""
+    """`x_t = (1 - t) * x0 + t * noise` (arXiv 2210.02747, eq. 22, with sigma_min = 0 and time
+    reversed)."""
     t = at(t, x0)
     return (1 - t) * x0 + t * noise
 
 
 def velocity(x0: Tensor, noise: Tensor) -> Tensor:
-    """The flow-matching target `noise - x0`, the same at every time."""
+    """The flow-matching target `noise - x0`, the same at every time (arXiv 2210.02747, eq. 23, with
+    sigma_min = 0 and time reversed; arXiv 2209.03003, eq. 1, as a third party's code numbers it).
+    """
     return noise - x0
 
 
 def x0_from_velocity(x: Tensor, v: Tensor, t: Time) -> Tensor:
-    """The clean video that a velocity at time `t` points at: `x - t * v`."""
+    """The clean video that a velocity at time `t` points at: `x - t * v` (the `G` of
+    Causal-Forcing++, arXiv 2605.15141, eq. 4, counted in its LaTeX source)."""
     return x - at(t, x) * v
 
 
@@ -68,14 +78,18 @@ def velocity_from_x0(x: Tensor, x0: Tensor, t: Time) -> Tensor:
 
 
 def euler_step(x: Tensor, v: Tensor, t: Time, t_next: Time) -> Tensor:
-    """One Euler step of the flow from `t` to `t_next`: `x - (t - t_next) * v`."""
+    """One Euler step of the flow from `t` to `t_next`: `x - (t - t_next) * v` (the one-step solver
+    of arXiv 2303.01469, eq. 6, with the update function `v`)."""
     return x - (at(t, x) - at(t_next, x)) * v
 
 
 def guide(v_uncond: Tensor, v_cond: Tensor, guidance_scale: float) -> Tensor:
     """Classifier-free guidance `v_uncond + w * (v_cond - v_uncond)`; w = 1 is conditional only.
 
-    Self Forcing writes `cond + s * (cond - uncond)`: its 3.0 is w = 4 here (arXiv 2506.08009).
+    This w is that of Imagen (arXiv 2205.11487, eq. 2, as the pipelines of diffusers cite it). The
+    paper of guidance writes `(1 + s) * cond - s * uncond`, which is w = 1 + s (arXiv 2207.12598,
+    eq. 6, as third parties number it), and so does Self Forcing, as `cond + s * (cond - uncond)`:
+    its 3.0 is w = 4 here (arXiv 2506.08009).
     """
     return v_uncond + guidance_scale * (v_cond - v_uncond)
 

@@ -14,7 +14,8 @@ from salt_zoo.core.networks.network import Condition, Memory, VelocityNetwork
 
 
 class Guided:
-    """`v_uncond + w * (v_cond - v_uncond)` of a network, both halves in one doubled batch.
+    """`v_uncond + w * (v_cond - v_uncond)` of a network, both halves in one doubled batch
+    (classifier-free guidance; `flow.guide` has its numbers).
 
     At w = 1 the network is evaluated once, conditionally; guidance counts twice otherwise. A memory
     is doubled in the same way: each half remembers the video under its own condition.
@@ -57,7 +58,7 @@ class Guided:
 
 class AutoGuided:
     """`v_weak + w * (v - v_weak)`: a network guided by a weaker one, under the same condition
-    (autoguidance, arXiv 2406.02507).
+    (autoguidance, arXiv 2406.02507: `w * D_1 + (1 - w) * D_0` of denoisers, `D_0` the weaker).
 
     At w = 1 the network is evaluated alone. For networks without a memory, as scores are.
     """

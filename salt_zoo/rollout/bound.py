@@ -23,7 +23,8 @@ ExitLoss = Callable[[ExitStep, float], Tensor | None]
 class BoundRollout:
     """Rollouts of networks along one path, all from the step's own noise and prompts.
 
-    `backward` is backward simulation (arXiv 2405.14867, 2506.08009) for videos of any length.
+    `backward` is backward simulation (arXiv 2405.14867, section 4.5; 2506.08009, Algorithm 1) for
+    videos of any length.
     """
 
     step: TrainStep

@@ -46,8 +46,8 @@ def forward_teacher_forced(
 
     `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
     pass with `masked` where the network is a `MaskedForward` and its memory allows that (the clean
-    past then carries gradient, arXiv 2602.02214), else block by block. Call `backward` before
-    asking for the next.
+    past then carries gradient, arXiv 2602.02214, stage 1), else block by block. Call `backward`
+    before asking for the next.
     """
     if masked and isinstance(network, MaskedForward):
         v = network.forward_masked(x, t, x0, condition)
@@ -64,9 +64,9 @@ def forward_block_causal(
     """Velocities of noisy videos `x` `[B, C, F, H, W]`, every block given the noisy blocks before.
 
     `t` is `[B, F]`, equal within a block. Yields frames and their velocity: all frames in one
-    block-causal pass (diffusion forcing, arXiv 2407.01392), or block by block from a memory without
-    gradient where `MaskedForward.can_mask` excludes one pass over so many frames. A single block is
-    passed with one time a video. Call `backward` before asking for the next.
+    block-causal pass (diffusion forcing, arXiv 2407.01392, Algorithm 1), or block by block from a
+    memory without gradient where `MaskedForward.can_mask` excludes one pass over so many frames. A
+    single block is passed with one time a video. Call `backward` before asking for the next.
     """
     count = x.shape[2]
     parts = blocks.split(count)

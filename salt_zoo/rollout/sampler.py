@@ -1,8 +1,9 @@
 """Few-step generation from noise, block by block: the one rollout of training and inference.
 
-A bidirectional network is the one-block case without a memory. In training ("backward simulation",
-arXiv 2405.14867, 2506.08009) the steps before the exit step run without gradient, the exit step
-with, and its clean estimate is the output; generation exits at the last step, without gradient.
+A bidirectional network is the one-block case without a memory. In training ("backward simulation":
+DMD2, arXiv 2405.14867, section 4.5; block by block with a memory: Self Forcing, arXiv 2506.08009,
+Algorithm 1) the steps before the exit step run without gradient, the exit step with, and its clean
+estimate is the output; generation exits at the last step, without gradient.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ def denoise(
     gradient: bool = False,
 ) -> Iterator[ExitStep]:
     """All steps of one block, given the memory of the blocks before it; commits nothing.
+
+    `sde` alternates clean estimates and fresh noise (multistep consistency sampling, arXiv
+    2303.01469, Algorithm 1; DMD2, arXiv 2405.14867, section 4.4), `ode` takes Euler steps.
 
     Only the last step is recorded for backward, and only with `gradient`.
     """

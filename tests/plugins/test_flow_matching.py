@@ -13,7 +13,8 @@ from salt_zoo.core.protocols import Batch, TrainStep
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.forcing import forward_block_causal
 from salt_zoo.training.launch import train
-from salt_zoo_flow_matching.method import DiffusionForcing, FlowMatchingConfig, times_by_block
+from salt_zoo_flow_matching.draws import times_by_block
+from salt_zoo_flow_matching.method import DiffusionForcing, FlowMatchingConfig
 from tests.blocks.plugin import BLOCK, FRAMES, ToyBackbone
 from tests.gaussian import closed_form
 from tests.gaussian.networks import GaussianNetwork, points

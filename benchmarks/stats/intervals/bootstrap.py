@@ -3,9 +3,9 @@
 The scores of an arm form an array `[S seeds, P rows]` (or features `[S, P, D]`), a row being a
 video of a prompt: every training seed is scored on the same prompts from the same noise. Two things
 would differ if the study were made again, the seeds and the prompts, so both are resampled, crossed
-and independently of each other (Owen, "The pigeonhole bootstrap", 2007). All arms see the same
-resampled prompts, and arms with the same training seeds the same resampled seeds, so that a
-difference is paired.
+and independently of each other (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1,
+2007, 386-411; arXiv 0712.1111). All arms see the same resampled prompts, and arms with the same
+training seeds the same resampled seeds, so that a difference is paired.
 
 The bootstrap gives the shape of an interval; two of its faults are mended:
 
@@ -14,8 +14,10 @@ The bootstrap gives the shape of an interval; two of its faults are mended:
 - With few seeds it is too narrow. Its deviations are stretched to where the variances of a two-way
   layout put the ends: seeds and prompts have a half-width each, Student's t with their own degrees
   of freedom times the standard error, and the squares of the two add up (MOVER: Zou and Donner,
-  2008). Common degrees of freedom (Welch and Satterthwaite) would be too many where two or three
-  seeds happen to agree: of equal arms, 3% would then be called different at the level 0.002.
+  Statistics in Medicine 27, 2008, 1693-1702: the lower end of `d = a - b` is
+  `d - sqrt((a - low_a)^2 + (high_b - b)^2)`). Common degrees of freedom (Welch and Satterthwaite)
+  would be too many where two or three seeds happen to agree: of equal arms, 3% would then be called
+  different at the level 0.002.
 
 Where scores have no spread at all (every video of every seed shows the right digit), resampling
 cannot say how far off they may be. A metric that declares its bounds then has the exact binomial
@@ -273,7 +275,8 @@ def _ends(bounds: Bounds) -> tuple[float, float]:
 
 
 def half_width(parts: Sequence[Part], tail: float) -> float:
-    """Half of an interval that leaves out `tail` on each side, of a sum of independent estimates.
+    """Half of an interval that leaves out `tail` on each side, of a sum of independent estimates:
+    `sqrt(sum((t_{freedom, tail} * standard error)^2))`, MOVER of symmetric intervals.
 
     >>> round(half_width([(1.0, 1)], 0.025), 3), round(half_width([(1.0, 4), (1.0, 31)], 0.025), 3)
     (12.706, 3.446)
@@ -300,8 +303,11 @@ def level(value: float, low: float, high: float, parts: Sequence[Part]) -> float
 
 
 def holm(levels: Sequence[float]) -> list[float]:
-    """Levels adjusted for their number (Holm, 1979): if all below 0.05 are called significant,
-    the chance that any of them is wrong is at most 5%.
+    """Levels adjusted for their number: if all below 0.05 are called significant, the chance that
+    any of them is wrong is at most 5%.
+
+    Of n levels in rising order the i-th, from 1, becomes `max_{j <= i} min(1, (n - j + 1) p_j)`
+    (Holm, Scandinavian Journal of Statistics 6, 1979, 65-70).
 
     >>> holm([0.01, 0.04, 0.02])
     [0.03, 0.04, 0.04]

@@ -31,7 +31,10 @@ class BlockRelativeMemoryConfig(StrictModel):
 
 
 class BlockRelativeMemory:
-    """Keys stored unrotated; on reading they are at 0, 1, ... in order of time, the block last."""
+    """Keys stored unrotated; on reading they are at 0, 1, ... in order of time, the block last.
+
+    "Block-Relativistic RoPE" of arXiv 2511.20649, and on a new prompt its "KV Flush" or "RoPE Cut".
+    """
 
     version = 1
     Config = BlockRelativeMemoryConfig

@@ -37,7 +37,9 @@ class EmaSinkMemoryConfig(StrictModel):
 class EmaSinkMemory:
     """Keys stored unrotated; on reading the sink is at 0, 1, ..., then the window, the block last.
 
-    Frame `i` that leaves the window goes into the sink's frame `i` modulo the sink's length.
+    Frame `i` that leaves the window goes into the sink's frame `i` modulo the sink's length. With w
+    frames in the window the paper ("EMA-Sink") has `S^i = a * S^{i-1} + (1 - a) * K^{i-w}`, and the
+    same for V; a is `decay`.
     """
 
     version = 1
@@ -77,7 +79,7 @@ class EmaSinkMemory:
             old, sink = self.ring.slot(frame) * n, frame % self.ring.sink * n
             for buffer, average in zip(buffers, averages, strict=True):
                 kept, leaving = average[:, sink : sink + n], buffer[:, old : old + n]
-                kept.lerp_(leaving.to(kept.dtype), 1 - self.config.decay)
+                kept.lerp_(leaving.to(kept.dtype), 1 - self.config.decay)  # a * S + (1 - a) * K
                 if average is not buffer:
                     buffer[:, sink : sink + n] = kept
 

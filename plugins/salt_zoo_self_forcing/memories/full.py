@@ -1,4 +1,5 @@
-"""The memory `full`: everything, at absolute positions (Self Forcing, arXiv 2506.08009)."""
+"""The memory `full`: everything, at absolute positions (Self Forcing, arXiv 2506.08009, the KV of
+Algorithm 1; CausVid, arXiv 2412.07772, Algorithm 2)."""
 
 from __future__ import annotations
 

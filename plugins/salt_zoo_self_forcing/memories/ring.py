@@ -63,7 +63,7 @@ def recache(
     cache: KVCache, recent: Sequence[Tensor], update_cache: Callable[[Tensor], None]
 ) -> None:
     """Empty the memory and remember the recent blocks anew, as many as it keeps, at their old
-    positions (LongLive, arXiv 2509.22622)."""
+    positions (LongLive, arXiv 2509.22622, section 3.1 and Algorithm 2)."""
     kept: list[Tensor] = []
     frames = 0
     for x in reversed(recent):

@@ -1,5 +1,6 @@
 """The memory `window`: the first frames and the latest, at absolute positions (LongLive 1.0,
-arXiv 2509.22622)."""
+arXiv 2509.22622, section 3.3; with a sink of 0 the rolling KV cache of Self Forcing, arXiv
+2506.08009, Algorithm 2)."""
 
 from __future__ import annotations
 

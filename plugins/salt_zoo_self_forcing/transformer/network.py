@@ -24,7 +24,8 @@ from salt_zoo_wan.transformer.network import WanNetwork, coordinate_channels
 
 
 class CausalWanNetwork(WanNetwork):
-    """Wan as `v(x, t, condition, memory)` that generates block by block (arXiv 2506.08009).
+    """Wan as `v(x, t, condition, memory)` that generates block by block (arXiv 2506.08009,
+    Algorithm 1; CausVid, arXiv 2412.07772, Algorithm 2).
 
     With a memory, `x` is the next block. Without one, `x` is a video whose blocks see themselves
     and the blocks before them, as noisy as they are (diffusion forcing's mask).
@@ -150,8 +151,8 @@ class CausalWanNetwork(WanNetwork):
         """The velocity of every noisy block of `x` given the clean blocks before it, in one pass.
 
         The clean copy is seen at time 0, or at `clean_t` (shaped like `t`) where it is noised a
-        little itself, and carries gradient (teacher forcing, arXiv 2602.02214). None where the
-        memory's positions are relative and the video is longer than it keeps.
+        little itself, and carries gradient (teacher forcing, arXiv 2602.02214, stage 1). None where
+        the memory's positions are relative and the video is longer than it keeps.
         """
         if self.policy.span(x.shape[2]) is None:
             return None

@@ -40,7 +40,8 @@ class LoraConfig(StrictModel):
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer with an adapter: `x W^T + b + scale * (x A^T) B^T`.
+    """A linear layer with an adapter: `x W^T + b + scale * (x A^T) B^T` (arXiv 2106.09685,
+    eq. 3, as third parties number it).
 
     Made by `add_lora` of a layer that exists; the names of its own tensors stay.
 

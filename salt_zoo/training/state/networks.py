@@ -238,7 +238,8 @@ class Networks(Mapping[str, Any]):
 
     @torch.no_grad()
     def update_ema(self, role: str, step: int) -> None:
-        """Update every EMA of `role` after its update in `step`."""
+        """Update every EMA of `role` after its update in `step`, to `decay * mean + (1 - decay) *
+        weight` (as the target of arXiv 2303.01469, eq. 8)."""
         for name, other in self.roles.items():
             if other.ema_of != role:
                 continue
