@@ -132,13 +132,21 @@ WORDS = ["on", "off", "yes", "No", "y", "null", "~", "true", "010", "8", "0.30",
 WORDS += ["2026-11-25", "2026-11-25 10:00:00", "=", ".inf", "0x10", "1_000", "-", ".5", "w0.3"]
 
 
+#: A zero character is refused.
+LETTERS = st.characters(exclude_characters="\0", exclude_categories=("Cs",))
+
+
 @pytest.mark.parametrize("word", [word for word in WORDS if word != "-"])
 def test_a_key_is_the_word_that_was_written(word):
     assert parse_yaml(f"{word}: {{a: 1}}", "k") == {word: {"a": 1}}
     assert parse_yaml(f"x: {{{word}: 1}}", "k") == {"x": {word: 1}}
 
 
-@given(st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=8), st.integers(), max_size=6))
+@given(
+    st.dictionaries(
+        st.sampled_from(WORDS) | st.text(LETTERS, max_size=8), st.integers(), max_size=6
+    )
+)
 def test_quoted_or_not_every_key_comes_back(content):
     text = dump_yaml(content)
     assert parse_yaml(text, "k") == content
@@ -146,10 +154,10 @@ def test_quoted_or_not_every_key_comes_back(content):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=20)
+        st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(LETTERS, max_size=20)
         | st.floats(allow_nan=False, allow_infinity=False),
         lambda inner: st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+        | st.dictionaries(st.text(LETTERS, max_size=5), inner, max_size=4),
         max_leaves=20,
     ),
     st.booleans(),
@@ -205,6 +213,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: " + "9" * 5000, "line 1: a number of 5000 digits"),
         ("a: [1, 2", "line 1: not valid YAML"),
         ("a: 1\n\tb: 2", "line 2: not valid YAML"),
+        ('a: 1\nb: "x\\0y"', "line 2: a zero character"),
+        ('"x\\0": 1', "line 1: a zero character"),
     ],
 )
 def test_what_no_configuration_is(text, said):

@@ -189,6 +189,8 @@ class _Builder:
 
     def scalar(self, event: yaml.ScalarEvent, line: int) -> _Value:
         text: str = event.value
+        if "\0" in text:  # written "\\0"; of a path the system says what no person understands
+            raise self.error(line, "a zero character in a text; leave it out")
         size = 1 + len(text) // 100
         self.check_tag(event.tag, line, "str")
         if not event.implicit[0]:
