@@ -100,6 +100,13 @@ def test_a_folder_that_is_a_broken_link(command, target, refused, tmp_path):
     assert str(tmp_path / "plain") in error and "a link that leads nowhere" in error
 
 
+@pytest.mark.parametrize("name", ["train", "pretrain", "prepare-text", "prepare-latents"])
+def test_a_folder_of_weights_whose_name_is_not_utf8(name, refused, tmp_path):
+    """safetensors takes no such path; a training was written, and could not be read."""
+    command = FOLDERS[name]
+    assert "its name is not UTF-8" in refused(command, tmp_path / "a\udcff")
+
+
 def test_a_name_with_a_slash_is_a_folder(refused, tmp_path):
     (tmp_path / "a.mp4").write_text("kept")
     assert "is a file, not a folder" in refused(("sample", SEVEN, *WAN), f"{tmp_path}/a.mp4/")

@@ -37,7 +37,8 @@ def one_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
         patience: seconds to wait for another writer, for instance one whose parent has ended.
 
     Raises:
-        ZooError: another process writes there, or the folder cannot be written.
+        ZooError: another process writes there, or the folder cannot be written, or holds no
+            weights (its name is not UTF-8).
     """
     folder = Path(folder)
     key = (os.getpid(), os.path.realpath(folder))
@@ -45,6 +46,10 @@ def one_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
         yield
         return
     check_folder(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # safetensors would not read it back
+        raise ZooError(f"{folder}: its name is not UTF-8; choose another folder") from None
     with readable_errors(folder):
         made = _make(folder)
         _take(folder, patience)
