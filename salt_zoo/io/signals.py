@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -85,20 +86,8 @@ def termination_told(tell: Callable[[], None]) -> Iterator[None]:
                     finally:
                         os._exit(128 + signal.SIGTERM)
 
-    def forked() -> None:  # its socket is that of the process that was forked
-        if signal.getsignal(signal.SIGTERM) is ask:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        mask(signal.SIG_UNBLOCK)
-
-    def mask(how: int) -> None:  # a signal to a process that is forked waits until `forked`
-        signal.pthread_sigmask(how, (signal.SIGTERM,))
-
-    os.register_at_fork(
-        before=lambda: mask(signal.SIG_BLOCK),
-        after_in_parent=lambda: mask(signal.SIG_UNBLOCK),
-        after_in_child=forked,
-    )
+    _look_at_forks()
+    _asking.append(ask)
     threading.Thread(target=wait, name="termination", daemon=True).start()
     before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, ask)
@@ -107,7 +96,34 @@ def termination_told(tell: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
+        _asking.remove(ask)
         written.close()  # so that the thread ends
+
+
+#: The handlers of `termination_told`.
+_asking: list[Callable[..., None]] = []
+
+
+@functools.cache
+def _look_at_forks() -> None:
+    """Once a process: of hooks that were added again the first would unblock what waits for the
+    others."""
+    os.register_at_fork(
+        before=lambda: _mask(signal.SIG_BLOCK),
+        after_in_parent=lambda: _mask(signal.SIG_UNBLOCK),
+        after_in_child=_forked,
+    )
+
+
+def _mask(how: int) -> None:  # a signal to a process that is forked waits until `_forked`
+    signal.pthread_sigmask(how, (signal.SIGTERM,))
+
+
+def _forked() -> None:  # its socket is that of the process that was forked
+    if signal.getsignal(signal.SIGTERM) in _asking:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _mask(signal.SIG_UNBLOCK)
 
 
 def _usual(number: int) -> Any:
