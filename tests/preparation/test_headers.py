@@ -55,3 +55,43 @@ def test_trajectories(cli, tmp_path, monkeypatch):
     command = (*command, "--set", "teacher_steps=4", "--out", out)
     ended = cli(*command, "--set", f"backbone.options.weights={tmp_path}/nowhere")
     assert ended.code == 2 and not out.exists()
+
+
+@pytest.fixture
+def index(prepare, tmp_path):
+    """Changes the columns of a finished folder's index; returns the error of who opens it."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    from salt_zoo.core.base.errors import ZooError
+    from salt_zoo.io.packed import INDEX
+    from salt_zoo.io.packed_reader import PackedReader
+
+    assert prepare(SEVEN, SEVEN.replace("7", "8")).code == 0
+    path = tmp_path / "text" / INDEX
+    whole = PackedReader(tmp_path / "text")
+
+    def change(do):
+        table = parquet.read_table(path)
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        do(columns)
+        changed = pa.table(columns).replace_schema_metadata(table.schema.metadata)
+        parquet.write_table(changed, path)
+        with pytest.raises(ZooError) as raised:
+            reader = PackedReader(tmp_path / "text")
+            for item in range(len(whole.prompts)):
+                reader.read(item)
+        return str(raised.value)
+
+    return change
+
+
+def test_an_index_with_the_prompts_of_others(index, tmp_path):
+    """Its digest is in the header: each prompt had another's encoding."""
+    said = index(lambda columns: columns["prompt"].reverse())
+    assert f"{tmp_path / 'text'}" in said and "its prompts are not those" in said
+
+
+@pytest.mark.parametrize("column", ["crc", "shard", "prompt"])
+def test_an_index_that_lacks_a_column(column, index):
+    assert f"it lacks '{column}'" in index(lambda columns: columns.pop(column))
