@@ -106,17 +106,17 @@ def guarded(run: Callable[[], int | None]) -> int:
     What is left is a bug, and shows its traceback, as everything does where the environment
     variable SALT_ZOO_TRACEBACK is set.
     """
-
-    def checked() -> int | None:
-        check_launch()
-        return run()
-
     lenient_outputs()
+    try:
+        check_launch()
+    except ZooError as error:
+        say(f"error: {error}")
+        return error.exit_code
     with signals_clean_up(), termination_told(_tell_of_end), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
-            return checked() or 0
+            return run() or 0
         with threads_told():
-            return _guarded(checked)
+            return _guarded(run)
 
 
 def _guarded(run: Callable[[], int | None]) -> int:

@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,11 +49,43 @@ def signals_clean_up() -> Iterator[None]:
         if before[number] is _usual(number):
             signal.signal(number, _here_alone(stop))
     try:
-        yield
+        with _not_lost():
+            yield
     finally:
         for number, handler in before.items():
             if handler is _usual(number):
                 signal.signal(number, handler)
+
+
+#: Seconds until a signal comes again that a callback has swallowed.
+_AGAIN = 0.05
+
+
+@contextlib.contextmanager
+def _not_lost() -> Iterator[None]:
+    """Inside the block a `Stopped` that was raised where Python ignores every error (a destructor,
+    a callback of an import's lock) comes again, outside of it."""
+    process, before = os.getpid(), sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def again(told: Any) -> None:
+        if not isinstance(told.exc_value, Stopped) or os.getpid() != process:
+            before(told)
+            return
+        main = threading.main_thread().ident or 0
+        timer = threading.Timer(_AGAIN, signal.pthread_kill, (main, told.exc_value.number))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        if sys.unraisablehook is again:
+            sys.unraisablehook = before
 
 
 @contextlib.contextmanager
