@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -39,6 +39,8 @@ _AGAIN = "delete it and make it again with the same 'salt-zoo prepare trajectori
 
 class _Header(BaseModel):
     """What is looked at of a header."""
+
+    model_config = ConfigDict(strict=True)
 
     batch_size: Annotated[int, Field(ge=1)]
     dataset: dict[str, Any]

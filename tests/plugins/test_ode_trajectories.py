@@ -287,7 +287,7 @@ def break_header(folder, **changes):
         (lambda a: break_header(a, format=2), "its format is 2, and this version reads 1"),
         (lambda a: break_header(a, times=None), r"damaged \(it lacks 'times'\)"),
         (lambda a: break_header(a, batch_size=0), r"json: damaged \(batch_size: "),
-        (lambda a: break_header(a, batch_size="x"), r"json: damaged \(batch_size: "),
+        (lambda a: break_header(a, batch_size="3"), r"json: damaged \(batch_size: "),
         (lambda a: break_header(a, prompts=3), r"json: damaged \(prompts: "),
         (lambda a: break_header(a, shape=[5, 2, -6, 2, 2]), r"json: damaged \(shape\.2: "),
         (lambda a: break_header(a, dataset=[]), r"json: damaged \(dataset: "),
