@@ -25,7 +25,6 @@ KINDS = {int: "[-+]?[0-9]+", float: r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]
 @example("1_0.5", float)
 @example("٣", int)
 @example(" 8", int)
-@example("99999999999999999999", int)
 def test_an_option_takes_what_a_file_takes(word, kind):
     parser = Parser(prog="p")
     parser.add_subparsers().add_parser("c").add_argument("--number", type=kind)
@@ -39,7 +38,7 @@ def test_an_option_takes_what_a_file_takes(word, kind):
         assert lines[-1].endswith("see p c --help")
         return
     assert re.fullmatch(KINDS[kind], word) and not re.match("[-+]?0[0-9]", word)
-    assert found == kind(word) and (kind is float or abs(found) < 2**63)
+    assert found == kind(word)
 
 
 class Found(Exception):

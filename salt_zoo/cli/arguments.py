@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from salt_zoo.core.base.number_words import why_no_number
-from salt_zoo.core.base.strict_numbers import LARGEST_INTEGER
 from salt_zoo.io.printing import say
 
 
@@ -38,10 +37,7 @@ def integer(text: str) -> int:
     Raises:
         ValueError, argparse.ArgumentTypeError: it is none.
     """
-    value = int(_written(text))
-    if abs(value) > LARGEST_INTEGER:
-        raise argparse.ArgumentTypeError("is larger than any that is meant")
-    return value
+    return int(_written(text))
 
 
 def number(text: str) -> float:
