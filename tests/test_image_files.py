@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -44,6 +45,22 @@ def test_values_of_more_than_8_bits_are_refused(ending, kind, white, tmp_path):
         with pytest.raises(ZooError, match="has more than 8 bits a channel") as raised:
             look(path)
         assert "\n" not in str(raised.value)
+
+
+def test_an_error_is_all_that_is_said(tmp_path, caplog, recwarn):
+    """Pillow logs and warns of odd files."""
+    path = tmp_path / "a.tif"
+    Image.fromarray((RAMP * 255).astype(np.uint8)).convert("RGB").save(path)
+    samples = struct.pack("<HHI", 277, 3, 1)  # SamplesPerPixel, a short
+    assert samples in path.read_bytes()
+    before, after = path.read_bytes().split(samples)
+    path.write_bytes(before + samples + struct.pack("<H", 2048) + after[2:])
+    with pytest.raises(ZooError, match="cannot be read as an image"):
+        check_image(path)
+    image = Image.fromarray((RAMP * 255).astype(np.uint8))
+    image.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff" + b"\xff" * 40)
+    read_image(tmp_path / "a.jpg", (3, 32, 48))
+    assert not caplog.records and not recwarn.list
 
 
 def test_what_is_no_file_is_one_line(tmp_path):

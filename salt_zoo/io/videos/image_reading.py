@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,10 +55,17 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Pillow warns of in files that it reads all the same: odd EXIF, many pixels."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without what Pillow says beside its errors, and of files that it reads all the same: odd
+    EXIF, many pixels."""
+    log = logging.getLogger("PIL")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _opened(path: Path) -> Any:
