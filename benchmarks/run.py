@@ -23,7 +23,7 @@ from benchmarks.study.schema import (
 )
 from benchmarks.study.types import types_of_study
 from salt_zoo.cli import add_plugin_option, guarded, with_plugins
-from salt_zoo.cli.arguments import Parser, add_set_option, folder
+from salt_zoo.cli.arguments import Parser, add_set_option, folder, integer
 from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.config.overrides import apply_overrides
@@ -119,8 +119,8 @@ def _study(options: argparse.Namespace, zoo: Zoo) -> tuple[StudyConfig, str, int
     if options.nfe is not None:
         try:
             evaluation = content.setdefault("evaluation", {})
-            evaluation["nfe"] = [int(n) for n in options.nfe.split(",")]
-        except (TypeError, ValueError):
+            evaluation["nfe"] = [integer(n.strip()) for n in options.nfe.split(",")]
+        except (TypeError, ValueError, argparse.ArgumentTypeError):
             raise ZooError(f"--nfe {shown(options.nfe)}: write numbers, as in 1,2,4,8") from None
     study = load_study(content, where)
     if content != written and content.get("primary_metric") == written.get("primary_metric"):

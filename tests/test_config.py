@@ -294,3 +294,10 @@ def test_only_what_has_a_default_may_be_left_out():
         with pytest.raises(ZooError) as raised:
             validate(Required, content, "here")
         assert str(raised.value).endswith(message)
+
+
+@pytest.mark.parametrize("content", [None, [], 3, "x", True, float("nan")])
+def test_what_is_no_group_at_all(content):
+    with pytest.raises(ZooError, match=r"^f: part: should be a group of keys, not ") as raised:
+        validate(Study, content, "f: part")
+    assert "\n" not in str(raised.value)

@@ -42,6 +42,32 @@ def test_a_command_cleans_up(number, capsys):
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+class Ended:
+    """Asks the process to end in its destructor, in which Python ignores every error."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):  # until Python looks
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_not_lost(number, capsys):
+    began = time.monotonic()
+
+    def run() -> None:
+        made = Ended(number)
+        del made
+        time.sleep(30)
+
+    assert guarded(run) == 128 + number
+    assert time.monotonic() - began < 20
+    assert capsys.readouterr().err == "interrupted; run the same command again to resume\n"
+
+
 def test_under_nohup_a_closed_terminal_ends_nothing():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def read(text: str) -> Options:
         ("rate: 3", "rate", 3.0),
         ("text: 1:30", "text", "1:30"),
         ("text: 0100", "text", "0100"),
+        ("text: 1_000", "text", "1_000"),
+        ("text: 0o17", "text", "0o17"),
         ("text: 2026-11-25", "text", "2026-11-25"),
         ("text: yes", "text", "yes"),
         ("text: off", "text", "off"),
@@ -66,7 +69,9 @@ def test_values_are_what_was_written(text, field, value):
         "count: .inf", "rate: .nan", "rate: inf", "rate: 1e999", "rate: 1e300",
         f"count: {10**30}", f"count: -{10**30}", "count: 1.5", "several: [1, true]",
         "several: [010]", "by_steps: {010: 1}", "by_steps: {on: 1}", "by_steps: {8: 1, +8: 2}",
-         "text: 3", "text: 0.30", "text: true", "flag: 3", "count: ", "several: 3",
+        "count: 1_000", "count: 0x1_0", "count: 0o17", "count: 0b101", "rate: 1_0.5", "rate: 1e1_0",
+        "count: ' 8'", "several: [1_0]", "by_steps: {1_0: 1}",
+        "text: 3", "text: 0.30", "text: true", "flag: 3", "count: ", "several: 3",
     ],
 )  # fmt: skip
 def test_a_value_that_would_be_another_is_refused(text):
@@ -76,8 +81,59 @@ def test_a_value_that_would_be_another_is_refused(text):
     assert line.startswith(f"o.yaml: {text.partition(':')[0]}") and "\n" not in line
 
 
+# YAML 1.2.2's core schema, section 10.3.2, as it stands there
+SPECIFIED = {
+    "integer": re.compile(r"[-+]?[0-9]+"),
+    "octal": re.compile(r"0o[0-7]+"),
+    "hexadecimal": re.compile(r"0x[0-9a-fA-F]+"),
+    "float": re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"),
+}
+ALIKE = st.text("0123456789_+-.eEoxXbBaF٣", min_size=1, max_size=8)
+
+
+@given(ALIKE | st.from_regex(SPECIFIED["float"], fullmatch=True), st.sampled_from(["", "'"]))
+@example("1_000", "")
+@example("1_000", "'")
+@example("0x1_0", "")
+@example("0b101", "")
+@example("1e1_0", "")
+def test_what_is_taken_for_a_number_is_one_by_the_specification(word, quote):
+    kinds = {kind for kind, form in SPECIFIED.items() if form.fullmatch(word)}
+    for key in ("count", "rate"):
+        try:
+            found = getattr(read(f"{key}: {quote}{word}{quote}"), key)
+        except ZooError as error:
+            assert re.match(rf"o.yaml(: {key}|, line 1): ", str(error)) and "\n" not in str(error)
+            continue
+        assert kinds & {"integer", "hexadecimal", "float"}
+        assert not re.match("[-+]?0[0-9]", word)
+        assert found == (int(word, 16) if "hexadecimal" in kinds else float(word))
+
+
+@given(ALIKE)
+@example("1_000")
+def test_what_is_taken_for_a_key_of_numbers_is_one_by_the_specification(word):
+    try:
+        (found,) = read(f"by_steps: {{'{word}': 1}}").by_steps
+    except ZooError:
+        return
+    assert SPECIFIED["float"].fullmatch(word) and found == float(word)
+    assert not re.match("[-+]?0[0-9]", word)
+
+
+@given(st.integers(-(10**15), 10**15), st.floats(-1e38, 1e38))
+def test_every_number_is_taken(whole, fraction):
+    assert read(f"count: {whole}").count == read(f"rate: {whole}").rate == whole
+    assert read(f"rate: {fraction!r}").rate == fraction
+    assert read(f"count: {abs(whole):#x}").count == abs(whole)
+
+
 WORDS = ["on", "off", "yes", "No", "y", "null", "~", "true", "010", "8", "0.30", "1e3", "1:30"]
 WORDS += ["2026-11-25", "2026-11-25 10:00:00", "=", ".inf", "0x10", "1_000", "-", ".5", "w0.3"]
+
+
+#: A zero character is refused.
+LETTERS = st.characters(exclude_characters="\0", exclude_categories=("Cs",))
 
 
 @pytest.mark.parametrize("word", [word for word in WORDS if word != "-"])
@@ -86,7 +142,11 @@ def test_a_key_is_the_word_that_was_written(word):
     assert parse_yaml(f"x: {{{word}: 1}}", "k") == {"x": {word: 1}}
 
 
-@given(st.dictionaries(st.sampled_from(WORDS) | st.text(max_size=8), st.integers(), max_size=6))
+@given(
+    st.dictionaries(
+        st.sampled_from(WORDS) | st.text(LETTERS, max_size=8), st.integers(), max_size=6
+    )
+)
 def test_quoted_or_not_every_key_comes_back(content):
     text = dump_yaml(content)
     assert parse_yaml(text, "k") == content
@@ -94,10 +154,10 @@ def test_quoted_or_not_every_key_comes_back(content):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=20)
+        st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(LETTERS, max_size=20)
         | st.floats(allow_nan=False, allow_infinity=False),
         lambda inner: st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+        | st.dictionaries(st.text(LETTERS, max_size=5), inner, max_size=4),
         max_leaves=20,
     ),
     st.booleans(),
@@ -153,6 +213,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: " + "9" * 5000, "line 1: a number of 5000 digits"),
         ("a: [1, 2", "line 1: not valid YAML"),
         ("a: 1\n\tb: 2", "line 2: not valid YAML"),
+        ('a: 1\nb: "x\\0y"', "line 2: a zero character"),
+        ('"x\\0": 1', "line 1: a zero character"),
     ],
 )
 def test_what_no_configuration_is(text, said):

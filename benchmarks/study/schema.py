@@ -79,6 +79,8 @@ def load_study(content: Mapping[str, Any], where: str) -> StudyConfig:
             raise ZooError(
                 f"{where}: arms.{label}: the name belongs to a baseline; choose another label"
             )
+        if "seed" in own:  # it would be the study's all the same
+            raise ZooError(f"{where}: arms.{label}.seed: write seeds, a list, as in seeds: [3]")
         validate(ArmSeeds, {"seeds": own.get("seeds", study.seeds)}, f"{where}: arms.{label}")
         here = f"{where}: arms.{label}.evaluation"
         evaluation = validate(ArmEvaluation, own.get("evaluation", {}), here)
@@ -137,8 +139,9 @@ def select_arms(study: StudyConfig, methods: Sequence[str], where: str) -> Study
         return study
 
     def name_of(label: str) -> str:
-        method = study.arms[label].get("method", "")
-        return method if isinstance(method, str) else str(method.get("name", ""))
+        method = study.arms[label].get("method")
+        name = method.get("name") if isinstance(method, Mapping) else method
+        return name if isinstance(name, str) else ""  # what it is instead is said where it is read
 
     known = {*study.arms, *(name_of(label) for label in study.arms)}
     for wanted in methods:

@@ -15,6 +15,7 @@ from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.transfers import send
 from salt_zoo.core.protocols import Condition, Encoder
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.io.files.storage import digest, file_digest
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_digits.data import DIRECTIONS, FRAMES, SIZE, SPEEDS, parse
@@ -115,7 +116,7 @@ class DigitsSize(WanSizeDefaults):
         return {f"teacher/{path.name}": file_digest(path) for path in files}
 
     def _there(self) -> Path:
-        if not self.weights.expanduser().exists():
+        if not expanded(self.weights).exists():
             raise ZooError(
                 f"{self.weights}: there is no teacher; "
                 "make one with 'salt-zoo pretrain digits-teacher --out DIR'"

@@ -18,6 +18,7 @@ from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.base.errors import ZooError, did_you_mean, reason
 from salt_zoo.core.protocols import Direction, MetricDefaults
 from salt_zoo.evaluation.videos import Videos
+from salt_zoo.io.files.pickles import load_pickle
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_metrics.extra import need
 from salt_zoo_metrics.frames import eight_bit, rgb, spread
@@ -141,7 +142,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ZooError(f"metric 'image-quality': weights {path}: there is no such file")
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        load_pickle(path)
     except Exception as error:
         raise ZooError(
             f"metric 'image-quality': weights {path}: not a file of plain tensors ({reason(error)})"

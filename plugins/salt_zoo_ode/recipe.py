@@ -19,13 +19,14 @@ from salt_zoo.core.networks.precision import Precision, resolve_precision, with_
 from salt_zoo.core.protocols import Backbone, Dataset, Encoded
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
+from salt_zoo.io.files.headers import header_of_something
 from salt_zoo.io.latent_lmdb import open_lmdb
 from salt_zoo.io.printing import say, show
 from salt_zoo.plugin.isolation.foreign import fitting_batch
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.preparation.shards import Progress
 from salt_zoo.training.data.prepared_text import PreparedText
-from salt_zoo_ode.store import IMAGES, Shard, open_folder
+from salt_zoo_ode.store import HEADER, IMAGES, Shard, open_folder
 from salt_zoo_ode.stored_pairs import StoredPairs
 from salt_zoo_ode.trajectories import TrajectoryConfig, Whose, draw_trajectories
 
@@ -120,11 +121,12 @@ class TrajectoryRecipe:
                 source = _Solver(config, backbone, dataset, where)
             header = self._header(backbone, dataset) | source.header(where.type)
             made = on_main(lambda: open_folder(folder, header))
-            for shard in deal(made.missing):
-                with fitting_batch("recipe trajectories", len(made.shards[shard])):
-                    found = source.make(made.shards[shard])
-                made.write(shard, found)
-                progress(made.done(), made.count, {})
+            with header_of_something(folder / HEADER, made.done):
+                for shard in deal(made.missing):
+                    with fitting_batch("recipe trajectories", len(made.shards[shard])):
+                        found = source.make(made.shards[shard])
+                    made.write(shard, found)
+                    progress(made.done(), made.count, {})
 
     def _header(self, backbone: Backbone, dataset: Dataset) -> dict[str, Any]:
         """What every folder says of its trajectories."""

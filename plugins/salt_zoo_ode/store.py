@@ -7,13 +7,15 @@ trajectory a row is follows from the header alone, so that what is missing can b
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,6 +23,7 @@ from torch import Tensor
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.core.protocols import Condition
 from salt_zoo.io.differences import difference
+from salt_zoo.io.files.regular import check_regular
 from salt_zoo.io.files.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "trajectories.json"
@@ -29,6 +32,27 @@ FORMAT = 1
 IMAGES = "image encoder"
 #: What the names of a shard's tensors begin with that are part of the condition.
 _FIRST = "first_frame."
+#: What the names of the checksums of their rows begin with.
+_CRC = "crc."
+_AGAIN = "delete it and make it again with the same 'salt-zoo prepare trajectories' command"
+
+
+class _Header(BaseModel):
+    """What is looked at of a header."""
+
+    model_config = ConfigDict(strict=True)
+
+    batch_size: Annotated[int, Field(ge=1)]
+    dataset: dict[str, Any]
+    prompts: list[str]
+    shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=5, max_length=5)]
+    times: list[float]
+
+
+def crc_of_rows(value: Tensor) -> Tensor:
+    """The CRC-32 of the bytes of each row, `[rows]`."""
+    flat = value.contiguous().view(torch.uint8).reshape(len(value), -1).numpy()
+    return torch.tensor([zlib.crc32(row.tobytes()) for row in flat])
 
 
 @dataclass(frozen=True)
@@ -94,6 +118,7 @@ class TrajectoryFolder:
         tensors = {"trajectories": states.cpu().contiguous()}
         for name, value in content.first_frame.items():
             tensors[f"{_FIRST}{name}"] = value.float().cpu().contiguous()
+        tensors |= {f"{_CRC}{name}": crc_of_rows(value) for name, value in tensors.items()}
         with atomic_file(self.file(shard)) as draft:
             save_file(tensors, draft, metadata={"header": self._digest})
 
@@ -121,19 +146,11 @@ class TrajectoryFolder:
             )
         for shard in there:
             if fault := self._fault(shard):
-                raise ZooError(
-                    f"{self.file(shard)}: {fault}; make it again with the same "
-                    "'salt-zoo prepare trajectories' command"
-                )
+                raise ZooError(f"{self.file(shard)}: {fault}; {_AGAIN}")
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """Trajectories `[len(rows), K, C, F, H, W]`, float32."""
-        found = []
-        for row in rows:
-            shard, place = divmod(row, self.header["batch_size"])
-            with safe_open(self.file(shard), framework="pt") as file:
-                found.append(file.get_slice("trajectories")[place].float())
-        return torch.stack(found)
+        return torch.stack([self._row(row)["trajectories"].float() for row in rows])
 
     def first_frames(self, rows: Sequence[int]) -> Condition:
         """The condition of some rows' first frames, each `[len(rows), ...]`, float32; empty where
@@ -142,13 +159,30 @@ class TrajectoryFolder:
             return {}
         found: dict[str, list[Tensor]] = {}
         for row in rows:
-            shard, place = divmod(row, self.header["batch_size"])
-            with safe_open(self.file(shard), framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                    if name.startswith(_FIRST):
-                        value = file.get_slice(name)[place]
-                        found.setdefault(name.removeprefix(_FIRST), []).append(value)
+            for name, value in self._row(row, _FIRST).items():
+                found.setdefault(name.removeprefix(_FIRST), []).append(value)
         return {name: torch.stack(values) for name, values in found.items()}
+
+    def _row(self, row: int, start: str = "trajectories") -> dict[str, Tensor]:
+        """The tensors of a row whose names begin with `start`.
+
+        Raises:
+            ZooError: they are not those that were written. (Shards of older versions do not tell.)
+        """
+        shard, place = divmod(row, self.header["batch_size"])
+        with safe_open(self.file(shard), framework="pt") as file:
+            names = set(file.keys())
+            found = {n: file.get_slice(n)[place : place + 1] for n in names if n.startswith(start)}
+            for name, value in found.items():
+                crc = f"{_CRC}{name}"
+                if crc in names and not torch.equal(
+                    crc_of_rows(value), file.get_slice(crc)[place : place + 1]
+                ):
+                    raise ZooError(
+                        f"{self.file(shard)}: its row {place} has changed since it was written; "
+                        f"{_AGAIN}"
+                    )
+        return {name: value[0] for name, value in found.items()}
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the header and of every shard's bytes."""
@@ -206,6 +240,7 @@ def read_folder(path: Path) -> TrajectoryFolder:
             f"'salt-zoo prepare trajectories --out {path}'"
         )
     try:
+        check_regular(file, "make the folder again")
         header = json.loads(file.read_text(encoding="utf-8"))
         version = header["format"]
     except FileNotFoundError:
@@ -214,7 +249,12 @@ def read_folder(path: Path) -> TrajectoryFolder:
         raise ZooError(f"{file}: damaged ({reason(error)}); make the folder again") from None
     if version != FORMAT:
         raise ZooError(f"{file}: its format is {version}, and this version reads {FORMAT}")
-    missing = {"batch_size", "dataset", "prompts", "shape", "times"} - header.keys()
-    if missing:
+    if missing := _Header.model_fields.keys() - header.keys():
         raise ZooError(f"{file}: damaged (it lacks {min(missing)!r}); make the folder again")
+    try:
+        _Header.model_validate(header)
+    except ValidationError as error:
+        key, why = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        where = ".".join(map(str, key))
+        raise ZooError(f"{file}: damaged ({where}: {why}); make the folder again") from None
     return TrajectoryFolder(path, header)

@@ -16,6 +16,7 @@ from salt_zoo.config.parts import named
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import Start, StoredWeights
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.isolation.whole_protocols import check_required
 from salt_zoo.plugin.manager import Zoo
@@ -182,7 +183,7 @@ class SelfForcingBackbone(WanBackbone):
         if initial == "teacher":
             return None
         if initial is not None:
-            return place_of_own(self.size, Path(initial).expanduser())
+            return place_of_own(self.size, expanded(initial))
         return self.size.causal_weights
 
     def _existing(self, path: Path | None) -> Path | None:
@@ -193,7 +194,7 @@ class SelfForcingBackbone(WanBackbone):
     def _initial_loras(self) -> list[Path]:
         """The LoRA files that are merged into the student's first weights."""
         initial = self.config.initial
-        return [Path(p).expanduser() for p in initial[1:]] if isinstance(initial, tuple) else []
+        return [expanded(p) for p in initial[1:]] if isinstance(initial, tuple) else []
 
     def _initial(self) -> WanTransformer3DModel:
         """A transformer with the student's first weights."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.io.files.seals import Damaged, read_json
 from salt_zoo.io.known_digests import known_digest
 
@@ -55,12 +56,12 @@ class Components:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.source).expanduser().is_dir()
+        return expanded(self.source).is_dir()
 
     def find(self, part: str) -> Path | None:
         """The folder of a part that is complete on this machine, else None; no network."""
         if self.is_local:
-            root = Path(self.source).expanduser()
+            root = expanded(self.source)
             folder = root / part
             if part == self.alone and not folder.is_dir() and not _names(root, part):
                 # the folder is a transformer itself, or holds one network that says which it is

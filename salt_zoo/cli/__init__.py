@@ -21,6 +21,7 @@ from salt_zoo.cli import (
 )
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.base.launchers import check_launch
 from salt_zoo.core.base.ranks import end_process, is_alone, is_first_of_machine, is_main_process
 from salt_zoo.io.files.storage import FULL
 from salt_zoo.io.printing import lenient_outputs, results, results_only, say
@@ -106,6 +107,11 @@ def guarded(run: Callable[[], int | None]) -> int:
     variable SALT_ZOO_TRACEBACK is set.
     """
     lenient_outputs()
+    try:
+        check_launch()
+    except ZooError as error:
+        say(f"error: {error}")
+        return error.exit_code
     with signals_clean_up(), termination_told(_tell_of_end), results_only(), exits_raised():
         if os.environ.get(TRACEBACK):
             return run() or 0

@@ -14,6 +14,7 @@ from salt_zoo.config.field_types import types_of_run
 from salt_zoo.config.overrides import apply_overrides
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.protocols import BackboneDefaults, Recognises
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.training.students import RECORD, check_student
 
@@ -95,7 +96,7 @@ def _saved(options: argparse.Namespace, student: Path) -> Chosen:
 
 def _foreign(options: argparse.Namespace, zoo: Zoo, command: str) -> Chosen:
     """Another code's weights, under the backbone that they fit."""
-    place = options.checkpoint.expanduser()
+    place = expanded(options.checkpoint)
     at = f"--checkpoint {options.checkpoint}"
     if not place.exists():
         raise ZooError(f"{at}: there is no such folder or file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     chosen = choose(options, zoo, "export", "saved")
     content = with_overrides(chosen.content, options.overrides, zoo)
     assert chosen.place is not None  # --checkpoint is required
-    source, out = chosen.place.resolve(), options.out.resolve()
+    # `Path.resolve` raises an error of its own for a loop of links
+    source, out = (Path(os.path.realpath(one)) for one in (chosen.place, options.out))
     if options.out.exists() and (out.is_relative_to(source) or source.is_relative_to(out)):
         raise ZooError(f"--out {options.out}: is a part of the checkpoint; choose another path")
 

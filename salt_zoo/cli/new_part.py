@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import shlex
 from pathlib import Path
 
 from salt_zoo.cli.arguments import folder
 from salt_zoo.core.base.errors import ZooError, shown
-from salt_zoo.io.files.storage import atomic_folder, readable_errors
+from salt_zoo.io.files.storage import atomic_folder, check_folder, readable_errors
 from salt_zoo.io.printing import say, show
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo.plugin.registration.registry import NAME as REGISTERED_NAME
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, zoo: Zoo) -> int:
     check_name(name, zoo)
     out = options.out or Path(f"salt-zoo-{name}")
     check_target(out)
-    write_package(name, out.resolve())
+    write_package(name, Path(os.path.realpath(out)))
     show(out)
     there = shlex.quote(str(out))
     say(f"test it: (cd {there} && python -m pytest)")
@@ -68,12 +69,13 @@ def check_target(out: Path) -> None:
         ZooError: there is a file or a folder that is not empty, or it is the current folder.
     """
     with readable_errors(out):
-        if out.resolve() == Path.cwd():
+        if os.path.realpath(out) == os.getcwd():
             raise ZooError(f"--out {out}: is the current folder; name a new one")
         if out.is_dir() and any(out.iterdir()):
             raise ZooError(f"--out {out}: is a folder that is not empty; name a new one")
         if out.exists() and not out.is_dir():
             raise ZooError(f"--out {out}: is a file; name a new folder")
+    check_folder(out)
 
 
 def write_package(name: str, out: Path) -> None:

@@ -14,6 +14,7 @@ from salt_zoo.cli.arguments import add_attention_option
 from salt_zoo.cli.chosen import Chosen, choose, with_overrides
 from salt_zoo.cli.outputs import Folder, Video, check_one_file, file_names, out_path, videos_of
 from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.io.files.storage import check_file, check_folder
 from salt_zoo.io.printing import results, show
 from salt_zoo.plugin.manager import Zoo
 
@@ -56,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=out_path,
         required=True,
         help="one .mp4, .gif or .png (a strip of frames) with all videos; with --prompts or "
-        "--per-prompt, or if it ends in / or is an existing folder: a folder, one file per video",
+        "--per-prompt, or if it ends in / or is an existing folder without such an ending: a "
+        "folder, one file per video",
     )
     parser.add_argument(
         "--format", choices=("mp4", "gif", "png"), help="format of files in a folder (default: mp4)"
@@ -214,20 +216,30 @@ def own_images(options: argparse.Namespace, are_needed: bool) -> list[Path]:
 
 
 def outputs(options: argparse.Namespace, videos: Sequence[Video]) -> list[Path] | None:
-    """A file for each video in the folder `--out`; None where all go into one file."""
+    """A file for each video in the folder `--out`; None where all go into one file.
+
+    Raises:
+        ZooError: it could not be written, or options contradict it.
+    """
     out: Path = options.out
+    one = out.suffix.lower() in ENDINGS and not isinstance(out, Folder)
+    if one and out.is_dir():
+        raise ZooError(
+            f"--out {out}: is a folder; name a file, or write {out}/ for a file per video in it"
+        )
     folder = isinstance(out, Folder) or out.is_dir()
-    one = out.suffix.lower() in ENDINGS and not folder
     many = options.prompt_file is not None or options.per_prompt > 1
     if one:
         for name in ("format", "names"):
             if getattr(options, name) is not None:
                 raise ZooError(f"--{name}: is of files in a folder, and --out {out} is one file")
         check_one_file(out, len(videos))
+        check_file(out)
         return None
     if not (many or folder or options.names or options.format):
         raise ZooError(f"--out {out}: use a name that ends in .mp4, .gif or .png, or FOLDER/")
     names = file_names(videos, options.names or "index", f".{options.format or 'mp4'}")
+    check_folder(out)
     return [out / name for name in names]
 
 

@@ -14,6 +14,7 @@ from salt_zoo.cli.chosen import choose, with_overrides
 from salt_zoo.cli.outputs import out_path
 from salt_zoo.cli.sample import add_common_arguments, sampling_config
 from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.io.files.storage import check_file
 from salt_zoo.io.printing import show
 from salt_zoo.io.signals import exit_code
 from salt_zoo.plugin.manager import Zoo
@@ -151,7 +152,7 @@ def check_switches(switches: dict[int, str], timeline: Timeline) -> None:
 
 
 def check_length(options: argparse.Namespace) -> None:
-    """The ending of the file, and a length that it can hold."""
+    """The ending of the file, a length that it can hold, and a place where it can be written."""
     ending = options.out.suffix.lower()
     if ending not in (".mp4", ".gif", ".png"):
         raise ZooError(f"--out {options.out}: use a name that ends in .mp4, .gif or .png")
@@ -165,6 +166,7 @@ def check_length(options: argparse.Namespace) -> None:
         raise ZooError(
             f"--out {options.out}: only .mp4 can grow without end; give --frames N or --seconds S"
         )
+    check_file(options.out)
 
 
 def length_in_frames(options: argparse.Namespace, frame_rate: float) -> int | None:

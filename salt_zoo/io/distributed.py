@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -68,9 +69,10 @@ def may_speak() -> bool:
         return True
     key = f"salt_zoo/speaks/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        socket.create_connection(place, timeout=10).close()  # where nobody listens torch is loud
         store = distributed.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
+            *place,
             is_master=False,
             timeout=timedelta(seconds=10),
         )

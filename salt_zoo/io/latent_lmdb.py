@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.base.errors import MissingPackage, ZooError, reason, shown
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.io.files.storage import digest
 
 #: The file of an environment.
@@ -166,7 +167,7 @@ def open_lmdb(place: Path, key: str) -> Iterator[LatentLmdb]:
             "'salt-zoo[lmdb]'"
         ) from None
 
-    place = Path(place).expanduser()
+    place = expanded(place)
     with ExitStack() as held:
         found: list[_Environment] = []
         for path in _folders(place, key):

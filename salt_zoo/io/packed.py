@@ -23,6 +23,7 @@ from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.io.differences import difference
+from salt_zoo.io.files.regular import check_regular
 from salt_zoo.io.files.storage import atomic_file, digest, file_digest, prepare_folder, write_json
 
 HEADER = "prepared.json"
@@ -182,6 +183,7 @@ def read_header(path: Path) -> dict[str, Any]:
         what = "is a file, not such a folder" if path.exists() else "there is no such folder"
         raise ZooError(f"{path}: {what}; 'salt-zoo prepare' makes one")
     try:
+        check_regular(file, "prepare the folder again")
         header: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = header["format"]
     except FileNotFoundError:

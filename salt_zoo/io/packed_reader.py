@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.io.files.storage import digest
 from salt_zoo.io.packed import INDEX, PackedFolder, crc_of, packed_metadata, read_header
 
 #: Shards that are open at a time; they are memory-mapped and take no memory of their own.
@@ -101,6 +102,10 @@ class PackedReader:
             raise self._index_error(f"incomplete or corrupt ({reason(error)})") from None
         if mine != self.folder.key or table.num_rows != self.header["count"]:
             raise self._index_error("belongs to other shards")
+        if missing := {"prompt", "shard", "crc"} - set(table.column_names):
+            raise self._index_error(f"incomplete or corrupt (it lacks {min(missing)!r})")
+        if digest(table["prompt"].to_pylist()) != self.header.get("prompts"):
+            raise self._index_error("its prompts are not those that were prepared")
         return {name: table[name].combine_chunks() for name in table.column_names}
 
     def _index_error(self, why: str) -> ZooError:

@@ -8,11 +8,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.base.errors import ZooError, shown
-from salt_zoo.io.files.regular import check_regular
+from salt_zoo.io.files.regular import check_regular, expanded
 
 #: A table's column of prompts, where none is named: the first of these that it has.
 COLUMNS = ("prompt", "prompt_en", "caption", "text")
@@ -38,7 +39,7 @@ def read_prompt_file(file: Path, column: str | None = None) -> list[str]:
     Raises:
         ZooError: the file is missing or damaged, has no prompts, or not that column.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     if file.is_dir():
         return [prompt for one in _tables_of(file) for prompt in read_prompt_file(one, column)]
     ending = file.suffix.lower()
@@ -68,7 +69,7 @@ def read_prompts_and_images(
     Raises:
         ZooError: the file is missing, damaged, no table, or a row lacks either.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     ending = file.suffix.lower()
     if file.is_dir() or ending not in _TABLES:
         raise ZooError(
@@ -99,7 +100,7 @@ def read_prompts_and_images(
                 f"{file}, row {place}: its {chosen!r} is {shown(str(value), 30)}, not the path of "
                 "an image"
             )
-        found.append((prompt, file.parent / Path(value.strip()).expanduser()))
+        found.append((prompt, file.parent / expanded(value.strip())))
     if not found:
         raise ZooError(f"{file}: holds no prompt")
     return found
@@ -182,6 +183,15 @@ def _table(file: Path, text: str, ending: str) -> Iterable[Any]:
     return content
 
 
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """The rows of a table (.csv or .tsv), by the names in its first line.
+
+    Raises:
+        ZooError: it is missing, no text, incomplete, or has a row that is longer than the first.
+    """
+    return _csv(file, _text(file), file.suffix.lower())
+
+
 def _csv(file: Path, text: str, ending: str) -> list[dict[str, str]]:
     head = _LINE_END.split(text, maxsplit=1)[0]
     mark = "\t" if ending == ".tsv" else max(",;\t", key=head.count)
@@ -202,7 +212,7 @@ def _csv(file: Path, text: str, ending: str) -> list[dict[str, str]]:
                 f"{file}: a row has {len(row)} columns, the header {len(header)} (it begins with "
                 f"{shown(row[0], 40)}); a prompt with a comma needs quotes"
             )
-    return [dict(zip(header, row, strict=False)) for row in rows[1:]]
+    return [dict(zip_longest(header, row, fillvalue="")) for row in rows[1:]]
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -47,11 +49,43 @@ def signals_clean_up() -> Iterator[None]:
         if before[number] is _usual(number):
             signal.signal(number, _here_alone(stop))
     try:
-        yield
+        with _not_lost():
+            yield
     finally:
         for number, handler in before.items():
             if handler is _usual(number):
                 signal.signal(number, handler)
+
+
+#: Seconds until a signal comes again that a callback has swallowed.
+_AGAIN = 0.05
+
+
+@contextlib.contextmanager
+def _not_lost() -> Iterator[None]:
+    """Inside the block a `Stopped` that was raised where Python ignores every error (a destructor,
+    a callback of an import's lock) comes again, outside of it."""
+    process, before = os.getpid(), sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def again(told: Any) -> None:
+        if not isinstance(told.exc_value, Stopped) or os.getpid() != process:
+            before(told)
+            return
+        main = threading.main_thread().ident or 0
+        timer = threading.Timer(_AGAIN, signal.pthread_kill, (main, told.exc_value.number))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        if sys.unraisablehook is again:
+            sys.unraisablehook = before
 
 
 @contextlib.contextmanager
@@ -85,20 +119,8 @@ def termination_told(tell: Callable[[], None]) -> Iterator[None]:
                     finally:
                         os._exit(128 + signal.SIGTERM)
 
-    def forked() -> None:  # its socket is that of the process that was forked
-        if signal.getsignal(signal.SIGTERM) is ask:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        mask(signal.SIG_UNBLOCK)
-
-    def mask(how: int) -> None:  # a signal to a process that is forked waits until `forked`
-        signal.pthread_sigmask(how, (signal.SIGTERM,))
-
-    os.register_at_fork(
-        before=lambda: mask(signal.SIG_BLOCK),
-        after_in_parent=lambda: mask(signal.SIG_UNBLOCK),
-        after_in_child=forked,
-    )
+    _look_at_forks()
+    _asking.append(ask)
     threading.Thread(target=wait, name="termination", daemon=True).start()
     before = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, ask)
@@ -107,7 +129,34 @@ def termination_told(tell: Callable[[], None]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
+        _asking.remove(ask)
         written.close()  # so that the thread ends
+
+
+#: The handlers of `termination_told`.
+_asking: list[Callable[..., None]] = []
+
+
+@functools.cache
+def _look_at_forks() -> None:
+    """Once a process: of hooks that were added again the first would unblock what waits for the
+    others."""
+    os.register_at_fork(
+        before=lambda: _mask(signal.SIG_BLOCK),
+        after_in_parent=lambda: _mask(signal.SIG_UNBLOCK),
+        after_in_child=_forked,
+    )
+
+
+def _mask(how: int) -> None:  # a signal to a process that is forked waits until `_forked`
+    signal.pthread_sigmask(how, (signal.SIGTERM,))
+
+
+def _forked() -> None:  # its socket is that of the process that was forked
+    if signal.getsignal(signal.SIGTERM) in _asking:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _mask(signal.SIG_UNBLOCK)
 
 
 def _usual(number: int) -> Any:

@@ -1,8 +1,8 @@
 """YAML as it is written: what the usual readers guess, lose or unfold is refused with its line.
 
 The words of YAML 1.2's core: `true` and `false` are booleans, `yes`, `no`, `on` and `off` are text;
-`0100` and `1:30` are text and no numbers, dates are text, `1e-4` is a number. A key is always the
-text that was written. Anchors, aliases and merge keys (`<<`) work.
+`0100`, `0o17`, `1_000` and `1:30` are text and no numbers, dates are text, `1e-4` is a number. A
+key is always the text that was written. Anchors, aliases and merge keys (`<<`) work.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.core.base.number_words import is_number, number_in
 from salt_zoo.io.files.regular import check_regular
 
 #: A configuration is read by people; what is larger is another file. In bytes.
@@ -32,10 +33,6 @@ _BOOLEAN = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
-# no leading zeros: to some readers they make another number
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -112,12 +109,10 @@ def plain_value(text: str) -> Any:
         return None
     if text in _BOOLEAN:
         return _BOOLEAN[text]
-    if _FLOAT.fullmatch(text) or _HEXADECIMAL.fullmatch(text):
+    if is_number(text):
         if len(text) > MOST_DIGITS:
             raise ValueError(f"a number of {len(text)} digits")
-        if _INTEGER.fullmatch(text):
-            return int(text)
-        return int(text, 16) if text[:2] == "0x" else float(text)
+        return number_in(text)
     if _NOT_FINITE.fullmatch(text):
         return float(text.replace(".", ""))
     return text
@@ -194,6 +189,8 @@ class _Builder:
 
     def scalar(self, event: yaml.ScalarEvent, line: int) -> _Value:
         text: str = event.value
+        if "\0" in text:  # written "\\0"; of a path the system says what no person understands
+            raise self.error(line, "a zero character in a text; leave it out")
         size = 1 + len(text) // 100
         self.check_tag(event.tag, line, "str")
         if not event.implicit[0]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.io.dealing import deal
 from salt_zoo.io.distributed import on_main
-from salt_zoo.io.packed import Item, PackedFolder, open_packed
+from salt_zoo.io.files.headers import header_of_something
+from salt_zoo.io.packed import HEADER, Item, PackedFolder, open_packed
 from salt_zoo.plugin.isolation.foreign import fitting_batch
 
 #: Called with (items done, items in all, {}).
@@ -35,22 +36,23 @@ def prepare_shards(
     """
     made = on_main(lambda: open_packed(folder, header, prompts))
     count = len(prompts)
-    for shard in deal(made.missing):
-        items: list[Item] = []
-        full: dict[str, int] = {}
-        rows = made.shards[shard]
-        for first in range(rows.start, rows.stop, batch_size):
-            some = range(first, min(first + batch_size, rows.stop))
-            with fitting_batch(str(folder), batch_size), torch.no_grad():
-                found = {name: value.cpu() for name, value in make(some).items()}
-            full = {name: value.shape[1] for name, value in found.items()}
-            items += [
-                {name: _without_padding(value[row]) for name, value in found.items()}
-                for row in range(len(some))
-            ]
-        made.write(shard, _in_bf16(items), full)
-        if is_main_process():
-            progress(_done(made), count, {})
+    with header_of_something(folder / HEADER, lambda: _done(made)):
+        for shard in deal(made.missing):
+            items: list[Item] = []
+            full: dict[str, int] = {}
+            rows = made.shards[shard]
+            for first in range(rows.start, rows.stop, batch_size):
+                some = range(first, min(first + batch_size, rows.stop))
+                with fitting_batch(str(folder), batch_size), torch.no_grad():
+                    found = {name: value.cpu() for name, value in make(some).items()}
+                full = {name: value.shape[1] for name, value in found.items()}
+                items += [
+                    {name: _without_padding(value[row]) for name, value in found.items()}
+                    for row in range(len(some))
+                ]
+            made.write(shard, _in_bf16(items), full)
+            if is_main_process():
+                progress(_done(made), count, {})
     on_main(made.finish)
     return made
 

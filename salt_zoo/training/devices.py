@@ -15,6 +15,7 @@ from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.base.errors import ZooError, as_given
+from salt_zoo.core.base.launchers import check_meeting
 from salt_zoo.core.base.ranks import is_alone
 from salt_zoo.io.files.storage import readable_errors
 
@@ -65,6 +66,7 @@ def find_device(name: str) -> torch.device:
 
 def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accelerator:
     """An accelerate process group (torchrun's, if there is one) on a device; writes nothing yet."""
+    check_meeting()
     found = find_device(device)
     if "wandb" in config.trackers and not importlib.util.find_spec("wandb"):
         raise ZooError("training.trackers: wandb is not installed; run: pip install wandb")
@@ -82,24 +84,21 @@ def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accel
 
 @contextlib.contextmanager
 def _chosen(device: torch.device) -> Iterator[None]:
-    """Let accelerate take `device`, where it has a number; by itself it takes the first one."""
-    if device.index is None or device.type == "cpu":
-        yield
-        return
-    torch.cuda.set_device(device)  # for what libraries allocate on "cuda"
-    before = os.environ.get(_DEVICE)
-    os.environ[_DEVICE] = str(device)
+    """Let accelerate take `device`, where it has a number, and by itself the first one, or that of
+    the process: what its own launcher has left in the environment is not what was asked for."""
+    before = {name: os.environ.pop(name) for name in (_DEVICE, _CPU) if name in os.environ}
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # for what libraries allocate on "cuda"
+        os.environ[_DEVICE] = str(device)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_DEVICE]
-        else:
-            os.environ[_DEVICE] = before
+        os.environ.pop(_DEVICE, None)
+        os.environ.update(before)
 
 
 #: Where accelerate looks for a device.
-_DEVICE = "ACCELERATE_TORCH_DEVICE"
+_DEVICE, _CPU = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"
 
 
 def join_processes(device: str) -> None:

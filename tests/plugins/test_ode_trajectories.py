@@ -286,6 +286,11 @@ def break_header(folder, **changes):
         (lambda a: (a / HEADER).write_text("{"), r"trajectories.json: damaged \(JSONDecodeError"),
         (lambda a: break_header(a, format=2), "its format is 2, and this version reads 1"),
         (lambda a: break_header(a, times=None), r"damaged \(it lacks 'times'\)"),
+        (lambda a: break_header(a, batch_size=0), r"json: damaged \(batch_size: "),
+        (lambda a: break_header(a, batch_size="3"), r"json: damaged \(batch_size: "),
+        (lambda a: break_header(a, prompts=3), r"json: damaged \(prompts: "),
+        (lambda a: break_header(a, shape=[5, 2, -6, 2, 2]), r"json: damaged \(shape\.2: "),
+        (lambda a: break_header(a, dataset=[]), r"json: damaged \(dataset: "),
     ],
 )
 def test_folders_that_are_not_whole(harm, message, make, toys, tmp_path):
@@ -294,6 +299,37 @@ def test_folders_that_are_not_whole(harm, message, make, toys, tmp_path):
     with pytest.raises(ZooError, match=message) as caught:
         data(tmp_path / "a", toys)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 1.0])
+def test_a_bit_that_flips_later_is_found_when_the_row_is_read(place, make, tmp_path):
+    make(tmp_path / "a")
+    folder = read_folder(tmp_path / "a")
+    path = tmp_path / "a" / SHARDS[0]
+    whole, data_of = (
+        bytearray(path.read_bytes()),
+        8 + int.from_bytes(path.read_bytes()[:8], "little"),
+    )
+    at = data_of + int(place * (len(whole) - data_of - 1))
+    whole[at] ^= 0x40
+    path.write_bytes(whole)
+    found = []
+    for row in range(3):
+        try:
+            folder.read([row])
+        except ZooError as error:
+            found.append(str(error))
+    (line,) = found
+    assert f"{path}: its row" in line and "has changed since it was written" in line
+
+
+def test_shards_of_older_versions_have_no_checksums(make, tmp_path):
+    make(tmp_path / "a")
+    folder, path = read_folder(tmp_path / "a"), tmp_path / "a" / SHARDS[0]
+    before = folder.read([0, 1, 2])
+    kept = {k: v for k, v in load_file(path).items() if not k.startswith("crc.")}
+    save_file(kept, path, metadata={"header": folder._digest})
+    assert torch.equal(folder.read([0, 1, 2]), before)
 
 
 def test_mistakes_with_the_dataset(make, toys, tmp_path):

@@ -189,6 +189,43 @@ def test_other_files_are_refused(tensors, said, base, tmp_path):
         read_lora(path, shapes)
 
 
+NAME = "diffusion_model.blocks.0.self_attn.q"
+A, B = torch.ones(2, 64), torch.ones(64, 2)
+WHOLE = {f"{NAME}.lora_A.weight": A, f"{NAME}.lora_B.weight": B}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({f"{NAME}.alpha": torch.tensor(float("nan"))}, "is damaged"),
+        ({f"{NAME}.alpha": torch.tensor(float("inf"))}, "is damaged"),
+        ({f"{NAME}.alpha": torch.ones(2)}, "is damaged"),
+        ({f"{NAME}.alpha": torch.ones(0)}, "is damaged"),
+        ({f"{NAME}.lora_A.weight": A[:0], f"{NAME}.lora_B.weight": B[:, :0]}, "is damaged"),
+        ({f"{NAME}.lora_A.weight": A * float("nan")}, "is damaged"),
+        ({"transformer.blocks.0.attn1.to_q.lora_A.weight": A}, "twice, under several names"),
+        ({"lora_unet_blocks_0_self_attn_q.lora_up.weight": B}, "twice, under several names"),
+    ],
+)
+def test_factors_that_would_add_something_else(more, said, base, tmp_path):
+    shapes = {name: tuple(layer.weight.shape) for name, layer in linear(base).items()}
+    path = tmp_path / "a.safetensors"
+    tensors = {name: value.clone() for name, value in (WHOLE | more).items()}
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(ZooError, match=said):
+        read_lora(path, shapes)
+
+
+@pytest.mark.parametrize("alpha", ["NaN", "Infinity", "-2", "1" + "0" * 400, "[]"])
+def test_a_scale_that_is_none(alpha, base, tmp_path):
+    shapes = {name: tuple(layer.weight.shape) for name, layer in linear(base).items()}
+    path = tmp_path / "a.safetensors"
+    header = {"lora_adapter_metadata": f'{{"r": 2, "lora_alpha": {alpha}}}'}
+    safetensors.torch.save_file(WHOLE, path, header)
+    with pytest.raises(ZooError, match="its scale cannot be told"):
+        read_lora(path, shapes)
+
+
 def test_a_student_begins_with_a_merged_lora(trained, tmp_path):
     """`backbone.initial: [teacher, FILE]`; a LoRA alone is refused with the way to give it."""
     from salt_zoo.plugin.manager import load_zoo

@@ -169,7 +169,7 @@ def test_tables_that_are_wrong(table, message, videos):
 def test_a_folder_or_a_pipe_in_a_files_place_is_one_line(videos):
     (videos / "0.txt").unlink()
     (videos / "0.txt").mkdir()
-    with pytest.raises(ZooError, match=r"0\.txt: cannot be read \(Is a directory\)"):
+    with pytest.raises(ZooError, match=r"0\.txt: cannot be read \(it is a folder\)"):
         find_videos(videos)
     for name in ("all.csv", "all.tar"):
         os.mkfifo(videos.parent / name)

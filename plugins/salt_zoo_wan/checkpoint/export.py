@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from salt_zoo.core.base.errors import ZooError, did_you_mean
-from salt_zoo.io.files.storage import atomic_file, atomic_folder
+from salt_zoo.io.files.storage import atomic_file, atomic_folder, check_file, check_folder
 from salt_zoo_wan.checkpoint.formats import (
     ENDINGS,
     FORMATS,
@@ -44,7 +44,8 @@ def check_export_target(path: Path | str, format: str) -> Format:
     """The format by name.
 
     Raises:
-        ZooError: there is no such format, or the file's name does not end as its files do.
+        ZooError: there is no such format, the file's name does not end as its files do, or nothing
+            can be written there.
     """
     if format not in FORMATS:
         raise ZooError(f"format {format!r}: unknown; {did_you_mean(format, FORMATS)}")
@@ -56,10 +57,13 @@ def check_export_target(path: Path | str, format: str) -> Format:
             )
         if Path(path).is_dir() and any(Path(path).iterdir()):
             raise ZooError(f"{path}: is a folder that is not empty; choose another path")
+        check_folder(Path(path))
     elif Path(path).suffix not in known.endings:
         raise ZooError(
             f"{path}: a file of the format {format!r} ends in {' or '.join(known.endings)}"
         )
+    else:
+        check_file(Path(path))
     return known
 
 

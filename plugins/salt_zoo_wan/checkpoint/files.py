@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.regular import expanded
 from salt_zoo_wan.checkpoint.formats import ENDINGS
 from salt_zoo_wan.checkpoint.read import DISTRIBUTED, read_tensors
 
@@ -58,7 +59,7 @@ def find_checkpoint(path: Path) -> CheckpointFiles:
     Raises:
         ZooError: there is none, or a shard is missing, or several could be meant.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():
@@ -84,7 +85,7 @@ _EXPERT_FOLDERS = (EXPERTS, tuple(EXPERT_FOLDERS.values()))
 def find_experts(place: Path) -> dict[str, Path]:
     """The folders of both experts by their parts of a pipeline, in a folder of two networks (a
     pipeline's, a student's, Wan's own); empty for what is of one."""
-    for root in (place.expanduser(), place.expanduser() / "student"):
+    for root in (expanded(place), expanded(place) / "student"):
         for names in _EXPERT_FOLDERS:
             folders = [root / name for name in names]
             if all(folder.is_dir() for folder in folders):

@@ -6,6 +6,7 @@ Inside, a LoRA is its factors by the layers' names in diffusers: `weight += B A`
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.networks.lora import lora_layers
-from salt_zoo.io.files.storage import atomic_file
+from salt_zoo.io.files.storage import atomic_file, check_file
 from salt_zoo_wan.checkpoint.files import EXPERTS
 from salt_zoo_wan.checkpoint.formats import original_name
 from salt_zoo_wan.checkpoint.read import read_tensors
@@ -43,14 +44,17 @@ _PARTS = {
     "lora_up.weight": "B",
     "alpha": "alpha",
 }
+_ONE = torch.ones(())
 
 
 def check_lora_target(path: Path, format: str) -> None:
-    """A ZooError for a format that is none of a LoRA, or a file that has another ending."""
+    """A ZooError for a format that is none of a LoRA, or a file that has another ending or cannot
+    be written."""
     if format not in LORA_FORMATS:
         raise ZooError(f"format {format!r}: no LoRA's; {did_you_mean(format, LORA_FORMATS)}")
     if path.suffix != ".safetensors":
         raise ZooError(f"{path}: a file of the format {format!r} ends in .safetensors")
+    check_file(path)
 
 
 def adapter_factors(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
@@ -130,7 +134,8 @@ def read_lora(
         layer = known.get(bare.removesuffix(f".{part}"))
         if layer is None:
             raise ZooError(f"{path}: {name!r} belongs to no linear layer of this size of Wan")
-        found.setdefault(layer, {})[_PARTS[part]] = value
+        if found.setdefault(layer, {}).setdefault(_PARTS[part], value) is not value:
+            raise ZooError(f"{path}: holds the LoRA of {layer!r} twice, under several names")
     if not found:
         raise ZooError(f"{path}: holds no LoRA")
     stored = _stored_scale(path)
@@ -144,10 +149,12 @@ def read_lora(
                 f"{path}: the LoRA of {layer!r} is {list(b.shape)} by {list(a.shape)}, the layer "
                 f"{list(layers[layer])}; it belongs to another size"
             )
-        if a.shape[0] != b.shape[1] or not (a.isfinite().all() and b.isfinite().all()):
-            raise ZooError(f"{path}: the LoRA of {layer!r} is damaged; download it again")
-        scale = float(parts["alpha"]) / len(a) if "alpha" in parts else stored
-        factors[layer] = (a, scale * b)
+        if a.shape[0] == b.shape[1] > 0 and parts.get("alpha", _ONE).numel() == 1:
+            b = b * (float(parts["alpha"]) / len(a) if "alpha" in parts else stored)
+            if a.isfinite().all() and b.isfinite().all():
+                factors[layer] = a, b
+                continue
+        raise ZooError(f"{path}: the LoRA of {layer!r} is damaged; download it again")
     return factors
 
 
@@ -177,11 +184,13 @@ def _stored_scale(path: Path) -> float:
             re.sub(r"^transformer\.", "", key): value for key, value in json.loads(stored).items()
         }
         plain = not (values.get("alpha_pattern") or values.get("rank_pattern"))
-        root = values["r"] ** 0.5 if values.get("use_rslora") else values["r"]
-        if plain and not values.get("use_dora"):
-            return float(values["lora_alpha"]) / float(root)
+        rank, alpha = values["r"], values["lora_alpha"]
+        if plain and not values.get("use_dora") and type(rank) is int and type(alpha) is not str:
+            scale = float(alpha) / float(rank**0.5 if values.get("use_rslora") else rank)
+            if 0 < scale < math.inf:
+                return scale
     except (
-        ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError,
+        ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
     ):  # fmt: skip
         pass
     raise ZooError(

@@ -9,10 +9,10 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.pickles import load_pickle
 
 #: First bytes of files that are often mistaken for weights.
 _OTHERS = (
@@ -120,9 +120,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":  # torch would go by the name
             with path.open("rb") as file:
-                content = torch.load(file, map_location="cpu", weights_only=True)
+                content = load_pickle(file)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+            content = load_pickle(path, mmap=is_zipfile(path))
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
         # torch's own advice, to load it with weights_only=False, is not passed on
         code = re.search(r"GLOBAL (\S+)", str(error))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.plugin.manager import Zoo
 from salt_zoo_wan.checkpoint.files import EXPERT_FOLDERS, EXPERTS
 from salt_zoo_wan.experts.records import check_expert, read_boundary
@@ -70,7 +71,7 @@ def _own_folders(config: ExpertsConfig) -> dict[str, Path]:
     """
     if config.weights is None:
         return {}
-    root = Path(config.weights).expanduser()
+    root = expanded(config.weights)
     folders = {side: root / name for side, name in EXPERT_FOLDERS.items()}
     found = {side: folder for side, folder in folders.items() if folder.is_dir()}
     wanted = EXPERT_FOLDERS if config.expert == "both" else (config.expert,)

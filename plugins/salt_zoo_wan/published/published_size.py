@@ -15,6 +15,7 @@ from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.protocols import Condition, Encoder
+from salt_zoo.io.files.regular import expanded
 from salt_zoo.io.files.storage import digest
 from salt_zoo.io.known_digests import known_digest
 from salt_zoo.plugin.manager import Zoo
@@ -58,7 +59,7 @@ class PublishedSize(WanSizeDefaults):
         self.negative_prompt = config.negative_prompt
         published = PUBLISHED[self.name]
         weights = config.weights or published.hub
-        path = Path(weights).expanduser()
+        path = expanded(weights)
         #: A file, an index of shards, or a folder that is not diffusers', else None.
         self.file = path if path.suffix in (*ENDINGS, ".json") or _is_other_folder(path) else None
         if self.file is not None and not self.file.exists():
@@ -180,7 +181,7 @@ class PublishedSize(WanSizeDefaults):
         for part in self.codecs:
             found |= self.codec_components.fingerprint(part)
         if self.config.tiny_decoder is not None:
-            path = self.config.tiny_decoder.expanduser()
+            path = expanded(self.config.tiny_decoder)
             found[f"tiny_decoder/{path.name}"] = known_digest(path)
         return found
 
@@ -249,7 +250,7 @@ class PublishedSize(WanSizeDefaults):
     def _tiny_decoder(self) -> TinyDecoder | None:
         if self.config.tiny_decoder is None:
             return None
-        path, channels = self.config.tiny_decoder.expanduser(), self.latent_shape[0]
+        path, channels = expanded(self.config.tiny_decoder), self.latent_shape[0]
         return read_tiny_decoder(path, channels, self.config.spatial_factor)
 
     def _first_frame_codec(self) -> ImageCodec | None:

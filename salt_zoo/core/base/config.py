@@ -133,6 +133,8 @@ def _hint(model: type[BaseModel], loc: Sequence[int | str], given: Any, error: A
 
 def _has_default(model: type[BaseModel], loc: Sequence[int | str]) -> bool:
     """Whether a key may be left out."""
+    if not loc:  # the content itself, which is no group
+        return False
     fields = [owner.model_fields.get(str(loc[-1])) for owner in models_at(model, loc[:-1])]
     return any(field is not None and not field.is_required() for field in fields)
 

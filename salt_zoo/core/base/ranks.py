@@ -25,8 +25,9 @@ def is_alone() -> bool:
 
 
 def world_size() -> int:
-    """How many processes the run has."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes the run has; 1 for what is no number, which `check_launch` refuses."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isascii() and text.isdecimal() else 1
 
 
 def end_process(code: int) -> int:

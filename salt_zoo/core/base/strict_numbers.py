@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic_core import PydanticCustomError, core_schema
+
+from salt_zoo.core.base.number_words import why_no_number
 
 #: torch's integers; what is larger was never meant, and would fail in the midst of a run.
 LARGEST_INTEGER = 2**63 - 1
@@ -15,16 +16,12 @@ LARGEST_FLOAT = 3.4e38
 #: Of learning rates: an optimizer divides them by what may be small, and float32 has an end.
 LARGEST_RATE = 1e30
 
-_LEADING_ZEROS = re.compile(r"\s*[-+]?0[0-9_]")
-
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "should be a number")
-    if isinstance(value, str) and _LEADING_ZEROS.match(value):
-        raise PydanticCustomError(
-            "number_type", "should be a number without leading zeros (some read those as octal)"
-        )
+    if isinstance(value, str) and (why := why_no_number(value)):
+        raise PydanticCustomError("number_type", "{why}", {"why": why})
     return value
 
 
@@ -36,7 +33,7 @@ def _every_key(value: Any, validate: Callable[[Any], Any]) -> Any:
 
 
 def strict_numbers(schema: Any) -> Any:
-    """A model's schema whose numbers are no booleans, have no leading zeros, and have ends.
+    """A model's schema whose numbers are no booleans, are written as in YAML, and have ends.
 
     Models within it are left alone: they have brought their own.
     """

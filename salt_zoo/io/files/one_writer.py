@@ -19,7 +19,7 @@ from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.ranks import is_main_process
 from salt_zoo.io.files.drafts import LOCK, draft, read_owner, sweep
 from salt_zoo.io.files.owners import Owner
-from salt_zoo.io.files.storage import readable_errors
+from salt_zoo.io.files.storage import check_folder, readable_errors
 
 #: The folders that this process holds (by its id, which a fork changes).
 _held: set[tuple[int, str]] = set()
@@ -37,13 +37,19 @@ def one_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
         patience: seconds to wait for another writer, for instance one whose parent has ended.
 
     Raises:
-        ZooError: another process writes there, or the folder cannot be written.
+        ZooError: another process writes there, or the folder cannot be written, or holds no
+            weights (its name is not UTF-8).
     """
     folder = Path(folder)
     key = (os.getpid(), os.path.realpath(folder))
     if key in _held or not is_main_process():
         yield
         return
+    check_folder(folder)
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # safetensors would not read it back
+        raise ZooError(f"{folder}: its name is not UTF-8; choose another folder") from None
     with readable_errors(folder):
         made = _make(folder)
         _take(folder, patience)

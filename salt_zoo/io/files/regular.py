@@ -9,6 +9,12 @@ from pathlib import Path
 from salt_zoo.core.base.errors import ZooError
 
 
+def expanded(path: Path | str) -> Path:
+    """A path of a person with `~` as the home it stands for; where there is no such user it is as
+    it was written (`Path.expanduser` raises an error of its own)."""
+    return Path(os.path.expanduser(path))
+
+
 def check_regular(file: Path, instead: str) -> os.stat_result:
     """The facts of a regular file; of a pipe nobody may write to, or a device without an end, one
     would wait for ever.

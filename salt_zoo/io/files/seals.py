@@ -55,8 +55,7 @@ def read_json(path: Path) -> Any:
         Damaged: it cannot be read, or is none.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # one would wait for a pipe
-            raise Damaged(path, "it is a folder" if path.is_dir() else "it is no regular file")
+        _check_regular(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise Damaged(path, _words(error)) from None
@@ -109,11 +108,17 @@ def check_files(folder: Path, files: Any) -> None:
         raise Damaged(folder, "it has no list of files")
     for name, wanted in files.items():
         try:
+            _check_regular(folder / name)
             found = file_sha256(folder / name)
         except OSError as error:
             raise Damaged(folder / name, _words(error)) from None
         if found != wanted:
             raise Damaged(folder / name, "its content has changed since it was written")
+
+
+def _check_regular(path: Path) -> None:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # one would wait for a pipe
+        raise Damaged(path, "it is a folder" if path.is_dir() else "it is no regular file")
 
 
 def _words(error: BaseException) -> str:

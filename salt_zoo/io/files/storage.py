@@ -67,13 +67,33 @@ def _replace_folder(folder: Path, draft: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Refuse, without writing anything, a folder that could not be made or written to."""
     with readable_errors(folder):
-        place = Path(folder).absolute()
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        _check_place(Path(folder))
+
+
+def check_file(path: Path) -> None:
+    """Refuse, without writing anything, a file that could not be written: before the work whose
+    result it is to hold.
+
+    Raises:
+        ZooError: it is a folder, or its own could not be made or written to.
+    """
+    path = Path(path)
+    with readable_errors(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
+        _check_place(path.parent)
+
+
+def _check_place(folder: Path) -> None:
+    place = folder.absolute()
+    while not place.exists():
+        if place.is_symlink():  # of which no folder can be made
+            raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere", str(place))
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def prepare_folder(folder: Path) -> None:

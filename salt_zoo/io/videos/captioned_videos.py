@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from salt_zoo.core.base.errors import ZooError, shown
-from salt_zoo.io.files.regular import check_regular
-from salt_zoo.io.prompt_files import COLUMNS
+from salt_zoo.io.files.regular import check_regular, expanded
+from salt_zoo.io.prompt_files import COLUMNS, read_csv
 
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 #: Columns of a table with the video's path, relative to the table.
@@ -53,7 +52,7 @@ def find_videos(place: Path) -> list[CaptionedVideo]:
     Raises:
         ZooError: there is no such place, no video in it, or one that has no caption.
     """
-    place = Path(place).expanduser()
+    place = expanded(place)
     if not place.exists():
         raise ZooError(f"{place}: there is no such file or folder; see videos")
     try:
@@ -83,8 +82,10 @@ def _folder(folder: Path) -> Iterator[CaptionedVideo]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in VIDEOS:
             continue
+        check_regular(path, "leave it out")
         text = path.with_suffix(".txt")
         try:
+            check_regular(text, "write the caption to a text file")
             yield CaptionedVideo(_caption(text.read_text(encoding="utf-8-sig"), str(text)), path)
         except FileNotFoundError:
             raise ZooError(f"{path}: has no caption; write it to {text.name} beside it") from None
@@ -93,12 +94,7 @@ def _folder(folder: Path) -> Iterator[CaptionedVideo]:
 
 
 def _table(file: Path) -> Iterator[CaptionedVideo]:
-    mark = "\t" if file.suffix.lower() == ".tsv" else ","
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            rows = list(csv.DictReader(text, delimiter=mark, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ZooError(f"{file}: not a complete table in UTF-8 ({error})") from None
+    rows = read_csv(file)
     names = list(rows[0]) if rows else []
     path = next((name for name in PATHS if name in names), None)
     caption = next((name for name in COLUMNS if name in names), None)
@@ -107,16 +103,17 @@ def _table(file: Path) -> Iterator[CaptionedVideo]:
             f"{file}: needs the columns 'path' and 'caption'; it has {', '.join(names) or 'none'}"
         )
     for place, row in enumerate(rows, 1):
-        video = file.parent / (row[path] or "")
+        video = file.parent / row[path]
         if not video.is_file():
             raise ZooError(f"{file}, row {place}: there is no file {video}")
-        yield CaptionedVideo(_caption(row[caption] or "", f"{file}, row {place}"), video)
+        yield CaptionedVideo(_caption(row[caption], f"{file}, row {place}"), video)
 
 
 def _tar(file: Path) -> Iterator[CaptionedVideo]:
     """The samples of a webdataset tar: its members of one name; only captions are read."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
-    captions: dict[str, str] = {}
+    texts: dict[str, dict[str, tuple[str, bytes]]] = {}
+    check_regular(file, "leave it out")
     try:
         with tarfile.open(file, "r:") as tar:
             for member in tar:
@@ -131,17 +128,20 @@ def _tar(file: Path) -> Iterator[CaptionedVideo]:
                     content = tar.extractfile(member)
                     assert content is not None
                     where = f"{file}, {member.name}"
-                    captions[key] = _member_caption(content.read(), ending, where)
+                    texts.setdefault(key, {})[ending] = where, content.read()
     except (tarfile.TarError, EOFError) as error:
         raise ZooError(f"{file}: an incomplete or corrupt tar file ({error})") from None
     for key, endings in samples.items():
         (offset, size), ending = next((value, name) for name, value in endings.items())
-        if key not in captions:
+        if key not in texts:
             raise ZooError(f"{file}, {key}{ending}: has no caption ({key}.txt or {key}.json)")
-        yield CaptionedVideo(captions[key], file, offset, size, f"{key}{ending}")
+        yield CaptionedVideo(_member_caption(texts[key]), file, offset, size, f"{key}{ending}")
 
 
-def _member_caption(content: bytes, ending: str, where: str) -> str:
+def _member_caption(texts: Mapping[str, tuple[str, bytes]]) -> str:
+    """That of the text file, beside which the JSON may hold anything, else that of the JSON."""
+    ending = ".txt" if ".txt" in texts else ".json"
+    where, content = texts[ending]
     try:
         text = content.decode("utf-8-sig")
         if ending == ".txt":
@@ -150,11 +150,15 @@ def _member_caption(content: bytes, ending: str, where: str) -> str:
         value = next((found[name] for name in COLUMNS if name in found), "")
     except (ValueError, TypeError, RecursionError) as error:
         raise ZooError(f"{where}: cannot be read ({shown(str(error))})") from None
-    return _caption(str(value), where)
+    if not isinstance(value, str):
+        raise ZooError(f"{where}: the caption is {shown(str(value), 30)}, not text")
+    return _caption(value, where)
 
 
 def _caption(text: str, where: str) -> str:
     caption = " ".join(text.split())
+    if "\0" in caption:
+        raise ZooError(f"{where}: not a text file (it has a zero byte)")
     if not caption:
         raise ZooError(f"{where}: the caption is empty")
     return caption

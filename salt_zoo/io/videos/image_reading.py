@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor
 
 from salt_zoo.core.base.errors import ZooError, reason
+from salt_zoo.io.files.regular import check_regular, expanded
 from salt_zoo.io.videos.video_reading import cover
 
 
@@ -17,7 +22,7 @@ def check_image(path: Path) -> None:
     """Refuse what is no image by its first bytes; nothing is decoded.
 
     Raises:
-        ZooError: there is no such file, or it is no image.
+        ZooError: there is no such file, it is no image, or has more than 8 bits a channel.
     """
     _opened(path).close()
 
@@ -30,13 +35,13 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
         shape: with 3 channels, or 1 for grey values.
 
     Raises:
-        ZooError: there is no such file, or it is no image.
+        ZooError: there is no such file, it is no image, or has more than 8 bits a channel.
     """
     from PIL import ImageOps
 
     channels, *size = shape
     try:
-        with _opened(path) as file:
+        with _opened(path) as file, _quiet():
             image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
             pixels = torch.from_numpy(np.array(image)).float() / 255
     except ZooError:
@@ -48,12 +53,38 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     return cover(pixels[:, None], (height, width))[:, 0]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Pillow says beside its errors, and of files that it reads all the same: odd
+    EXIF, many pixels."""
+    log = logging.getLogger("PIL")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
 def _opened(path: Path) -> Any:
     from PIL import Image
 
-    if not path.expanduser().is_file():
-        raise ZooError(f"{path}: there is no such file")
     try:
-        return Image.open(path.expanduser())
+        check_regular(expanded(path), "give an image")
+        with _quiet():
+            image = Image.open(expanded(path))
+    except ZooError:
+        raise
+    except FileNotFoundError:
+        raise ZooError(f"{path}: there is no such file") from None
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise ZooError(f"{path}: cannot be read as an image ({reason(error)})") from None
+    if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow would cut the values off at 255 instead of scaling them: an image all of white
+        image.close()
+        raise ZooError(
+            f"{path}: has more than 8 bits a channel (Pillow's mode {image.mode!r}); save it with 8"
+        )
+    return image

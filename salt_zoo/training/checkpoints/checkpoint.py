@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.core.networks.lora import trainable_state
 from salt_zoo.io.distributed import on_main
+from salt_zoo.io.files.pickles import load_pickle
 from salt_zoo.io.files.seals import Damaged, check_files, file_digests, read_sealed, write_sealed
 from salt_zoo.io.files.storage import atomic_folder, readable_errors
 from salt_zoo.plugin.isolation import checked_roles
@@ -213,7 +214,7 @@ def load_checkpoint(
         # A state is loaded once: on a CPU the optimizer keeps these tensors, elsewhere each goes
         # there on its own from the file, which is mapped. (A mapped file must outlive its tensors.)
         mapped = torch.device(device).type != "cpu"
-        saved = torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
+        saved = load_pickle(path, mmap=mapped)
         for role, optimizers in networks.optimizers.items():
             for optimizer, content in zip(optimizers, saved[role], strict=True):
                 if is_eight_bit(optimizer):
@@ -231,7 +232,7 @@ def _method_states(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     try:
-        states: list[Mapping[str, Any]] = torch.load(path, map_location="cpu", weights_only=True)
+        states: list[Mapping[str, Any]] = load_pickle(path)
     except Exception as error:  # torch raises many kinds
         raise _cannot_load(folder, ZooError(f"{path}: {reason(error)}")) from None
     return states
