@@ -1,6 +1,17 @@
 """`python -m salt_zoo` is `salt-zoo`."""
 
-from salt_zoo.cli import main
+import sys
+
+
+def main() -> int:
+    """The command; Ctrl-C before it has begun is no traceback, either."""
+    try:
+        from salt_zoo.cli import main as command
+
+        return command()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -6,7 +6,7 @@ from importlib import import_module
 for name in (
     *("diffusers.models.transformers.transformer_wan", "pandas", "safetensors.torch"),
     *("sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_agg"),
-    *("benchmarks.run", "benchmarks.runner.runner", "benchmarks.report.build"),
+    *("benchmarks.runner.arms", "benchmarks.runner.runner", "benchmarks.report.build"),
     *("salt_zoo.cli", "salt_zoo.planning.check", "salt_zoo.planning.plan"),
     *("salt_zoo.training.launch", "salt_zoo_self_forcing.backbone", "salt_zoo_wan.backbone"),
 ):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.run import check_metrics
+from benchmarks.runner.arms import check_metrics
 from benchmarks.study.hypotheses import check_hypotheses
 from benchmarks.study.schema import load_study, runs_of
 from salt_zoo.config.run import resolve

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 
+import salt_zoo.__main__
 from salt_zoo.cli import guarded
 from salt_zoo.core.base.interrupts import Stopped, is_users
 from salt_zoo.io.signals import ENDING, graceful_shutdown, signals_clean_up, termination_told
@@ -198,3 +199,18 @@ def test_what_torchrun_ends_says_why(run, first, monkeypatch, tmp_path):
     assert (code, lines[0], len(lines)) == (128 + signal.SIGTERM, first, 2)
     assert "another process of this run has ended unexpectedly" in lines[1]
     assert "run the same command again" in lines[1]
+
+
+def test_ctrl_c_before_the_command_has_begun_is_no_traceback(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(salt_zoo.cli, "main", interrupted)
+    assert salt_zoo.__main__.main() == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", ["salt_zoo.cli", "benchmarks.run"])
+def test_a_command_listens_before_torch_is_imported(command, shell):
+    """That takes seconds, in which Ctrl-C would be a traceback."""
+    assert shell("-c", f"import sys, {command}; print('torch' in sys.modules)").out == "False\n"

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 import benchmarks.runner.jobs.execution
 from benchmarks.evaluate.records import EvalResult, LongVideoResult, TrainingCost
-from benchmarks.run import plan_runs
+from benchmarks.runner.arms import plan_runs
 from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.runner import make_jobs
 from benchmarks.study.metric_info import MetricInfo

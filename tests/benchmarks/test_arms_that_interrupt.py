@@ -8,7 +8,7 @@ import signal
 import pytest
 import yaml
 
-from benchmarks.run import plan_runs
+from benchmarks.runner.arms import plan_runs
 from benchmarks.runner.planning.plan import print_plan
 from benchmarks.study.schema import load_study
 from salt_zoo import hookimpl

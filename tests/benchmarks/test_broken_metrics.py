@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.evaluate.broken_metrics import guarded_infos, of_one_form, together, without_broken
 from benchmarks.evaluate.records import EvalResult
-from benchmarks.run import plan_runs
+from benchmarks.runner.arms import plan_runs
 from benchmarks.runner.jobs.execution import run_job
 from benchmarks.runner.runner import collect, few, make_jobs, write
 from benchmarks.stats.intervals.arm_scores import group_scores

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.evaluate.cell_files import fault
-from benchmarks.run import plan_runs
+from benchmarks.runner.arms import plan_runs
 from benchmarks.runner.jobs.execution import run_job, set_right
 from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.jobs.results import read_job

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.evaluate.broken_metrics import without_broken
-from benchmarks.run import check_metrics
+from benchmarks.runner.arms import check_metrics
 from benchmarks.study.hypotheses import check_hypotheses, measured_hypotheses
 from benchmarks.study.schema import load_study, runs_of, select_arms
 from salt_zoo.config.run import resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.run import _study
+from benchmarks.runner.arms import study_of
 from benchmarks.runner.budget import match_budget
 from benchmarks.study.hypotheses import check_hypotheses, measured_hypotheses, with_own_samplers
 from benchmarks.study.schema import (
@@ -265,12 +265,12 @@ def options(*overrides: str, nfe: str | None = None, study: str = "digits") -> a
 
 
 def test_an_option_that_measures_less_asks_less(zoo):
-    whole, _, dropped = _study(options(), zoo)
+    whole, _, dropped = study_of(options(), zoo)
     assert dropped == 0
-    some, _, dropped = _study(options(nfe="4,8"), zoo)
+    some, _, dropped = study_of(options(nfe="4,8"), zoo)
     assert dropped == len(whole.hypotheses) - len(some.hypotheses) > 0
     assert all(o.nfe in (4, 8) for o in some.hypotheses)
-    some, _, dropped = _study(options("evaluation.samplers=[sde]"), zoo)
+    some, _, dropped = study_of(options("evaluation.samplers=[sde]"), zoo)
     assert {o.sampler for o in some.hypotheses} == {"sde"} and dropped > 0
 
 
@@ -281,6 +281,6 @@ def test_what_the_file_itself_cannot_answer_stays_an_error(tmp_path: Path, zoo):
     path.write_text(yaml.safe_dump(content))
     for given in (options(study=str(path)), options(nfe="4", study=str(path))):
         with pytest.raises(ZooError, match=r"hypotheses\.0\.nfe: 3 is not of evaluation\.nfe"):
-            _study(given, zoo)
+            study_of(given, zoo)
     with pytest.raises(ZooError, match=r"hypotheses\.0\.metric"):
-        _study(options("hypotheses.0.metric=digits-fdd"), zoo)
+        study_of(options("hypotheses.0.metric=digits-fdd"), zoo)

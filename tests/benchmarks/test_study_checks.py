@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.run import main, plan_runs
+from benchmarks.run import main
+from benchmarks.runner.arms import plan_runs
 from benchmarks.study.entries.baselines import BASELINES
 from benchmarks.study.schema import load_study
 from salt_zoo.core.base.errors import ZooError
