@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -241,6 +241,18 @@ def make_study() -> Callable[..., Study]:
 def zoo() -> Zoo:
     """The zoo of all installed plugins and of the tests' sizes."""
     return load_zoo([planned_jobs.SIZES])
+
+
+@pytest.fixture
+def one_zoo(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process are given the zoo of all tests, which knows already what passes
+    cost, unless they name other plugins."""
+
+    def load(extra: Sequence[str] = ()) -> Zoo:
+        return zoo if {*extra} <= {planned_jobs.SIZES} else load_zoo(extra)
+
+    for module in ("salt_zoo.cli", "salt_zoo.plugin.manager"):
+        monkeypatch.setattr(f"{module}.load_zoo", load)
 
 
 @pytest.fixture

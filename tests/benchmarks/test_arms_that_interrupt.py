@@ -24,7 +24,7 @@ from salt_zoo.training.launch import train
 STUDY = """
 name: interrupts
 title: Interrupts
-base: {backbone: {name: wan, size: test-small}, dataset: digits}
+base: {backbone: {name: wan, size: test-tiny}, dataset: digits}
 arms:
   good: {method: consistency, training: {updates: 2, batch_size: 2}}
   bad: {method: interrupts, training: {updates: 2, batch_size: 2}}

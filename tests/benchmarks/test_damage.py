@@ -32,7 +32,7 @@ STUDY = {
     "name": "mini",
     "title": "Mini",
     "base": {
-        "backbone": {"name": "wan", "size": "test-small"},
+        "backbone": {"name": "wan", "size": "test-tiny"},
         "dataset": "digits",
         "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
     },

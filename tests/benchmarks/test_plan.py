@@ -108,7 +108,7 @@ def test_the_printed_plan_is_whole(name, methods, gpus, zoo, capsys, monkeypatch
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     study = study_of(name, updates=2, methods=methods)
     if name == "digits":
-        study.base["backbone"]["size"] = "test-small"
+        study.base["backbone"]["size"] = "test-tiny"
     runs = runs_of(study, zoo, name)
     print_plan(study, runs, zoo, "cpu")
     text = " ".join(capsys.readouterr().out.split())

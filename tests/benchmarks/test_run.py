@@ -99,7 +99,7 @@ def one_by_one(tasks: Sequence[Any], begin: Callable[[], Any], processes: int, s
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch, capsys):
+def here(tmp_path: Path, monkeypatch, capsys, one_zoo):
     """The command, and the jobs of its study, in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pool, "run_tasks", lambda *given: list(one_by_one(*given)))

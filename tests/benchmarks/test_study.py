@@ -21,12 +21,6 @@ from benchmarks.study.schema import (
 )
 from salt_zoo.config.metrics import configure_metrics
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.plugin.manager import load_zoo
-
-
-@pytest.fixture(scope="module")
-def zoo():
-    return load_zoo(["tests.sizes.plugin"])
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in STUDIES.glob("*.yaml")))

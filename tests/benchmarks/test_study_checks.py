@@ -14,7 +14,6 @@ from benchmarks.runner.arms import plan_runs
 from benchmarks.study.entries.baselines import BASELINES
 from benchmarks.study.schema import load_study
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.plugin.manager import load_zoo
 
 STUDY = {
     "name": "tiny",
@@ -28,11 +27,6 @@ STUDY = {
     "evaluation": {"prompts": 4, "nfe": [1, 2], "metrics": ["digits-rigidity"]},
 }
 ONE = {"a": "cd", "b": "dmd", "metric": "digits-rigidity", "nfe": 1}
-
-
-@pytest.fixture(scope="module")
-def zoo():
-    return load_zoo()
 
 
 def changed(**keys):
@@ -176,7 +170,7 @@ def test_seeds_of_an_arm_are_numbers():
     assert load_study(content, "s").seeds_of("dmd") == [3, 4]
 
 
-def test_a_plan_holds_for_a_run_that_lacks_data(capsys):
+def test_a_plan_holds_for_a_run_that_lacks_data(capsys, one_zoo):
     """Of `wan_t2v` as it is: its consistency arm wants latents."""
     code = main(["wan_t2v", "--dry-run", "--methods", "consistency"])
     told = capsys.readouterr()
