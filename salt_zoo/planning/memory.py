@@ -105,7 +105,7 @@ def measured_networks(
 
 
 def _measured(backbone: Backbone, role: NetworkSpec, bf16: bool) -> MeasuredNetwork:
-    if role.start is not None and not role.is_frozen and role.lora is None:
+    if role.factory is None and role.start and not role.is_frozen and role.lora is None:
         with on_meta(whose := source(backbone, role.start)):
             network = kept_network(whose)  # as it is
     else:
