@@ -13,6 +13,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from transformers import UMT5Config, UMT5EncoderModel
 
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo_wan.checkpoint.check import parameter_shapes
 from salt_zoo_wan.checkpoint.load import load_transformer
 from salt_zoo_wan.published_configs import PUBLISHED
 from tests.parity.g1 import transformer_config
@@ -247,3 +248,11 @@ def test_a_files_first_bytes_say_what_it_is(written, named, weights, tmp_path):
     path = tmp_path / f"w.{named}"
     torch.save(weights, path) if written == "pt" else safetensors.torch.save_file(weights, path)
     assert load_transformer(path, CONFIG) is not None
+
+
+def test_shapes_are_those_of_a_configuration_and_found_once():
+    shapes = parameter_shapes(CONFIG)
+    state = WanTransformer3DModel(**CONFIG).state_dict()
+    assert shapes == {name: tuple(value.shape) for name, value in state.items()}
+    assert parameter_shapes({**CONFIG, "patch_size": [*CONFIG["patch_size"]]}) is shapes
+    assert len(parameter_shapes({**CONFIG, "num_layers": 1})) < len(shapes)

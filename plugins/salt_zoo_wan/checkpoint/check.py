@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -69,10 +70,21 @@ def check_state_dict(state: Mapping[str, Tensor], config: Mapping[str, Any], nam
             raise ZooError(f"{named}: {key!r} is of {kind} numbers (quantised?), expected floats")
 
 
-def parameter_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a transformer's tensors by diffusers' names."""
+def parameter_shapes(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of a transformer's tensors by diffusers' names; not to be changed."""
+    return _shapes(
+        tuple(
+            (key, tuple(value) if isinstance(value, list) else value)
+            for key, value in sorted(config.items())
+        )
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _shapes(config: tuple[tuple[str, Any], ...]) -> Mapping[str, tuple[int, ...]]:
+    """Once for a configuration: a whole transformer is made, which every load would wait for."""
     with torch.device("meta"):
-        state = WanTransformer3DModel(**config).state_dict()
+        state = WanTransformer3DModel(**dict(config)).state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
