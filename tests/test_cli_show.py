@@ -117,7 +117,8 @@ def test_json_is_what_a_registration_says(cli):
         "default": 5,
         "required": False,
         "is_group": False,
-        "text": "Its updates for each update of the student.",
+        "text": "Its updates for each update of the student (5: DMD2, arXiv 2405.14867, "
+        "section 4.2).",
     }
     assert options["order"]["type"] == "one of fake-score-first | student-first"
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,12 +65,18 @@ class Mute(Exception):
         raise ValueError
 
 
+def started() -> set[Any]:
+    """Processes of this one, other than those of `tests/forked.py`, which end with the session."""
+    kind = multiprocessing.get_context("forkserver").Process
+    return {one for one in multiprocessing.active_children() if not isinstance(one, kind)}
+
+
 def run(folder: Path, *tasks: str, processes: int = 2):
     told: list[tuple[int, str]] = []
     results = run_tasks(
         tasks, functools.partial(begin, folder), processes, lambda i, *t: told.append((i, t[-1]))
     )
-    assert not multiprocessing.active_children()
+    assert not started()
     return results, told
 
 
@@ -171,7 +178,7 @@ def test_an_error_of_the_caller_ends_the_processes(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks(["a", "b:dies"], functools.partial(begin, tmp_path), 2, show)
-    assert not multiprocessing.active_children()
+    assert not started()
 
 
 PARENT = """

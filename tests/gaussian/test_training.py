@@ -83,16 +83,16 @@ def errors(network, prompt, times, sampler, wanted):
     return float((mean - mean_wanted).abs().max()), float(spread)
 
 
-def guided(prompt, w):
+def guided(prompt, w, name="full"):
     """The Gaussian that the teacher at guidance `w` generates."""
     mean = torch.lerp(means(F64)[-1], means(F64)[list(MEANS).index(prompt)], w)
-    return mean, covariance("full", F64)
+    return mean, covariance(name, F64)
 
 
-def check(network, steps, sampler, w, mean_tolerance, covariance_tolerance):
+def check(network, steps, sampler, w, mean_tolerance, covariance_tolerance, name="full"):
     times = flow.step_list(steps, 5.0)
     for prompt in PROMPTS:
-        found = errors(network, prompt, times, sampler, guided(prompt, w))
+        found = errors(network, prompt, times, sampler, guided(prompt, w, name))
         assert found[0] < mean_tolerance, (prompt, found)
         assert found[1] < covariance_tolerance, (prompt, found)
 
@@ -135,11 +135,12 @@ def test_consistency_reaches_the_teachers_guided_path(trained):
         assert errors(network, prompt, [1.0], "sde", euler)[1] < 0.02
 
 
-def test_dmd_in_one_step(trained):
+@pytest.mark.parametrize("name", ["diagonal", "full"])
+def test_dmd_in_one_step(trained, name):
     """From the teacher's velocity, whose single step is a point, to the Gaussian."""
     method, rates = dmd("dmd", 1, "sde"), {"student": 0.04, "fake_score": 0.08}
-    network = trained(method, rates, 500, decay=0.985).networks.eval_network
-    check(network, 1, "sde", w=2.0, mean_tolerance=0.02, covariance_tolerance=0.03)
+    network = trained(method, rates, 500, decay=0.985, covariance=name).networks.eval_network
+    check(network, 1, "sde", w=2.0, mean_tolerance=0.02, covariance_tolerance=0.03, name=name)
 
 
 def test_dmd_in_four_steps_with_fresh_noise(trained):
