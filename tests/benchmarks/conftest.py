@@ -289,7 +289,7 @@ def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
 def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
     """Where the arm of the study is trained and measured, once for all tests."""
     folder = tmp_path_factory.mktemp("done")
-    planned_jobs.do(planned_jobs.arm(_plan({}, zoo, folder, "cpu")), zoo)
+    planned_jobs.do(planned_jobs.arm(_plan(planned_jobs.DONE, zoo, folder, "cpu")), zoo)
     return folder
 
 
@@ -297,6 +297,6 @@ def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
 def done(_done: Path, planned: Callable[..., list[Job]], tmp_path: Path) -> Job:
     """The arm's job, done, in a folder that the test may change."""
     shutil.copytree(_done, tmp_path, dirs_exist_ok=True)
-    job = planned_jobs.arm(planned())
+    job = planned_jobs.arm(planned(planned_jobs.DONE))
     assert job.done
     return job
