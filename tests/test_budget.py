@@ -59,6 +59,7 @@ CELLS = [
     *((method, None) for method in METHODS if method != "cda"),  # it needs a memory
     *((method, "window") for method in METHODS),
     *((method, memory) for memory in ("full", "block-relative") for method in OTHERS),
+    ("dmd", "full"),  # its fake score's rollouts, too, without a window and without CDA's reference
 ]
 
 

@@ -134,8 +134,9 @@ def _measured(
     )  # fmt: skip
 
 
-#: Long videos: clips of 9 frames, one after another, up to ten times as many.
-STOPS = list(range(9, 91, 9))
+#: Long videos: clips of 9 frames, of which the first three overlap, up to ten times as many: a
+#: clip's place says neither its length nor its time.
+STOPS = [9, 12, 18, 27, 36, 45, 54, 63, 72, 90]
 
 
 def _long(item: EvalResult, prompts: int) -> LongVideoResult:
@@ -288,7 +289,7 @@ def planned(tmp_path: Path, zoo: Zoo) -> Callable[..., list[Job]]:
 def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
     """Where the arm of the study is trained and measured, once for all tests."""
     folder = tmp_path_factory.mktemp("done")
-    planned_jobs.do(planned_jobs.arm(_plan({}, zoo, folder, "cpu")), zoo)
+    planned_jobs.do(planned_jobs.arm(_plan(planned_jobs.DONE, zoo, folder, "cpu")), zoo)
     return folder
 
 
@@ -296,6 +297,6 @@ def _done(tmp_path_factory: pytest.TempPathFactory, zoo: Zoo) -> Path:
 def done(_done: Path, planned: Callable[..., list[Job]], tmp_path: Path) -> Job:
     """The arm's job, done, in a folder that the test may change."""
     shutil.copytree(_done, tmp_path, dirs_exist_ok=True)
-    job = planned_jobs.arm(planned())
+    job = planned_jobs.arm(planned(planned_jobs.DONE))
     assert job.done
     return job

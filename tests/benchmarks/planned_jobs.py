@@ -28,6 +28,10 @@ STUDY = {
     },
 }
 
+#: The changes under which the arm of the fixture `done` was measured: also by a metric with
+#: rollouts of its own.
+DONE = {"evaluation": {"metrics": ["digits-class", "semigroup-defect"]}}
+
 Files = dict[Path, tuple[int, int]]
 
 

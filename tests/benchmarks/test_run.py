@@ -6,9 +6,8 @@ import contextlib
 import json
 import os
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
@@ -17,7 +16,7 @@ import pytest
 from benchmarks.run import main
 from benchmarks.runner import budget
 from benchmarks.runner.workers import pool
-from benchmarks.runner.workers.processes import Result
+from tests.benchmarks.without_workers import run_here
 from tests.conftest import Ended
 
 SMALL = [
@@ -33,6 +32,15 @@ SMALL = [
 
 #: Two random blocks in place of the four of `digits`.
 SIZE = ["-p", "tests.sizes.plugin", "--set", "base.backbone.size=test-small"]
+
+#: An autoregressive student of that size, and long videos of it.
+LONG = [
+    "-p", "tests.sizes.plugin",
+    "--set", "base.backbone={name: self-forcing, size: test-small, "
+    "memory: {name: window, frames: 6}}",
+    "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
+    "digits-fd, digits-fd-motion, semigroup-defect]}",
+]  # fmt: skip
 
 PLUGIN = textwrap.dedent(
     """
@@ -89,20 +97,11 @@ def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def one_by_one(tasks: Sequence[Any], begin: Callable[[], Any], processes: int, show: Any) -> Any:
-    """`run_tasks` without its processes; those are tested with `study` and in test_workers.py."""
-    do = begin()
-    for index, task in enumerate(tasks):
-        value = do(task, lambda *progress, index=index: show(index, *progress))
-        show(index, 1, 1, "done")
-        yield Result(value=value)
-
-
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch, capsys, one_zoo):
     """The command, and the jobs of its study, in this process, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pool, "run_tasks", lambda *given: list(one_by_one(*given)))
+    monkeypatch.setattr(pool, "run_tasks", run_here)
 
     def command(*arguments: str) -> Ended:
         code = main(list(arguments))
@@ -114,15 +113,15 @@ def here(tmp_path: Path, monkeypatch, capsys, one_zoo):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory):
-    """One study with two arms, one of which fails, and the plugin's hooks; its jobs in a process
-    of their own."""
+    """One study with two arms, one of which fails, long videos, and the plugin's hooks; its jobs in
+    a process of their own."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "fails.py").write_text(PLUGIN)
     options = ["--methods", "dmd,mine,never", "--set", "arms.mine.method.name=fails"]
     options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
     with pytest.MonkeyPatch.context() as patch, heard(folder / "stderr.txt"):
         patch.chdir(folder)
-        code = main(["quick", "--out", "out", *SMALL, *SIZE, *options])
+        code = main(["quick", "--out", "out", *SMALL, *LONG, *options])
     return folder, options, Ended(code, "", (folder / "stderr.txt").read_text())
 
 
@@ -198,46 +197,32 @@ def test_finished_arms_are_reused_and_others_do_not_disturb_them(study, here, mo
     folder, _, _ = study
     monkeypatch.chdir(folder)
     arms = folder / "out" / "arms"
-    before = files(arms, "dmd-*", "teacher-*", "real-*")
+    before = files(arms, "*")
     assert any(path.name == "trained.json" for path in before)
     old = json.loads((folder / "out" / "results.json").read_text())
-    again = here("quick", "--out", "out", *SMALL, *SIZE, "--methods", "dmd")
+    again = here("quick", "--out", "out", *SMALL, *LONG, "--methods", "dmd")
     assert again.code == 0, again.err
-    assert files(arms, "dmd-*", "teacher-*", "real-*") == before
+    assert files(arms, "*") == before
     new = json.loads((folder / "out" / "results.json").read_text())
 
     def of(results, arm):
         return [r["mean"] for r in results["rows"] if r["arm"] == arm]
 
     assert of(new, "dmd") == of(old, "dmd") and of(new, "teacher") == of(old, "teacher")
+    assert new["drift"] == old["drift"]
 
 
-LONG = [
-    "--methods", "consistency",
-    "-p", "tests.sizes.plugin",
-    "--set", "base.backbone={name: self-forcing, size: test-small, "
-    "memory: {name: window, frames: 6}}",
-    "--set", "evaluation.metrics=[digits-rigidity]",
-    "--set", "evaluation.long={lengths: [1, 2], nfe: [2], prompts: 4, metrics: [digits-rigidity, "
-    "digits-fd, digits-fd-motion, semigroup-defect]}",
-    "--nfe", "2",
-    "--set", "evaluation.prompts=4",
-]  # fmt: skip
-
-
-def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
-    done = here("quick", "--out", "out", *SMALL, *LONG)
-    assert done.code == 0, done.err
-    out = tmp_path / "out"
+def test_long_videos_of_an_autoregressive_student(study):
+    out = study[0] / "out"
     drift = json.loads((out / "results.json").read_text())["drift"]
     # metrics of the whole video and those with rollouts of their own have no clips
     assert [metric["name"] for metric in drift["metrics"]] == ["digits-rigidity", "digits-fd"]
     curves = {(c["arm"], c["metric"]): c["points"] for c in drift["curves"]}
     assert ("teacher-naive", "digits-fd") not in curves  # it is bidirectional
-    assert [point["stop"] for point in curves["consistency", "digits-rigidity"]] == [9, 12, 15, 18]
+    assert [point["stop"] for point in curves["dmd", "digits-rigidity"]] == [9, 12, 15, 18]
     assert {point["mean"] for point in curves["real", "digits-rigidity"]} == {0.0}
     # the clip of the training's length is the short video of the same prompt and noise
-    (folder,) = (out / "arms").glob("consistency-seed0-*")
+    (folder,) = (out / "arms").glob("dmd-seed0-*")
     (short,), (long,) = ((folder / "cells").glob(f"{kind}2-sde-*") for kind in ("", "long-"))
     assert json.loads((long / "cell.json").read_text())["ends"] == {"1": 0, "2": 3}
     videos = {cell: np.load(next(cell.glob("pixels-*.npz")))["pixels"] for cell in (short, long)}
@@ -248,12 +233,6 @@ def test_long_videos_of_an_autoregressive_student(here, tmp_path: Path):
     assert (videos[long][:, :, :9] == videos[short][:2]).all()
     assert scores[long][0] == pytest.approx(scores[short][:4], abs=1e-6)
     assert "Over time" in (out / "index.html").read_text()
-
-    before = files(out / "arms", "*")
-    again = here("quick", "--out", "out", *SMALL, *LONG)
-    assert again.code == 0, again.err
-    assert files(out / "arms", "*") == before
-    assert json.loads((out / "results.json").read_text())["drift"] == drift
 
 
 def test_a_dry_run_plans_and_writes_nothing(here, tmp_path: Path):

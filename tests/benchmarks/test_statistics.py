@@ -118,6 +118,15 @@ def test_pairing_narrows_the_interval() -> None:
     assert paired.high - paired.low < 0.5 * (apart.high - apart.low)
 
 
+def test_a_copy_from_other_seeds_is_as_far_as_the_seeds_are_spread() -> None:
+    """With the same draws for both sides there would be no deviation, and no interval."""
+    arm = BOOTSTRAP.means(two_way(np.random.default_rng(19), 8, 1.0, 0.5, 0.0))
+    found = BOOTSTRAP.difference(arm, arm, paired=False)
+    wanted = half_width([(arm.values.var(ddof=1) / 8, 7)] * 2, 0.025)
+    assert found.value == 0
+    assert (found.low, found.high) == pytest.approx((-wanted, wanted), rel=0.1)
+
+
 def test_variances_are_shown_apart() -> None:
     generator = np.random.default_rng(9)
     of_seeds = BOOTSTRAP.interval(BOOTSTRAP.means(two_way(generator, 5, 3, 0.01, 0.01)))

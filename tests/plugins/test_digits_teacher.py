@@ -44,7 +44,10 @@ def test_the_causal_students_log_is_of_the_recipe_that_is_shipped():
 
 
 def test_the_teacher_passes_its_gates():
-    """At full steps: commanded motion >= .97, digit >= .98, rigidity error <= .08."""
+    """At full steps: commanded motion >= .97, digit >= .98, rigidity error <= .08.
+
+    Of 32 videos both shares allow no miss: 31 / 32 = .969.
+    """
     zoo = load_zoo()
     backbone = zoo.backbones.create("wan", zoo.backbones.configure("wan", {}, "wan"), zoo)
     prompts = evaluation_prompts(Digits(), "test", 32)

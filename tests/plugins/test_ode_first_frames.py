@@ -10,7 +10,6 @@ import torch
 import yaml
 
 from benchmarks.run import main as run_study
-from benchmarks.runner.workers.processes import Result
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.networks.condition import encode, unconditional
@@ -18,6 +17,7 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo_ode.dataset import Trajectories, TrajectoriesConfig
 from salt_zoo_ode.store import read_folder
 from salt_zoo_ode.trajectories import TrajectoryConfig, draw_trajectories
+from tests.benchmarks.without_workers import run_here
 from tests.plugins.tiny_i2v import SHAPE, SIZE, save_pipeline
 from tests.preparation.lmdb_files import write_lmdb
 from tests.sizes.plugin import FirstFrame, ImageToVideo
@@ -162,12 +162,7 @@ def test_a_dataset_without_first_frames_is_refused_at_once(prepare, tmp_path):
 
 def test_a_study_is_measured_on_first_frames_of_its_data(prepare, tmp_path, capsys, monkeypatch):
     """Where a network is measured, its data know the backbone, too."""
-
-    def here(tasks, begin, processes, show):  # in no process of their own
-        do = begin()
-        return [Result(do(task, lambda *told: None)) for task in tasks]
-
-    monkeypatch.setattr("benchmarks.runner.workers.pool.run_tasks", here)
+    monkeypatch.setattr("benchmarks.runner.workers.pool.run_tasks", run_here)
     assert prepare(tmp_path / "ode", "test-small-i2v").code == 0
     study = {
         "name": "mini",

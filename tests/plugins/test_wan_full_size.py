@@ -221,7 +221,12 @@ def test_a_script_starts_a_run_that_can_be_planned(
     given = told[told.index("-m") + 2 :]
     assert told[told.index("-m") + 1] == "salt_zoo"
     monkeypatch.chdir(EXAMPLES)
-    monkeypatch.setattr("salt_zoo.cli.load_zoo", lambda plugins: zoo)  # what is measured is known
+
+    def load(plugins):
+        assert not plugins  # the script names none
+        return zoo  # what is measured is known
+
+    monkeypatch.setattr("salt_zoo.cli.load_zoo", load)
     few = ["--set", "training.updates=2"]
     assert main([*given, *few, "--dry-run", "--gpus", str(processes), "--memory", "80"]) == 0
     text = capsys.readouterr().out

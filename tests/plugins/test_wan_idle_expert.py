@@ -56,13 +56,13 @@ def costs(network, given, depth):
     return held, counter.get_total_flops(), gradients
 
 
-@pytest.mark.parametrize("depth", [1, 0.5])
-def test_it_costs_next_to_nothing(made, depth):
+@pytest.mark.parametrize(("per_frame", "depth"), [(True, 1), (True, 0.5), (False, None)])
+def test_it_costs_next_to_nothing(made, per_frame, depth):
     """Its weights have a gradient, of zeros, those of the other the one that they have alone: every
     process then has some for the same weights, of which the plans count one expert's pass."""
     size, backbone, condition = made
-    # each size with each: how many times there are has no say in where a pass ends
-    per_frame = (depth == 1) == (size == "test-experts")
+    if depth is None:  # one time for all frames, and each size at a depth of its own
+        depth = {"test-experts": 0.5, "wan2.2-i2v-a14b": 1}[size]
     network = backbone.network("student")
     network.enable_gradient_checkpointing()
     network.requires_grad_(True).train()
