@@ -79,7 +79,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "backbone": {"name": "gaussian", "student": "transport"},
         "dataset": "gaussian",
         "training": {
-            "updates": 500,
+            "updates": 300,
             "batch_size": 16,
             "optimizers": {
                 "student": still,
@@ -88,7 +88,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
             },
             "schedule": {"decay_from": 0.3, "final": 0.01},
             "ema": None,
-            "checkpoint_every": 500,
+            "checkpoint_every": 300,
             "trackers": [],
         },
     }
