@@ -181,6 +181,24 @@ def test_two_processes_have_one_critic(tmp_path):
     assert torch.load(parts / "method.pt", weights_only=True) == states
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+
+
+@pytest.mark.slow
+def test_a_run_by_torchrun_ends_well(write_run, forked, tmp_path):
+    """By its own agent and rendezvous, in processes that import all anew: `tests/two_processes.py`
+    stands in for them elsewhere."""
+    config, out = write_run(training={"updates": 1, "ema": None}), tmp_path / "out"
+    words = ("-m", "salt_zoo", "train", config, "--device", "cpu", "--out", out)
+    ended = forked(*TORCHRUN, *words)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == [str(out / "student")]
+    (weights,) = (out / "student").rglob("*.safetensors")
+    trained = safetensors.torch.load_file(weights)
+    assert trained and all(value.isfinite().all() for value in trained.values())
+    assert os.listdir(out / "checkpoints") == ["step-000001"]
+
+
 #: A method that fails in one process alone.
 ONE_FAILS = """
 import os, signal
@@ -226,8 +244,7 @@ def test_what_ends_one_process_ends_all_with_one_line(
     words = ("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin)
     command = [str(word) for word in (*words, "--out", tmp_path / "out")]
     if by_torchrun:
-        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-        ended = forked(*torchrun, *command, environment={"HOW": how})
+        ended = forked(*TORCHRUN, *command, environment={"HOW": how})
     else:
         ended = launch(command, HOW=how)
     assert ended.code != 0
