@@ -128,8 +128,15 @@ def test_a_shared_pass_is_a_pass(what, tolerance, count, numbers):
             assert abs(difference) < tolerance, name
 
 
-def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> Any:
-    """A run against the same run in this process."""
+def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> None:
+    """A run against the same run in this process: also what it has counted."""
+    alone = same_run(run, folder, own, logs, weights)
+    state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert state["passes"] == json.loads(json.dumps(alone.counter.state()))
+
+
+def same_run(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> Any:
+    """Logs and the student of a run against those of the trainer that it returns."""
     alone = train(resolve(run, ZOO, "test"), own, ZOO, "cpu")
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
     assert len(state["history"]) == len(alone.history) == 2
@@ -141,7 +148,6 @@ def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: 
     assert found.keys() == student.keys()
     difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
     assert difference.mean() < weights  # two updates of 1e-3
-    assert state["passes"] == json.loads(json.dumps(alone.counter.state()))
     return alone
 
 
@@ -189,5 +195,5 @@ def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
     file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))
     script = Path(__file__).parent / "sharded_runs.py"
     assert not run_in_two_processes(script, file, processes=4)
-    compare(run, tmp_path / "together", tmp_path / "alone", 1e-5, 1e-8)
+    same_run(run, tmp_path / "together", tmp_path / "alone", 1e-5, 1e-8)
     same_moments(run, tmp_path / "alone", tmp_path / "together")
