@@ -43,13 +43,13 @@ def allocated(run: Resolved, folder: Path, zoo: Any) -> int:
 CHECKPOINTING = {"micro_batch": 2, "gradient_checkpointing": True}
 
 
-# what a whole pass and one of a micro-batch keep is told from each other by any method
+# each way to pass a batch is there once, and DMD with both that split it
 @pytest.mark.parametrize(
     ("method", "execution", "size"),
     [
         pytest.param("consistency", {}, "small", id="whole"),
-        # of six blocks: a plan has nothing for the frozen teacher's doubled pass, made while the
-        # student's activations are kept, which is less than two blocks keep
+        # of six blocks: a plan leaves out what the teacher's guided pass needs for a moment beside
+        # the student's kept activations; at two blocks that is a fifth of the peak
         pytest.param("dmd", {"micro_batch": 1}, "large", id="micro-batch-dmd"),
         pytest.param("consistency", CHECKPOINTING, "small", id="checkpointing"),
         pytest.param("dmd", CHECKPOINTING, "small", id="checkpointing-dmd"),
