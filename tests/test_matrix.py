@@ -25,11 +25,19 @@ DATASETS = {"gaussian": "gaussian", "toy-blocks": "toy-blocks"}
 OPTIONS = {
     "ode-regression": {"teacher_steps": 8},
     "dmd": {"steps": 2, "fake_score": {"updates": 2}},
-    "sc-dmd": {"steps": 2, "fake_score": {"updates": 1}},
-    "cda": {
-        "steps": 2,
+    # the first two updates end at steps 1 and 0 of 3: all terms are due, see below
+    "sc-dmd": {
+        "steps": 3,
         "fake_score": {"updates": 1},
-        "objectives": {"cache-alignment": {"start": 0}},
+        "objectives": {"self-consistency": {"steps": 3}},
+    },
+    "cda": {
+        "steps": 3,
+        "fake_score": {"updates": 2},
+        "objectives": {
+            "self-consistency": {"steps": 3},
+            "cache-alignment": {"start": 0, "reference": {3: 6}},
+        },
     },
 }
 
@@ -108,6 +116,22 @@ def test_two_updates(method, backbone, memory, tmp_path):
     assert len(trainer.history) == 2  # the trainer refuses a value that is not finite
     assert all("student/loss" in logs for logs in trainer.history)
     check_gradients(trainer, steps, 2, without_gradient(method, backbone))
+
+
+@pytest.mark.parametrize(
+    ("method", "due"),
+    [
+        ("sc-dmd", {"self_consistency": [True, True]}),
+        ("cda", {"self_consistency": [True, True], "cache_alignment": [True, False]}),
+    ],
+)
+def test_every_term_is_due(method, due, tmp_path):
+    """With `OPTIONS`, in the two updates: a rollout's list and exit step are drawn, and where they
+    are not a term's own, the method is its plainer kin."""
+    run = content(method, "toy-blocks", None)
+    run["training"]["log_every"] = 1
+    history = train(resolve(run, ZOO, "test"), tmp_path, ZOO, "cpu").history
+    assert {term: [f"student/{term}" in logs for logs in history] for term in due} == due
 
 
 #: Told of a first frame by channels and tokens (`i2v`), or by clean latents (`ti2v`). No method has

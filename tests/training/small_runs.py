@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.test_matrix import ZOO, content, memories
+from tests.test_matrix import content
 
 Cell = tuple[str, str, str | None]
+#: A cell of two blocks, each a unit whose weights are gathered while the other's are in use.
+DEEPER: Cell = ("dmd", "self-forcing", "window")
 
 
 def tiny_run(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
@@ -25,6 +27,8 @@ def tiny_run(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
 def run_of(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
     """The same of four videos, two in a pass."""
     made = tiny_run(method, backbone, memory)
+    if (method, backbone, memory) == DEEPER:
+        made["backbone"]["size"] = "test-small"
     made["training"]["batch_size"] = 4
     return made | {"execution": {"micro_batch": 2}}
 
@@ -50,21 +54,24 @@ def in_bf16(run: dict[str, Any]) -> dict[str, Any]:
     return run | {"training": run["training"] | {"precision": "bf16"}}
 
 
-def _cells() -> list[Cell]:
-    """Every method on the causal network, whose passes it makes in its own way; every memory, and
-    every kind of network. How methods and memories go together has nothing to do with who holds the
-    weights, and a method's plain passes are those of another method."""
-    kept = memories("self-forcing")
-    return [
-        *((m.name, "self-forcing", kept[n % len(kept)]) for n, m in enumerate(ZOO.methods)),
-        ("dmd", "wan", None),
-        ("consistency", "wan", None),  # whose target is an average that is passed
-        ("dmd", "gaussian", None),  # without units
-        ("consistency", "gaussian", None),
-    ]
-
-
-CELLS = _cells()
+#: Every method on the causal network, whose passes it makes in its own way; every memory, those
+#: without a share in masked passes where rollouts fill them; and every kind of network. How methods
+#: and memories go together has nothing to do with who holds the weights, and a method's plain
+#: passes are those of another method.
+CELLS: list[Cell] = [
+    ("cda", "self-forcing", "ema-sink"),
+    ("sc-dmd", "self-forcing", "full"),
+    DEEPER,
+    ("dmd", "self-forcing", "window-int8"),
+    ("consistency", "self-forcing", "block-relative"),
+    ("diffusion-forcing", "self-forcing", "full"),
+    ("ode-regression", "self-forcing", "ema-sink"),
+    ("teacher-forcing", "self-forcing", "window"),
+    ("dmd", "wan", None),
+    ("consistency", "wan", None),  # whose target is an average that is passed
+    ("dmd", "gaussian", None),  # without units
+    ("consistency", "gaussian", None),
+]
 
 
 def name_of(cell: Cell) -> str:

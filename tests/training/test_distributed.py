@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.two_processes import PAIR, launch
+from tests.two_processes import PAIR, ROOT, launch
 
 #: Flow matching that saves what each process holds before its last update.
 SPY = """
@@ -181,6 +181,35 @@ def test_two_processes_have_one_critic(tmp_path):
     assert torch.load(parts / "method.pt", weights_only=True) == states
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+
+
+def training_of_toys(folder, method, updates):
+    """A command whose processes, each of which imports all that it needs, do without diffusers."""
+    content = {
+        "method": method,
+        "backbone": "toy-blocks",
+        "dataset": "toy-blocks",
+        "training": {"updates": updates, "batch_size": 2, "trackers": [], "ema": None},
+    }
+    (folder / "run.yaml").write_text(json.dumps(content))
+    words = ("-m", "salt_zoo", "train", folder / "run.yaml", "--out", folder / "out")
+    return [str(word) for word in (*words, "--device", "cpu", "-p", "tests.blocks.plugin")]
+
+
+@pytest.mark.slow
+def test_a_run_by_torchrun_ends_well(forked, tmp_path):
+    """By its own agent and rendezvous: `tests/two_processes.py` stands in for them elsewhere."""
+    ended = forked(*TORCHRUN, *training_of_toys(tmp_path, "teacher-forcing", 1), cwd=ROOT)
+    assert ended.code == 0, ended.err
+    out = tmp_path / "out"
+    assert ended.out.splitlines() == [str(out / "student")]  # the first process alone speaks
+    (weights,) = (out / "student").glob("*.safetensors")
+    trained = safetensors.torch.load_file(weights)
+    assert trained and all(value.isfinite().all() for value in trained.values())
+    assert os.listdir(out / "checkpoints") == ["step-000001"]
+
+
 #: A method that fails in one process alone.
 ONE_FAILS = """
 import os, signal
@@ -216,18 +245,13 @@ def register(zoo):
         ("kill", False, "another process of this run has ended unexpectedly"),
     ],
 )
-def test_what_ends_one_process_ends_all_with_one_line(
-    how, by_torchrun, said, write_run, forked, tmp_path
-):
+def test_what_ends_one_process_ends_all_with_one_line(how, by_torchrun, said, forked, tmp_path):
     """Also by torchrun itself, whose processes import all anew: `launch` ends others as it does."""
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
-    config = write_run(method={"name": "fails"}, training={"ema": None})
-    words = ("-m", "salt_zoo", "train", config, "--device", "cpu", "-p", plugin)
-    command = [str(word) for word in (*words, "--out", tmp_path / "out")]
+    command = [*training_of_toys(tmp_path, "fails", 4), "-p", str(plugin)]
     if by_torchrun:
-        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
-        ended = forked(*torchrun, *command, environment={"HOW": how})
+        ended = forked(*TORCHRUN, *command, environment={"HOW": how}, cwd=ROOT)
     else:
         ended = launch(command, HOW=how)
     assert ended.code != 0

@@ -18,7 +18,7 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from salt_zoo.training.state.sharding import is_sharded, whole_parts
 from tests.test_matrix import ZOO
-from tests.training.small_runs import CELLS, in_bf16, name_of, run_of, sharded
+from tests.training.small_runs import CELLS, DEEPER, in_bf16, name_of, run_of, sharded
 
 BOTH = ["frozen", "averages"]
 
@@ -108,7 +108,7 @@ def test_a_run_goes_on_with_and_without(tmp_path):
 def test_two_processes_are_bitwise_the_same(train_in_two, sharded_cells, tmp_path):
     """Sharded, also with the shards loaded by one process; and with a whole copy in each, where one
     alone measures."""
-    cell = ("dmd", "wan", None)
+    cell = DEEPER  # blocks are gathered turn after turn
     copies = run_of(*cell) | {
         "quality": {"every": 2, "prompts": 2, "steps": [1], "metrics": ["digits-class"]},
         "execution": {"micro_batch": 2, "shard": 1},

@@ -24,10 +24,14 @@ def step_finished(step, logs):
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
-# one role; several roles and turns; an average of the method's own
+# one role; several roles and turns, with a term that is due by draw; an average of the method's own
 METHODS = {
     "teacher-forcing": {},
-    "sc-dmd": {"steps": 2, "fake_score": {"updates": 2}},
+    "sc-dmd": {
+        "steps": 3,
+        "fake_score": {"updates": 2},
+        "objectives": {"self-consistency": {"steps": 3}},
+    },
     "consistency": {},
 }
 
@@ -78,16 +82,19 @@ def assert_equal(a, b) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_stopped_between_checkpoints(method, train, tmp_path):
-    changes = {"method": {"name": method, **METHODS[method]}, "training": {"updates": 4}}
+    changes = {"method": {"name": method, **METHODS[method]}, "training": {"updates": 5}}
     changes["execution"] = {"micro_batch": 1}
     train(tmp_path / "whole", **changes)
     with pytest.raises(Stopped):
         train(tmp_path / "parts", progress=stop_at(3), **changes)
     assert os.listdir(tmp_path / "parts" / "checkpoints") == ["step-000002"]
-    train(tmp_path / "parts", **changes)
+    resumed = train(tmp_path / "parts", **changes).history[2:]
+    assert len(resumed) == 3
+    if method == "sc-dmd":
+        assert any("student/self_consistency" in logs for logs in resumed)
     assert_equal_checkpoints(
-        tmp_path / "whole" / "checkpoints" / "step-000004",
-        tmp_path / "parts" / "checkpoints" / "step-000004",
+        tmp_path / "whole" / "checkpoints" / "step-000005",
+        tmp_path / "parts" / "checkpoints" / "step-000005",
     )
 
 

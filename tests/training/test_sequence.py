@@ -30,7 +30,7 @@ CELLS: list[Cell] = [
     ("teacher-forcing", "self-forcing", "window", {}),  # one masked pass
     ("dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
     ("sc-dmd", "self-forcing", "block-relative", {}),
-    ("cda", "self-forcing", "window", {}),
+    ("cda", "self-forcing", "window", SHARDED),
 ]
 HALF: list[Cell] = [
     ("dmd", "wan", None, {}),
@@ -128,8 +128,15 @@ def test_a_shared_pass_is_a_pass(what, tolerance, count, numbers):
             assert abs(difference) < tolerance, name
 
 
-def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> Any:
-    """A run against the same run in this process."""
+def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> None:
+    """A run against the same run in this process: also what it has counted."""
+    alone = same_run(run, folder, own, logs, weights)
+    state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert state["passes"] == json.loads(json.dumps(alone.counter.state()))
+
+
+def same_run(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> Any:
+    """Logs and the student of a run against those of the trainer that it returns."""
     alone = train(resolve(run, ZOO, "test"), own, ZOO, "cpu")
     state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
     assert len(state["history"]) == len(alone.history) == 2
@@ -141,7 +148,6 @@ def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: 
     assert found.keys() == student.keys()
     difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
     assert difference.mean() < weights  # two updates of 1e-3
-    assert state["passes"] == json.loads(json.dumps(alone.counter.state()))
     return alone
 
 
@@ -169,28 +175,25 @@ def test_two_processes_are_one_with_lora(together, tmp_path):
 def test_a_run_resumes_as_shared(together, tmp_path):
     """Weights, moments and counted passes are those of one uninterrupted process."""
     compare(run_of(RESUMED), together / "resumed", tmp_path / "whole", 1e-5, 1e-8)
-    run = run_of(RESUMED)
-    whole, parts = (moments(run, folder) for folder in (tmp_path / "whole", together / "resumed"))
-    assert whole.keys() == parts.keys() and len(whole) > 100
-    for name, value in whole.items():
+    same_moments(run_of(RESUMED), tmp_path / "whole", together / "resumed")
+
+
+def same_moments(run: dict[str, Any], whole: Path, parts: Path) -> None:
+    """Of the folders of a run that one process has made, and several."""
+    one, other = (moments(run, folder) for folder in (whole, parts))
+    assert one.keys() == other.keys() and len(one) > 100
+    for name, value in one.items():
         scale = value.abs().max().clamp_min(1e-12)
-        assert ((value - parts[name]) / scale).abs().max() < 1e-4, name
+        assert ((value - other[name]) / scale).abs().max() < 1e-4, name
 
 
 def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
     """Data, sequence and shard at once: two groups of two, and weights in halves."""
-    cell: Cell = ("consistency", "wan", None, {"shard": 2, "micro_batch": 1})
-    run = run_of(cell, updates=2)
+    cell: Cell = ("dmd", "self-forcing", "window", SHARDED | {"micro_batch": 1})
+    run = run_of(cell)
     file = tmp_path / "jobs"
     file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))
     script = Path(__file__).parent / "sharded_runs.py"
     assert not run_in_two_processes(script, file, processes=4)
-    alone = train(resolve(run, ZOO, "test"), tmp_path / "alone", ZOO, "cpu")
-    state = json.loads((tmp_path / "together/checkpoints/step-000002/state.json").read_text())
-    for one, other in zip(alone.history, state["history"], strict=True):
-        for key in one.keys() - {"seconds"}:
-            assert other[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
-    student = alone.networks["student_ema"].state_dict()
-    found = safetensors.torch.load_file(tmp_path / "together" / "student.safetensors")
-    difference = torch.cat([(found[key] - student[key]).abs().flatten() for key in student])
-    assert difference.mean() < 1e-8
+    same_run(run, tmp_path / "together", tmp_path / "alone", 1e-5, 1e-8)
+    same_moments(run, tmp_path / "alone", tmp_path / "together")

@@ -19,7 +19,7 @@ from salt_zoo.training.checkpoints.checkpoint import load_checkpoint, newest_who
 from salt_zoo.training.launch import train
 from salt_zoo.training.state.layout import make_layout
 from salt_zoo_wan.experts.experts import WanExperts
-from tests.test_matrix import ZOO
+from tests.test_matrix import ZOO, memories
 from tests.training.small_runs import CELLS, Cell, in_bf16, name_of, run_of, sharded
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,12 @@ def test_two_processes_are_one(cell, cell_alone, sharded_cells):
     same_student(cell_alone(cell), sharded_cells / name_of(cell))
 
 
+def test_every_method_and_every_memory_is_sharded():
+    causal = [cell for cell in CELLS if cell[1] == "self-forcing"]
+    assert {method for method, *_ in causal} == {method.name for method in ZOO.methods}
+    assert {memory for *_, memory in causal} == {*memories("self-forcing")}
+
+
 def test_a_process_holds_its_share(cell_alone, sharded_cells):
     """Each file of a checkpoint has about half of the numbers, together they have all of them."""
     cell: Cell = ("dmd", "wan", None)
@@ -71,7 +77,7 @@ def test_a_process_holds_its_share(cell_alone, sharded_cells):
 
 def test_two_processes_are_one_from_an_image(train_in_two, tmp_path):
     """The image's embedding and projections are sharded as the rest is."""
-    run = run_of("consistency", "wan", None)
+    run = run_of("consistency", "self-forcing", "window")
     run["backbone"]["size"] = "test-small-i2v"
     train_in_two([(sharded(run), tmp_path / "two")])
     found = same_student(train_alone(run, tmp_path / "one"), tmp_path / "two")
@@ -96,22 +102,22 @@ def test_two_processes_are_one_under_a_teacher_of_two_experts(train_in_two, tmp_
     same_student(alone, tmp_path / "two")
 
 
-#: Of a student of two experts: the method, changes of the training, and of the execution on two
-#: processes.
-OF_EXPERTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "sharded": ("dmd", {}, {"shard": 2, "gradient_checkpointing": True}),
+#: Of a student of two experts: the method, a seed that draws such times, changes of the training,
+#: and of the execution on two processes.
+OF_EXPERTS: dict[str, tuple[str, int, dict[str, Any], dict[str, Any]]] = {
+    "sharded": ("dmd", 9, {}, {"shard": 2, "gradient_checkpointing": True}),
     # the average is measured by the first process alone
-    "offloaded": ("dmd", {}, {"offload": ["frozen", "averages"]}),
-    "lora": ("consistency", {"lora": {"student": {"rank": 4}}}, {"shard": 2}),
+    "offloaded": ("dmd", 9, {}, {"offload": ["frozen", "averages"]}),
+    "lora": ("consistency", 6, {"lora": {"student": {"rank": 4}}}, {"shard": 2}),
 }
 
 
 def test_two_processes_are_one_with_a_student_of_two_experts(train_in_two, tmp_path, monkeypatch):
-    """Rows of a pass are on different sides in the two; in some updates one expert has none in
-    either, and neither weights nor moments of it change."""
+    """In the same pass they want different experts; in some updates of DMD one expert has rows in
+    neither, and neither weights nor moments of it change."""
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for name, (method, training, execution) in OF_EXPERTS.items():
-        run = run_of(method, "wan", None) | {"seed": 2}
+    for name, (method, seed, training, execution) in OF_EXPERTS.items():
+        run = run_of(method, "wan", None) | {"seed": seed}
         run["backbone"] = {"name": "wan", "size": "test-experts"}
         if method == "dmd":
             run["method"]["timestep_shift"] = 1.0
@@ -119,22 +125,26 @@ def test_two_processes_are_one_with_a_student_of_two_experts(train_in_two, tmp_p
         run["quality"] = {"every": 2, "prompts": 2, "steps": [2], "metrics": ["digits-motion"]}
         runs[name] = run, run | {"execution": {"micro_batch": 2} | execution}
     train_in_two([(two, tmp_path / name) for name, (_, two) in runs.items()])
-    sides: list[bool] = []
+    wanted: list[set[bool]] = []
 
     def spy(self, t, call, of_experts=WanExperts._of_experts):
-        sides.append(bool(t[0] >= self.boundary))
+        if torch.is_grad_enabled():  # sampling goes through all times
+            wanted.append(set((t >= self.boundary).tolist()))
         return of_experts(self, t, call)
 
     monkeypatch.setattr(WanExperts, "_of_experts", spy)
     made: dict[str, Any] = {}
     for name, (run, _) in runs.items():
         if name != "offloaded":  # which is the same run
+            wanted.clear()
             made[name] = train_alone(run, tmp_path / f"{name}-alone")
+            # by the first process's rows of a trained pass, and by the second's
+            pairs = [*zip(wanted[::2], wanted[1::2], strict=True)]
+            assert any(not first & second for first, second in pairs), name
+            assert name == "lora" or any(len(first | second) == 1 for first, second in pairs)
         alone = made.get(name, made["sharded"])
         same_history(alone, tmp_path / name)
         same_student(alone, tmp_path / name)
-    # what the first process has in an update, and the second
-    assert any(first != second for first, second in zip(sides[::2], sides[1::2], strict=False))
 
 
 def test_a_copy_is_of_shards(train_in_two, tmp_path):
@@ -148,8 +158,11 @@ def test_a_copy_is_of_shards(train_in_two, tmp_path):
         same_history(train_alone(run, tmp_path / f"{name}-alone", zoo), tmp_path / name)
 
 
-#: A causal network is in `test_sequence.py`.
-HALF: list[Cell] = [("consistency", "wan", None), ("dmd", "wan", None)]
+HALF: list[Cell] = [
+    ("consistency", "wan", None),
+    ("dmd", "wan", None),
+    ("dmd", "self-forcing", "full"),
+]
 
 
 @pytest.fixture(scope="module")
