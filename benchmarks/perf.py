@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from salt_zoo.cli import add_plugin_option, guarded, with_plugins
+from salt_zoo.cli import add_plugin_option, guarded, interruptible, with_plugins
 from salt_zoo.cli.arguments import Parser, add_attention_option, folder
 from salt_zoo.core.base.errors import ZooError, reason
 from salt_zoo.io.consoles import NotesConsole, ResultsConsole
@@ -19,6 +19,7 @@ from salt_zoo.io.printing import show
 from salt_zoo.plugin.manager import Zoo
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m benchmarks.perf",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from salt_zoo.cli import add_plugin_option, guarded, with_plugins
+from salt_zoo.cli import add_plugin_option, guarded, interruptible, with_plugins
 from salt_zoo.cli.arguments import Parser, add_set_option, folder
 from salt_zoo.cli.plan import add_plan_options, check_plan_options, given_again, print_fit
 from salt_zoo.core.base.errors import ZooError
@@ -17,6 +17,7 @@ from salt_zoo.io.printing import noted_if_slow, say
 from salt_zoo.plugin.manager import Zoo
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m benchmarks.run",

@@ -3,6 +3,7 @@ end, or until the process that gives it is no more."""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -47,6 +48,7 @@ def run(job: dict[str, Any], rank: str) -> int:
 
 
 def main() -> None:
+    faulthandler.enable()  # a crash of a library says where
     rank, own = os.environ["RANK"], dict(os.environ)
     store = distributed.TCPStore(
         "127.0.0.1", int(own["MASTER_PORT"]), is_master=False, timeout=timedelta(days=1)

@@ -11,6 +11,9 @@ from datetime import timedelta
 
 import pytest
 
+import benchmarks.perf
+import benchmarks.report.__main__
+import benchmarks.run
 import salt_zoo.__main__
 from salt_zoo.cli import guarded
 from salt_zoo.core.base.interrupts import Stopped, is_users
@@ -201,13 +204,31 @@ def test_what_torchrun_ends_says_why(run, first, monkeypatch, tmp_path):
     assert "run the same command again" in lines[1]
 
 
-def test_ctrl_c_before_the_command_has_begun_is_no_traceback(monkeypatch, capsys):
+MAINS = {
+    "salt-zoo": (salt_zoo.cli.main, salt_zoo.cli),
+    "run": (benchmarks.run.main, benchmarks.run),
+    "perf": (benchmarks.perf.main, benchmarks.perf),
+    "report": (benchmarks.report.__main__.main, benchmarks.report.__main__),
+}
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_ctrl_c_before_the_command_has_begun_is_no_traceback(name, monkeypatch, capsys):
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    command, module = MAINS[name]
+    monkeypatch.setattr(module, "Parser", interrupted)
+    assert command([]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nor_while_the_command_is_imported(monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
 
     monkeypatch.setattr(salt_zoo.cli, "main", interrupted)
     assert salt_zoo.__main__.main() == 130
-    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("command", ["salt_zoo.cli", "benchmarks.run"])

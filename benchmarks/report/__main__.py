@@ -33,7 +33,7 @@ from benchmarks.study.hypotheses import with_own_samplers
 from benchmarks.study.metric_info import MetricInfo, metric_infos
 from benchmarks.study.schema import load_study, read_study
 from benchmarks.study.stated import when_stated
-from salt_zoo.cli import add_plugin_option, guarded, with_plugins
+from salt_zoo.cli import add_plugin_option, guarded, interruptible, with_plugins
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.cli.progress import told_bar
 from salt_zoo.core.base.errors import ZooError, reason
@@ -44,6 +44,7 @@ from salt_zoo.plugin.isolation.foreign import show_traceback
 from salt_zoo.plugin.manager import Zoo
 
 
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m benchmarks.report",

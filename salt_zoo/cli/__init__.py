@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from salt_zoo import __version__
 from salt_zoo.cli import (
@@ -40,6 +42,27 @@ _telling = threading.Lock()
 COMMANDS = (list_parts, show_part, train, sample, stream, export, prepare, pretrain, new_part)
 
 
+class Command(Protocol):
+    """Takes a command line, or that of the process, and returns its exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
+
+def interruptible(command: Command) -> Command:
+    """A command's `main` of which Ctrl-C is no traceback before its work has begun, nor at its end;
+    in between `guarded` says how to go on."""
+
+    @functools.wraps(command)
+    def main(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return command(arguments)
+        except KeyboardInterrupt as error:
+            return exit_code(error)
+
+    return main
+
+
+@interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 2 for a user's mistake."""
     parser = Parser(
