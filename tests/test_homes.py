@@ -33,14 +33,3 @@ def test_commands_say_that_it_is_missing(command, cli, tmp_path):
     out = tmp_path / ("latents" if command[0] == "prepare" else "a.mp4")
     ended = cli(*command, "--out", out)
     assert ended.code == 2 and NOBODY in ended.error and not out.exists()
-
-
-def test_nobody_expands_otherwise():
-    root = Path(__file__).resolve().parents[1]
-    found = {
-        path.name
-        for top in ("salt_zoo", "plugins", "benchmarks")
-        for path in (root / top).rglob("*.py")
-        if ".expanduser()" in path.read_text(encoding="utf-8")
-    }
-    assert not found

@@ -171,6 +171,23 @@ def test_a_folder_has_few_floors():
         assert floors <= allowed, f"{'/'.join(folder)} has {floors} floors"
 
 
+@pytest.mark.parametrize(
+    ("call", "files"),
+    [
+        ("torch.load(", {"pickles.py"}),  # which reads tensors alone, without torch's warnings
+        (".expanduser()", set()),  # raises where nobody has such a home; see `expanded`
+    ],
+)
+def test_a_call_has_one_place(call, files):
+    found = {
+        path.name
+        for top in ("salt_zoo", "plugins", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+        if call in path.read_text(encoding="utf-8")
+    }
+    assert found == files
+
+
 def test_no_module_is_a_catch_all():
     names = {path.name for top in ("salt_zoo", "benchmarks", "plugins") for path in
              (ROOT / top).rglob("*.py")}  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,14 +32,3 @@ def test_a_pickle_of_any_protocol_is_an_error_without_warnings(protocol, content
 def test_tensors_come_back(mmap, tmp_path):
     torch.save({"x": torch.arange(3)}, tmp_path / "w.pt")
     assert torch.equal(load_pickle(tmp_path / "w.pt", mmap)["x"], torch.arange(3))
-
-
-def test_nothing_else_loads_pickles():
-    root = Path(__file__).resolve().parents[1]
-    loading = {
-        path.name
-        for top in ("salt_zoo", "plugins", "benchmarks")
-        for path in (root / top).rglob("*.py")
-        if "torch.load(" in path.read_text(encoding="utf-8")
-    }
-    assert loading == {"pickles.py"}
