@@ -37,10 +37,15 @@ PROMPT = "a 7 moving up-left slowly"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what shares a pair of processes and much work in them. Workers of pytest-xdist steal
-    from each other's ends (`--dist worksteal`), so one of them does all of it."""
+    """First what shares a pair of processes and much work in them, or the process that others are
+    forks of. Workers of pytest-xdist steal from each other's ends (`--dist worksteal`), so one of
+    them does all of it."""
     pairs = ("training", "preparation")
-    items.sort(key=lambda item: item.path.parent.name not in pairs)
+
+    def shares(item: pytest.Item) -> bool:
+        return item.path.parent.name in pairs or "forked" in item.fixturenames
+
+    items.sort(key=lambda item: not shares(item))
 
 
 def pytest_collection_finish() -> None:

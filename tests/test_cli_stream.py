@@ -216,6 +216,7 @@ def test_nothing_is_kept_where_nothing_was_made(press, stream, tmp_path):
     assert os.listdir(tmp_path / "deep") == []
 
 
+@pytest.mark.usefixtures("forked")  # it is done beside the others
 def test_a_process_that_is_interrupted_leaves_a_playable_file(teacher, tmp_path):
     out = tmp_path / "deep" / "a.mp4"
     options = ["--backbone", "self-forcing", "--size", "digits", "--memory", "window"]

@@ -52,14 +52,14 @@ def test_what_is_no_run_is_one_line(values, said, variables, capsys):
     assert said in error and error.count("\n") == 1 and "torchrun" in error
 
 
-def test_an_error_where_nobody_listens_is_one_line_at_once(variables, tmp_path, shell):
+def test_an_error_where_nobody_listens_is_one_line_at_once(variables, tmp_path, forked):
     """The pod of another job: torch would try for long, and write of every try."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # it does not listen
         port = str(taken.getsockname()[1])
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         began = time.monotonic()
-        ended = shell(
+        ended = forked(
             *("-m", "salt_zoo", "train", tmp_path / "none.yaml", "--out", tmp_path / "out"),
             environment={"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **place},
         )

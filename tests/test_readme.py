@@ -8,7 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.benchmarks.test_run import SMALL
+from benchmarks.run import main
+from benchmarks.runner.workers import pool
+from tests.benchmarks.test_run import SIZE, SMALL
+from tests.benchmarks.without_workers import run_here
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,14 +28,17 @@ def test_the_stream_of_the_readme_runs_when_pasted(capsys):
     assert all(line.startswith("torch.Size([1, 1, 3, 16, 16])") for line in shown)
 
 
-def test_the_plugin_of_the_readme_works_when_pasted(forked, tmp_path: Path):
+def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool, "run_tasks", run_here)
     (tmp_path / "endpoint_regression.py").write_text(PLUGIN, encoding="utf-8")
     (command,) = re.findall(
         r"`(python -m benchmarks\.run quick -p endpoint_regression\.py .*?)`", README
     )
-    arguments = shlex.split(command)[1:]
-    done = forked(*arguments, "--out", "out", *SMALL, cwd=tmp_path)
-    assert done.code == 0, done.err
+    _, _, module, *arguments = shlex.split(command)
+    assert module == "benchmarks.run"
+    code = main([*arguments, "--out", "out", *SMALL, *SIZE])
+    assert code == 0, capsys.readouterr().err
     assert "endpoint-regression" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
 
 

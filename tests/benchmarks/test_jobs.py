@@ -14,13 +14,17 @@ import benchmarks.runner.jobs.execution
 from benchmarks.runner.jobs.execution import run_job
 from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.jobs.results import read_job, stamps_of
+from benchmarks.runner.workers import pool
+from benchmarks.runner.workers.ranks import run_jobs_together
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.plugin.registration.registry import merge
+from tests.benchmarks import planned_jobs
 from tests.benchmarks.planned_jobs import DONE, arm, do, files, names, new
 
 
-def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
+@pytest.mark.parametrize("process", ["of a worker", "of a distributed run"])
+def test_networks_end_before_the_next_job_begins(process, planned, zoo, one_zoo, monkeypatch):
     """They refer to themselves, and Python may take many jobs to look for such circles."""
     kept, alive = [], []
     real = benchmarks.runner.jobs.execution._train
@@ -32,11 +36,15 @@ def test_networks_end_before_the_next_job_begins(planned, zoo, monkeypatch):
         return found
 
     monkeypatch.setattr(benchmarks.runner.jobs.execution, "_train", train)
+    jobs = [job for job in planned({"seeds": [0, 1]}) if job.seed is not None]
     gc.disable()
     try:
-        for job in planned({"seeds": [0, 1]}):
-            if job.seed is not None:
-                do(job, zoo)
+        if process == "of a worker":
+            do_one = pool._begin((planned_jobs.SIZES,), 1, "cpu")
+            for job in jobs:
+                do_one(job, lambda *progress: None)
+        else:
+            run_jobs_together(jobs, zoo, "cpu", lambda *progress: None)
     finally:
         gc.enable()
     assert alive == [False]

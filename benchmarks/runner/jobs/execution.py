@@ -34,6 +34,12 @@ PATIENCE = 30.0
 Progress = Callable[[int, int, str], None]
 
 
+def run_next_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:
+    """`run_job` after another one in this process, of which no network is left then."""
+    gc.collect()  # they refer to themselves in circles
+    return run_job(job, zoo, device, progress)
+
+
 def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, str]:
     """Do what a job lacks; does nothing if it is done.
 
@@ -47,7 +53,6 @@ def run_job(job: Job, zoo: Zoo, device: str, progress: Progress) -> dict[str, st
         return {}
     if find_device(device).type != job.device:
         raise ValueError(f"{job.folder.name} was planned for {job.device}, not for {device}")
-    gc.collect()  # the networks of the job before refer to themselves in circles
     with ExitStack() as held:
         on_main(lambda: held.enter_context(one_writer(job.folder, PATIENCE)))
         for line in on_main(lambda: set_right(job)):

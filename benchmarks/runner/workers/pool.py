@@ -33,7 +33,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     """Runs once in each process; returns what does a job there."""
     import torch
 
-    from benchmarks.runner.jobs.execution import run_job
+    from benchmarks.runner.jobs.execution import run_next_job
     from salt_zoo.plugin.isolation.foreign import blaming
     from salt_zoo.plugin.isolation.surroundings import exits_raised, settings_kept
     from salt_zoo.plugin.manager import load_zoo, refuse_broken
@@ -46,7 +46,7 @@ def _begin(plugins: Sequence[str], threads: int, device: str) -> Do:
     def do(job: Job, tell: Tell) -> dict[str, str]:
         # the next job must not find what this one's code has set
         with settings_kept(), exits_raised(), blaming(zoo):
-            return run_job(job, zoo, device, tell)
+            return run_next_job(job, zoo, device, tell)
 
     return do
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.runner.jobs.execution import run_job
+from benchmarks.runner.jobs.execution import run_next_job
 from benchmarks.runner.jobs.job import Job
 from benchmarks.runner.workers.pool import Ended
 from salt_zoo.core.base.errors import ZooError
@@ -27,7 +27,7 @@ def run_jobs_together(jobs: Sequence[Job], zoo: Zoo, device: str, show: Any) -> 
             show(index, step, updates, what)
 
         try:
-            broken = run_job(job, zoo, device, progress)
+            broken = run_next_job(job, zoo, device, progress)
         except ZooError as error:
             if isinstance(error, ForeignError) and not isinstance(error, BrokenPart):
                 raise  # perhaps of this process alone: the others wait for it
