@@ -3,6 +3,7 @@
 import gc
 from importlib import import_module
 
+gc.disable()  # which leave no garbage
 for name in (
     *("diffusers.models.transformers.transformer_wan", "pandas", "safetensors.torch"),
     *("sklearn.datasets", "matplotlib.figure", "matplotlib.backends.backend_agg"),
@@ -14,3 +15,4 @@ for name in (
 
 gc.collect()
 gc.freeze()  # no fork looks at what all have
+gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,8 @@ def begin(folder: Path):
                 os._exit(0)
             tell(1, 2, str(child))
             time.sleep(600)
+        if how == "collects":
+            return gc.isenabled(), gc.get_freeze_count() > 0
         if how == "leaves":
             sys.exit(0)
         if how == "interrupts":
@@ -113,9 +116,10 @@ def test_a_task_that_always_dies_does_not_stand_before_others(tmp_path: Path):
 
 
 def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
-    run(tmp_path, "a", "b", "c:leaves", "d", processes=1)
+    results, _ = run(tmp_path, "a:collects", "b", "c:leaves", "d", processes=1)
     a, b, c, d = ((tmp_path / name).read_text().split() for name in "abcd")
     assert a == b == c != d
+    assert results[0].value == (True, True)  # garbage, and not what was imported
 
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):

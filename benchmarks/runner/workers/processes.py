@@ -9,6 +9,7 @@ left there (memory, settings) ends with it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -225,7 +226,7 @@ def _answer(connection: Connection, begin: Callable[[], Do]) -> None:
             break
         try:
             if do is None:
-                do = begin()
+                do = _begun(begin)
             result = Result(value=do(task, lambda *progress: connection.send(progress)))
         except BaseException as error:  # sys.exit() as well: it ends a task and nothing else
             show_traceback(error)
@@ -234,6 +235,17 @@ def _answer(connection: Connection, begin: Callable[[], Do]) -> None:
             connection.send(result)
         except OSError:
             break
+
+
+def _begun(begin: Callable[[], Do]) -> Do:
+    """What a process imports lives as long as it does: no collection of garbage need look at it,
+    neither meanwhile (a second of a core) nor between tasks."""
+    gc.disable()
+    try:
+        return begin()
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def follow(parent: int) -> None:
