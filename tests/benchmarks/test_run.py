@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-import os
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,19 +77,6 @@ PLUGIN = textwrap.dedent(
 )
 
 
-@contextlib.contextmanager
-def heard(path: Path) -> Iterator[None]:
-    """Into a file, what is said on standard error here and by the processes that are started."""
-    kept = os.dup(2)
-    try:
-        with path.open("w") as file, contextlib.redirect_stderr(file):
-            os.dup2(file.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def files(arms: Path, *jobs: str) -> dict[Path, tuple[int, int]]:
     """Every file below the folders of some jobs, with what changes when it is written again."""
     found = [path for job in jobs for path in arms.glob(f"{job}/**/*") if path.is_file()]
@@ -113,16 +99,17 @@ def here(tmp_path: Path, monkeypatch, capsys, one_zoo):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory):
-    """One study with two arms, one of which fails, long videos, and the plugin's hooks; its jobs in
-    a process of their own."""
+    """One study with two arms, one of which fails, long videos, and the plugin's hooks."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "fails.py").write_text(PLUGIN)
     options = ["--methods", "dmd,mine,never", "--set", "arms.mine.method.name=fails"]
     options += ["--set", "arms.never.method.name=interrupts", "-p", "fails.py"]
-    with pytest.MonkeyPatch.context() as patch, heard(folder / "stderr.txt"):
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
         patch.chdir(folder)
+        patch.setattr(pool, "run_tasks", run_here)
         code = main(["quick", "--out", "out", *SMALL, *LONG, *options])
-    return folder, options, Ended(code, "", (folder / "stderr.txt").read_text())
+    return folder, options, Ended(code, "", said.getvalue())
 
 
 def test_a_failing_arm_is_a_row_and_the_rest_goes_on(study):

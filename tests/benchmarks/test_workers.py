@@ -122,6 +122,57 @@ def test_processes_go_on_with_the_next_task_unless_one_failed(tmp_path: Path):
     assert results[0].value == (True, True)  # garbage, and not what was imported
 
 
+STUDY = {
+    "name": "mini",
+    "title": "Mini",
+    "base": {
+        "backbone": "toy-blocks",
+        "dataset": "toy-blocks",
+        "training": {"updates": 1, "batch_size": 2, "trackers": [], "ema": None},
+    },
+    "arms": {"good": {"method": "teacher-forcing"}, "bad": {"method": "fails"}},
+    "evaluation": {"prompts": 2, "nfe": [1], "metrics": ["motion-magnitude"], "shown": 1},
+}
+
+FAILS = """
+from salt_zoo import hookimpl
+from salt_zoo_flow_matching.method import TeacherForcing
+
+class Fails(TeacherForcing):
+    def train(self, turn):
+        raise RuntimeError("this method cannot work")
+
+@hookimpl
+def register(zoo):
+    zoo.methods.add("fails", Fails, "a method that always fails")
+"""
+
+
+def test_jobs_of_a_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """With plugins that the process loads by itself."""
+    from benchmarks.runner.arms import plan_runs
+    from benchmarks.runner.runner import make_jobs
+    from benchmarks.runner.workers.pool import run_jobs
+    from benchmarks.study.schema import load_study
+    from salt_zoo.plugin.manager import load_zoo
+
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(FAILS)
+    plugins = ["tests.blocks.plugin", str(plugin)]
+    zoo, study = load_zoo(plugins), load_study(STUDY, "mini.yaml")
+    jobs = make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, tmp_path / "out")
+    jobs = [job for job in jobs if job.label in ("real", "good", "bad")]
+    told: list[tuple[str, str]] = []
+    ended = run_jobs(jobs, plugins, "cpu", 1, lambda i, *t: told.append((jobs[i].label, t[-1])))
+    real, good, bad = jobs
+    assert real.done and good.done and not bad.done
+    assert "fails" in ended.errors[bad.folder] and "this method cannot work" in str(ended.errors)
+    assert ended.metrics == {} and list(ended.errors) == [bad.folder]
+    assert [what for label, what in told if label == "good"] == ["training", "measuring", "done"]
+    assert told[-1] == ("bad", "failed")
+    assert "Traceback" not in capfd.readouterr().err and not started()
+
+
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
     """A metric, for instance; else its process would die, and with it the whole job."""
     from benchmarks.runner.workers import pool  # not above: the tasks' processes import this file

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.runner.workers.processes import Do, Result
+from salt_zoo.plugin.isolation.foreign import explain, show_traceback
 from salt_zoo.plugin.manager import load_zoo
 
 
@@ -25,9 +26,13 @@ def run_here(
         do = sent(begin)()
     results = []
     for index, task in enumerate(tasks):
-        value = do(sent(task), lambda *progress, index=index: show(index, *sent(progress)))
-        results.append(Result(value=sent(value)))
-        show(index, 1, 1, "done")
+        try:
+            value = do(sent(task), lambda *progress, index=index: show(index, *sent(progress)))
+            results.append(Result(value=sent(value)))
+        except Exception as error:
+            show_traceback(error)
+            results.append(Result(error=explain(error)))
+        show(index, 1, 1, "failed" if results[-1].error else "done")
     return results
 
 
