@@ -248,7 +248,7 @@ def test_a_damaged_file_is_one_line(name: str, size: float, again: Path, capsys:
 
 
 #: Of the product; `again` has one of made-up metrics in its place.
-INFOS = module._infos
+INFOS = reading._infos
 
 INSTEAD: dict[str, Callable[[Path], Any]] = {
     "a folder": lambda path: path.mkdir(),
