@@ -15,6 +15,20 @@ _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 #: MPI's numbers of processes, by which accelerate would look for others on a CPU.
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+#: What the variables of accelerate's launcher begin with.
+ACCELERATE = "ACCELERATE_"
+_OFF = ("", "0", "false", "no", "off", "n", "f")
+#: Those that would change what is computed: the values with which they do not, and the key of a
+#: run's file that decides instead.
+_COMPUTATION = {
+    "DYNAMO_BACKEND": (("", "no"), ""),
+    "GRADIENT_ACCUMULATION_STEPS": (("", "1"), "execution.micro_batch"),
+    "MIXED_PRECISION": (("", "no"), "training.precision"),
+    "USE_DEEPSPEED": (_OFF, "execution.shard"),
+    "USE_FSDP": (_OFF, "execution.shard"),
+    "USE_MEGATRON_LM": (_OFF, "execution.shard"),
+    "USE_PARALLELISM_CONFIG": (_OFF, "execution.shard"),
+}
 _HOW = "start several processes with torchrun, and one without this variable"
 
 
@@ -34,6 +48,17 @@ def check_launch() -> None:
     if rank >= world:
         size = f"WORLD_SIZE is {world}" if "WORLD_SIZE" in os.environ else "there is no WORLD_SIZE"
         raise ZooError(f"RANK: {rank} in the environment, and {size}; {_HOW}")
+
+
+def unused() -> list[str]:
+    """Lines about variables of accelerate's launcher that ask for another computation."""
+    found = []
+    for name, (usual, key) in _COMPUTATION.items():
+        value = os.environ.get(ACCELERATE + name, "")
+        if value.strip().lower() not in usual:
+            instead = f"; {key} of a run decides" if key else ""
+            found.append(f"{ACCELERATE}{name}={shown(value)} is not used{instead}")
+    return found
 
 
 def check_meeting() -> None:
