@@ -10,11 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the internet
 
 import copy
+import functools
 import gc
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,27 @@ def pair_of_processes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def zoo() -> Zoo:
+def zoo_with() -> Callable[..., Zoo]:
+    """The zoo of all installed plugins and of modules of tests, loaded once."""
+    return functools.cache(lambda *modules: load_zoo(modules))
+
+
+@pytest.fixture(scope="session")
+def zoo(zoo_with: Callable[..., Zoo]) -> Zoo:
     """The zoo of all installed plugins; tests that add to it load their own."""
-    return load_zoo()
+    return zoo_with()
+
+
+@pytest.fixture
+def one_zoo(zoo_with: Callable[..., Zoo], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process are given a zoo of before, which knows already what passes cost,
+    unless they name plugins of other places than `tests`."""
+
+    def load(extra: Sequence[str] = ()) -> Zoo:
+        ours = all(name.startswith("tests.") for name in extra)
+        return zoo_with(*extra) if ours else load_zoo(extra)
+
+    monkeypatch.setattr("salt_zoo.cli.load_zoo", load)
 
 
 @pytest.fixture(scope="session")

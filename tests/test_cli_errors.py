@@ -10,6 +10,8 @@ import pytest
 
 from salt_zoo.plugin.isolation.foreign import ForeignError
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 NAN = '''
 """The method `nan`: flow matching whose loss is NaN from the third update on."""
 

@@ -16,6 +16,8 @@ from salt_zoo.cli import main
 from salt_zoo_wan.checkpoint.formats import original_name
 from tests.plugins.test_wan_checkpoint_files import WAN
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, teacher):

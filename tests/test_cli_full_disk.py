@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 
 @pytest.fixture
 def small_disk(tmp_path):

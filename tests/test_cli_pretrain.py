@@ -14,6 +14,8 @@ from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.launch import train
 from tests.gaussian.plugin import means
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 SMALL = (
     *("--set", "run.training.updates=2"),
     *("--set", "run.training.batch_size=2"),

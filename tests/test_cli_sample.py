@@ -17,6 +17,8 @@ from salt_zoo.io.videos.video import GAP
 from salt_zoo_digits.size import CAUSAL as CAUSAL_WEIGHTS
 from salt_zoo_wan.checkpoint.export import to_original
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from salt_zoo.cli.show_part import describe_part, describe_run
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 #: Keys that say all by their name, in this field.
 SELF_EXPLANATORY = {
     *("batch_size", "learning_rate", "sampler", "seed", "timestep_shift", "weight", "weight_decay"),

@@ -18,6 +18,8 @@ from salt_zoo.rollout.stream import Stream, Timeline
 from salt_zoo_digits.size import CAUSAL
 from tests.forked import Forked
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 SEVEN, THREE = "a 7 moving up-left slowly", "a 3 moving right quickly"
 
 

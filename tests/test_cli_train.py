@@ -8,6 +8,8 @@ import re
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 
 def test_a_run_and_what_it_leaves(write_run, cli, tmp_path):
     folder = tmp_path / "out"
