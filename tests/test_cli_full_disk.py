@@ -69,7 +69,8 @@ def test_a_disk_that_is_full_of_logs(small_disk, write_run, cli):
     subprocess.run(["mount", "-o", "remount,size=12k", str(small_disk)], check=True)
     logs = {"trackers": ["tensorboard"], "updates": 60, "checkpoint_every": 1000}
     out = small_disk / "out"
-    ended = cli("train", write_run(training=logs), "--out", out)
+    run = write_run(training=logs, backbone={"size": "test-tiny"})
+    ended = cli("train", run, "--out", out, "-p", "tests.sizes.plugin")
     assert ended.code == 1
     assert ended.error.startswith(f"error: {out / 'logs'}: cannot be written (No space left")
     assert "run the same command again" in ended.error

@@ -44,21 +44,30 @@ def test_the_folder_of_no_option_is_named_after_the_method(cli, tmp_path, monkey
     assert os.listdir(tmp_path) == ["salt-zoo-my-own"]
 
 
-def test_the_method_is_listed_and_its_options_are_documented(package, shell):
+def test_the_method_is_listed_and_its_options_are_documented(package, forked):
     environment = {"PYTHONPATH": str(package)}
     plugin = ("-p", "salt_zoo_my_own.plugin")
-    ended = shell("-m", "salt_zoo", "list", "--json", *plugin, environment=environment)
+    ended = forked("-m", "salt_zoo", "list", "--json", *plugin, environment=environment)
     assert (ended.code, ended.err) == (0, "")
     methods = {row["name"]: row for row in json.loads(ended.out)["methods"]}
     assert methods["my-own"]["plugin"] == "salt_zoo_my_own.plugin"
     show = ("show", "method", "my-own", "--json")
-    ended = shell("-m", "salt_zoo", *show, *plugin, environment=environment)
+    ended = forked("-m", "salt_zoo", *show, *plugin, environment=environment)
     assert (ended.code, ended.err) == (0, "")
     assert all(option["text"] for option in json.loads(ended.out)["options"])
 
 
 @pytest.mark.slow
 def test_its_own_test_passes(package, forked):
+    path = package / "tests" / "test_method.py"
+    text = path.read_text(encoding="utf-8")
+    for used, small in (
+        ('"size": "digits"', '"size": "test-tiny"'),
+        ('["salt_zoo_my_own.plugin"]', '["salt_zoo_my_own.plugin", "tests.sizes.plugin"]'),
+    ):
+        assert used in text
+        text = text.replace(used, small)
+    path.write_text(text, encoding="utf-8")
     done = forked("-m", "pytest", "-q", cwd=package)
     assert done.code == 0 and "2 passed" in done.out, done.out + done.err
 
@@ -67,12 +76,12 @@ def test_its_own_test_passes(package, forked):
 def test_it_trains_an_autoregressive_student(package, forked, write_run, tmp_path):
     config = write_run(
         method={"name": "my-own", "learning_rate": 1e-4, "teacher_steps": 2},
-        backbone={"name": "self-forcing", "memory": {"name": "window"}},
+        backbone={"name": "self-forcing", "size": "test-tiny", "memory": {"name": "window"}},
         training={"updates": 1},
     )
     command = ("-m", "salt_zoo", "train", config, "--out", tmp_path / "run", "--device", "cpu")
-    plugin = ("-p", "salt_zoo_my_own.plugin")
-    ended = forked(*command, *plugin, environment={"PYTHONPATH": str(package)})
+    plugins = ("-p", "salt_zoo_my_own.plugin", "-p", "tests.sizes.plugin")
+    ended = forked(*command, *plugins, environment={"PYTHONPATH": str(package)})
     assert ended.code == 0, ended.err
     assert (tmp_path / "run" / "student").is_dir()
 
