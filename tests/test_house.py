@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -58,13 +58,16 @@ PLUGINS: dict[str, set[str]] = {
 }
 
 
-def imports(file: Path) -> Iterator[tuple[str, ...]]:
+@functools.cache
+def imports(file: Path) -> list[tuple[str, ...]]:
     """What a file imports, wherever in it, as words of dotted names."""
+    found: list[tuple[str, ...]] = []
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((*node.module.split("."), alias.name) for alias in node.names)
+            found += ((*node.module.split("."), alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (tuple(alias.name.split(".")) for alias in node.names)
+            found += (tuple(alias.name.split(".")) for alias in node.names)
+    return found
 
 
 def inside(package: str) -> set[str]:

@@ -13,6 +13,8 @@ from salt_zoo.core.base.launchers import check_meeting
 from salt_zoo.core.base.ranks import world_size
 from salt_zoo.training.devices import _chosen, find_device
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
 

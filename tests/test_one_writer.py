@@ -17,6 +17,8 @@ from salt_zoo.io.files.drafts import LOCK
 from salt_zoo.io.files.one_writer import one_writer
 from salt_zoo.io.files.owners import Owner
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 HOLDER = """
 import sys
 from pathlib import Path

@@ -11,6 +11,8 @@ from benchmarks.report import __main__ as rerender
 from salt_zoo_self_forcing.backbone import SelfForcingBackbone
 from salt_zoo_wan.backbone import WanBackbone
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 SEVEN = "a 7 moving up-left slowly"
 WAN = ("--backbone", "wan", "--size", "digits")
 CAUSAL = ("--backbone", "self-forcing", "--size", "digits", "--frames", 3)
