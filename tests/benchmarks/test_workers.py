@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import multiprocessing
 import os
 import signal
@@ -14,58 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks.runner.arms import plan_runs
+from benchmarks.runner.runner import make_jobs
+from benchmarks.runner.workers.pool import _begin, run_jobs
 from benchmarks.runner.workers.processes import AGAIN, run_tasks
+from benchmarks.study.schema import load_study
+from salt_zoo.plugin.manager import load_zoo
+from tests.benchmarks.fates import begin, broken
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def begin(folder: Path):
-    """Does tasks that are the names of ways to end."""
-
-    def do(task, tell):
-        name, _, how = task.partition(":")
-        with (folder / name).open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        tell(1, 2, "working")
-        if how == "dies once" and len((folder / name).read_text().split()) > 1:
-            return name
-        if how.startswith("dies"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "exits":
-            os._exit(0)
-        if how == "crosses":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if how == "forks":
-            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
-            child.start()
-            return child.pid
-        if how == "is stopped":
-            if (child := os.fork()) == 0:
-                time.sleep(600)
-                os._exit(0)
-            tell(1, 2, str(child))
-            time.sleep(600)
-        if how == "collects":
-            return gc.isenabled(), gc.get_freeze_count() > 0
-        if how == "leaves":
-            sys.exit(0)
-        if how == "interrupts":
-            raise KeyboardInterrupt
-        if how == "cannot tell":
-            raise Mute
-        print("standard output belongs to the command")
-        return name
-
-    return do
-
-
-class Mute(Exception):
-    def __init__(self) -> None:
-        super().__init__(lambda: None)  # nor can it be pickled
-
-    def __str__(self) -> str:
-        raise ValueError
 
 
 def started() -> set[Any]:
@@ -150,12 +108,6 @@ def register(zoo):
 
 def test_jobs_of_a_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     """With plugins that the process loads by itself."""
-    from benchmarks.runner.arms import plan_runs
-    from benchmarks.runner.runner import make_jobs
-    from benchmarks.runner.workers.pool import run_jobs
-    from benchmarks.study.schema import load_study
-    from salt_zoo.plugin.manager import load_zoo
-
     plugin = tmp_path / "fails.py"
     plugin.write_text(FAILS)
     plugins = ["tests.blocks.plugin", str(plugin)]
@@ -175,10 +127,8 @@ def test_jobs_of_a_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):
     """A metric, for instance; else its process would die, and with it the whole job."""
-    from benchmarks.runner.workers import pool  # not above: the tasks' processes import this file
-
     monkeypatch.setattr("benchmarks.runner.jobs.execution.run_job", lambda *job: os._exit(3))
-    do = pool._begin((), 1, "cpu")
+    do = _begin((), 1, "cpu")
     with pytest.raises(SystemExit, match=r"os._exit\(3\)"):
         do(None, lambda *told: None)
 
@@ -215,10 +165,6 @@ def test_what_foreign_code_has_started_ends_with_a_study_that_is_stopped(tmp_pat
     while runs(started[0]) and time.monotonic() < until:
         time.sleep(0.05)
     assert not runs(started[0])
-
-
-def broken(reason: str):
-    raise RuntimeError(reason)
 
 
 def test_what_cannot_begin_fails_every_task(tmp_path: Path):
@@ -281,10 +227,6 @@ def alive(process: int) -> bool:
 @pytest.mark.parametrize(("asked", "given", "used"), [(1, 4, 1), (3, 2, 2)])
 def test_no_more_threads_than_are_asked_for(asked, given, used):
     """torch takes OMP_NUM_THREADS where a process starts."""
-    import torch  # not above: the processes of the tasks import this file
-
-    from benchmarks.runner.workers.pool import _begin
-
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(asked)
