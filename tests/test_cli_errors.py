@@ -248,11 +248,11 @@ def test_the_folder_of_another_configuration(changes, said, interrupted, write_r
 # --- a run that goes wrong by itself: exit code 1 ---
 
 
-def test_a_loss_that_is_not_a_number(write_run, forked, tmp_path):
+def test_a_loss_that_is_not_a_number(write_run, cli, tmp_path):
     plugin, out = tmp_path / "nan.py", tmp_path / "out"
     plugin.write_text(NAN)
     config = write_run(method={"name": "nan"})
-    ended = forked("-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu", "-p", plugin)
+    ended = cli("train", config, "--out", out, "--device", "cpu", "-p", plugin)
     assert (ended.code, ended.out) == (1, "")
     assert "update 3: student/loss is nan" in ended.error
     assert "training.optimizers.student.learning_rate" in ended.error
