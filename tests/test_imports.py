@@ -58,6 +58,12 @@ def test_a_package_that_is_not_there():
     assert failed_import(raised_by("import salt_zoo.not_a_module", "salt_zoo.core")) is None
 
 
+def test_a_package_of_another_version():
+    old = failed_import(raised_by("from accelerate import not_a_name", "salt_zoo.training"))
+    assert old and old.startswith("the package 'accelerate' is of another version than is needed (")
+    assert failed_import(raised_by("from salt_zoo import not_a_name", "salt_zoo.cli")) is None
+
+
 def test_a_variable_is_asked_of_by_name_or_value(monkeypatch):
     monkeypatch.setenv("SOME_LEVEL", "12.5x")
     assert asked_of(ValueError("SOME_LEVEL must be a number")) == (

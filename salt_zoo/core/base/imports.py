@@ -16,17 +16,19 @@ _OURS = ("salt_zoo", "benchmarks")
 def failed_import(error: BaseException) -> str | None:
     """What of somebody else's cannot be imported, and why, where `error` comes out of that; None
     for all other errors."""
-    if isinstance(error, ModuleNotFoundError) and error.name and not _is_ours(error.name):
-        package = error.name.partition(".")[0]
+    package = error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else ""
+    foreign = bool(package) and not _is_ours(package)
+    if foreign and isinstance(error, ModuleNotFoundError):
         return f"the package {package!r} is not installed here ({text_of(error)})"
     for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
         module = str(frame.f_globals.get("__name__", ""))
         if _is_ours(module) or module == "__main__":
-            return None
+            break
         if frame.f_code.co_name == "<module>":
-            return f"{module.partition('.')[0]} cannot be imported ({reason(error)})" + asked_of(
-                error
-            )
+            name = module.partition(".")[0]
+            return f"{name} cannot be imported ({reason(error)}){asked_of(error)}"
+    if foreign:
+        return f"the package {package!r} is of another version than is needed ({text_of(error)})"
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.core.base.variables import OFF
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 #: What torchrun gives a process to meet the others.
@@ -17,17 +18,16 @@ _MEETING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 #: What the variables of accelerate's launcher begin with.
 ACCELERATE = "ACCELERATE_"
-_OFF = ("", "0", "false", "no", "off", "n", "f")
 #: Those that would change what is computed: the values with which they do not, and the key of a
 #: run's file that decides instead.
 _COMPUTATION = {
     "DYNAMO_BACKEND": (("", "no"), ""),
     "GRADIENT_ACCUMULATION_STEPS": (("", "1"), "execution.micro_batch"),
     "MIXED_PRECISION": (("", "no"), "training.precision"),
-    "USE_DEEPSPEED": (_OFF, "execution.shard"),
-    "USE_FSDP": (_OFF, "execution.shard"),
-    "USE_MEGATRON_LM": (_OFF, "execution.shard"),
-    "USE_PARALLELISM_CONFIG": (_OFF, "execution.shard"),
+    "USE_DEEPSPEED": (OFF, "execution.shard"),
+    "USE_FSDP": (OFF, "execution.shard"),
+    "USE_MEGATRON_LM": (OFF, "execution.shard"),
+    "USE_PARALLELISM_CONFIG": (OFF, "execution.shard"),
 }
 _HOW = "start several processes with torchrun, and one without this variable"
 
