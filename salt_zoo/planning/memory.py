@@ -3,7 +3,6 @@ and what a sharded network gathers."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import weakref
@@ -20,6 +19,7 @@ from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.methods.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.methods.roles import Originals, is_shared, source
 from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.core.networks.token_sharing import share_tokens
@@ -283,7 +283,7 @@ def activation_gib(
                 )
 
             if lora is not None or sequence > 1:
-                network = copy.deepcopy(network)
+                network = copied(network)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
             shared_over(network, sequence, whose)
