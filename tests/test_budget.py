@@ -6,7 +6,8 @@ from contextlib import nullcontext
 
 import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.runner.budget import match_budget, planned_flops
 from benchmarks.study.schema import load_study, runs_of
@@ -63,6 +64,21 @@ CELLS = [
 ]
 
 
+class Counter(TorchDispatchMode):
+    """FLOPs of what is computed, by torch's formulas; its own counter follows every module, too,
+    and takes three times as long."""
+
+    def __init__(self):
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def test_every_method_is_there():
     assert {method.name for method in ZOO.methods} == {method for method, _ in CELLS}
 
@@ -71,13 +87,13 @@ def test_every_method_is_there():
 def test_what_is_planned_is_what_runs(method, memory, tmp_path):
     """And, where it is looked at, both are what torch counts while it trains."""
     run = resolve(content(method, memory), ZOO, "test")
-    counter = FlopCounterMode(display=False) if memory in LOOKED_AT else nullcontext()
+    counter = Counter() if memory in LOOKED_AT else nullcontext()
     with sdpa_kernel(SDPBackend.MATH), counter:  # a fused attention would not be seen
         trainer = train(run, tmp_path, ZOO, "cpu")
     cost = trainer.cost()
     assert UPDATES * flops_per_update(run, ZOO) == pytest.approx(cost["flops"], rel=0.02)
     if memory in LOOKED_AT:
-        assert cost["flops"] == pytest.approx(counter.get_total_flops(), rel=0.02)
+        assert cost["flops"] == pytest.approx(counter.flops, rel=0.02)
     planned = counted_passes(run, ZOO).counts
     for role, count in planned.items():
         for kind, value in count.items():
@@ -96,9 +112,9 @@ def study_of(arms, budget_of, memory="window", updates=40):
 def test_equal_budgets_are_equal_costs(tmp_path):
     """Masked passes see every frame twice, which no count of videos shows."""
     arms = {name: {"method": name} for name in ("teacher-forcing", "diffusion-forcing")}
-    study = study_of(arms, "teacher-forcing")
+    study = study_of(arms, "teacher-forcing", updates=24)
     runs, _ = match_budget(study, runs_of(study, ZOO, "test"), ZOO)
-    assert runs["diffusion-forcing"].config.training.updates > 60
+    assert runs["diffusion-forcing"].config.training.updates > 36
     budget = planned_flops(study, runs, ZOO)
     recorded = {
         label: train(run, tmp_path / label, ZOO, "cpu").cost()["flops"]

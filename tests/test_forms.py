@@ -1,4 +1,4 @@
-"""Remembered forms of results on the meta device are those that torch finds."""
+"""Remembered forms and FLOPs of operations on the meta device are those that torch finds."""
 
 from __future__ import annotations
 
@@ -52,10 +52,12 @@ def test_what_is_remembered_is_not_computed_again(known):
     with RememberedForms():
         torch.softmax(A, dim=1)
     (key,) = known
-    known[key] = True, [((2, 3), (3, 1), torch.int8)]
-    with RememberedForms():
+    assert known[key] == (0, (True, [(A.shape, A.stride(), A.dtype)]))
+    known[key] = 7, (True, [((2, 3), (3, 1), torch.int8)])
+    with RememberedForms() as counter:
         made = torch.softmax(A, dim=1)
         other = torch.softmax(A, dim=0)
+    assert counter.flops == 7
     assert made.shape == (2, 3) and made.stride() == (3, 1) and made.dtype == torch.int8
     assert other.shape == A.shape
 
@@ -79,10 +81,31 @@ def test_gradients_and_flops_are_those_without():
     layer = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.GELU(), torch.nn.Linear(5, 6))
     layer = layer.to("meta")
     counts = []
-    for mode in (None, RememberedForms(), RememberedForms()):
+    for mode in (FlopCounterMode(display=False), RememberedForms(), RememberedForms()):
         layer.zero_grad()
-        with mode or torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        with mode:
             layer(A).square().mean().backward()
-        counts.append(counter.get_total_flops())
+        counts.append(mode.flops if isinstance(mode, RememberedForms) else mode.get_total_flops())
         assert all(p.grad is not None and p.grad.shape == p.shape for p in layer.parameters())
     assert counts == [3 * 2 * 4 * 30 * 2 - 2 * 4 * 30] * 3  # no gradient for the input
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda a: torch.nn.functional.linear(a, a),
+        lambda a: torch.mm(a, a.t(), out=a.new_empty(4, 4)),  # changes its argument
+        lambda a: torch.einsum("ij,kj->ik", a, a),
+        lambda a: torch.nn.functional.scaled_dot_product_attention(*[a.view(1, 1, 4, 6)] * 3),
+    ],
+)
+@pytest.mark.parametrize("inference", [False, True])  # with it, torch splits no operation before
+def test_flops_are_counted_each_time(do, inference):
+    with torch.inference_mode(inference):
+        with FlopCounterMode(display=False) as counter:
+            do(A.clone())
+        wanted = counter.get_total_flops()
+        with RememberedForms() as remembered:
+            for times in (1, 2, 3):
+                do(A.clone())
+                assert remembered.flops == times * wanted > 0

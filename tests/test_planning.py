@@ -42,9 +42,8 @@ def run_of(zoo, method, **training):
     return resolve(content, zoo, "test")
 
 
+#: Of several rows; all methods are in tests/test_budget.py.
 METHODS = [
-    {"name": "dmd", "steps": 8},
-    {"name": "sc-dmd"},
     {"name": "consistency"},
     {"name": "dmd", "steps": 2, "fake_score": {"updates": 2}},
 ]

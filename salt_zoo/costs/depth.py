@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from torch import nn
+
+from salt_zoo.core.networks.copies import copied
 
 #: Numbers of blocks that are measured; the second and the third must add the same.
 DEPTHS = (1, 2, 3)
@@ -28,19 +29,19 @@ def over_depth(
     places = alike(network)
     count = len(places[0][2]) if places else 0
     if count <= sum(DEPTHS):
-        return measure(copy.deepcopy(network))
+        return measure(copied(network))
     values = []
     try:
         for depth in DEPTHS:
             for owner, name, blocks in places:
                 setattr(owner, name, blocks[:depth])
-            values.append(np.array(measure(copy.deepcopy(network))))
+            values.append(np.array(measure(copied(network))))
     finally:
         for owner, name, blocks in places:
             setattr(owner, name, blocks)
     steps = np.diff(values, axis=0)
     if not np.allclose(steps[0], steps[1], rtol=1e-6, atol=0):
-        return measure(copy.deepcopy(network))
+        return measure(copied(network))
     total = values[-1] + (count - DEPTHS[-1]) * steps[-1]
     return tuple(float(value) for value in total)
 

@@ -3,20 +3,19 @@ counter sees the attention, which it misses where a CPU runs it fused."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.base.facts import facts
 from salt_zoo.core.methods.meta import kept_network, on_meta
 from salt_zoo.core.methods.roles import source
 from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.protocols import Backbone, Condition, NetworkSpec, Start
 from salt_zoo.costs.counter import AnyPass, Pass
@@ -82,7 +81,7 @@ def flops_of_pass(
 
             network = kept_network(whose, checkpointing and kind.recorded)
             if lora is not None:
-                network = copy.deepcopy(network)
+                network = copied(network)
                 add_lora(network, lora, "training.lora")
 
             def measure(network: Any) -> Flops:
@@ -166,16 +165,12 @@ def _update_cache(network: Any, x: Tensor, t: Tensor, text: Condition, memory: A
 def _count(network: nn.Module, kind: Pass, given: tuple[Any, ...]) -> Flops:
     call: Any = network if kind.depth == 1 else network.features
     given[0].requires_grad_(kind.inputs)
-    with (
-        RememberedForms(),
-        torch.set_grad_enabled(kind.recorded),
-        FlopCounterMode(display=False) as counter,
-    ):
+    with RememberedForms() as counter, torch.set_grad_enabled(kind.recorded):
         out = call(*given, **dict(kind.options))
-        forward = counter.get_total_flops()
+        forward = counter.flops
         if kind.recorded:
             out.sum().backward()
-        both = counter.get_total_flops()
+        both = counter.flops
     network.zero_grad()
     given[0].requires_grad_(False)
     return float(forward), float(both - forward)

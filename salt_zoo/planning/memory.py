@@ -3,10 +3,10 @@ and what a sharded network gathers."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,7 @@ from salt_zoo.core.base.sequence import SequenceGroup
 from salt_zoo.core.methods.meta import kept_network, network_of_role, on_meta
 from salt_zoo.core.methods.roles import Originals, is_shared, source
 from salt_zoo.core.networks.condition import example
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import LoraConfig, add_lora, trainable
 from salt_zoo.core.networks.precision import with_precision
 from salt_zoo.core.networks.token_sharing import share_tokens
@@ -63,25 +64,20 @@ class MeasuredNetwork:
     gathered: int
 
     @functools.cached_property
-    def weights(self) -> tuple[Tensor, ...]:
-        """All of them: a search for what fits asks again and again."""
-        return tuple(self.network.parameters())
+    def weights(self) -> Counter[_Weight]:
+        """All of them, by their forms, of which there are few: a search for what fits asks again
+        and again."""
+        return _counted(self.network.parameters())
 
     @functools.cached_property
-    def trained(self) -> tuple[Tensor, ...]:
+    def trained(self) -> Counter[_Weight]:
         """Those that training changes, if it trains the network."""
-        return tuple(weight for _, weight in trainable(self.network))
+        return _counted(weight for _, weight in trainable(self.network))
 
-    def held(self, shard: int) -> int:
-        """Bytes of the weights on each of `shard` devices."""
-        return self.held_of(self.weights, shard)
-
-    def numbers_of(self, tensor: Tensor, shard: int) -> int:
-        """Numbers of a tensor on the first of `shard` devices."""
-        return local_size(tensor, 1 if self.is_head else shard) // tensor.element_size()
-
-    def held_of(self, tensors: Iterable[Tensor], shard: int) -> int:
-        return sum(local_size(tensor, 1 if self.is_head else shard) for tensor in tensors)
+    def held(self, weights: Counter[_Weight], shard: int) -> int:
+        """Bytes of them on the first of `shard` devices."""
+        shard = 1 if self.is_head else shard
+        return sum(number * local_size(weight, shard) for weight, number in weights.items())
 
 
 def measured_networks(
@@ -134,8 +130,8 @@ def weights_and_gradients(
 ) -> dict[str, float]:
     """GiB on each device of the weights by role, and of the gradients; those that are offloaded
     have their weights here, too."""
-    size = {name: one.held(shard) / GIB for name, one in networks.items()}
-    trained = {name: one.held_of(one.trained, shard) / GIB for name, one in networks.items()}
+    size = {name: one.held(one.weights, shard) / GIB for name, one in networks.items()}
+    trained = {name: one.held(one.trained, shard) / GIB for name, one in networks.items()}
     if any(role.lora is not None for role in roles.values()):
         for name, role in roles.items():  # the rest is counted by `shared_bases`
             if is_shared(role, offload):
@@ -169,7 +165,7 @@ def shared_bases(
     for names in users.values():
         network = network_of_role(backbone, replace(roles[names[0]], lora=None))
         with_precision(network, "bf16" if bf16 else "fp32", "meta", frozen=True)
-        held = sum(local_size(p, shard) for p in network.parameters())
+        held = sum(n * local_size(p, shard) for p, n in _counted(network.parameters()).items())
         found[f"weights shared by {', '.join(names)}"] = held / GIB
     return found
 
@@ -187,8 +183,8 @@ def loading_gib(
     follows it.
     """
     if can_load_slices(backbone, roles):
-        weights = (p for one in networks.values() for p in one.weights)
-        return max(4 * p.numel() for p in weights) / GIB
+        weights = (shape for one in networks.values() for shape, _ in one.weights)
+        return max(4 * math.prod(shape) for shape in weights) / GIB
     following = [role.follows for role in roles.values() if role.follows]
     following += ["student"] if ema else []
     copies = {
@@ -212,15 +208,18 @@ def optimizer_states(
             continue
         options = config.optimizers.get(name, OptimizerConfig())
         total = 0
+        one = networks[name]
         if options.name == "adamw8bit":  # without torchao, which the machine need not have
-            parts = (networks[name].numbers_of(p, shard) for p in networks[name].trained)
-            states[name] = sum(map(moment_bytes, parts)) / GIB
+            states[name] = sum(
+                number * moment_bytes(local_size((shape, 1), 1 if one.is_head else shard))
+                for (shape, _), number in one.trained.items()
+            ) / GIB  # fmt: skip
             continue
-        for optimizer in make_optimizers(networks[name].network, options, role.learning_rate):
+        for optimizer in make_optimizers(one.network, options, role.learning_rate):
             # AdamW keeps two moments, Muon one
             moments = 2 if isinstance(optimizer, torch.optim.AdamW) else 1
             weights = (p for group in optimizer.param_groups for p in group["params"])
-            total += moments * networks[name].held_of(weights, shard)
+            total += moments * one.held(_counted(weights), shard)
         states[name] = total / GIB
     return states
 
@@ -283,7 +282,7 @@ def activation_gib(
                 )
 
             if lora is not None or sequence > 1:
-                network = copy.deepcopy(network)
+                network = copied(network)
             if lora is not None:
                 add_lora(network, lora, "training.lora")
             shared_over(network, sequence, whose)
@@ -309,9 +308,17 @@ def size_of(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def local_size(tensor: Tensor, shard: int) -> int:
+#: Shape of a weight, and bytes of each of its numbers.
+_Weight = tuple[tuple[int, ...], int]
+
+
+def _counted(weights: Iterable[Tensor]) -> Counter[_Weight]:
+    return Counter((tuple(weight.shape), weight.element_size()) for weight in weights)
+
+
+def local_size(weight: _Weight, shard: int) -> int:
     """Bytes of the first device's part of a tensor whose rows are dealt over `shard` devices."""
-    if shard == 1 or tensor.ndim == 0:
-        return size_of(tensor)
-    rows = math.ceil(len(tensor) / shard)
-    return rows * math.prod(tensor.shape[1:]) * tensor.element_size()
+    shape, each = weight
+    if shard == 1 or not shape:
+        return math.prod(shape) * each
+    return math.ceil(shape[0] / shard) * math.prod(shape[1:]) * each

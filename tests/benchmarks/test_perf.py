@@ -109,9 +109,9 @@ def test_provenance_says_what_was_measured_on(measured):
     assert str(out) not in (out / "perf.json").read_text(encoding="utf-8")
 
 
-def test_bf16(tmp_path):
-    some = ["--memories", "window", "--random", *SIZE]
-    results, full = perf(tmp_path, *some, "--precision", "bf16"), perf(tmp_path, *some)
+def test_bf16(measured, tmp_path):
+    results = perf(tmp_path, "--memories", "window", *SIZE, *SMALL[:2], "--precision", "bf16")
+    full, _ = measured
     assert [one["settings"]["precision"] for one in (results, full)] == ["bf16", "fp32"]
     sizes = [one["memories"]["window"]["memory_bytes"][0] for one in (results, full)]
     assert sizes[0] < 0.6 * sizes[1]  # but for the rounding of attention, caches take half

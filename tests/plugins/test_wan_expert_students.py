@@ -20,7 +20,6 @@ from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.first_frame import of_image
 from salt_zoo.core.flow import step_list
-from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.rollout.generate import SamplingConfig, generate
 from salt_zoo.training.launch import train
 from salt_zoo_wan.checkpoint.files import find_experts
@@ -28,9 +27,8 @@ from salt_zoo_wan.checkpoint.lora_files import LORA_FILES, merge_lora
 from tests.one_update import names
 from tests.plugins.test_wan_a14b import PROMPTS, SIZES, make_backbone, make_image, save_tiny
 from tests.plugins.tiny_i2v import SHAPE
-from tests.test_matrix import OPTIONS, content
+from tests.test_matrix import OPTIONS, ZOO, content
 
-ZOO = load_zoo(["tests.sizes.plugin"])
 EXPERTS = {"name": "wan", "size": "test-experts"}
 #: Of two steps, rollouts of the student's updates end at the first, the second, the first, ...
 SEED = 2
@@ -88,7 +86,8 @@ def test_each_expert_has_the_gradient_of_its_rows(zoo, text):
             assert (mixed[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5, name
 
 
-@pytest.mark.parametrize("method", ["consistency", "ode-regression", "sc-dmd", "teacher-forcing"])
+# what a method makes of its passes is nothing to the experts: one with rollouts, one with none
+@pytest.mark.parametrize("method", ["consistency", "sc-dmd"])
 def test_a_method_trains_both(method):
     """Bitwise when resumed, and as planned."""
     named = {"name": method, "learning_rate": 1e-3, **OPTIONS.get(method, {})}

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.core.base.sequence import SequenceGroup
-from salt_zoo.plugin.manager import load_zoo
 from tests.plugins.test_wan_a14b import make_backbone, make_image, save_tiny
+from tests.test_matrix import ZOO
 
 #: By size, how many times as much as the other expert alone both may take: of the small image size
 #: 512 tokens of text are most of a pass.
@@ -20,14 +20,14 @@ MOST = {"test-experts": 1.05, "wan2.2-i2v-a14b": 1.7}
 @pytest.fixture(scope="module", params=list(MOST))
 def made(request, tmp_path_factory):
     """The name of a size, its backbone and the condition of one row."""
-    zoo, size = load_zoo(["tests.sizes.plugin"]), request.param
+    size = request.param
     if size == "test-experts":
-        backbone = zoo.backbones.create(
-            "wan", zoo.backbones.configure("wan", {"size": size}, "test"), zoo
+        backbone = ZOO.backbones.create(
+            "wan", ZOO.backbones.configure("wan", {"size": size}, "test"), ZOO
         )
         return size, backbone, backbone.encode_prompts(["a 7 moving left slowly"])
     folder = save_tiny(size, tmp_path_factory.mktemp("tiny") / "a14b")
-    backbone = make_backbone(zoo, size, folder, height=96, width=96)
+    backbone = make_backbone(ZOO, size, folder, height=96, width=96)
     image = interpolate(make_image()[None], (96, 96))
     return size, backbone, {**backbone.encode_prompts(["a"]), **backbone.encode_images(image)}
 
@@ -56,13 +56,11 @@ def costs(network, given, depth):
     return held, counter.get_total_flops(), gradients
 
 
-@pytest.mark.parametrize(("per_frame", "depth"), [(True, 1), (True, 0.5), (False, None)])
+@pytest.mark.parametrize(("per_frame", "depth"), [(True, 1), (False, 0.5)])
 def test_it_costs_next_to_nothing(made, per_frame, depth):
     """Its weights have a gradient, of zeros, those of the other the one that they have alone: every
     process then has some for the same weights, of which the plans count one expert's pass."""
     size, backbone, condition = made
-    if depth is None:  # one time for all frames, and each size at a depth of its own
-        depth = {"test-experts": 0.5, "wan2.2-i2v-a14b": 1}[size]
     network = backbone.network("student")
     network.enable_gradient_checkpointing()
     network.requires_grad_(True).train()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from salt_zoo.core.methods.meta import meta_network, on_meta
+from salt_zoo.core.methods.meta import kept_network, on_meta
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.costs.activations import peak_activation_bytes
 from salt_zoo.costs.counter import Pass
 from salt_zoo.costs.depth import DEPTHS, alike, over_depth
@@ -55,14 +56,14 @@ def seen(measure):
 def test_flops(deep, name, kind, checkpointing):
     backbone = deep(name)
     with on_meta(backbone):
-        network = meta_network(backbone, checkpointing)
+        network = kept_network(backbone, checkpointing)
         condition = backbone.encode_prompts([""])
         spy, depths = seen(
             lambda one: _measure(one, kind, condition, backbone.latent_shape, backbone.blocks(one))
         )
         found = over_depth(network, spy)
         assert depths == list(DEPTHS) and len(alike(network)[0][2]) == LAYERS
-        assert found == spy(network)
+        assert found == spy(copied(network))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -73,9 +74,9 @@ def test_activations(deep, checkpointing):
         spy, depths = seen(
             lambda one: (peak_activation_bytes(one, condition, backbone.latent_shape, 2, False),)
         )
-        found = over_depth(meta_network(backbone, checkpointing), spy)
+        found = over_depth(kept_network(backbone, checkpointing), spy)
         assert depths == list(DEPTHS)
-        assert found == spy(meta_network(backbone, checkpointing))
+        assert found == spy(copied(kept_network(backbone, checkpointing)))
 
 
 def test_blocks_that_differ_are_all_measured():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from torch import nn
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.methods.method import NetworkSpec
 from salt_zoo.core.networks.backbone import Backbone, Start
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import LoraConfig
 
 
@@ -153,7 +153,7 @@ class Originals:
         self._wanted[key] -= 1
         if key not in self._made:
             self._made[key] = make_network(self._backbone, start)
-        return copy.deepcopy(self._made[key]) if self._wanted[key] else self._made.pop(key)
+        return copied(self._made[key]) if self._wanted[key] else self._made.pop(key)
 
     def key(self, start: Start) -> Hashable:
         """The same for starts whose networks are the same."""

@@ -8,7 +8,6 @@ adapters in one network, as peft does, would recompute with those that were acti
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from torch.nn.functional import linear
 
 from salt_zoo.core.base.config import StrictModel
 from salt_zoo.core.base.errors import ZooError
+from salt_zoo.core.networks.copies import copied
 
 
 class LoraConfig(StrictModel):
@@ -163,7 +163,7 @@ def copy_sharing(network: nn.Module) -> Any:
     """A copy of `network` that has its own modules and adapters and the very same other weights."""
     own = {id(p) for layer in lora_layers(network).values() for p in (layer.lora_A, layer.lora_B)}
     shared: dict[int, Any] = {id(p): p for p in network.parameters() if id(p) not in own}
-    return copy.deepcopy(network, shared)
+    return copied(network, shared)
 
 
 @torch.no_grad()
@@ -172,10 +172,10 @@ def merged(network: nn.Module) -> Any:
     had any. A network without adapters is returned as it is."""
     if not lora_layers(network):
         return network
-    copied = copy.deepcopy(network).float()
-    layers: list[Any] = [*lora_layers(copied).values()]
+    whole = copied(network).float()
+    layers: list[Any] = [*lora_layers(whole).values()]
     for layer in layers:
         layer.weight += layer.delta()
         del layer.lora_A, layer.lora_B, layer.scale
         layer.__class__ = nn.Linear
-    return copied
+    return whole

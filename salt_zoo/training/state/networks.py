@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from salt_zoo.core.methods.roles import (
     with_averages,
     with_lora,
 )
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import add_lora, copy_sharing, trainable
 from salt_zoo.core.networks.precision import resolve_precision, with_precision
 from salt_zoo.core.networks.token_sharing import share_tokens
@@ -161,8 +161,8 @@ class Networks(Mapping[str, Any]):
                 choose_attention(network, attention, "execution.attention", use)
             for other, spec in self.roles.items():
                 if spec.follows == name and not sliced:
-                    copied = copy.deepcopy if role.lora is None else copy_sharing
-                    copies[other] = copied(network).to("cpu" if other in offloaded else place)
+                    made = copied if role.lora is None else copy_sharing
+                    copies[other] = made(network).to("cpu" if other in offloaded else place)
             if gradient_checkpointing:  # frozen ones are passed with gradient, too
                 if isinstance(network, Checkpointable):
                     network.enable_gradient_checkpointing()
@@ -281,9 +281,9 @@ class Networks(Mapping[str, Any]):
         tensors = whole_weights(network)
         if not is_main_process():
             return None
-        copied = copy.deepcopy(self._skeletons[role])
-        copied.load_state_dict(tensors, assign=True)
-        return copied
+        whole = copied(self._skeletons[role])
+        whole.load_state_dict(tensors, assign=True)
+        return whole
 
     def saved_roles(self) -> list[str]:
         """The roles whose weights a checkpoint must hold; frozen ones are made as at the start."""

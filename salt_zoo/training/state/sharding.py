@@ -6,7 +6,6 @@ and sums the gradients of a backward pass into the shards. A method sees plain n
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -24,6 +23,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from salt_zoo.core.networks.copies import copied
 from salt_zoo.core.networks.lora import lora_layers
 from salt_zoo.core.networks.precision import ResolvedPrecision
 
@@ -115,7 +115,7 @@ def skeleton(network: nn.Module) -> nn.Module:
         empty[id(parameter)] = nn.Parameter(data, requires_grad=False)
     for buffer in network.buffers():
         empty[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(network, empty)
+    return copied(network, empty)
 
 
 def is_sharded(network: nn.Module) -> bool:
