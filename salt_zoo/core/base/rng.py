@@ -88,6 +88,18 @@ class KeyedRNG:
         return float(torch.rand((), generator=self.generator(*key, "shared")))
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's own generators, for the weights of modules that draw from them.
+
+    Without an accelerator `torch.manual_seed` takes milliseconds, as it writes down for each kind
+    of device from where it was called; the CPU's generator is all that there is then.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 def step_rng(
     seed: int, role: str, step: int, update: int, rows: Sequence[int], device: torch.device | str
 ) -> KeyedRNG:
