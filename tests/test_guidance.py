@@ -58,7 +58,7 @@ def zoo() -> Zoo:
     return load_zoo(["tests.sizes.plugin"])
 
 
-def run_of(zoo: Zoo, teacher: str | None = "test-large", **term: Any) -> Any:
+def run_of(zoo: Zoo, teacher: str | None = "test-wide", **term: Any) -> Any:
     content = {
         "method": {
             "name": "dmd",

@@ -144,6 +144,7 @@ def test_a_plan_of_shared_videos():
 def test_the_search_shares_videos_last():
     """Heads are four: eight cannot share them, and what they cannot is not tried."""
     run = content("dmd", "self-forcing", "full")
+    run["backbone"]["size"] = "test-tiny"
     run["training"]["batch_size"] = 8
     runs = {"": resolve(run, ZOO, "test")}
     fit = find_fit(runs, ZOO, 8, 2.0 + 1e-6)

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG, seed_torch
 from salt_zoo_digits.data import DIGIT, SIZE, images
 
 #: The shipped judge, made by `salt-zoo pretrain digits-judge`.
@@ -77,7 +77,7 @@ def train_judge(
     `progress` is told of every step.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(KeyedRNG(0).generator("judge").initial_seed())
+        seed_torch(KeyedRNG(0).generator("judge").initial_seed())
         judge = Judge()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)

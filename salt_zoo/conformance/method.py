@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,23 +52,29 @@ def check_method(
         ZooError: the parts do not fit each other, or the method breaks its protocol.
     """
 
-    def run(count: int) -> Resolved:
+    def run(**saving: int) -> Resolved:
         parts = {"method": method, "backbone": backbone, "dataset": dataset}
         content = {
             key: part if isinstance(part, str) else dict(part) for key, part in parts.items()
         }
-        training = {"updates": count, "batch_size": batch_size, "log_every": 1, "trackers": []}
-        return resolve({**content, "training": training}, zoo, "check_method")
+        training = {"updates": updates, "batch_size": batch_size, "log_every": 1, "trackers": []}
+        return resolve({**content, "training": {**training, **saving}}, zoo, "check_method")
 
     with TemporaryDirectory() as folder:
-        whole: Trainer = train(run(updates), Path(folder) / "whole", zoo, "cpu")
-        for count in (1, updates):
-            parts: Trainer = train(run(count), Path(folder) / "parts", zoo, "cpu")
+        uninterrupted, stopped = Path(folder) / "whole", Path(folder) / "stopped"
+
+        def leave_first(step: int, *rest: Any) -> None:
+            """What a run that was stopped after its first update leaves behind."""
+            if step == 2:
+                shutil.copytree(uninterrupted / "checkpoints", stopped / "checkpoints")
+
+        whole = train(run(checkpoint_every=1), uninterrupted, zoo, "cpu", leave_first)
+        resumed = train(run(), stopped, zoo, "cpu")
     _check_what_changed(whole)
-    for place, (one, other) in _pairs(_state(whole), _state(parts)):
+    for place, (one, other) in _pairs(_state(whole), _state(resumed)):
         same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
         assert same, f"{place} of a resumed run is not that of an uninterrupted one"
-    options = run(updates)
+    options = run()
     fresh = make_method(options.config.method["name"], options.method, zoo)
     planned = count_forward_passes(fresh, whole.backbone, updates, whole.seed)
     _check_plan(whole, planned.counts, updates * batch_size)
@@ -76,8 +83,10 @@ def check_method(
 
 def _check_what_changed(trainer: Trainer) -> None:
     roles = trainer.networks.roles
-    first = Networks(trainer.method.roles(), trainer.backbone, trainer.config, trainer.seed)
-    for name, role in roles.items():
+    config = trainer.config.model_copy(update={"ema": None})  # it may change, or not
+    first = Networks(trainer.method.roles(), trainer.backbone, config, trainer.seed)
+    for name in first:
+        role = roles[name]
         before, after = first[name].state_dict(), trainer.networks[name].state_dict()
         changed = any(not torch.equal(before[key], after[key]) for key in before)
         if role.learning_rate is not None:

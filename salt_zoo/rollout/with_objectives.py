@@ -48,11 +48,11 @@ class WithObjectives:
     def __init__(self, config: Any, zoo: Any) -> None:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
+        self._judges = self.objectives.trained
 
     def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         """The networks of the objectives together, where they train some, and the student."""
-        trained = self.objectives.trained
-        return [trained, "student"] if trained else ["student"]
+        return [self._judges, "student"] if self._judges else ["student"]
 
     def train_objectives(self, step: TrainStep) -> Terms:
         """Hand the gradient of the weighted terms of the student to `step.backward`, and return the

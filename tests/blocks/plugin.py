@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from salt_zoo import hookimpl
 from salt_zoo.core import flow
-from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG, seed_torch
 from salt_zoo.core.networks.blocks import Blocks
 from salt_zoo.core.protocols import BackboneDefaults, Condition, Sample
 
@@ -91,6 +91,7 @@ class ToyNetwork(nn.Module):
 class ToyBackbone(BackboneDefaults):
     """Three blocks of two frames."""
 
+    version = 1  # without one, each run would digest all files of the tests
     latent_shape = (CHANNELS, FRAMES, SIZE, SIZE)
     frame_rate = 1.0
     guidance_scale = 1.0
@@ -104,7 +105,7 @@ class ToyBackbone(BackboneDefaults):
 
     def network(self, start: Literal["teacher", "student", "random"]) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            seed_torch(0)
             return ToyNetwork()
 
     def blocks(self, network: Any = None) -> Blocks:
@@ -133,6 +134,8 @@ class ToyBackbone(BackboneDefaults):
 
 
 class ToyData:
+    version = 1
+
     def __init__(self, config: Any, zoo: Any) -> None:
         pass
 

@@ -90,11 +90,11 @@ class Overwriting(WindowMemory):
 
 @pytest.mark.parametrize("memory", [Wider, Overwriting, WindowMemory])
 def test_a_block_sees_what_its_memory_declares(memory):
-    zoo = load_zoo()
+    zoo = load_zoo(["tests.sizes.plugin"])
     zoo.memories.add("mine", memory, "a window")
     part = {
         "name": "self-forcing",
-        "size": "digits",
+        "size": "test-small",
         "memory": {"name": "mine", "frames": 9, "sink": 3},
     }
     if memory is WindowMemory:

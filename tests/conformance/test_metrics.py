@@ -71,5 +71,5 @@ def test_our_own_metrics(name):
 def test_our_own_metrics_with_rollouts(name):
     zoo = load_zoo(["tests.sizes.plugin"])
     backbone = {"name": "self-forcing", "size": "test-small"}
-    rows = check_metric(name, "digits", zoo, backbone=backbone)
+    rows = check_metric(name, "digits", zoo, backbone=backbone, prompts=3)
     assert rows.isfinite().all() and (rows > 0).all()

@@ -26,6 +26,7 @@ class Config(StrictModel):
 class Phases:
     """The student is fitted to 0.9 times the teacher's velocity."""
 
+    version = 1
     Config = Config
     needs_data = True
 

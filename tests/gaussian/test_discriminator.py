@@ -50,7 +50,7 @@ class Judge:
         pass
 
     def roles(self) -> dict[str, NetworkSpec]:
-        return {"judge": NetworkSpec(factory=lambda b: Quadratic(len(MEANS)), learning_rate=0.1)}
+        return {"judge": NetworkSpec(factory=lambda b: Quadratic(len(MEANS)), learning_rate=0.2)}
 
     def on_exit(self, exit: Any, path: Any, step: Any) -> None:
         return None
@@ -79,7 +79,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "backbone": {"name": "gaussian", "student": "transport"},
         "dataset": "gaussian",
         "training": {
-            "updates": 300,
+            "updates": 200,
             "batch_size": 16,
             "optimizers": {
                 "student": still,
@@ -88,7 +88,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
             },
             "schedule": {"decay_from": 0.3, "final": 0.01},
             "ema": None,
-            "checkpoint_every": 300,
+            "checkpoint_every": 200,
             "trackers": [],
         },
     }

@@ -42,6 +42,7 @@ class CriticNetwork(nn.Module):
 class Critic:
     """Its term is divided by the running mean of the critic's loss."""
 
+    version = 1
     Config = Config
     needs_data = True
 

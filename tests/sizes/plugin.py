@@ -9,6 +9,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch.nn.functional import pad
 
 from salt_zoo import hookimpl
+from salt_zoo.core.base.rng import seed_torch
 from salt_zoo_digits.data import FRAMES, SIZE
 from salt_zoo_digits.size import TRANSFORMER, DigitsSize
 from salt_zoo_wan.sizes import Experts
@@ -31,7 +32,7 @@ class _Random(DigitsSize):
         if start == "random":
             return WanTransformer3DModel(**self.transformer_config)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(len(self.changes))
+            seed_torch(len(self.changes))
             return WanTransformer3DModel(**self.transformer_config)
 
     def fingerprint(self) -> dict[str, str]:

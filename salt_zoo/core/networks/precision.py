@@ -109,7 +109,9 @@ class _InPrecision:
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         tensors = (leaf for leaf in tree_iter((arguments, options)) if isinstance(leaf, Tensor))
-        device = next((leaf.device.type for leaf in tensors), None) or _device_type(self)
+        first = arguments[0] if arguments else None
+        given = first if isinstance(first, Tensor) else next(tensors, None)  # nearly always it is
+        device = _device_type(self) if given is None else given.device.type
         network: Any = super()
         if device == "meta":
             # shapes are all that counts, and without autocast mixed weights would not fit together
@@ -126,7 +128,10 @@ class _InPrecision:
             )
             if device == "cuda":
                 stack.enter_context(_tf32(self.precision == "tf32"))
-            return tree_map(_at_least_float32, network.forward(*arguments, **options))
+            found = network.forward(*arguments, **options)
+            if isinstance(found, Tensor):
+                return _at_least_float32(found)
+            return tree_map(_at_least_float32, found)
 
 
 def _device_type(network: Any) -> str:
@@ -135,6 +140,8 @@ def _device_type(network: Any) -> str:
 
 def _at_least_float32(found: Any) -> Any:
     if not isinstance(found, Tensor) or not found.is_floating_point():
+        return found
+    if found.dtype in (torch.float32, torch.float64):
         return found
     return found.to(torch.promote_types(found.dtype, torch.float32))
 
