@@ -246,12 +246,13 @@ def register(zoo):
     ],
 )
 def test_what_ends_one_process_ends_all_with_one_line(how, by_torchrun, said, forked, tmp_path):
-    """Also by torchrun itself, whose processes import all anew: `launch` ends others as it does."""
+    """Also by torchrun's own agent: `launch` ends others as it does."""
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
     command = [*training_of_toys(tmp_path, "fails", 4), "-p", str(plugin)]
     if by_torchrun:
-        ended = forked(*TORCHRUN, *command, environment={"HOW": how}, cwd=ROOT)
+        agent = ("-m", "tests.training.torchrun_of_forks")
+        ended = forked(*agent, *command, environment={"HOW": how}, cwd=ROOT)
     else:
         ended = launch(command, HOW=how)
     assert ended.code != 0
