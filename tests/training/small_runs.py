@@ -60,9 +60,8 @@ def in_bf16(run: dict[str, Any]) -> dict[str, Any]:
 #: passes are those of another method.
 CELLS: list[Cell] = [
     ("cda", "self-forcing", "ema-sink"),
-    ("sc-dmd", "self-forcing", "full"),
+    ("sc-dmd", "self-forcing", "window-int8"),
     DEEPER,
-    ("dmd", "self-forcing", "window-int8"),
     ("consistency", "self-forcing", "block-relative"),
     ("diffusion-forcing", "self-forcing", "full"),
     ("ode-regression", "self-forcing", "ema-sink"),

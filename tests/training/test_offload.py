@@ -175,7 +175,7 @@ def with_lora(backbone: str, **parts: Any) -> dict[str, Any]:
     """Student and fake score are LoRAs; the teacher is of another size."""
     run = run_of("dmd", backbone, "window" if backbone == "self-forcing" else None)
     run["training"]["lora"] = {role: {"rank": 2} for role in ("student", "fake_score")}
-    run["backbone"] |= {"teacher": {"size": "test-wide"}} | parts
+    run["backbone"] |= {"teacher": {"size": "test-tiny-wide"}} | parts
     return run
 
 
@@ -195,7 +195,7 @@ def test_a_teacher_beside_loras_is_bitwise_the_same(backbone, precision, tmp_pat
         assert backbone != "wan" or ids["student"] & ids["fake_score"]
 
 
-@pytest.mark.parametrize("teacher", [{"size": "test-wide"}, None])
+@pytest.mark.parametrize("teacher", [{"size": "test-tiny-wide"}, None])
 def test_what_may_be_offloaded_beside_loras(teacher):
     """All else is one line; the plan tries what may be."""
     run = with_lora("wan", teacher=teacher)

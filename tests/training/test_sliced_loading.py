@@ -125,12 +125,16 @@ def test_the_weights_are_bitwise_those_of_one_process(name, files, together):
     alone, _ = make_networks((runs(files) | single(files))[name], ZOO, 1, 0)
     own = {id(p): p.numel() * p.element_size() for n in alone.values() for p in n.parameters()}
     for role, network in alone.items():
-        found = load_file(together / name / f"{role}.safetensors")
-        wanted = {**network.state_dict(), **dict(network.named_buffers())}
-        assert found.keys() == wanted.keys(), role
-        for key, value in wanted.items():
-            assert found[key].dtype == value.dtype, (role, key)
-            assert torch.equal(found[key], value), (role, key)
+        zero, one = (load_file(together / name / f"{role}-{rank}.safetensors") for rank in (0, 1))
+        weights, buffers = (
+            dict(of) for of in (network.named_parameters(), network.named_buffers())
+        )
+        assert zero.keys() == one.keys() == weights.keys() | buffers.keys(), role
+        for key, value in weights.items():  # rows of the first process, then of the second
+            assert zero[key].dtype == one[key].dtype == value.dtype, (role, key)
+            assert torch.equal(torch.cat([zero[key], one[key]]), value), (role, key)
+        for key, value in buffers.items():
+            assert torch.equal(zero[key], value) and torch.equal(one[key], value), (role, key)
     for rank in range(2):  # the others' last rows may be fewer
         held = json.loads((together / name / f"numbers-{rank}.json").read_text())["held"]
         assert held == pytest.approx(sum(own.values()) / 2, rel=0.05)
