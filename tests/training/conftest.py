@@ -11,6 +11,7 @@ import pytest
 
 from salt_zoo.config.run import resolve
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registration.registry import merge
 from salt_zoo.training.launch import train
 from tests.test_matrix import ZOO
 from tests.training.small_runs import CELLS, Cell, digits_run, name_of, run_of, sharded
@@ -18,6 +19,23 @@ from tests.two_processes import run_in_two_processes
 
 TrainAlone = Callable[[Cell], Any]
 TrainInTwo = Callable[[list[tuple[dict[str, Any], Path]]], None]
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Zoo:
+    """All installed plugins, and sizes for tests."""
+    return ZOO
+
+
+@pytest.fixture
+def run_content(run_content: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The run of `tests/conftest.py`, of one block: what a loop does has nothing to do with how
+    deep its networks are."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return run_content(**merge({"backbone": {"size": "test-tiny"}}, changes))
+
+    return make
 
 
 @pytest.fixture(scope="session")

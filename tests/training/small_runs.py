@@ -44,7 +44,7 @@ def digits_run(teacher: Path) -> dict[str, Any]:
     training = {"updates": 4, "batch_size": 2, "checkpoint_every": 2, "trackers": []}
     return {
         "method": {"name": "teacher-forcing", "learning_rate": 1.0e-3},
-        "backbone": {"name": "wan", "size": "digits", "options": {"weights": str(teacher)}},
+        "backbone": {"name": "wan", "size": "test-tiny", "options": {"weights": str(teacher)}},
         "dataset": "digits",
         "training": training | {"log_every": 1, "ema": {"decay": 0.9, "start": 1}},
     }

@@ -66,7 +66,8 @@ def test_two_processes_are_one_run(write_run, cli, tmp_path, monkeypatch):
     training = {"batch_size": 4, "trackers": ["tensorboard"]}
     config = write_run(method={"name": "spy"}, training=training, quality=quality)
     monkeypatch.setenv("SPY", str(spied))
-    command = ("train", config, "--device", "cpu", "-p", plugin, "--out")
+    plugins = ("-p", plugin, "-p", "tests.sizes.plugin")
+    command = ("train", config, "--device", "cpu", *plugins, "--out")
     together = PAIR.run(["-m", "salt_zoo", *map(str, command), str(tmp_path / "together")])
     assert together.code == 0, together.err
     alone = cli(*command, tmp_path / "alone")
@@ -101,7 +102,7 @@ def test_two_processes_are_one_run(write_run, cli, tmp_path, monkeypatch):
 def test_two_processes_make_one_mistake(write_run, tmp_path):
     config = write_run(training={"batch_size": 3})
     words = ("-m", "salt_zoo", "train", config, "--out", tmp_path / "out")
-    ended = PAIR.run([*map(str, words)])
+    ended = PAIR.run([*map(str, words), "-p", "tests.sizes.plugin"])
     assert ended.code != 0
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert errors == [
