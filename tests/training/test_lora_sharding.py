@@ -23,7 +23,6 @@ def test_two_processes_are_one(train_in_two, tmp_path):
     """Logs, weights, a resumed run, and a base that a process has half of, once. That of a causal
     network is in `test_sequence.py`."""
     run = run_of("dmd", "wan", None)
-    run["backbone"]["size"] = "test-tiny"
     run["training"] |= {"log_every": 1, "checkpoint_every": 1}
     run["method"] |= {"fake_score": {"updates": 1}}
     first = run | {"training": run["training"] | {"updates": 1}}
