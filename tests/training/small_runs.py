@@ -9,7 +9,7 @@ from tests.test_matrix import content
 
 Cell = tuple[str, str, str | None]
 #: A cell of two blocks, each a unit whose weights are gathered while the other's are in use.
-DEEPER: Cell = ("dmd", "self-forcing", "window")
+DEEPER: Cell = ("consistency", "self-forcing", "block-relative")
 
 
 def tiny_run(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def in_bf16(run: dict[str, Any]) -> dict[str, Any]:
 CELLS: list[Cell] = [
     ("cda", "self-forcing", "ema-sink"),
     ("sc-dmd", "self-forcing", "window-int8"),
+    ("dmd", "self-forcing", "window"),
     DEEPER,
-    ("consistency", "self-forcing", "block-relative"),
     ("diffusion-forcing", "self-forcing", "full"),
     ("ode-regression", "self-forcing", "ema-sink"),
     ("teacher-forcing", "self-forcing", "window"),
