@@ -265,7 +265,7 @@ STUDY = """
 name: mini
 title: Mini
 base:
-  backbone: {name: wan, size: digits}
+  backbone: {name: wan, size: test-tiny}
   dataset: digits
   training: {updates: 2, batch_size: 2, trackers: [], ema: null}
 arms:
@@ -284,7 +284,8 @@ def test_a_study_of_two_processes(tmp_path):
     study, plugin, out = tmp_path / "mini.yaml", tmp_path / "fails.py", tmp_path / "out"
     study.write_text(STUDY)
     plugin.write_text(ONE_FAILS)
-    words = ("-m", "benchmarks.run", study, "--device", "cpu", "-p", plugin, "--out", out)
+    plugins = ("-p", plugin, "-p", "tests.sizes.plugin")
+    words = ("-m", "benchmarks.run", study, "--device", "cpu", *plugins, "--out", out)
     ended = PAIR.run([*map(str, words)], HOW="nan")
     lines = ended.err.splitlines()
     assert [line for line in lines if line.startswith("done: ")] == [

@@ -29,15 +29,14 @@ CELLS: list[Cell] = [
     ("consistency", "wan", None, {}),
     ("consistency", "self-forcing", "full", {}),
     ("teacher-forcing", "self-forcing", "window", {}),  # one masked pass
-    ("dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
-    ("sc-dmd", "self-forcing", "block-relative", {}),
+    ("sc-dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
     ("cda", "self-forcing", "window", {}),
 ]
 HALF: list[Cell] = [
     ("dmd", "wan", None, {}),
     ("teacher-forcing", "self-forcing", "full", SHARDED),
 ]
-LORA: Cell = ("dmd", "self-forcing", "full", SHARDED)
+LORA: Cell = ("consistency", "self-forcing", "full", SHARDED)
 
 
 def run_of(cell: Cell, **training: Any) -> dict[str, Any]:
@@ -79,7 +78,7 @@ BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
     ),
 }
 IN_BF16 = {"precision": "bf16"}
-ADAPTED = {"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}
+ADAPTED = {"lora": {"student": {"rank": 4}}}
 #: An interrupted run, before it shares its videos.
 RESUMED: Cell = ("dmd", "self-forcing", "full", {})
 

@@ -77,7 +77,7 @@ def test_a_process_holds_its_share(cell_alone, sharded_cells):
 
 def test_two_processes_are_one_from_an_image(train_in_two, tmp_path):
     """The image's embedding and projections are sharded as the rest is."""
-    run = run_of("consistency", "self-forcing", "window")
+    run = run_of("teacher-forcing", "self-forcing", "window")
     run["backbone"]["size"] = "test-tiny-i2v"
     train_in_two([(sharded(run), tmp_path / "two")])
     found = same_student(train_alone(run, tmp_path / "one"), tmp_path / "two")
@@ -159,8 +159,8 @@ def test_a_copy_is_of_shards(train_in_two, tmp_path):
 
 
 HALF: list[Cell] = [
-    ("consistency", "wan", None),
-    ("dmd", "self-forcing", "full"),
+    ("dmd", "wan", None),
+    ("teacher-forcing", "self-forcing", "window"),
 ]
 
 
