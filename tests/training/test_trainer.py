@@ -234,7 +234,8 @@ def test_costs_are_counted_on_networks_without_data(digits_alone, monkeypatch):
 
     monkeypatch.setattr("copy.deepcopy", copied)
     # other tests may have counted those of the same backbone
-    monkeypatch.setattr("salt_zoo.core.base.facts._OF", weakref.WeakKeyDictionary())
+    for known in ("salt_zoo.core.base.facts._OF", "salt_zoo.core.methods.meta._KNOWN"):
+        monkeypatch.setattr(known, weakref.WeakKeyDictionary())
     assert trainer.cost()["flops"] > 0
     assert made and {p.device.type for one in made for p in one.parameters()} == {"meta"}
     assert trainer.backbone.device.type == "cpu"
