@@ -73,7 +73,7 @@ BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
         {"size": "test-tiny-experts"},
     ),
     "sharded experts": (
-        ("consistency", "wan", None, SHARDED | {"attention": "_native_math"}),
+        ("teacher-forcing", "wan", None, SHARDED | {"attention": "_native_math"}),
         {"size": "test-tiny-experts"},
     ),
 }
