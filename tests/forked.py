@@ -118,7 +118,7 @@ def _become(words: list[str], environment: dict[str, str], cwd: str, out: Any, e
     sys.path[:0] = [cwd, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     code: int | None = 1
     try:
-        code = _run(words)
+        code = run_words(words)
     except KeyboardInterrupt:
         traceback.print_exc()
         code = None
@@ -134,7 +134,8 @@ def _become(words: list[str], environment: dict[str, str], cwd: str, out: Any, e
     os._exit(code or 0)
 
 
-def _run(words: list[str]) -> int:
+def run_words(words: list[str]) -> int:
+    """What `python` is given, in this process, and with its exit code."""
     first, *rest = words
     try:
         if first == "-m":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from salt_zoo.cli import main
 from salt_zoo.core.base.errors import ZooError
 from salt_zoo.core.base.rng import KeyedRNG
 from salt_zoo.io.packed_reader import PackedReader
@@ -29,18 +30,23 @@ def part(tiny_wan, name="wan", **beside):
     return {"name": name, "size": SIZE, "options": {**SHAPE, "weights": str(tiny_wan)}, **beside}
 
 
-@pytest.fixture
-def prepared(tiny_wan, cli, tmp_path):
-    videos = tmp_path / "videos"
-    videos.mkdir()
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    videos = tmp_path_factory.mktemp("videos")
     for place, caption in enumerate(CAPTIONS):
         draws = np.random.default_rng(place).integers(0, 256, (9, 32, 48, 3), dtype=np.uint8)
         write_video(videos / f"{place}.mkv", draws, 16)
         (videos / f"{place}.txt").write_text(caption)
-    out, options = tmp_path / "latents", ("--device", "cpu", "--set", f"videos={videos}")
+    return videos
+
+
+@pytest.fixture(scope="module")
+def prepared(tiny_wan, videos, tmp_path_factory):
+    """Their latents; not to be changed."""
+    out = tmp_path_factory.mktemp("prepared") / "latents"
+    options = ("--device", "cpu", "--set", f"videos={videos}")
     backbone = f"backbone={json.dumps(part(tiny_wan))}"
-    ended = cli("prepare", "latents", "--out", out, *options, "--set", backbone)
-    assert ended.code == 0, ended.err
+    assert main(["prepare", "latents", "--out", str(out), *options, "--set", backbone]) == 0
     return out
 
 
@@ -50,11 +56,11 @@ def make(zoo, kind, content):
     return registry.create(content["name"], registry.configure(content["name"], options, kind), zoo)
 
 
-def test_first_frames_are_stored_beside_latents(zoo, tiny_wan, prepared, tmp_path):
+def test_first_frames_are_stored_beside_latents(zoo, tiny_wan, videos, prepared):
     backbone = make(zoo, "backbone", part(tiny_wan))
     reader = PackedReader(prepared)
     for item in (0, 3):
-        pixels = read(tmp_path / "videos" / f"{item}.mkv")
+        pixels = read(videos / f"{item}.mkv")
         found = reader.read(item)
         assert torch.equal(found.pop("latents"), backbone.encode_video(pixels[None]))
         wanted = backbone.encode_images(pixels[None, :, 0])

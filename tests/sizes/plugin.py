@@ -55,6 +55,10 @@ class Wide(_Random):
     changes = {"num_layers": 2, "num_attention_heads": 6, "ffn_dim": 128}
 
 
+class TinyWide(_Random):
+    changes = {"num_layers": 1, "num_attention_heads": 6, "ffn_dim": 128}
+
+
 class Longer(_Random):
     changes = {"num_layers": 1}
     latent_shape = (1, 12, 16, 16)
@@ -93,6 +97,10 @@ class ImageToVideo(_Random):
         return {"channels": masked_channels(latents), "image": images[:, 0]}
 
 
+class TinyImageToVideo(ImageToVideo):
+    changes = ImageToVideo.changes | {"num_layers": 1}
+
+
 class FirstFrame(_Random):
     """It generates from a first frame, as Wan 2.2's 5 B does: clean latents in its place."""
 
@@ -113,17 +121,28 @@ class TwoExperts(_Random):
         self.experts = Experts(Wide(config, zoo), Small(config, zoo), boundary=0.8)
 
 
+class TinyTwoExperts(TwoExperts):
+    changes = Tiny.changes
+
+    def __init__(self, config: Any, zoo: Any) -> None:
+        super().__init__(config, zoo)
+        self.experts = Experts(TinyWide(config, zoo), Tiny(config, zoo), boundary=0.8)
+
+
 @hookimpl
 def register(zoo):
     sizes = {
         "experts": TwoExperts,
+        "tiny-experts": TinyTwoExperts,
         "small": Small,
         "tiny": Tiny,
         "wide": Wide,
+        "tiny-wide": TinyWide,
         "large": Large,
         "longer": Longer,
         "reader": Reader,
         "small-i2v": ImageToVideo,
+        "tiny-i2v": TinyImageToVideo,
         "small-ti2v": FirstFrame,
     }
     for name, size in sizes.items():

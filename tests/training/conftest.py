@@ -11,13 +11,39 @@ import pytest
 
 from salt_zoo.config.run import resolve
 from salt_zoo.plugin.manager import Zoo
+from salt_zoo.plugin.registration.registry import merge
 from salt_zoo.training.launch import train
 from tests.test_matrix import ZOO
-from tests.training.small_runs import CELLS, Cell, digits_run, name_of, run_of, sharded
+from tests.training.small_runs import (
+    CELLS,
+    Cell,
+    digits_run,
+    name_of,
+    run_of,
+    sharded,
+    with_lora,
+)
 from tests.two_processes import run_in_two_processes
 
 TrainAlone = Callable[[Cell], Any]
 TrainInTwo = Callable[[list[tuple[dict[str, Any], Path]]], None]
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Zoo:
+    """All installed plugins, and sizes for tests."""
+    return ZOO
+
+
+@pytest.fixture
+def run_content(run_content: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The run of `tests/conftest.py`, of one block: what a loop does has nothing to do with how
+    deep its networks are."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return run_content(**merge({"backbone": {"size": "test-tiny"}}, changes))
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +67,17 @@ def sharded_cells(train_in_two: TrainInTwo, tmp_path_factory: pytest.TempPathFac
         run = sharded(run_of(*cell), gradient_checkpointing=cell[1] != "gaussian")
         jobs.append((run, folder / name_of(cell)))
     train_in_two(jobs)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sharded_loras(train_in_two: TrainInTwo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run `with_lora` on a plain Wan: `sharded` over two processes, and `resumed` on them after
+    an update in one; not to be changed."""
+    folder, run = tmp_path_factory.mktemp("loras"), with_lora("wan")
+    first = run | {"training": run["training"] | {"updates": 1}}
+    train(resolve(first, ZOO, "test"), folder / "resumed", ZOO, "cpu")
+    train_in_two([(sharded(run), folder / name) for name in ("sharded", "resumed")])
     return folder
 
 

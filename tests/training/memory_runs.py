@@ -24,7 +24,7 @@ def memory_run(method: str, execution: dict[str, Any], size: str = "small") -> d
 
 def held_run(shard: int) -> dict[str, Any]:
     """One update makes all states; of how many videos it is they do not depend."""
-    run = memory_run("dmd", {"micro_batch": 1, "shard": shard}, "large")
+    run = memory_run("dmd", {"micro_batch": 1, "shard": shard})
     return run | {"training": run["training"] | {"updates": 1}}
 
 

@@ -1,6 +1,6 @@
 """Makes the networks of runs in one of several processes: the file given lists (content,
-folder). Writes the first process's whole copy of every role's weights, what each process has
-allocated and what it has said."""
+folder). Each process writes its part of every role's weights, what it has allocated and what it has
+said."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
     from salt_zoo.plugin.manager import load_zoo
     from salt_zoo.training.devices import join_processes
     from salt_zoo.training.state import sliced_loading
-    from salt_zoo.training.state.sharding import local, whole_weights
+    from salt_zoo.training.state.sharding import local
     from tests.training.sharded_runs import held
 
     join_processes("cpu")
@@ -87,12 +87,12 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
                 (folder / f"error-{rank}.txt").write_text(str(error))
                 continue
             for role, network in networks.items():
-                tensors = dict(whole_weights(network))
-                tensors |= {n: local([b])[0] for n, b in network.named_buffers()}
-                if rank == 0:
-                    save_file(
-                        {n: t.clone() for n, t in tensors.items()}, folder / f"{role}.safetensors"
-                    )
+                every = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+                parts = zip(every, local([*every.values()]), strict=True)
+                save_file(
+                    {name: part.detach().clone() for name, part in parts},
+                    folder / f"{role}-{rank}.safetensors",
+                )
             numbers = {"held": held(networks), "most": most, "whole": len(whole)}
             (folder / f"numbers-{rank}.json").write_text(json.dumps(numbers))
 

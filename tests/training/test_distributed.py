@@ -66,7 +66,8 @@ def test_two_processes_are_one_run(write_run, cli, tmp_path, monkeypatch):
     training = {"batch_size": 4, "trackers": ["tensorboard"]}
     config = write_run(method={"name": "spy"}, training=training, quality=quality)
     monkeypatch.setenv("SPY", str(spied))
-    command = ("train", config, "--device", "cpu", "-p", plugin, "--out")
+    plugins = ("-p", plugin, "-p", "tests.sizes.plugin")
+    command = ("train", config, "--device", "cpu", *plugins, "--out")
     together = PAIR.run(["-m", "salt_zoo", *map(str, command), str(tmp_path / "together")])
     assert together.code == 0, together.err
     alone = cli(*command, tmp_path / "alone")
@@ -101,7 +102,7 @@ def test_two_processes_are_one_run(write_run, cli, tmp_path, monkeypatch):
 def test_two_processes_make_one_mistake(write_run, tmp_path):
     config = write_run(training={"batch_size": 3})
     words = ("-m", "salt_zoo", "train", config, "--out", tmp_path / "out")
-    ended = PAIR.run([*map(str, words)])
+    ended = PAIR.run([*map(str, words), "-p", "tests.sizes.plugin"])
     assert ended.code != 0
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert errors == [
@@ -246,12 +247,13 @@ def register(zoo):
     ],
 )
 def test_what_ends_one_process_ends_all_with_one_line(how, by_torchrun, said, forked, tmp_path):
-    """Also by torchrun itself, whose processes import all anew: `launch` ends others as it does."""
+    """Also by torchrun's own agent: `launch` ends others as it does."""
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
     command = [*training_of_toys(tmp_path, "fails", 4), "-p", str(plugin)]
     if by_torchrun:
-        ended = forked(*TORCHRUN, *command, environment={"HOW": how}, cwd=ROOT)
+        agent = ("-m", "tests.training.torchrun_of_forks")
+        ended = forked(*agent, *command, environment={"HOW": how}, cwd=ROOT)
     else:
         ended = launch(command, HOW=how)
     assert ended.code != 0
@@ -263,7 +265,7 @@ STUDY = """
 name: mini
 title: Mini
 base:
-  backbone: {name: wan, size: digits}
+  backbone: {name: wan, size: test-tiny}
   dataset: digits
   training: {updates: 2, batch_size: 2, trackers: [], ema: null}
 arms:
@@ -282,7 +284,8 @@ def test_a_study_of_two_processes(tmp_path):
     study, plugin, out = tmp_path / "mini.yaml", tmp_path / "fails.py", tmp_path / "out"
     study.write_text(STUDY)
     plugin.write_text(ONE_FAILS)
-    words = ("-m", "benchmarks.run", study, "--device", "cpu", "-p", plugin, "--out", out)
+    plugins = ("-p", plugin, "-p", "tests.sizes.plugin")
+    words = ("-m", "benchmarks.run", study, "--device", "cpu", *plugins, "--out", out)
     ended = PAIR.run([*map(str, words)], HOW="nan")
     lines = ended.err.splitlines()
     assert [line for line in lines if line.startswith("done: ")] == [

@@ -37,6 +37,7 @@ CELLS = [
 
 def run_of(method: str, backbone: str, memory: str | None, **execution: Any) -> dict[str, Any]:
     run = content(method, backbone, memory)
+    run["backbone"]["size"] = "test-tiny"
     roles = ["student", "fake_score"] if method == "dmd" else ["student"]
     run["training"] |= {
         "lora": {role: {"rank": RANK, "alpha": 8} for role in roles},

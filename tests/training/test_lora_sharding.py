@@ -12,25 +12,16 @@ from salt_zoo.config.run import resolve
 from salt_zoo.core.networks.lora import trainable
 from salt_zoo.training.launch import train
 from tests.test_matrix import ZOO
-from tests.training.test_lora import run_of
+from tests.training.small_runs import with_lora
 
 pytestmark = pytest.mark.slow
 
-SHARDED = {"micro_batch": 1, "shard": 2, "gradient_checkpointing": True}
 
-
-def test_two_processes_are_one(train_in_two, tmp_path):
+def test_two_processes_are_one(sharded_loras, tmp_path):
     """Logs, weights, a resumed run, and a base that a process has half of, once. That of a causal
-    network is in `test_sequence.py`."""
-    run = run_of("dmd", "wan", None)
-    run["training"] |= {"log_every": 1, "checkpoint_every": 1}
-    run["method"] |= {"fake_score": {"updates": 1}}
-    first = run | {"training": run["training"] | {"updates": 1}}
-    train(resolve(first, ZOO, "test"), tmp_path / "resumed", ZOO, "cpu")
-    folders = [tmp_path / "sharded", tmp_path / "resumed"]  # one process, then two
-    train_in_two([(run | {"execution": SHARDED}, folder) for folder in folders])
-    one = train(resolve(run, ZOO, "test"), tmp_path / "alone", ZOO, "cpu")
-    for folder in folders:
+    network, and of a teacher on the same base, is in `test_sequence.py`."""
+    one = train(resolve(with_lora("wan"), ZOO, "test"), tmp_path, ZOO, "cpu")
+    for folder in (sharded_loras / name for name in ("sharded", "resumed")):
         state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
         assert len(one.history) == len(state["history"]) == 2
         for logs, other in zip(one.history, state["history"], strict=True):

@@ -43,7 +43,7 @@ def allocated(run: Resolved, folder: Path, zoo: Any) -> int:
 CHECKPOINTING = {"micro_batch": 2, "gradient_checkpointing": True}
 
 
-# each way to pass a batch is there once, and DMD with both that split it
+# each way to pass a batch is there once; what is kept of a pass is the network's, not the method's
 @pytest.mark.parametrize(
     ("method", "execution", "size"),
     [
@@ -51,7 +51,6 @@ CHECKPOINTING = {"micro_batch": 2, "gradient_checkpointing": True}
         # of six blocks: a plan leaves out what the teacher's guided pass needs for a moment beside
         # the student's kept activations; at two blocks that is a fifth of the peak
         pytest.param("dmd", {"micro_batch": 1}, "large", id="micro-batch-dmd"),
-        pytest.param("consistency", CHECKPOINTING, "small", id="checkpointing"),
         pytest.param("dmd", CHECKPOINTING, "small", id="checkpointing-dmd"),
     ],
 )

@@ -55,7 +55,7 @@ class ObservantPlugin:
 
 
 def test_a_method_is_trained_outside_of_autocast(train, tmp_path):
-    zoo = load_zoo()
+    zoo = load_zoo(["tests.sizes.plugin"])
     zoo.add_plugin("observant", ObservantPlugin)
     trainer = train(tmp_path, zoo, method={"name": "observant"}, training=BF16)
     assert trainer.method.seen == [(False, torch.float32)] * 2
@@ -86,7 +86,7 @@ def test_two_precisions_in_one_process(train, run_content, forked, tmp_path):
     content = run_content(method=method, training={"updates": 2, "precision": "fp32"})
     path.write_text(json.dumps(content))
     command = ("-m", "salt_zoo", "train", path, "--out", tmp_path / "fresh", "--device", "cpu")
-    ended = forked(*command)  # of a process that has trained nothing
+    ended = forked(*command, "-p", "tests.sizes.plugin")  # of a process that has trained nothing
     assert ended.code == 0, ended.err
     from safetensors.torch import load_file
 

@@ -98,7 +98,7 @@ def register(zoo):
 
 def test_training_and_its_quality_take_turns(train, tmp_path):
     quality = {"every": 1, "prompts": 2, "steps": [1], "metrics": ["digits-motion"]}
-    zoo = load_zoo([__name__])
+    zoo = load_zoo([__name__, "tests.sizes.plugin"])
     before = threading.active_count()
     trainer = train(tmp_path / "a", zoo, dataset={"name": "watched"}, quality=quality)
     assert len(Watched.threads) == 2 and threading.active_count() <= before

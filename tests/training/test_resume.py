@@ -119,7 +119,8 @@ def test_killed_for_real(write_run, train, forked, tmp_path):
     plugin, out = tmp_path / "killer.py", tmp_path / "parts"
     plugin.write_text(KILLER)
     command = ("-m", "salt_zoo", "train", write_run(), "--out", out, "--device", "cpu")
-    killed = forked(*command, "-p", plugin, environment={"KILL_ME": "1"})
+    plugins = ("-p", plugin, "-p", "tests.sizes.plugin")
+    killed = forked(*command, *plugins, environment={"KILL_ME": "1"})
     assert killed.code == -signal.SIGKILL
     assert os.listdir(out / "checkpoints") == ["step-000002"]
     half_written = out / "checkpoints" / ".step-000004.0badcafe.part"
@@ -136,7 +137,8 @@ def test_killed_for_real(write_run, train, forked, tmp_path):
 def test_interrupted_by_the_user(write_run, train, tmp_path):
     out = tmp_path / "out"
     config = write_run(training={"updates": 100_000, "checkpoint_every": 1, "log_every": 1})
-    process = Forked("-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu")
+    command = ("-m", "salt_zoo", "train", config, "--out", out, "--device", "cpu")
+    process = Forked(*command, "-p", "tests.sizes.plugin")
     try:
         deadline = time.monotonic() + 60
         while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline:

@@ -170,7 +170,7 @@ def test_checkpoints_that_are_a_file(copy, train):
 def test_weights_that_have_changed_are_refused(copy, teacher, train, tmp_path):
     shutil.rmtree(copy / NEWEST)
     other = shutil.copytree(teacher, tmp_path / "teacher")
-    moved = {"options": {"weights": str(other)}}
+    moved = {"size": "digits", "options": {"weights": str(other)}}
     with pytest.raises(ZooError, match=r"backbone\.options\.weights: "):
         train(copy, backbone=moved)
     run = tmp_path / "run"
@@ -199,7 +199,8 @@ def register(zoo):
 """
     for edit in ("", "", "# an edit"):
         plugin.write_text(source + edit)
-        train(out, zoo=load_zoo([str(plugin)]), method={"name": "mine"})
+        zoo = load_zoo([str(plugin), "tests.sizes.plugin"])
+        train(out, zoo=zoo, method={"name": "mine"})
         said = capsys.readouterr().err
         assert ("warning: " in said) == bool(edit)
     assert "resumes with other code than its checkpoint's (method mine)" in said
@@ -221,7 +222,7 @@ def test_run_yaml_is_there_before_the_networks(tmp_path, teacher, zoo, monkeypat
 
     monkeypatch.setattr(trainer, "Networks", die)
     with pytest.raises(SystemExit):
-        launch.train(resolve(digits_run(teacher), load_zoo(), "test"), tmp_path / "out", zoo, "cpu")
+        launch.train(resolve(digits_run(teacher), zoo, "test"), tmp_path / "out", zoo, "cpu")
     assert os.listdir(tmp_path / "out") == ["run.yaml"]
 
 

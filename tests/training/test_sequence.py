@@ -11,32 +11,32 @@ import safetensors.torch
 import torch
 
 from salt_zoo.config.run import resolve
+from salt_zoo.planning.memory import GIB, activation_gib
 from salt_zoo.training.launch import train
 from tests.test_matrix import ZOO
+from tests.training.sequence_passes import backbone_of_activations
 from tests.training.small_runs import tiny_run
 from tests.training.test_sharding import moments
 from tests.two_processes import run_in_two_processes
 
 pytestmark = pytest.mark.slow
 
-#: Method, backbone, memory, and what else the shared run does.
+#: Method, backbone, memory, and what else the shared run does. Networks alone know that they are
+#: shared: every kind of pass is there once, and so is what holds their weights.
 Cell = tuple[str, str, str | None, dict[str, Any]]
 SHARDED = {"shard": 2, "gradient_checkpointing": True}
 CELLS: list[Cell] = [
     ("consistency", "wan", None, {}),
-    ("dmd", "wan", None, SHARDED),
-    ("sc-dmd", "wan", None, {}),
     ("consistency", "self-forcing", "full", {}),
     ("teacher-forcing", "self-forcing", "window", {}),  # one masked pass
-    ("dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
-    ("sc-dmd", "self-forcing", "block-relative", {}),
-    ("cda", "self-forcing", "window", SHARDED),
+    ("sc-dmd", "self-forcing", "ema-sink", {"gradient_checkpointing": True}),
+    ("cda", "self-forcing", "window", {}),
 ]
 HALF: list[Cell] = [
     ("dmd", "wan", None, {}),
-    ("cda", "self-forcing", "full", SHARDED),
+    ("teacher-forcing", "self-forcing", "full", SHARDED),
 ]
-LORA: Cell = ("dmd", "self-forcing", "full", SHARDED)
+LORA: Cell = ("consistency", "self-forcing", "full", SHARDED)
 
 
 def run_of(cell: Cell, **training: Any) -> dict[str, Any]:
@@ -61,24 +61,24 @@ def name_of(cell: Cell) -> str:
 
 #: Beside them: changes of the backbone.
 BACKBONES: dict[str, tuple[Cell, dict[str, Any]]] = {
-    "an image": (("consistency", "self-forcing", "window", {}), {"size": "test-small-i2v"}),
+    "an image": (("consistency", "self-forcing", "window", {}), {"size": "test-tiny-i2v"}),
     "a first frame": (("dmd", "wan", None, {}), {"size": "test-small-ti2v"}),
     "two experts": (
         ("dmd", "wan", None, {}),
-        {"teacher": {"size": "test-experts"}},
+        {"teacher": {"size": "test-tiny-experts"}},
     ),
     # trained both, and seen in two turns of one pass where rows are on both sides
     "a student of two experts": (
         ("consistency", "wan", None, {"gradient_checkpointing": True}),
-        {"size": "test-experts"},
+        {"size": "test-tiny-experts"},
     ),
     "sharded experts": (
-        ("consistency", "wan", None, SHARDED | {"attention": "_native_math"}),
-        {"size": "test-experts"},
+        ("teacher-forcing", "wan", None, SHARDED | {"attention": "_native_math"}),
+        {"size": "test-tiny-experts"},
     ),
 }
 IN_BF16 = {"precision": "bf16"}
-ADAPTED = {"lora": {"student": {"rank": 4}, "fake_score": {"rank": 4}}}
+ADAPTED = {"lora": {"student": {"rank": 4}}}
 #: An interrupted run, before it shares its videos.
 RESUMED: Cell = ("dmd", "self-forcing", "full", {})
 
@@ -109,23 +109,32 @@ def numbers(together) -> list[dict[str, dict[str, float]]]:
     ("what", "tolerance", "count"),
     [
         ("exchange", 1e-14, 9),
-        ("wan", 1e-6, 18),
-        ("experts", 1e-6, 18),
-        ("causal", 1e-6, 24),
-        ("block by block", 1e-6, 18),
+        ("wan", 1e-6, 9),
+        ("experts", 1e-6, 9),
+        ("causal", 1e-6, 15),
+        ("block by block", 1e-6, 9),
         ("memory full", 1e-6, 3),
         ("memory window", 1e-6, 3),
         ("memory block-relative", 1e-6, 3),
         ("memory ema-sink", 1e-6, 3),
-        ("activations", 0.1, 2),
     ],
 )
 def test_a_shared_pass_is_a_pass(what, tolerance, count, numbers):
-    """Values, gradients and bytes."""
+    """Values, gradients and a memory's bytes."""
     for found in numbers:
         assert len(found[what]) == count
         for name, difference in found[what].items():
             assert abs(difference) < tolerance, name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_activations_of_a_shared_pass_are_planned(checkpointing, numbers):
+    backbone = backbone_of_activations()
+    planned = activation_gib(backbone, "student", 8, False, checkpointing, False, sequence=2)
+    for found in numbers:
+        assert found["activations"][f"checkpointing {checkpointing}"] / GIB == pytest.approx(
+            planned, rel=0.1
+        )
 
 
 def compare(run: dict[str, Any], folder: Path, own: Path, logs: float, weights: float) -> None:
@@ -181,7 +190,7 @@ def test_a_run_resumes_as_shared(together, tmp_path):
 def same_moments(run: dict[str, Any], whole: Path, parts: Path) -> None:
     """Of the folders of a run that one process has made, and several."""
     one, other = (moments(run, folder) for folder in (whole, parts))
-    assert one.keys() == other.keys() and len(one) > 100
+    assert one.keys() == other.keys() and len(one) > 50
     for name, value in one.items():
         scale = value.abs().max().clamp_min(1e-12)
         assert ((value - other[name]) / scale).abs().max() < 1e-4, name
@@ -189,7 +198,7 @@ def same_moments(run: dict[str, Any], whole: Path, parts: Path) -> None:
 
 def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
     """Data, sequence and shard at once: two groups of two, and weights in halves."""
-    cell: Cell = ("dmd", "self-forcing", "window", SHARDED | {"micro_batch": 1})
+    cell: Cell = ("teacher-forcing", "self-forcing", "window", SHARDED | {"micro_batch": 1})
     run = run_of(cell)
     file = tmp_path / "jobs"
     file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))

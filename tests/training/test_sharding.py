@@ -77,8 +77,8 @@ def test_a_process_holds_its_share(cell_alone, sharded_cells):
 
 def test_two_processes_are_one_from_an_image(train_in_two, tmp_path):
     """The image's embedding and projections are sharded as the rest is."""
-    run = run_of("consistency", "self-forcing", "window")
-    run["backbone"]["size"] = "test-small-i2v"
+    run = run_of("teacher-forcing", "self-forcing", "window")
+    run["backbone"]["size"] = "test-tiny-i2v"
     train_in_two([(sharded(run), tmp_path / "two")])
     found = same_student(train_alone(run, tmp_path / "one"), tmp_path / "two")
     assert any("add_k_proj" in key for key in found)
@@ -94,7 +94,7 @@ def test_two_processes_are_one_under_a_teacher_of_two_experts(train_in_two, tmp_
 
     monkeypatch.setattr(WanExperts, "_of_experts", spy)
     run = run_of("dmd", "wan", None)
-    run["backbone"]["teacher"] = {"size": "test-experts"}
+    run["backbone"]["teacher"] = {"size": "test-tiny-experts"}
     alone = train_alone(run, tmp_path / "one")
     # what the first process has in an update, and the second
     assert any(first != second for first, second in zip(sides[::2], sides[1::2], strict=True))
@@ -118,7 +118,7 @@ def test_two_processes_are_one_with_a_student_of_two_experts(train_in_two, tmp_p
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for name, (method, seed, training, execution) in OF_EXPERTS.items():
         run = run_of(method, "wan", None) | {"seed": seed}
-        run["backbone"] = {"name": "wan", "size": "test-experts"}
+        run["backbone"] = {"name": "wan", "size": "test-tiny-experts"}
         if method == "dmd":
             run["method"]["timestep_shift"] = 1.0
         run["training"] |= training
@@ -159,9 +159,8 @@ def test_a_copy_is_of_shards(train_in_two, tmp_path):
 
 
 HALF: list[Cell] = [
-    ("consistency", "wan", None),
     ("dmd", "wan", None),
-    ("dmd", "self-forcing", "full"),
+    ("teacher-forcing", "self-forcing", "window"),
 ]
 
 

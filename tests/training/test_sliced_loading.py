@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from salt_zoo.config.run import resolve
@@ -15,10 +16,11 @@ from salt_zoo.core.protocols import NetworkSpec
 from salt_zoo.planning.plan import GIB, plan_run
 from salt_zoo.plugin.manager import load_zoo
 from salt_zoo.training.state.sliced_loading import can_load_slices
-from salt_zoo_digits.size import CAUSAL, TEACHER, TRANSFORMER
+from salt_zoo_digits.size import TEACHER, TRANSFORMER
 from salt_zoo_wan.backbone import WanBackbone, WanBackboneConfig
 from salt_zoo_wan.checkpoint.export import export_transformer
 from salt_zoo_wan.checkpoint.load import load_transformer
+from tests.training.one_network import SHALLOW
 from tests.training.sliced_runs import make_networks
 from tests.two_processes import run_in_two_processes
 
@@ -32,7 +34,7 @@ def run_of(
 ) -> dict[str, Any]:
     return {
         "method": {"name": method} if isinstance(method, str) else method,
-        "backbone": {"size": "digits"} | backbone,
+        "backbone": {"size": "shallow"} | backbone,
         "dataset": "digits",
         "training": {"batch_size": 2, "trackers": []} | training,
     }
@@ -42,8 +44,11 @@ def run_of(
 def files(tmp_path_factory) -> Path:
     """Weights in other codes' files."""
     folder = tmp_path_factory.mktemp("files")
-    teacher = load_transformer(TEACHER, TRANSFORMER)
-    export_transformer(load_transformer(CAUSAL, TRANSFORMER), folder / "causal.pt", "self-forcing")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher, causal = (WanTransformer3DModel(**SHALLOW) for _ in range(2))
+    teacher.save_pretrained(folder / "teacher")
+    export_transformer(causal, folder / "causal.pt", "self-forcing")
     export_transformer(teacher.half(), folder / "half.safetensors", "wan")
     state = load_transformer(TEACHER, TRANSFORMER).state_dict()
     torch.save(state, folder / "old.pt", _use_new_zipfile_serialization=False)
@@ -52,7 +57,8 @@ def files(tmp_path_factory) -> Path:
         "transformer.blocks.0.attn1.to_q.lora_B.weight": torch.full((64, 2), 0.1),
     }
     save_file(lora, folder / "lora.safetensors")
-    state["blocks.3.ffn.net.2.weight"][[0, -1, -1], [0, 0, 1]] = torch.nan
+    state = load_file(folder / "teacher" / "diffusion_pytorch_model.safetensors")
+    state["blocks.0.ffn.net.2.weight"][[0, -1, -1], [0, 0, 1]] = torch.nan
     save_file(state, folder / "nan.safetensors")
     return folder
 
@@ -63,34 +69,38 @@ CAUSAL_WAN = {"name": "self-forcing"}
 def runs(files: Path) -> dict[str, dict[str, Any]]:
     """Of every kind of file and of roles that have weights in common."""
     two = {"name": "one-network", "frozen": True}
-    half = {"weights": str(files / "half.safetensors")}
+    whole, half = ({"weights": str(files / name)} for name in ("teacher", "half.safetensors"))
     adapted = {"student": {"rank": 4}, "fake_score": {"rank": 4}}
     return {
-        "diffusers": run_of({"name": "wan"}),
+        "diffusers": run_of({"name": "wan", "options": whole}),
         "wan-half-bf16": run_of({"name": "wan", "options": half}, two, precision="bf16"),
         "self-forcing-bf16": run_of(
-            CAUSAL_WAN | {"initial": str(files / "causal.pt")}, two, precision="bf16"
+            CAUSAL_WAN | {"options": whole, "initial": str(files / "causal.pt")},
+            two,
+            precision="bf16",
         ),
-        "lora": run_of(CAUSAL_WAN | {"initial": "teacher"}, lora=adapted),
+        "lora": run_of(CAUSAL_WAN | {"options": whole, "initial": "teacher"}, lora=adapted),
         "lora-no-files": run_of(
-            CAUSAL_WAN | {"size": "test-small", "initial": "teacher"}, lora=adapted
+            CAUSAL_WAN | {"size": "test-tiny", "initial": "teacher"}, lora=adapted
         ),
         # an adapted student beside a fake score whose own weights are trained, in float32
-        "lora-bf16": run_of({"name": "wan"}, lora={"student": {"rank": 4}}, precision="bf16"),
+        "lora-bf16": run_of(
+            {"name": "wan", "options": whole}, lora={"student": {"rank": 4}}, precision="bf16"
+        ),
     }
 
 
 def single(files: Path) -> dict[str, dict[str, Any]]:
-    """Of one network, without its average."""
-    old = {"weights": str(files / "old.pt")}
+    """Of one network, without its average; deeper ones where it counts what they hold."""
+    whole = {"options": {"weights": str(files / "teacher")}}
+    old = {"size": "digits", "options": {"weights": str(files / "old.pt")}}
+    lora = ["teacher", str(files / "lora.safetensors")]
     every = {
-        "one": run_of({"name": "wan"}, "one-network"),
+        "one": run_of({"name": "wan", "size": "digits"}, "one-network"),
         "random": run_of({"name": "wan"}, {"name": "one-network", "start": "random"}),
-        "old": run_of({"name": "wan", "options": old}, "one-network"),
-        "merged": run_of(
-            CAUSAL_WAN | {"initial": ["teacher", str(files / "lora.safetensors")]}, "one-network"
-        ),
-        "no-files": run_of({"name": "wan", "size": "test-small"}, "one-network"),
+        "old": run_of({"name": "wan"} | old, "one-network"),
+        "merged": run_of(CAUSAL_WAN | whole | {"initial": lora}, "one-network"),
+        "no-files": run_of({"name": "wan", "size": "test-tiny"}, "one-network"),
     }
     for name, run in every.items():
         if name != "random":  # whose average is its copy
@@ -125,12 +135,16 @@ def test_the_weights_are_bitwise_those_of_one_process(name, files, together):
     alone, _ = make_networks((runs(files) | single(files))[name], ZOO, 1, 0)
     own = {id(p): p.numel() * p.element_size() for n in alone.values() for p in n.parameters()}
     for role, network in alone.items():
-        found = load_file(together / name / f"{role}.safetensors")
-        wanted = {**network.state_dict(), **dict(network.named_buffers())}
-        assert found.keys() == wanted.keys(), role
-        for key, value in wanted.items():
-            assert found[key].dtype == value.dtype, (role, key)
-            assert torch.equal(found[key], value), (role, key)
+        zero, one = (load_file(together / name / f"{role}-{rank}.safetensors") for rank in (0, 1))
+        weights, buffers = (
+            dict(of) for of in (network.named_parameters(), network.named_buffers())
+        )
+        assert zero.keys() == one.keys() == weights.keys() | buffers.keys(), role
+        for key, value in weights.items():  # rows of the first process, then of the second
+            assert zero[key].dtype == one[key].dtype == value.dtype, (role, key)
+            assert torch.equal(torch.cat([zero[key], one[key]]), value), (role, key)
+        for key, value in buffers.items():
+            assert torch.equal(zero[key], value) and torch.equal(one[key], value), (role, key)
     for rank in range(2):  # the others' last rows may be fewer
         held = json.loads((together / name / f"numbers-{rank}.json").read_text())["held"]
         assert held == pytest.approx(sum(own.values()) / 2, rel=0.05)
@@ -167,14 +181,15 @@ def test_numbers_that_are_not_finite_are_found_in_all_parts(together):
     """Of one tensor, one in the first process's rows and two in the second's."""
     for rank in range(2):
         said = (together / "nan" / f"error-{rank}.txt").read_text()
-        assert "nan.safetensors: 'transformer.blocks.3.ffn.net.2.weight' has 3 of" in said
+        assert "nan.safetensors: 'transformer.blocks.0.ffn.net.2.weight' has 3 of" in said
 
 
-def test_the_plan_counts_a_weight_at_a_time():
-    run = run_of({"name": "wan"}, "teacher-forcing")
+def test_the_plan_counts_a_weight_at_a_time(files):
+    backbone = {"name": "wan", "options": {"weights": str(files / "teacher")}}
+    run = run_of(backbone, "teacher-forcing")
     run |= {"execution": {"shard": 2, "micro_batch": 1}}
     plan = plan_run(resolve(run, ZOO, "test"), ZOO, "cpu", processes=2)
-    (network, _) = make_networks(run_of({"name": "wan"}, "one-network"), ZOO, 1, 0)
+    (network, _) = make_networks(run_of(backbone, "one-network"), ZOO, 1, 0)
     largest = max(p.numel() for p in network["student"].parameters())
     assert plan.loading * GIB == 4 * largest
 
