@@ -34,7 +34,8 @@ def check_method(
 ) -> Trainer:
     """Train a method for a few updates on a CPU and check that
 
-    - every network that is trained changes, and no other does;
+    - every network begins with the same weights each time; one that is trained changes, and no
+      other does;
     - a run that is stopped and resumed is bitwise the uninterrupted one: weights, states of the
       optimizers and of the method. All its draws are then keyed, and it keeps no state of its own;
     - the passes that a plan counts on the meta device are those that happen.
@@ -70,7 +71,7 @@ def check_method(
 
         whole = train(run(checkpoint_every=1), uninterrupted, zoo, "cpu", leave_first)
         resumed = train(run(), stopped, zoo, "cpu")
-    _check_what_changed(whole)
+    _check_weights(whole)
     for place, (one, other) in _pairs(_state(whole), _state(resumed)):
         same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
         assert same, f"{place} of a resumed run is not that of an uninterrupted one"
@@ -81,11 +82,18 @@ def check_method(
     return whole
 
 
-def _check_what_changed(trainer: Trainer) -> None:
+def _check_weights(trainer: Trainer) -> None:
     roles = trainer.networks.roles
     config = trainer.config.model_copy(update={"ema": None})  # it may change, or not
-    first = Networks(trainer.method.roles(), trainer.backbone, config, trainer.seed)
+    first, again = (
+        Networks(trainer.method.roles(), trainer.backbone, config, trainer.seed) for _ in range(2)
+    )
     for name in first:
+        for place, (one, other) in _pairs(first[name].state_dict(), again[name].state_dict()):
+            assert torch.equal(one, other), (
+                f"the role {name!r} begins with another {place} each time: draw it from "
+                "torch's own generator, which is seeded for each role"
+            )
         role = roles[name]
         before, after = first[name].state_dict(), trainer.networks[name].state_dict()
         changed = any(not torch.equal(before[key], after[key]) for key in before)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from salt_zoo.config.run import resolve
 from salt_zoo.conformance import check_method
@@ -84,6 +85,26 @@ class Idle(Method):
         return super().roles() | {"critic": NetworkSpec("student", learning_rate=1e-2)}
 
 
+class Drawing(Method):
+    """A head whose weights nothing seeds."""
+
+    def roles(self) -> Any:
+        return super().roles() | {"head": NetworkSpec(factory=self.head, learning_rate=1e-2)}
+
+    def head(self, backbone: Any) -> nn.Module:
+        head = nn.Linear(2, 1)
+        nn.init.constant_(head.weight, random.SystemRandom().random())
+        return head
+
+    def update_order(self, index: int) -> Any:
+        return ["student", "head"]
+
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        if step.role == "head":
+            return step.networks["head"](x.new_ones(1, 2)).square().mean()
+        return super().loss(step, x, t)
+
+
 class Looking(Method):
     """How often it evaluates the teacher depends on values, which no plan has."""
 
@@ -98,6 +119,7 @@ METHODS = {
     Unkeyed: "networks.student.* of a resumed run is not that of an uninterrupted one",
     Counting: "of a resumed run is not that of an uninterrupted one",
     Idle: "the role 'critic' has a learning rate, and update_order names it in none of 2 updates",
+    Drawing: "the role 'head' begins with another weight each time: draw it from torch's own",
     Looking: "role 'teacher': 4 passes forward have happened, 0 are planned",
 }
 
