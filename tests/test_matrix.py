@@ -69,9 +69,9 @@ def refused(method: str, column: tuple[str, str | None]) -> bool:
     return method == "cda" and column[0] in ("wan", "gaussian")
 
 
-#: Cells of which every network has two blocks, and three updates in bf16: each method on two
-#: backbones or memories, and each of those with a method or two.
-LONGER = [
+#: Cells of which every network has two blocks, and which are trained in bf16, too: each method on
+#: two backbones or memories, and each of those with a method or two.
+DEEPER = [
     (method, *column)
     for row, method in enumerate(METHODS)
     for place, column in enumerate(COLUMNS)
@@ -106,7 +106,7 @@ def test_two_updates(method, backbone, memory, tmp_path):
     """The trained networks change and no others; a resumed run is bitwise; the plan is true; and
     every trained tensor of every role gets a gradient in every update in which it is trained."""
     run = content(method, backbone, memory)
-    if "size" in run["backbone"] and (method, backbone, memory) not in LONGER:
+    if "size" in run["backbone"] and (method, backbone, memory) not in DEEPER:
         run["backbone"]["size"] = "test-tiny"
     resolved = resolve(run, ZOO, "test")
     assert refused(method, (backbone, memory)) == (method == "cda" and bidirectional(resolved))

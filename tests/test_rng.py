@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG, seed_torch
 
 scopes = st.lists(st.text(max_size=3) | st.integers(0, 9), max_size=3).map(tuple)
 
@@ -61,6 +61,14 @@ def test_draws_do_not_depend_on_their_order_nor_on_torchs_state():
     rng.randn((4,), "b")
     assert torch.equal(rng.randn((4,), "a"), first)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_torchs_own_generator_is_seeded_as_by_torch():
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(2**60 + 1)
+        found = torch.rand(3), torch.random.initial_seed()
+        torch.manual_seed(2**60 + 1)
+        assert torch.equal(found[0], torch.rand(3)) and found[1] == torch.random.initial_seed()
 
 
 def test_the_streams_are_the_same_for_ever():
