@@ -195,7 +195,7 @@ def test_bf16_gradients(method, backbone, memory, tmp_path):
     if refused(method, (backbone, memory)):
         return  # see above
     changes, updates = content(method, backbone, memory), 1
-    if (method, backbone, memory) in LONGER:
+    if (method, backbone, memory) in DEEPER:
         updates = 3
     elif "size" in changes["backbone"]:
         changes["backbone"]["size"] = "test-tiny"
@@ -254,9 +254,9 @@ def bidirectional(resolved: Any) -> bool:
 
 
 def test_every_method_and_every_memory_is_there():
-    assert {method for method, *_ in LONGER} == {method for method, *_ in FROM_IMAGES}
-    assert {method for method, *_ in LONGER} == {*METHODS}
-    assert {(backbone, memory) for _, backbone, memory in LONGER} == {*COLUMNS}
+    assert {method for method, *_ in DEEPER} == {method for method, *_ in FROM_IMAGES}
+    assert {method for method, *_ in DEEPER} == {*METHODS}
+    assert {(backbone, memory) for _, backbone, memory in DEEPER} == {*COLUMNS}
     kinds = {(size, memory is None) for _, size, memory in FROM_IMAGES}
     assert kinds == {(f"test-small-{size}", alone) for size in ("i2v", "ti2v")
                      for alone in (True, False)}  # fmt: skip

@@ -27,7 +27,7 @@ def save_student(trainer: Trainer, resolved: Resolved, folder: Path) -> Path:
     """
     from salt_zoo.io.distributed import on_main  # imports torch
 
-    network = trainer.networks.whole_network(trainer.networks.eval_role)
+    network = trainer.networks.whole_network()
     return on_main(lambda: _save(network, trainer, resolved, folder))
 
 

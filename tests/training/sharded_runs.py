@@ -38,7 +38,7 @@ def main(jobs: list[tuple[dict[str, Any], str]]) -> None:
                 trainer = train(resolved, Path(folder), zoo, "cpu")
             rank = trainer.accelerator.process_index
             (Path(folder) / f"held-{rank}.json").write_text(json.dumps(held(trainer.networks)))
-            student = trainer.networks.whole_network("student_ema")
+            student = trainer.networks.whole_network()
             if student is not None and trainer.accelerator.is_main_process:
                 save_file(student.state_dict(), Path(folder) / "student.safetensors")
         except ZooError as error:

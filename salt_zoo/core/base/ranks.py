@@ -35,6 +35,8 @@ def end_process(code: int) -> int:
     where a plugin's thread would keep it alive.
 
     Standard output is complete: what plugins print as the interpreter ends goes to standard error.
+    One of several processes is not taken apart as it exits: threads of its process group may still
+    drop what they hold, and now and then one that had done all of its work ended with SIGABRT.
     """
     with suppress(Exception):
         sys.stdout.flush()
@@ -42,9 +44,16 @@ def end_process(code: int) -> int:
         os.dup2(2, 1)
     ours = (threading.main_thread(), threading.current_thread())
     if any(not one.daemon and one not in ours for one in threading.enumerate()):
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):
-                stream.flush()
-        os._exit(code)
+        _end(code)
+    if not is_alone():
+        atexit.register(_end, code)
     return code
+
+
+def _end(code: int) -> None:
+    atexit.unregister(_end)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)

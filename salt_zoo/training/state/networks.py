@@ -14,7 +14,7 @@ from salt_zoo.config.execution import Offload
 from salt_zoo.config.training import OptimizerConfig, TrainingConfig
 from salt_zoo.core.base.errors import ZooError, did_you_mean
 from salt_zoo.core.base.ranks import is_main_process
-from salt_zoo.core.base.rng import KeyedRNG
+from salt_zoo.core.base.rng import KeyedRNG, seed_torch
 from salt_zoo.core.methods.attention import (
     NATIVE,
     attention_use,
@@ -41,7 +41,6 @@ from salt_zoo.training.state.frozen_bases import FrozenBases, share_shards
 from salt_zoo.training.state.layout import ALONE, Layout
 from salt_zoo.training.state.optimizers import make_optimizers
 from salt_zoo.training.state.sharding import (
-    is_sharded,
     local,
     settle_gathered,
     settle_gradient_types,
@@ -56,7 +55,7 @@ from salt_zoo.training.state.sliced_loading import SlicedLoading, can_load_slice
 def _drawn(seed: int, role: str) -> Iterator[None]:
     """What modules draw from torch's own generator depends on the seed and the role alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(KeyedRNG(seed).generator("initial weights", role).initial_seed())
+        seed_torch(KeyedRNG(seed).generator("initial weights", role).initial_seed())
         yield
 
 
@@ -96,7 +95,7 @@ class Networks(Mapping[str, Any]):
         self.precision = resolve_precision(config.precision, device.type)
         self._ema_start = config.ema.start if config.ema else 0
         self.layout = layout
-        self._skeletons: dict[str, nn.Module] = {}  # of sharded networks, for whole copies
+        self._skeleton: nn.Module | None = None  # of the evaluated network, if that is sharded
         self._networks: dict[str, nn.Module] = {}
         self.optimizers: dict[str, list[torch.optim.Optimizer]] = {}
         shards: dict[int, nn.Parameter] = {}  # of weights that several networks have, by their id
@@ -172,7 +171,8 @@ class Networks(Mapping[str, Any]):
                         "set it to false"
                     )
             if mesh is not None and name in in_units:
-                self._skeletons[name] = skeleton(network)
+                if name == self.eval_role:
+                    self._skeleton = skeleton(network)
                 given = dict(network.named_parameters())
                 # adapters are in float32 and their base is held as a frozen network is
                 no_casts = frozen or role.lora is not None or not layout.sharded
@@ -212,7 +212,7 @@ class Networks(Mapping[str, Any]):
     @property
     def eval_role(self) -> str:
         """The role that is evaluated and saved: the student's EMA, or else the student."""
-        return STUDENT_EMA if STUDENT_EMA in self._networks else "student"
+        return STUDENT_EMA if STUDENT_EMA in self.roles else "student"
 
     @property
     def eval_network(self) -> nn.Module:
@@ -272,16 +272,16 @@ class Networks(Mapping[str, Any]):
         """This process's part of what training changes."""
         return local([weight for _, weight in trainable(self._networks[role])])
 
-    def whole_network(self, role: str) -> nn.Module | None:
-        """The network of `role`, whole: itself if it is not sharded, else a copy on the CPU for
+    def whole_network(self) -> nn.Module | None:
+        """The network of `eval_role`: itself if it is not sharded, else a whole copy on the CPU for
         saving, in the first process alone (None in the others). All processes must call it."""
-        network = self._networks[role]
-        if not is_sharded(network):
+        network = self.eval_network
+        if self._skeleton is None:
             return network
         tensors = whole_weights(network)
         if not is_main_process():
             return None
-        whole = copied(self._skeletons[role])
+        whole = copied(self._skeleton)
         whole.load_state_dict(tensors, assign=True)
         return whole
 
