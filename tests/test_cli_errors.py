@@ -330,9 +330,12 @@ def toys_file(tmp_path):
 def test_the_traceback_of_a_mistake_on_demand(cli, monkeypatch, tmp_path):
     from salt_zoo.core.base.errors import ZooError
 
+    command = ("train", tmp_path / "missing.yaml", "--out", tmp_path / "out")
     monkeypatch.setenv("SALT_ZOO_TRACEBACK", "1")
     with pytest.raises(ZooError):
-        cli("train", tmp_path / "missing.yaml", "--out", tmp_path / "out")
+        cli(*command)
+    monkeypatch.setenv("SALT_ZOO_TRACEBACK", "0")
+    assert cli(*command).code == 2
 
 
 def test_a_tracker_that_is_not_installed(write_run, mistake):

@@ -69,6 +69,7 @@ class DigitsSize(WanSizeDefaults):
     guidance_scale = 2.0
     negative_prompt = ""
     coordinates = COORDINATES
+    transformer_config = TRANSFORMER
 
     def __init__(self, config: DigitsSizeConfig, zoo: Zoo) -> None:
         self.weights = config.weights or TEACHER
@@ -80,10 +81,10 @@ class DigitsSize(WanSizeDefaults):
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         if start == "random":
-            model = WanTransformer3DModel(**TRANSFORMER)
+            model = WanTransformer3DModel(**self.transformer_config)
         else:
             with _or_made_anew():
-                model = load_transformer(self._there(), TRANSFORMER)
+                model = load_transformer(self._there(), self.transformer_config)
         return model
 
     def transformer_files(self) -> Path:

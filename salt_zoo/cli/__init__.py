@@ -23,8 +23,10 @@ from salt_zoo.cli import (
 )
 from salt_zoo.cli.arguments import Parser
 from salt_zoo.core.base.errors import ZooError
-from salt_zoo.core.base.launchers import check_launch
+from salt_zoo.core.base.imports import failed_import
+from salt_zoo.core.base.launchers import check_launch, unused
 from salt_zoo.core.base.ranks import end_process, is_alone, is_first_of_machine, is_main_process
+from salt_zoo.core.base.variables import is_on
 from salt_zoo.io.files.storage import FULL
 from salt_zoo.io.printing import lenient_outputs, results, results_only, say
 from salt_zoo.io.signals import exit_code, signals_clean_up, termination_told
@@ -127,7 +129,7 @@ def guarded(run: Callable[[], int | None]) -> int:
     """Call `run`; an error that a person can mend becomes one line on stderr and an exit code.
 
     What is left is a bug, and shows its traceback, as everything does where the environment
-    variable SALT_ZOO_TRACEBACK is set.
+    variable SALT_ZOO_TRACEBACK is on.
     """
     lenient_outputs()
     try:
@@ -135,8 +137,10 @@ def guarded(run: Callable[[], int | None]) -> int:
     except ZooError as error:
         say(f"error: {error}")
         return error.exit_code
+    for line in unused() if is_first_of_machine() else ():
+        say(f"note: {line}")
     with signals_clean_up(), termination_told(_tell_of_end), results_only(), exits_raised():
-        if os.environ.get(TRACEBACK):
+        if is_on(TRACEBACK):
             return run() or 0
         with threads_told():
             return _guarded(run)
@@ -169,6 +173,9 @@ def _guarded(run: Callable[[], int | None]) -> int:
         if lacks_memory(error):
             _tell(f"error: {explain(error)}")
             return 1
+        if line := failed_import(error):
+            _tell(f"error: {line}")
+            return 2
         if not is_alone():
             from salt_zoo.io.distributed import has_lost_another, may_speak
 

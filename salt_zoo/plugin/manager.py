@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -168,7 +169,8 @@ def load_zoo(extra: Sequence[str] = ()) -> Zoo:
     """
     zoo = Zoo()
     points = _entry_points(zoo)
-    points.sort(key=lambda point: (_distribution(point) != "salt-zoo", point.name))
+    name_of = functools.cache(_name_of)  # one package has many plugins
+    points.sort(key=lambda point: (name_of(point.dist) != "salt-zoo", point.name))
     seen: set[str] = set()
     for point in points:
         if point.value not in seen:  # a second copy on the path is the same plugin
@@ -206,9 +208,9 @@ def _entry_points(zoo: Zoo) -> list[importlib.metadata.EntryPoint]:
     return points
 
 
-def _distribution(point: importlib.metadata.EntryPoint) -> str:
+def _name_of(distribution: importlib.metadata.Distribution | None) -> str:
     try:
-        return str(point.dist.name) if point.dist else ""
+        return str(distribution.name) if distribution else ""
     except Exception:  # damaged metadata of a foreign package
         return ""
 

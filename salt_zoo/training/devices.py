@@ -15,7 +15,7 @@ from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.base.errors import ZooError, as_given
-from salt_zoo.core.base.launchers import check_meeting
+from salt_zoo.core.base.launchers import ACCELERATE, check_meeting
 from salt_zoo.core.base.ranks import is_alone
 from salt_zoo.io.files.storage import readable_errors
 
@@ -85,8 +85,9 @@ def make_accelerator(device: str, config: TrainingConfig, folder: Path) -> Accel
 @contextlib.contextmanager
 def _chosen(device: torch.device) -> Iterator[None]:
     """Let accelerate take `device`, where it has a number, and by itself the first one, or that of
-    the process: what its own launcher has left in the environment is not what was asked for."""
-    before = {name: os.environ.pop(name) for name in (_DEVICE, _CPU) if name in os.environ}
+    the process: what its own launcher has left in the environment is not what was asked for (see
+    `salt_zoo.core.base.launchers.unused`)."""
+    before = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith(ACCELERATE)}
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # for what libraries allocate on "cuda"
         os.environ[_DEVICE] = str(device)
@@ -98,7 +99,7 @@ def _chosen(device: torch.device) -> Iterator[None]:
 
 
 #: Where accelerate looks for a device.
-_DEVICE, _CPU = "ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"
+_DEVICE = f"{ACCELERATE}TORCH_DEVICE"
 
 
 def join_processes(device: str) -> None:

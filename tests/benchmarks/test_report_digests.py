@@ -12,7 +12,7 @@ from typing import Any
 import pandas
 import pytest
 
-from benchmarks.report import __main__ as module
+from benchmarks.report import again as reading
 from benchmarks.report.__main__ import main
 from benchmarks.stats.report_digests import COVERED, FILE, check_digests, digests_renewed
 from benchmarks.stats.reproduce import reproduce
@@ -39,7 +39,7 @@ def folder(make_study: Callable[..., Any], tmp_path_factory: Any) -> Path:
 def copy(folder: Path, tmp_path: Path, make_study: Callable[..., Any], monkeypatch: Any) -> Path:
     few = make_study({"dmd": 0.4}, seeds=1, nfes=(1,), prompts=2)
     infos = {metric.name: metric for metric in few.metrics}
-    monkeypatch.setattr(module, "_infos", lambda zoo, study: infos)
+    monkeypatch.setattr(reading, "_infos", lambda zoo, study: infos)
     return Path(shutil.copytree(folder, tmp_path / "copy"))
 
 

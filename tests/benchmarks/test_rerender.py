@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from benchmarks.report import __main__ as module
+from benchmarks.report import again as reading
 from benchmarks.report.__main__ import main
 from benchmarks.report.build import write_report
 from benchmarks.stats.report_digests import FILE as DIGESTS
@@ -51,7 +52,7 @@ def again(folder: Path, tmp_path: Path, make_study: Callable[..., Any], monkeypa
     """A copy of the report, whose made-up metrics are known and whose files may be changed."""
     few = make_study({"dmd": 0.4}, seeds=1, nfes=(1,), prompts=2)
     infos = {metric.name: metric for metric in few.metrics}
-    monkeypatch.setattr(module, "_infos", lambda zoo, study: infos)
+    monkeypatch.setattr(reading, "_infos", lambda zoo, study: infos)
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     for name in ("index.html", "report.md", DIGESTS):
@@ -72,9 +73,9 @@ def test_a_changed_direction_is_a_new_verdict(again: Path, monkeypatch: Any) -> 
     """Nothing that follows from scores is taken from the old page."""
     from dataclasses import replace
 
-    known = module._infos
+    known = reading._infos
     monkeypatch.setattr(
-        module,
+        reading,
         "_infos",
         lambda *given: {k: replace(m, direction="higher") for k, m in known(*given).items()},
     )
@@ -247,7 +248,7 @@ def test_a_damaged_file_is_one_line(name: str, size: float, again: Path, capsys:
 
 
 #: Of the product; `again` has one of made-up metrics in its place.
-INFOS = module._infos
+INFOS = reading._infos
 
 INSTEAD: dict[str, Callable[[Path], Any]] = {
     "a folder": lambda path: path.mkdir(),
@@ -284,7 +285,7 @@ def test_parts_that_do_not_go_together_are_one_line(
         path.write_text(json.dumps(changed(json.loads(text), key, value)))
         line = error_of(again, capsys)
         assert f"{path}: " in line and f"run the study again with --out {again}" in line
-        monkeypatch.setattr(module, "_infos", INFOS)  # which looks into the study
+        monkeypatch.setattr(reading, "_infos", INFOS)  # which looks into the study
     path.write_text("[" * 10**5)
     line = error_of(again, capsys)
     assert "results.json: damaged (it is nested too deep); run the study again" in line

@@ -25,13 +25,14 @@ class _Random(DigitsSize):
     def __init__(self, config: Any, zoo: Any) -> None:
         super().__init__(config, zoo)
         self.causal_weights = None
+        self.transformer_config = {**TRANSFORMER, **self.changes}
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
         if start == "random":
-            return WanTransformer3DModel(**{**TRANSFORMER, **self.changes})
+            return WanTransformer3DModel(**self.transformer_config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(len(self.changes))
-            return WanTransformer3DModel(**{**TRANSFORMER, **self.changes})
+            return WanTransformer3DModel(**self.transformer_config)
 
     def fingerprint(self) -> dict[str, str]:
         return {"changes": repr(self.changes)}

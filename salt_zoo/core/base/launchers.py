@@ -9,12 +9,26 @@ from __future__ import annotations
 import os
 
 from salt_zoo.core.base.errors import ZooError, shown
+from salt_zoo.core.base.variables import OFF
 
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 #: What torchrun gives a process to meet the others.
 _MEETING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 #: MPI's numbers of processes, by which accelerate would look for others on a CPU.
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+#: What the variables of accelerate's launcher begin with.
+ACCELERATE = "ACCELERATE_"
+#: Those that would change what is computed: the values with which they do not, and the key of a
+#: run's file that decides instead.
+_COMPUTATION = {
+    "DYNAMO_BACKEND": (("", "no"), ""),
+    "GRADIENT_ACCUMULATION_STEPS": (("", "1"), "execution.micro_batch"),
+    "MIXED_PRECISION": (("", "no"), "training.precision"),
+    "USE_DEEPSPEED": (OFF, "execution.shard"),
+    "USE_FSDP": (OFF, "execution.shard"),
+    "USE_MEGATRON_LM": (OFF, "execution.shard"),
+    "USE_PARALLELISM_CONFIG": (OFF, "execution.shard"),
+}
 _HOW = "start several processes with torchrun, and one without this variable"
 
 
@@ -34,6 +48,17 @@ def check_launch() -> None:
     if rank >= world:
         size = f"WORLD_SIZE is {world}" if "WORLD_SIZE" in os.environ else "there is no WORLD_SIZE"
         raise ZooError(f"RANK: {rank} in the environment, and {size}; {_HOW}")
+
+
+def unused() -> list[str]:
+    """Lines about variables of accelerate's launcher that ask for another computation."""
+    found = []
+    for name, (usual, key) in _COMPUTATION.items():
+        value = os.environ.get(ACCELERATE + name, "")
+        if value.strip().lower() not in usual:
+            instead = f"; {key} of a run decides" if key else ""
+            found.append(f"{ACCELERATE}{name}={shown(value)} is not used{instead}")
+    return found
 
 
 def check_meeting() -> None:

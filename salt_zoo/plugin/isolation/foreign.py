@@ -9,7 +9,6 @@ does an interrupt of the user (`salt_zoo.core.base.interrupts`).
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,8 +18,9 @@ from typing import Any
 
 from salt_zoo.core.base.errors import TrainingError, ZooError, reason, text_of
 from salt_zoo.core.base.interrupts import is_users
+from salt_zoo.core.base.variables import is_on
 
-#: Where this environment variable is set, tracebacks are shown beside the lines.
+#: Where this environment variable is on, tracebacks are shown beside the lines.
 TRACEBACK = "SALT_ZOO_TRACEBACK"
 
 
@@ -127,5 +127,5 @@ def fitting_batch(where: str, batch_size: int) -> Iterator[None]:
 
 def show_traceback(error: BaseException) -> None:
     """Print where an error comes from, if that is asked for."""
-    if os.environ.get(TRACEBACK):
+    if is_on(TRACEBACK):
         traceback.print_exception(error, file=sys.stderr)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from salt_zoo.core.base.config import StrictModel, validate
 from salt_zoo.core.base.errors import ZooError, did_you_mean, reason, shown
 from salt_zoo.core.base.facts import share
+from salt_zoo.core.base.imports import asked_of
 from salt_zoo.core.base.interrupts import is_users
 from salt_zoo.plugin.isolation.foreign import BrokenPart, explain
 from salt_zoo.plugin.isolation.whole_protocols import check_protocols
@@ -51,7 +52,8 @@ class Entry:
         except BaseException as error:  # foreign code may fail in any way
             if is_users(error):
                 raise
-            raise BrokenPart(f"{self}: {self.target} cannot be loaded ({reason(error)})") from error
+            why = f"({reason(error)}){asked_of(error)}"
+            raise BrokenPart(f"{self}: {self.target} cannot be loaded {why}") from error
         if not callable(found):
             raise BrokenPart(f"{self}: {self.target} cannot be called")
         return found
