@@ -37,7 +37,7 @@ def test_the_plugin_of_the_readme_works_when_pasted(tmp_path: Path, monkeypatch,
     )
     _, _, module, *arguments = shlex.split(command)
     assert module == "benchmarks.run"
-    code = main([*arguments, "--out", "out", *SMALL, *SIZE])
+    code = main([*arguments, "--out", "out", *SMALL, *SIZE, "--nfe", "1"])
     assert code == 0, capsys.readouterr().err
     assert "endpoint-regression" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
 

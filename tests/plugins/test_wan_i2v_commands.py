@@ -12,6 +12,8 @@ from salt_zoo.plugin.manager import load_zoo
 from tests.plugins.test_wan_published_sizes import tiny_wan as text_wan  # noqa: F401
 from tests.plugins.tiny_i2v import SHAPE, SIZE, as_pil, make_image, save_pipeline
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 PROMPTS = ["a red fox", "waves"]
 
 

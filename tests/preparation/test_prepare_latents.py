@@ -20,6 +20,8 @@ from tests.plugins.test_wan_published_sizes import make_backbone
 from tests.preparation.conftest import CAPTIONS, write_video
 from tests.preparation.test_prepare_text import of_wan
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 DIGITS = ("--set", "backbone=wan", "--set", "dataset=digits", "--set", "count=50")
 
 

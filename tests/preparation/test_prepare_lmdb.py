@@ -21,6 +21,8 @@ from salt_zoo_ode.store import TrajectoryFolder, read_folder
 from tests.preparation.lmdb_files import write_lmdb
 from tests.two_processes import ROOT, run_in_two_processes
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 #: The toy's latents are [2, 6, 2, 2]: channels, frames, height, width.
 STATES, FRAMES, CHANNELS, SIZE = 5, 6, 2, 2
 PROMPTS = ["one", "ein Vögelchen", "one", "two, with a comma", "three"]

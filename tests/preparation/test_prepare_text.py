@@ -18,6 +18,8 @@ from salt_zoo.training.data.prepared_text import PreparedText
 from tests.plugins.test_wan_published_sizes import make_backbone
 from tests.preparation.conftest import same_weights
 
+pytestmark = pytest.mark.usefixtures("one_zoo")
+
 DIGITS = ("--set", "backbone=wan", "--set", "dataset=digits", "--set", "shard_size=60")
 PROMPTS = ["a red fox", 'waves, at "night"', "ein Vögelchen"]
 

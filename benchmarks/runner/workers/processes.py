@@ -239,7 +239,7 @@ def _answer(connection: Connection, begin: Callable[[], Do]) -> None:
 
 def _begun(begin: Callable[[], Do]) -> Do:
     """What a process imports lives as long as it does: no collection of garbage need look at it,
-    neither meanwhile (a second of a core) nor between tasks."""
+    neither meanwhile (half a second of a core) nor between tasks."""
     gc.disable()
     try:
         return begin()
