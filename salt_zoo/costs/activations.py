@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_iter
 
 from salt_zoo.core.networks.lora import trainable
 from salt_zoo.core.protocols import Condition
-from salt_zoo.costs.fakes import RememberedFakes
 
 _DEVICE = torch.ops.prim.device.default
 
@@ -44,8 +43,7 @@ def peak_activation_bytes(
     """
     if bf16 and gathered:
         network = network.to(torch.bfloat16)
-    fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    with fakes, RememberedFakes(fakes), warnings.catch_warnings():
+    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about fused kernels; nothing is computed
         # on the CPU: its attention keeps no matrix of all pairs of tokens, as CUDA's does not
         network = network.to_empty(device="cpu")
