@@ -11,7 +11,7 @@ from salt_zoo.core.base.imports import asked_of, failed_import
     ("name", "value", "said"),
     [
         ("TORCH_LOGS", "nonsense", "error: torch cannot be imported (ValueError: "),
-        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon", "WanBackbone cannot be loaded (ValueError: "),
+        ("DIFFUSERS_ATTN_BACKEND", "nonsense", "WanBackbone cannot be loaded (ValueError: "),
     ],
 )
 def test_a_variable_that_a_library_refuses(name, value, said, write_run, tmp_path, shell):
