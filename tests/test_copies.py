@@ -6,8 +6,11 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from salt_zoo.core.networks.copies import copied
+from salt_zoo.core.networks.lora import LoraConfig, add_lora
+from salt_zoo.core.networks.precision import with_precision
 
 
 class Named:
@@ -74,6 +77,21 @@ def test_what_is_there_already_is_shared():
     made = copied(net, {id(net.first.weight): net.first.weight, id(net.blocks[0]): net.blocks[0]})
     assert made.first.weight is made.second.weight is net.first.weight
     assert made.blocks[0] is net.blocks[0] and made.blocks[1] is not net.blocks[1]
+
+
+def test_networks_of_a_run_are_copied_whole():
+    """Held in bf16, with adapters, and with a parametrised layer, whose class is its own."""
+    network = nn.Sequential()
+    network.adapted, network.other = nn.Linear(4, 4), weight_norm(nn.Linear(4, 4))
+    add_lora(network, LoraConfig(rank=2, targets=("adapted",)), "test")
+    network = with_precision(network, "bf16", torch.device("cpu"), frozen=False)
+    made, x = copied(network), torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    first = network(x)
+    assert type(made) is type(network) and torch.equal(made(x), first)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight += 1
+    assert torch.equal(made(x), first) and not torch.equal(network(x), first)
 
 
 def test_a_module_that_copies_itself_does():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from salt_zoo.cli import guarded
 from salt_zoo.core.base.imports import asked_of, failed_import
 
 
@@ -64,10 +65,27 @@ def test_a_package_of_another_version():
     assert failed_import(raised_by("from salt_zoo import not_a_name", "salt_zoo.cli")) is None
 
 
+def test_a_library_that_a_package_lacks():
+    """As ctypes says it, which is an error of a file elsewhere."""
+
+    def run():
+        raise raised_by("import ctypes; ctypes.CDLL('libnowhere.so.9')", "bitsandbytes")
+
+    assert guarded(run) == 2
+
+
 def test_a_variable_is_asked_of_by_name_or_value(monkeypatch):
     monkeypatch.setenv("SOME_LEVEL", "12.5x")
-    assert asked_of(ValueError("SOME_LEVEL must be a number")) == (
+    assert asked_of(ValueError("could not convert '12.5x'.")) == (
         "; is SOME_LEVEL='12.5x' in the environment right?"
     )
-    assert "SOME_LEVEL" in asked_of(ValueError("could not convert '12.5x'."))
+    assert asked_of(ValueError("SOME_LEVEL must be a number")) == (  # its value may be a secret
+        "; is SOME_LEVEL in the environment right?"
+    )
     assert asked_of(ValueError("nothing of the kind")) == ""
+
+
+@pytest.mark.parametrize("value", ["no", "16", "1", "none", "true", "False"])
+def test_a_usual_value_is_not_blamed(value, monkeypatch):
+    monkeypatch.setenv("SOME_LEVEL", value)
+    assert asked_of(ValueError(f"there is {value} thing here")) == ""

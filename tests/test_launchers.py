@@ -53,7 +53,7 @@ def test_what_is_no_run_is_one_line(values, said, variables, capsys):
     assert said in error and error.count("\n") == 1 and "torchrun" in error
 
 
-def test_an_error_where_nobody_listens_is_one_line_at_once(variables, tmp_path, forked):
+def test_an_error_where_nobody_listens_is_one_line(variables, tmp_path, forked):
     """The pod of another job: torch would try for long, and write of every try."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # it does not listen
@@ -132,7 +132,7 @@ def test_what_accelerates_launcher_writes_by_itself_is_no_line(variables, capsys
 
 @pytest.mark.parametrize("name", ["ACCELERATE_TORCH_DEVICE", "ACCELERATE_USE_CPU"])
 def test_accelerates_own_choice_of_a_device_is_not_ours(name, variables):
-    variables(**{name: "maybe"})
+    variables(**{name: "maybe"}, ACCELERATE_DEBUG_MODE="1")
     with _chosen(find_device("cpu")):
-        assert name not in os.environ
+        assert name not in os.environ and os.environ["ACCELERATE_DEBUG_MODE"] == "1"
     assert os.environ[name] == "maybe"

@@ -69,22 +69,24 @@ class DigitsSize(WanSizeDefaults):
     guidance_scale = 2.0
     negative_prompt = ""
     coordinates = COORDINATES
-    transformer_config = TRANSFORMER
 
     def __init__(self, config: DigitsSizeConfig, zoo: Zoo) -> None:
         self.weights = config.weights or TEACHER
         #: Where causal students start; those of another teacher start from its weights.
         self.causal_weights = None if config.weights else CAUSAL
+        if self.transformer_config is None and type(self).transformer is DigitsSize.transformer:
+            self.transformer_config = TRANSFORMER  # no transformer need be made to know it
         index = {word: i for i, word in enumerate(VOCABULARY)}
         self._words = index
         self._rows = torch.eye(len(VOCABULARY))
 
     def transformer(self, start: Literal["teacher", "random"]) -> WanTransformer3DModel:
+        config = self.transformer_config or TRANSFORMER
         if start == "random":
-            model = WanTransformer3DModel(**self.transformer_config)
+            model = WanTransformer3DModel(**config)
         else:
             with _or_made_anew():
-                model = load_transformer(self._there(), self.transformer_config)
+                model = load_transformer(self._there(), config)
         return model
 
     def transformer_files(self) -> Path:

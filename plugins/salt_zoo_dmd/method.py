@@ -73,7 +73,6 @@ class DMD:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
         self.needs_data = self.objectives.needs_data
-        self._trained = self.objectives.trained
 
     def roles(self) -> Mapping[str, NetworkSpec]:
         own = {
@@ -84,7 +83,8 @@ class DMD:
         return self.objectives.beside(own)
 
     def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
-        update = ("fake_score", *self._trained) if self._trained else "fake_score"
+        trained = self.objectives.trained
+        update = ("fake_score", *trained) if trained else "fake_score"
         fake_score = [update] * self.config.fake_score.updates
         if self.config.order == "student-first":
             return ["student", *fake_score]

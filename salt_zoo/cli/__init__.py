@@ -165,6 +165,9 @@ def _guarded(run: Callable[[], int | None]) -> int:
         if error.errno in FULL:
             _tell(f"error: {error.filename or 'the disk'}: {error.strerror}; free some space")
             return 1
+        if line := failed_import(error):  # of a library that is not there, for instance
+            _tell(f"error: {line}")
+            return 2
         if error.filename is None or not error.strerror:
             raise
         _tell(f"error: {error.filename}: {error.strerror}")  # a file, and so a person's to mend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,9 +78,9 @@ class Objectives(dict[str, Objective]):
         """Whether one of them needs real videos."""
         return any(one.needs_data for one in self.with_networks.values())
 
-    @property
+    @functools.cached_property
     def trained(self) -> tuple[str, ...]:
-        """The roles that they train."""
+        """The roles that they train; asked in every update."""
         roles = (role for one in self.with_networks.values() for role in one.roles().items())
         return tuple(name for name, role in roles if role.learning_rate is not None)
 

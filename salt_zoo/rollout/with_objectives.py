@@ -48,11 +48,11 @@ class WithObjectives:
     def __init__(self, config: Any, zoo: Any) -> None:
         self.config = self.complete(config, zoo, "method")
         self.objectives = Objectives.of(self.config.objectives, zoo, "method.objectives")
-        self._trained = self.objectives.trained
 
     def update_order(self, index: int) -> Sequence[str | tuple[str, ...]]:
         """The networks of the objectives together, where they train some, and the student."""
-        return [self._trained, "student"] if self._trained else ["student"]
+        trained = self.objectives.trained
+        return [trained, "student"] if trained else ["student"]
 
     def train_objectives(self, step: TrainStep) -> Terms:
         """Hand the gradient of the weighted terms of the student to `step.backward`, and return the

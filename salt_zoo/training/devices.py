@@ -15,7 +15,7 @@ from accelerate.utils import ProjectConfiguration
 
 from salt_zoo.config.training import TrainingConfig
 from salt_zoo.core.base.errors import ZooError, as_given
-from salt_zoo.core.base.launchers import ACCELERATE, check_meeting
+from salt_zoo.core.base.launchers import ACCELERATE, ACCELERATES_CHOICES, check_meeting
 from salt_zoo.core.base.ranks import is_alone
 from salt_zoo.io.files.storage import readable_errors
 
@@ -87,7 +87,8 @@ def _chosen(device: torch.device) -> Iterator[None]:
     """Let accelerate take `device`, where it has a number, and by itself the first one, or that of
     the process: what its own launcher has left in the environment is not what was asked for (see
     `salt_zoo.core.base.launchers.unused`)."""
-    before = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith(ACCELERATE)}
+    chosen = [name for name in os.environ if name.startswith(ACCELERATES_CHOICES)]
+    before = {name: os.environ.pop(name) for name in chosen}
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)  # for what libraries allocate on "cuda"
         os.environ[_DEVICE] = str(device)

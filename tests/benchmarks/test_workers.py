@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import multiprocessing
 import os
 import signal
@@ -14,13 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from benchmarks.runner.arms import plan_runs
-from benchmarks.runner.runner import make_jobs
-from benchmarks.runner.workers.pool import _begin, run_jobs
+from benchmarks.run import main
+from benchmarks.runner.workers.pool import _begin
 from benchmarks.runner.workers.processes import AGAIN, run_tasks
-from benchmarks.study.schema import load_study
-from salt_zoo.plugin.manager import load_zoo
 from tests.benchmarks.fates import begin, broken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,23 +105,20 @@ def register(zoo):
 """
 
 
-def test_jobs_of_a_study(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    """With plugins that the process loads by itself."""
-    plugin = tmp_path / "fails.py"
-    plugin.write_text(FAILS)
-    plugins = ["tests.blocks.plugin", str(plugin)]
-    zoo, study = load_zoo(plugins), load_study(STUDY, "mini.yaml")
-    jobs = make_jobs(study, plan_runs(study, zoo, "mini.yaml")[0], zoo, tmp_path / "out")
-    jobs = [job for job in jobs if job.label in ("real", "good", "bad")]
-    told: list[tuple[str, str]] = []
-    ended = run_jobs(jobs, plugins, "cpu", 1, lambda i, *t: told.append((jobs[i].label, t[-1])))
-    real, good, bad = jobs
-    assert real.done and good.done and not bad.done
-    assert "fails" in ended.errors[bad.folder] and "this method cannot work" in str(ended.errors)
-    assert ended.metrics == {} and list(ended.errors) == [bad.folder]
-    assert [what for label, what in told if label == "good"] == ["training", "measuring", "done"]
-    assert told[-1] == ("bad", "failed")
-    assert "Traceback" not in capfd.readouterr().err and not started()
+def test_a_study_with_processes_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The command, with plugins that they load by themselves: one of a path below its folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("fails.py").write_text(FAILS)
+    Path("mini.yaml").write_text(yaml.safe_dump(STUDY))
+    code = main(["mini.yaml", "--out", "out", "-p", "tests.blocks.plugin", "-p", "fails.py"])
+    results = json.loads(Path("out/results.json").read_text())
+    assert {row["arm"] for row in results["rows"]} >= {"good", "real"}
+    assert "this method cannot work" in str(results) and "bad" not in str(results["rows"])
+    said = capfd.readouterr()
+    assert code == 1 and "Traceback" not in said.err and not started()
+    assert said.out.splitlines() == ["out/index.html"]
 
 
 def test_code_that_exits_costs_what_it_was_at(monkeypatch: pytest.MonkeyPatch):

@@ -54,6 +54,13 @@ class Unkeyed(Method):
         return super().loss(step, torch.randn_like(x), t)
 
 
+class First(Method):
+    """What is not keyed is drawn in the first update alone."""
+
+    def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
+        return super().loss(step, torch.randn_like(x) if step.index == 0 else x, t)
+
+
 class Counting(Method):
     def loss(self, step: Any, x: Tensor, t: Tensor) -> Tensor:
         return super().loss(step, self.calls * x, t)
@@ -119,7 +126,8 @@ METHODS = {
     Unkeyed: "networks.student.* of a resumed run is not that of an uninterrupted one",
     Counting: "of a resumed run is not that of an uninterrupted one",
     Idle: "the role 'critic' has a learning rate, and update_order names it in none of 2 updates",
-    Drawing: "the role 'head' begins with another weight each time: draw it from torch's own",
+    Drawing: "networks.head.weight of a resumed run is not that of an uninterrupted one",
+    First: "of a resumed run is not that of an uninterrupted one",
     Looking: "role 'teacher': 4 passes forward have happened, 0 are planned",
 }
 

@@ -86,8 +86,9 @@ def test_each_expert_has_the_gradient_of_its_rows(zoo, text):
             assert (mixed[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5, name
 
 
-# what a method makes of its passes is nothing to the experts: one with rollouts, one with none
-@pytest.mark.parametrize("method", ["consistency", "sc-dmd"])
+# what a method makes of its passes is nothing to the experts: one with rollouts, and two with none,
+# one of which has times of a grid
+@pytest.mark.parametrize("method", ["consistency", "ode-regression", "sc-dmd"])
 def test_a_method_trains_both(method):
     """Bitwise when resumed, and as planned."""
     named = {"name": method, "learning_rate": 1e-3, **OPTIONS.get(method, {})}

@@ -8,6 +8,7 @@ import re
 import traceback
 
 from salt_zoo.core.base.errors import reason, shown, text_of
+from salt_zoo.core.base.variables import OFF
 
 #: Top-level packages of this project, but for those of plugins.
 _OURS = ("salt_zoo", "benchmarks")
@@ -34,15 +35,20 @@ def failed_import(error: BaseException) -> str | None:
 
 def asked_of(error: BaseException) -> str:
     """The end of a line about an error: the variables of the environment whose names or values are
-    words of its message; empty without one."""
+    words of its message; empty without one. A value that is not there already may be a secret."""
     words = set(re.findall(r"[^\s'\"`,;()\[\]]+", text_of(error)))
     words |= {word.strip(".:") for word in words}
     found = [
-        f"{name}={shown(value)}"
+        f"{name}={shown(value)}" if value in words else name
         for name, value in sorted(os.environ.items())
-        if name in words or (len(value) > 1 and value in words)
+        if name in words or (value in words and not _is_usual(value))
     ]
     return f"; is {' or '.join(found[:3])} in the environment right?" if found else ""
+
+
+def _is_usual(value: str) -> bool:
+    """Whether a value is a word of many messages that are not about its variable."""
+    return len(value) < 3 or value.isdecimal() or value.lower() in ("true", "yes", "none", *OFF)
 
 
 def _is_ours(module: str) -> bool:

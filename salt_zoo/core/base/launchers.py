@@ -16,8 +16,16 @@ _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _MEETING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 #: MPI's numbers of processes, by which accelerate would look for others on a CPU.
 _MPI = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-#: What the variables of accelerate's launcher begin with.
+#: The variables of accelerate's launcher.
 ACCELERATE = "ACCELERATE_"
+#: What those begin with that say on which device, or how, it computes.
+ACCELERATES_CHOICES = tuple(
+    ACCELERATE + what
+    for what in (
+        *("DEEPSPEED_", "DYNAMO_", "FP8_", "GRADIENT_ACCUMULATION_STEPS", "MIXED_PRECISION"),
+        *("TORCH_DEVICE", "USE_"),
+    )
+)
 #: Those that would change what is computed: the values with which they do not, and the key of a
 #: run's file that decides instead.
 _COMPUTATION = {
