@@ -197,8 +197,9 @@ def same_moments(run: dict[str, Any], whole: Path, parts: Path) -> None:
 
 
 def test_four_processes_share_two_videos_and_half_of_the_weights(tmp_path):
-    """Data, sequence and shard at once: two groups of two, and weights in halves."""
-    cell: Cell = ("teacher-forcing", "self-forcing", "window", SHARDED | {"micro_batch": 1})
+    """Data, sequence and shard at once: two groups of two, and weights in halves, all of which a
+    rollout trains."""
+    cell: Cell = ("dmd", "self-forcing", "window", SHARDED | {"micro_batch": 1})
     run = run_of(cell)
     file = tmp_path / "jobs"
     file.write_text(json.dumps([(shared(run, cell[3]), str(tmp_path / "together"))]))
