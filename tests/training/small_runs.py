@@ -42,7 +42,8 @@ def sharded(run: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def with_lora(backbone: str, **parts: Any) -> dict[str, Any]:
-    """Student and fake score are LoRAs; the teacher is of another size."""
+    """Student and fake score are LoRAs; the teacher is of another size, or with `teacher=None`
+    their base."""
     run = run_of("dmd", backbone, "window" if backbone == "self-forcing" else None)
     run["training"]["lora"] = {role: {"rank": 2} for role in ("student", "fake_score")}
     run["backbone"] |= {"size": "test-tiny", "teacher": {"size": "test-tiny-wide"}} | parts
