@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("parts", "names"), [({}, ["sharded", "resumed"]), ({"teacher": None}, ["one-base"])]
+    ("parts", "names"),
+    [({}, ["sharded", "resumed"]), ({"teacher": None}, ["one-base"])],
+    ids=["a wider teacher", "a teacher on the base"],
 )
 def test_two_processes_are_one(parts, names, sharded_loras, tmp_path):
     """Logs, weights, a resumed run, and a base that a process has half of, once, also where it is
