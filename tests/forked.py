@@ -1,8 +1,10 @@
 """Commands in processes of their own that need not import torch first: forks of one that has.
 
 Importing what a training needs takes about five seconds of a core, most of what many a command
-takes. What is about imports, a variable that a library reads as it is imported, or torchrun, has an
-interpreter of its own (the fixture `shell`, `tests/two_processes.py`).
+takes. What is about imports, or a variable that a library reads as it is imported, has an
+interpreter of its own (the fixture `shell`). torchrun is a fork, which gives its processes
+interpreters of their own (`tests/training/test_distributed.py`) except in
+`tests/training/torchrun_of_forks.py`, where its agent forks them.
 """
 
 from __future__ import annotations

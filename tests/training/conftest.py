@@ -73,11 +73,12 @@ def sharded_cells(train_in_two: TrainInTwo, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="session")
 def sharded_loras(train_in_two: TrainInTwo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run `with_lora` on a plain Wan: `sharded` over two processes, and `resumed` on them after
-    an update in one; not to be changed."""
+    an update in one; and, of three roles on `one-base`, sharded; not to be changed."""
     folder, run = tmp_path_factory.mktemp("loras"), with_lora("wan")
     first = run | {"training": run["training"] | {"updates": 1}}
     train(resolve(first, ZOO, "test"), folder / "resumed", ZOO, "cpu")
-    train_in_two([(sharded(run), folder / name) for name in ("sharded", "resumed")])
+    jobs = [(sharded(run), folder / name) for name in ("sharded", "resumed")]
+    train_in_two([*jobs, (sharded(with_lora("wan", teacher=None)), folder / "one-base")])
     return folder
 
 

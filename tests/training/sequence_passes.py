@@ -83,6 +83,12 @@ def exchanges(group: SequenceGroup) -> Iterator[tuple[str, float]]:
 TIMES = {"a video": tiny.at(0.7), "a frame": torch.linspace(0.2, 0.9, FRAMES).expand(2, -1)}
 #: Of two experts with the boundary 0.5: a video of each, and both of one.
 SIDES = {"two sides": torch.tensor([0.3, 0.7]), "one side": torch.tensor([0.4, 0.3])}
+#: By time. The first of two passes is one at that time, features are computed in their own way.
+KINDS = (["a pass", "features"], ["two passes", "features"])
+#: With each of them, where a network makes masked passes.
+MASKED = ["a clean past"]
+#: Of each kind of pass.
+COMPARED = ["value", "gradient", "weights' gradient"]
 
 
 def passes(
@@ -106,21 +112,18 @@ def passes(
         return v, x.grad, {name: p.grad for name, p in network.named_parameters()}
 
     masked = isinstance(network, tiny.CausalWanNetwork) and network.can_mask(FRAMES)
-    kinds = (["a pass", "features"], ["two passes"])  # of which the first is a pass at that time
-    for (name, t), every in zip(times.items(), kinds, strict=True):
-        for of in [*every, *["a clean past"] * masked]:
+    for (name, t), every in zip(times.items(), KINDS, strict=True):
+        for of in [*every, *(MASKED if masked else [])]:
             alone, together = (made(one, t, of) for one in networks)
-            yield f"{of}, time of {name}", off(together[0], alone[0])
-            yield f"{of}, time of {name}: gradient", off(together[1], alone[1])
             wanted = {name: g for name, g in alone[2].items() if g is not None}
             assert wanted.keys() == {name for name, g in together[2].items() if g is not None}
             found = torch.cat(
                 [(group.total(together[2][key]) / group.size).flatten() for key in wanted]
             )
-            yield (
-                f"{of}, time of {name}: weights' gradient",
-                off(found, torch.cat([g.flatten() for g in wanted.values()])),
-            )
+            gradients = torch.cat([g.flatten() for g in wanted.values()])
+            pairs = (*zip(together[:2], alone[:2], strict=True), (found, gradients))
+            for what, (mine, whole) in zip(COMPARED, pairs, strict=True):
+                yield f"{of}, time of {name}: {what}", off(mine, whole)
 
 
 def memories(name: str, group: SequenceGroup) -> Iterator[tuple[str, float]]:

@@ -8,8 +8,10 @@ from typing import Any
 from tests.test_matrix import content
 
 Cell = tuple[str, str, str | None]
-#: A cell of two blocks, each a unit whose weights are gathered while the other's are in use.
-DEEPER: Cell = ("consistency", "self-forcing", "block-relative")
+#: A rollout of two blocks, each a unit whose weights are gathered while the other's are in use.
+DEEPER: Cell = ("dmd", "self-forcing", "window")
+#: What is of two blocks: also a target that is an average, and passed.
+OF_TWO_BLOCKS = (DEEPER, ("consistency", "self-forcing", "block-relative"))
 
 
 def tiny_run(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def tiny_run(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
 def run_of(method: str, backbone: str, memory: str | None) -> dict[str, Any]:
     """The same of four videos, two in a pass."""
     made = tiny_run(method, backbone, memory)
-    if (method, backbone, memory) == DEEPER:
+    if (method, backbone, memory) in OF_TWO_BLOCKS:
         made["backbone"]["size"] = "test-small"
     made["training"]["batch_size"] = 4
     return made | {"execution": {"micro_batch": 2}}
@@ -40,10 +42,11 @@ def sharded(run: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def with_lora(backbone: str, **parts: Any) -> dict[str, Any]:
-    """Student and fake score are LoRAs; the teacher is of another size."""
+    """Student and fake score are LoRAs; the teacher is of another size, or with `teacher=None`
+    their base."""
     run = run_of("dmd", backbone, "window" if backbone == "self-forcing" else None)
     run["training"]["lora"] = {role: {"rank": 2} for role in ("student", "fake_score")}
-    run["backbone"] |= {"teacher": {"size": "test-tiny-wide"}} | parts
+    run["backbone"] |= {"size": "test-tiny", "teacher": {"size": "test-tiny-wide"}} | parts
     return run
 
 
@@ -69,8 +72,7 @@ def in_bf16(run: dict[str, Any]) -> dict[str, Any]:
 CELLS: list[Cell] = [
     ("cda", "self-forcing", "ema-sink"),
     ("sc-dmd", "self-forcing", "window-int8"),
-    ("dmd", "self-forcing", "window"),
-    DEEPER,  # whose target is an average that is passed
+    *OF_TWO_BLOCKS,
     ("diffusion-forcing", "self-forcing", "full"),
     ("ode-regression", "self-forcing", "ema-sink"),
     ("teacher-forcing", "self-forcing", "window"),

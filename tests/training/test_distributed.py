@@ -185,13 +185,13 @@ def test_two_processes_have_one_critic(tmp_path):
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
 
 
-def training_of_toys(folder, method, updates):
+def training_of_toys(folder, method, updates, batch=2):
     """A command whose processes, each of which imports all that it needs, do without diffusers."""
     content = {
         "method": method,
         "backbone": "toy-blocks",
         "dataset": "toy-blocks",
-        "training": {"updates": updates, "batch_size": 2, "trackers": [], "ema": None},
+        "training": {"updates": updates, "batch_size": batch, "trackers": [], "ema": None},
     }
     (folder / "run.yaml").write_text(json.dumps(content))
     words = ("-m", "salt_zoo", "train", folder / "run.yaml", "--out", folder / "out")
@@ -209,6 +209,16 @@ def test_a_run_by_torchrun_ends_well(forked, tmp_path):
     trained = safetensors.torch.load_file(weights)
     assert trained and all(value.isfinite().all() for value in trained.values())
     assert os.listdir(out / "checkpoints") == ["step-000001"]
+
+
+@pytest.mark.slow
+def test_torchrun_ends_both_with_one_line(forked, tmp_path):
+    """Processes that it has started as a person's, each an interpreter of its own, make the same
+    mistake; it ends the later one."""
+    ended = forked(*TORCHRUN, *training_of_toys(tmp_path, "teacher-forcing", 1, batch=3), cwd=ROOT)
+    assert ended.code != 0
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "3 cannot be split over 2 processes" in errors[0], ended.err
 
 
 #: A method that fails in one process alone.
@@ -247,7 +257,7 @@ def register(zoo):
     ],
 )
 def test_what_ends_one_process_ends_all_with_one_line(how, by_torchrun, said, forked, tmp_path):
-    """Also by torchrun's own agent: `launch` ends others as it does."""
+    """Also by torchrun's own agent, here of forks: `launch` ends others as it does."""
     plugin = tmp_path / "fails.py"
     plugin.write_text(ONE_FAILS)
     command = [*training_of_toys(tmp_path, "fails", 4), "-p", str(plugin)]

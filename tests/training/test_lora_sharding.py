@@ -17,11 +17,19 @@ from tests.training.small_runs import with_lora
 pytestmark = pytest.mark.slow
 
 
-def test_two_processes_are_one(sharded_loras, tmp_path):
-    """Logs, weights, a resumed run, and a base that a process has half of, once. That of a causal
-    network, and of a teacher on the same base, is in `test_sequence.py`."""
-    one = train(resolve(with_lora("wan"), ZOO, "test"), tmp_path, ZOO, "cpu")
-    for folder in (sharded_loras / name for name in ("sharded", "resumed")):
+@pytest.mark.parametrize(
+    ("parts", "names"),
+    [({}, ["sharded", "resumed"]), ({"teacher": None}, ["one-base"])],
+    ids=["a wider teacher", "a teacher on the base"],
+)
+def test_two_processes_are_one(parts, names, sharded_loras, tmp_path):
+    """Logs, weights, a resumed run, and a base that a process has half of, once, also where it is
+    the teacher. That of a causal network is in `test_sequence.py`."""
+    one = train(resolve(with_lora("wan", **parts), ZOO, "test"), tmp_path, ZOO, "cpu")
+    of = {role: {*one.networks[role].parameters()} for role in one.networks}
+    assert of["student"] & of["fake_score"]
+    assert bool(of["student"] & of["teacher"]) == (names == ["one-base"])
+    for folder in (sharded_loras / name for name in names):
         state = json.loads((folder / "checkpoints" / "step-000002" / "state.json").read_text())
         assert len(one.history) == len(state["history"]) == 2
         for logs, other in zip(one.history, state["history"], strict=True):

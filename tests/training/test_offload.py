@@ -65,8 +65,11 @@ def test_one_process_is_bitwise_the_same(cell, cell_alone, tmp_path):
     held_in_main_memory(beside)
 
 
-def test_one_process_is_bitwise_the_same_in_bf16(tmp_path):
-    run = in_bf16(run_of("dmd", "wan", None))
+# DMD fills memories of trained networks alone
+@pytest.mark.parametrize("method", ["dmd", "consistency"])
+def test_one_process_is_bitwise_the_same_in_bf16(method, tmp_path):
+    """A memory holds what passes compute, also those of a network in main memory."""
+    run = in_bf16(run_of(method, "self-forcing", "window"))
     beside = trained(offloaded(run), tmp_path / "offloaded")
     same(beside, trained(run, tmp_path / "plain"))
     held_in_main_memory(beside)

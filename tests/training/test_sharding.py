@@ -160,6 +160,7 @@ def test_a_copy_is_of_shards(train_in_two, tmp_path):
 
 HALF: list[Cell] = [
     ("dmd", "wan", None),
+    ("dmd", "self-forcing", "full"),  # a memory holds what passes compute
     ("teacher-forcing", "self-forcing", "window"),
 ]
 

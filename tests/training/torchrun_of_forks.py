@@ -1,5 +1,5 @@
-"""What `torchrun --standalone --nproc_per_node 2` does, but that its processes are forks of its
-own: they need not import all anew."""
+"""What `torchrun --standalone --nproc_per_node 2` does, but that its agent forks its own process
+where torchrun starts interpreters: these would import all anew."""
 
 from __future__ import annotations
 
