@@ -1,11 +1,4 @@
-"""`python -m benchmarks.report DIR`: a report again from what is in its folder, without training.
-
-Scores come from samples.parquet and drift.parquet, statistics of features from replicates.npz,
-videos from videos.npz, costs and provenance from results.json. Directions and kinds of metrics are
-those of the registered ones. A report that was made before replicates were kept (`carried`) has
-intervals of features in its results.json only: those are carried over as they are, and comparisons
-that would need the features are not made.
-"""
+"""`python -m benchmarks.report DIR`: a report rendered again from its folder, without training."""
 
 from __future__ import annotations
 
@@ -49,13 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def rerender(folder: Path, zoo: Zoo, file: str | None = None) -> int:
     """Write results.json, index.html, report.md, `tables` and `figures` of a folder again.
 
-    Args:
-        file: a study's file or name, for what it states about the same measurements; what was
-            trained and measured stays as it was recorded.
-
-    Raises:
-        ZooError: the folder is no report's, or was changed since; a metric of it is not registered,
-            or `file` is of another study.
+    `file` and errors are those of `benchmarks.report.again.analyse_again`.
     """
     # these import torch, which takes seconds: Ctrl-C is listened to already
     from benchmarks.report.again import analyse_again

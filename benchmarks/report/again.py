@@ -1,4 +1,11 @@
-"""The results of a report again, from what is in its folder: scores, statistics, videos, costs."""
+"""The results of a report again, from what is in its folder.
+
+Scores come from samples.parquet and drift.parquet, statistics of features from replicates.npz,
+videos from videos.npz, costs and provenance from results.json. Directions and kinds of metrics are
+those of the registered ones. A report that was made before replicates were kept (`carried`) has
+intervals of features in its results.json only: those are carried over as they are, and comparisons
+that would need the features are not made.
+"""
 
 from __future__ import annotations
 
